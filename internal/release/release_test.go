@@ -1,0 +1,70 @@
+package release
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/internal/digest"
+)
+
+func valid() *Release {
+	h := digest.Of([]byte("x"))
+	return &Release{
+		Version: "1.0.1", Arch: "amd64",
+		Root: RootImage{Size: 3 * 4096, SHA256: h, RootHash: h, Salt: strings.Repeat("0", 64), HashOffset: 4096},
+		Boot: BootProgram{Size: 1, SHA256: h},
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	b, err := valid().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b2, _ := r.Marshal()
+	if string(b) != string(b2) {
+		t.Errorf("got %s, want %s", b2, b)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Release)
+		want   string
+	}{
+		{"version", func(r *Release) { r.Version = "one" }, `version "one"`},
+		{"arch", func(r *Release) { r.Arch = "" }, "no arch"},
+		{"offset", func(r *Release) { r.Root.HashOffset = 4095 }, "hash offset 4095"},
+		{"no tree", func(r *Release) { r.Root.Size = 4096 }, "does not hold a verity tree"},
+		{"no hash", func(r *Release) { r.Root.RootHash = digest.SHA256{} }, "no hash"},
+		{"no boot program", func(r *Release) { r.Boot.Size = 0 }, "boot program"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := valid()
+			tt.change(r)
+			b, _ := r.Marshal()
+			if _, err := Parse(b); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := Parse([]byte(`{"vversion":"1"}`)); err == nil || !strings.Contains(err.Error(), "vversion") {
+		t.Errorf("unknown key: got %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	b, _ := valid().Marshal()
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := Parse(b)
+		if err == nil && r.Validate() != nil {
+			t.Error("parsed but not valid")
+		}
+	})
+}
