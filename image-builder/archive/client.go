@@ -1,0 +1,116 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"time"
+
+	"github.com/proa-os/proa/image-builder/deb"
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// maxRelease caps an InRelease file in bytes; Debian's have 150 KB.
+const maxRelease = 8 << 20
+
+// Client reads the indexes of an archive.
+type Client struct {
+	Mirrors Mirrors
+	Keys    Keyring
+	Getter  *Getter
+	Now     func() time.Time
+}
+
+// Packages lists the packages of a suite's component main for arch, verified up to the keyring.
+func (c *Client) Packages(ctx context.Context, suite, arch string) ([]Package, *Release, error) {
+	rel, err := c.release(ctx, suite)
+	if err != nil {
+		return nil, nil, err
+	}
+	plain, name, err := c.index(ctx, rel, "main/binary-"+arch+"/Packages")
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := ParsePackages(name, suite, plain)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read index: %w", err)
+	}
+	for _, p := range list {
+		if p.Arch != arch && p.Arch != "all" {
+			return nil, nil, fmt.Errorf("read index %s: package %s is of architecture %q, expected %s or all", name, p.Name, p.Arch, arch)
+		}
+	}
+	return list, rel, nil
+}
+
+func (c *Client) release(ctx context.Context, suite string) (*Release, error) {
+	url := c.Mirrors.URL(Of(suite), "dists/"+suite+"/InRelease")
+	body, _, err := c.Getter.Get(ctx, url, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(io.LimitReader(body, maxRelease+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxRelease {
+		return nil, fmt.Errorf("get %s: more than %d bytes", url, maxRelease)
+	}
+	return VerifyRelease(url, b, suite, c.Keys, c.Now())
+}
+
+// index returns an uncompressed index and its URL. Of the forms that the Release names, the first that the mirror has is taken.
+func (c *Client) index(ctx context.Context, rel *Release, file string) (io.Reader, string, error) {
+	var missing error
+	for _, suffix := range []string{".xz", ".gz", ""} {
+		f, ok := rel.File(file + suffix)
+		if !ok {
+			continue
+		}
+		b, url, err := c.file(ctx, rel, f)
+		if IsMissing(err) {
+			missing = err
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		plain, release, err := deb.Decompress(suffix, bytes.NewReader(b))
+		if err != nil {
+			return nil, "", fmt.Errorf("read index %s: %w", url, err)
+		}
+		defer release()
+		b, err = io.ReadAll(plain)
+		if err != nil {
+			return nil, "", fmt.Errorf("read index %s: decompress: %w", url, err)
+		}
+		return bytes.NewReader(b), url, nil
+	}
+	if missing != nil {
+		return nil, "", fmt.Errorf("read index %s of %s: %w", file, rel.Suite, missing)
+	}
+	return nil, "", fmt.Errorf("read index: InRelease of %s names no %s: does the archive have this architecture?", rel.Suite, file)
+}
+
+// file gets a file and compares it with the Release. The name by hash comes first: it stays valid while the mirror is updated.
+func (c *Client) file(ctx context.Context, rel *Release, f File) ([]byte, string, error) {
+	dir := "dists/" + rel.Suite + "/"
+	url := c.Mirrors.URL(Of(rel.Suite), dir+path.Dir(f.Path)+"/by-hash/SHA256/"+f.SHA256.String())
+	body, _, err := c.Getter.Get(ctx, url, 0)
+	if IsMissing(err) {
+		url = c.Mirrors.URL(Of(rel.Suite), dir+f.Path)
+		body, _, err = c.Getter.Get(ctx, url, 0)
+	}
+	if err != nil {
+		return nil, url, err
+	}
+	defer body.Close()
+	var buf bytes.Buffer
+	if _, err := buf.ReadFrom(digest.NewReader(url, body, f.Size, f.SHA256)); err != nil {
+		return nil, url, fmt.Errorf("verify index: %w", err)
+	}
+	return buf.Bytes(), url, nil
+}

@@ -1,0 +1,20 @@
+// Package deb reads Debian binary packages and the text formats around them: control paragraphs, versions and
+// relations between packages.
+//
+// It is the format end of the image build: archive parses the signed indexes with it, resolve compares versions
+// and relations, tools and the root image unpack the files.
+//
+// A package file (deb(5), format 2.0) is an ar(5) archive of three members, read here as one stream:
+//
+//	member            content
+//	debian-binary     "2.0\n"
+//	control.tar[.x]   the control file, checksums, maintainer scripts
+//	data.tar[.x]      the files of the package
+//
+// where .x is xz, zst or gz. Maintainer scripts are never run and not even shown. Refused: format 1 and 3, members in another
+// order, bzip2 and lzma (no longer written by dpkg), ar's long names.
+//
+// Control paragraphs follow deb822(5), versions Debian Policy 5.6.12 and deb-version(7), relations Debian Policy 7.1.
+// Nothing here checks signatures or hashes: bytes must come from a verified source. Damaged bytes give an error, never a panic; but
+// a hostile xz header can make the decompressor ask for gigabytes.
+package deb

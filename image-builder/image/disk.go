@@ -1,0 +1,149 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/proa-os/proa/image-builder/fat"
+	"github.com/proa-os/proa/internal/gpt"
+	"github.com/proa-os/proa/internal/release"
+)
+
+// The disk's layout (design, section 2). The state partition is not here: the machine makes it, as large as its disk.
+const (
+	sectorSize = 512
+	mib        = 1 << 20
+	espSize    = 512 * mib
+	biosSize   = 1 * mib
+	slotSize   = 1024 * mib
+	// diskSize leaves a MiB before the first partition and one behind the last for the table's copies.
+	diskSize = 1*mib + espSize + biosSize + 2*slotSize + 1*mib
+)
+
+const loaderConfig = "timeout 0\nconsole-mode keep\n"
+
+// rootType returns the Discoverable Partitions type of a root partition.
+func rootType(arch string) (gpt.GUID, error) {
+	switch arch {
+	case "amd64":
+		return gpt.TypeRootAMD64, nil
+	case "arm64":
+		return gpt.TypeRootARM64, nil
+	}
+	return "", fmt.Errorf("no root partition type for architecture %q", arch)
+}
+
+// diskImage makes disk.img: a sparse file with the ESP and slot A filled.
+func diskImage(_ context.Context, in *inputs, r *release.Release) error {
+	in.say("write the disk image")
+	f, err := os.Create(filepath.Join(in.work, "disk.img"))
+	if err != nil {
+		return fmt.Errorf("make the disk image: %w", err)
+	}
+	defer f.Close()
+	if err := writeDisk(f, in, r); err != nil {
+		return fmt.Errorf("make the disk image: %w", err)
+	}
+	return f.Close()
+}
+
+func writeDisk(f *os.File, in *inputs, r *release.Release) error {
+	if err := f.Truncate(diskSize); err != nil {
+		return err
+	}
+	t, err := layout(r)
+	if err != nil {
+		return err
+	}
+	if err := t.Write(f); err != nil {
+		return err
+	}
+	esp, err := t.Find("esp")
+	if err != nil {
+		return err
+	}
+	if err := writeESP(io.NewOffsetWriter(f, t.Offset(esp)), in, r, uint32(esp.FirstLBA)); err != nil {
+		return fmt.Errorf("ESP: %w", err)
+	}
+	slot, err := t.Find("root-a")
+	if err != nil {
+		return err
+	}
+	root, err := os.Open(filepath.Join(in.work, "root.img"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return copySparse(f, t.Offset(slot), root)
+}
+
+func layout(r *release.Release) (*gpt.Table, error) {
+	root, err := rootType(r.Arch)
+	if err != nil {
+		return nil, err
+	}
+	t := &gpt.Table{DiskGUID: guid("disk", r.Arch), SectorSize: sectorSize, Sectors: diskSize / sectorSize}
+	for _, p := range []struct {
+		name string
+		kind gpt.GUID
+		size int64
+	}{
+		{"esp", gpt.TypeESP, espSize}, {"bios", gpt.TypeBIOSBoot, biosSize}, {"root-a", root, slotSize}, {"root-b", root, slotSize},
+	} {
+		if _, err := t.Add(gpt.Partition{TypeGUID: p.kind, GUID: guid("partition", r.Arch, p.name), Name: p.name}, p.size); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// writeESP puts the loader where every firmware looks, and the boot program where the loader looks; it has no counter:
+// a fresh image is good.
+func writeESP(w io.WriterAt, in *inputs, r *release.Release, firstSector uint32) error {
+	serial := derive("esp", r.Root.RootHash.String())
+	program := fmt.Sprintf("EFI/Linux/proa_%s.efi", strings.Replace(r.Version, "-", "~", 1))
+	conf := []byte(loaderConfig)
+	files := []fat.File{
+		{Path: "loader/loader.conf", Size: int64(len(conf)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(conf)), nil }},
+	}
+	for p, name := range map[string]string{
+		"EFI/BOOT/BOOTX64.EFI":            in.tools.Path(loader),
+		"EFI/systemd/systemd-bootx64.efi": in.tools.Path(loader),
+		program:                           filepath.Join(in.work, "boot.efi"),
+	} {
+		fi, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		files = append(files, fat.File{Path: p, Size: fi.Size(), Open: func() (io.ReadCloser, error) { return os.Open(name) }})
+	}
+	return fat.Write(w, fat.Options{
+		Size: espSize, Label: "ESP", Serial: binary.BigEndian.Uint32(serial[:]), Time: Epoch, HiddenSectors: firstSector,
+	}, files)
+}
+
+// copySparse copies r to f's offset, leaving holes where there are only zeros.
+func copySparse(f *os.File, offset int64, r io.Reader) error {
+	buf, zero := make([]byte, 1*mib), make([]byte, 1*mib)
+	for {
+		n, err := io.ReadFull(r, buf)
+		if n > 0 && !bytes.Equal(buf[:n], zero[:n]) {
+			if _, err := f.WriteAt(buf[:n], offset); err != nil {
+				return err
+			}
+		}
+		offset += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,30 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// buildSpace is what one build writes at the most, in bytes: spool, root image, boot program, disk image.
+const buildSpace = 2 << 30
+
+// checkSpace says early what would otherwise fail late.
+func checkSpace(dir string, want int64) error {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return fmt.Errorf("ask for the free space of %s: %w", dir, err)
+	}
+	if free := int64(s.Bavail) * s.Bsize; free < want {
+		return fmt.Errorf("%s has %d MiB free, a build needs %d MiB: make room, or set --out to another disk", dir, free>>20, want>>20)
+	}
+	return nil
+}

@@ -1,0 +1,283 @@
+package lock_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/proa-os/proa/image-builder/archive"
+	"github.com/proa-os/proa/image-builder/lock"
+)
+
+// cacheFiles lists the cache below dir/debs.
+func cacheFiles(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(dir, "debs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func find(t *testing.T, l *lock.Lock, name string) lock.Package {
+	t.Helper()
+	p, ok := l.Find(name)
+	if !ok {
+		t.Fatalf("the lock lacks %s", name)
+	}
+	return p
+}
+
+func TestFetch(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	cache := t.TempDir()
+	var progress bytes.Buffer
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, &progress); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(lock.Path(cache, find(t, l, "hello")))
+	if err != nil || !bytes.Equal(got, a.Get(helloURL)) {
+		t.Errorf("hello: %v, or other bytes", err)
+	}
+	if files := cacheFiles(t, cache); len(files) != 2 {
+		t.Errorf("got %q, want two files", files)
+	}
+	if !strings.Contains(progress.String(), "fetch 2 packages, 0.1 MiB\n") || !strings.Contains(progress.String(), "fetched 2 of 2 packages") {
+		t.Errorf("progress: got %q", progress.String())
+	}
+	// A full cache needs no server.
+	if err := lock.Fetch(t.Context(), l, archive.Mirrors{Main: "http://127.0.0.1:1/debian"}, cache, &progress); err != nil {
+		t.Errorf("from the cache: %v", err)
+	}
+}
+
+// TestFetchRefused: each fault gives an error that names the package, and no file under its final name.
+func TestFetchRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		body func([]byte) []byte // nil result: the file is gone
+		want []string
+	}{
+		{"wrong bytes", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, []string{"expected sha256", "found"}},
+		{"cut", func(b []byte) []byte { return b[:1000] }, []string{"has only 1000 of"}},
+		{"longer", func(b []byte) []byte { return append(b, 'x') }, []string{"bytes, found"}},
+		{"gone", func([]byte) []byte { return nil }, []string{"no longer has this version", "404", "run image-builder lock"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := newArchive(t)
+			l := update(t, a)
+			a.Put(helloURL, tc.body(bytes.Clone(a.Get(helloURL))))
+			cache := t.TempDir()
+			err := lock.FetchWithoutPause(t.Context(), l, a.Serve(), cache, io.Discard)
+			for _, want := range append(tc.want, "fetch hello 1:2.0-1: ") {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want an error with %q", err, want)
+				}
+			}
+			hello := find(t, l, "hello")
+			for _, name := range cacheFiles(t, cache) {
+				if name == hello.SHA256.String()+".deb" {
+					t.Error("the cache has the bad package")
+				}
+			}
+		})
+	}
+}
+
+// TestFetchResumes cuts the connection in the middle: the second attempt asks for the rest only.
+func TestFetchResumes(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	a.Cut(helloURL, 40000)
+	cache := t.TempDir()
+	if err := lock.FetchWithoutPause(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(a.Requests(), helloURL+" bytes=40000-") {
+		t.Errorf("requests: got %q, want one for the rest", a.Requests())
+	}
+	if files := cacheFiles(t, cache); len(files) != 2 {
+		t.Errorf("got %q, want two packages", files)
+	}
+}
+
+// TestFetchAfterInterruption starts from what a killed run can leave: a good beginning, a bad one, too much, or all of it.
+func TestFetchAfterInterruption(t *testing.T) {
+	for name, part := range map[string]func([]byte) []byte{
+		"good beginning": func(b []byte) []byte { return b[:5000] },
+		"bad beginning":  func(b []byte) []byte { return bytes.Repeat([]byte{0}, 5000) },
+		"zeroes, full":   func(b []byte) []byte { return make([]byte, len(b)) },
+		"too long":       func(b []byte) []byte { return append(b, 1) },
+		"complete":       func(b []byte) []byte { return b },
+		"empty":          func(b []byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newArchive(t)
+			l := update(t, a)
+			cache := t.TempDir()
+			file := lock.Path(cache, find(t, l, "hello"))
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file+".part", part(bytes.Clone(a.Get(helloURL))), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := lock.FetchWithoutPause(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, a.Get(helloURL)) {
+				t.Errorf("%v, or other bytes", err)
+			}
+			if files := cacheFiles(t, cache); len(files) != 2 {
+				t.Errorf("got %q, want two packages and nothing else", files)
+			}
+		})
+	}
+}
+
+// TestFetchTwiceAtOnce is two builds on one cache.
+func TestFetchTwiceAtOnce(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	mirrors, cache := a.Serve(), t.TempDir()
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if err := lock.Fetch(t.Context(), l, mirrors, cache, io.Discard); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if files := cacheFiles(t, cache); len(files) != 2 {
+		t.Errorf("got %q, want two packages and nothing else", files)
+	}
+}
+
+func TestFetchCancelled(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := lock.Fetch(ctx, l, a.Serve(), t.TempDir(), io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
+func TestFetchDamagedCache(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	cache := t.TempDir()
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	file := lock.Path(cache, find(t, l, "libc6"))
+	if err := os.Truncate(file, 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err == nil || !strings.Contains(err.Error(), "has 10 bytes, expected") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFetchNoSpace(t *testing.T) {
+	l := update(t, newArchive(t))
+	l.Packages[0].Size = 1 << 60
+	err := lock.Fetch(t.Context(), l, archive.Mirrors{}, t.TempDir(), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "are needed: free some, or set PROA_CACHE") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFindMirrors(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	cache, noAPT := t.TempDir(), t.TempDir()
+	if _, err := lock.FindMirrors(l, cache, archive.Mirrors{}, "", noAPT); err == nil {
+		t.Error("empty cache, no mirror: no error")
+	}
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.FindMirrors(l, cache, archive.Mirrors{}, "", noAPT); err != nil {
+		t.Errorf("full cache: %v", err)
+	}
+}
+
+func TestOpenTar(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	cache := t.TempDir()
+	libc := find(t, l, "libc6")
+	if _, err := lock.OpenTar(cache, libc); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("not fetched: got %v", err)
+	}
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	read := func() []byte {
+		t.Helper()
+		f, err := lock.OpenTar(cache, libc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		b, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	want := read()
+	if !bytes.Contains(want, []byte("usr/lib/libc.so.6")) {
+		t.Errorf("the tar lacks the package's file")
+	}
+	// A cached tar makes the package file unnecessary.
+	if err := os.Rename(lock.Path(cache, libc), lock.Path(cache, libc)+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); !bytes.Equal(got, want) {
+		t.Error("second time: other bytes")
+	}
+	// Damage is noticed: without the package an error, with it the same tar.
+	file := filepath.Join(cache, "tar", libc.SHA256.String()+".tar")
+	if err := os.Truncate(file, 512); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.OpenTar(cache, libc); err == nil {
+		t.Error("a damaged tar was returned")
+	}
+	if err := os.Rename(lock.Path(cache, libc)+".away", lock.Path(cache, libc)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); !bytes.Equal(got, want) {
+		t.Error("made anew: other bytes")
+	}
+	// A package that was changed in the cache gives nothing.
+	b, err := os.ReadFile(lock.Path(cache, libc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1
+	if err := errors.Join(os.Remove(file), os.WriteFile(lock.Path(cache, libc), b, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.OpenTar(cache, libc); err == nil {
+		t.Error("a package with wrong bytes was unpacked")
+	}
+	if left, err := filepath.Glob(filepath.Join(cache, "tar", "*.tar")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}

@@ -1,0 +1,224 @@
+// Package lock pins the packages of an image: the lock file says, byte for byte, what a build uses.
+//
+// Update resolves a manifest's package list against the signed archive and writes the lock; it is the only thing that
+// reads indexes. Fetch brings exactly the locked files into the cache. Everything after that works from the cache.
+//
+// The lock is JSON, one package a line, sorted by name, so that a diff of two locks reads as a list of upgrades:
+//
+//	{
+//	  "format": 1,
+//	  "arch": "amd64",
+//	  "spec": "<sha256 of the package list it was resolved from>",
+//	  "packages": [
+//	    {"name":"libc6","version":"2.41-12","arch":"amd64","archive":"main","suite":"trixie","filename":"pool/...","size":1,"sha256":"..."}
+//	  ]
+//	}
+//
+// It names archives, never mirrors: filename is relative to the base of any mirror of that archive. Whoever controls the lock
+// controls the image; whoever controls the mirror controls nothing.
+package lock
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/proa-os/proa/image-builder/archive"
+	"github.com/proa-os/proa/image-builder/deb"
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// Format is the version of the file format that this package writes and the only one it reads.
+const Format = 1
+
+// Lock is the content of a lock file.
+type Lock struct {
+	Format   int           `json:"format"`
+	Arch     string        `json:"arch"` // Debian's name: amd64
+	Spec     digest.SHA256 `json:"spec"` // Spec.Sum of the package list
+	Packages []Package     `json:"packages"`
+}
+
+// Package is one pinned package file.
+type Package struct {
+	Name     string        `json:"name"`
+	Version  string        `json:"version"`
+	Arch     string        `json:"arch"`
+	Archive  archive.ID    `json:"archive"`
+	Suite    string        `json:"suite"`
+	Filename string        `json:"filename"` // below the base of a mirror of Archive
+	Size     int64         `json:"size"`     // bytes
+	SHA256   digest.SHA256 `json:"sha256"`
+}
+
+func (p Package) String() string { return p.Name + " " + p.Version }
+
+// New makes a lock of resolved packages.
+func New(spec Spec, packages []archive.Package) *Lock {
+	l := &Lock{Format: Format, Arch: spec.Arch, Spec: spec.Sum()}
+	for _, p := range packages {
+		l.Packages = append(l.Packages, Package{
+			Name:     p.Name,
+			Version:  p.Version.String(),
+			Arch:     p.Arch,
+			Archive:  archive.Of(p.Suite),
+			Suite:    p.Suite,
+			Filename: p.Filename,
+			Size:     p.Size,
+			SHA256:   p.SHA256,
+		})
+	}
+	slices.SortFunc(l.Packages, byName)
+	return l
+}
+
+func byName(a, b Package) int { return cmp.Compare(a.Name, b.Name) }
+
+// Parse reads a lock; unknown keys, another format, a wrong order and malformed entries are errors.
+func Parse(b []byte) (*Lock, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var l Lock
+	if err := d.Decode(&l); err != nil {
+		return nil, fmt.Errorf("parse lock: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("parse lock: data after the object")
+	}
+	if l.Format != Format {
+		return nil, fmt.Errorf("parse lock: expected format %d, found %d; run image-builder lock", Format, l.Format)
+	}
+	for i, p := range l.Packages {
+		if err := p.validate(l.Arch); err != nil {
+			return nil, fmt.Errorf("parse lock: package %d, %q: %w", i, p.Name, err)
+		}
+		if i > 0 && l.Packages[i-1].Name >= p.Name {
+			return nil, fmt.Errorf("parse lock: package %q does not sort behind %q", p.Name, l.Packages[i-1].Name)
+		}
+	}
+	return &l, nil
+}
+
+func (p Package) validate(arch string) error {
+	if err := deb.CheckName(p.Name); err != nil {
+		return err
+	}
+	if _, err := deb.ParseVersion(p.Version); err != nil {
+		return err
+	}
+	switch {
+	case p.Arch != arch && p.Arch != "all":
+		return fmt.Errorf("architecture %q is neither %s nor all", p.Arch, arch)
+	case p.Archive != archive.Main && p.Archive != archive.Security:
+		return fmt.Errorf("archive %q is neither %s nor %s", p.Archive, archive.Main, archive.Security)
+	case p.Size <= 0:
+		return fmt.Errorf("size %d is not positive", p.Size)
+	case p.SHA256.IsZero():
+		return errors.New("no sha256")
+	}
+	return archive.CheckFilename(p.Filename)
+}
+
+// Read reads and parses the file.
+func Read(file string) (*Lock, error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read lock: %w; run image-builder lock", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read lock: %w", err)
+	}
+	l, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return l, nil
+}
+
+// Marshal returns the canonical bytes.
+func (l *Lock) Marshal() ([]byte, error) {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "{\n  \"format\": %d,\n  \"arch\": %q,\n  \"spec\": %q,\n  \"packages\": [", l.Format, l.Arch, l.Spec)
+	for i, p := range l.Packages {
+		line, err := marshalLine(p)
+		if err != nil {
+			return nil, fmt.Errorf("write lock: package %s: %w", p.Name, err)
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString("\n    ")
+		b.Write(line)
+	}
+	b.WriteString("\n  ]\n}\n")
+	return b.Bytes(), nil
+}
+
+// marshalLine is json.Marshal without its escaping of "<", ">" and "&".
+func marshalLine(p Package) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(p); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// Sum is the sum of the canonical bytes; it names the set of packages.
+func (l *Lock) Sum() (digest.SHA256, error) {
+	b, err := l.Marshal()
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	return digest.Of(b), nil
+}
+
+// Write replaces the file in one step.
+func (l *Lock) Write(file string) error {
+	b, err := l.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(file, b); err != nil {
+		return fmt.Errorf("write lock: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file in one step: readers see the old content or the new.
+func replaceFile(name string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(b)
+	if err := cmp.Or(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}
+
+// Check fails if the lock was resolved from another package list than spec.
+func (l *Lock) Check(spec Spec) error {
+	if l.Spec != spec.Sum() {
+		return errors.New("check lock: the manifest's package list has changed since the lock was made; run image-builder lock")
+	}
+	return nil
+}
+
+// Find returns the package of that name.
+func (l *Lock) Find(name string) (Package, bool) {
+	i, ok := slices.BinarySearchFunc(l.Packages, Package{Name: name}, byName)
+	if !ok {
+		return Package{}, false
+	}
+	return l.Packages[i], true
+}

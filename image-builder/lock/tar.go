@@ -1,0 +1,103 @@
+package lock
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/proa-os/proa/image-builder/deb"
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// OpenTar returns the files of a fetched package as an uncompressed tar, positioned at its start. Decompressing xz takes most of the
+// time of a build, so the tar is kept in the cache as tar/<sha256 of the package>.tar, with its own sum beside it, which every
+// OpenTar compares; a damaged tar is made anew. The caller closes the file.
+func OpenTar(cacheDir string, p Package) (*os.File, error) {
+	name := filepath.Join(cacheDir, "tar", p.SHA256.String()+".tar")
+	f, err := openSummed(name)
+	if err == nil {
+		return f, nil
+	}
+	if !errors.Is(err, errNotCached) {
+		return nil, fmt.Errorf("open files of %s: %w", p, err)
+	}
+	if err := makeTar(Path(cacheDir, p), p, name); err != nil {
+		return nil, fmt.Errorf("decompress %s: %w", p, err)
+	}
+	if f, err = openSummed(name); err != nil {
+		return nil, fmt.Errorf("open files of %s: %w", p, err)
+	}
+	return f, nil
+}
+
+var errNotCached = errors.New("not in the cache, or damaged there")
+
+func openSummed(name string) (*os.File, error) {
+	sum, err := os.ReadFile(name + ".sha256")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errNotCached
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errNotCached
+	}
+	if err != nil {
+		return nil, err
+	}
+	got, _, err := digest.OfReader(f)
+	if err == nil && got.String() != string(sum) {
+		err = errNotCached
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// makeTar writes name and name.sha256, the sum first: a tar without its sum, or with that of another, does not count.
+func makeTar(debFile string, p Package, name string) error {
+	f, err := os.Open(debFile)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	verified := digest.NewReader(debFile, f, p.Size, p.SHA256)
+	d, err := deb.NewReader(verified)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".tar-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(tmp, sum), d.Data); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, verified); err != nil {
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	if err := replaceFile(name+".sha256", []byte(digest.SHA256(sum.Sum(nil)).String())); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}

@@ -1,0 +1,133 @@
+// Package tools makes the tools tree: the programs that a build and its tests need and that we do not write, as pinned Debian packages
+// unpacked in the cache.
+//
+// It comes before everything else in a checkout (`image-builder tools`); internal/tooltree runs the programs. A tree is
+// named by the sum of its lock, is never changed once it is there, and needs no root: owners and set-id bits are
+// dropped. Documentation and translations are left out. Maintainer scripts do not run, so only packages that
+// work as unpacked belong in manifests/tools.toml.
+package tools
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/proa-os/proa/image-builder/archive"
+	"github.com/proa-os/proa/image-builder/lock"
+	"github.com/proa-os/proa/internal/tooltree"
+)
+
+// Dir is where the tree of this lock is, or will be.
+func Dir(l *lock.Lock, cacheDir string) (string, error) {
+	sum, err := l.Sum()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cacheDir, "tools", sum.String()), nil
+}
+
+// Install makes sure that the tree of this lock is there and is the current one, and returns its directory. An
+// interrupted Install leaves nothing under the tree's name.
+func Install(ctx context.Context, l *lock.Lock, mirrors archive.Mirrors, cacheDir string, progress io.Writer) (string, error) {
+	dir, err := Dir(l, cacheDir)
+	if err != nil {
+		return "", fmt.Errorf("install tools: %w", err)
+	}
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := lock.Fetch(ctx, l, mirrors, cacheDir, progress); err != nil {
+			return "", fmt.Errorf("install tools: %w", err)
+		}
+		fmt.Fprintf(progress, "unpack %d packages into %s\n", len(l.Packages), dir)
+		if err := unpackAll(ctx, l, cacheDir, dir); err != nil {
+			return "", fmt.Errorf("install tools: %w", err)
+		}
+	} else if err != nil {
+		return "", fmt.Errorf("install tools: %w", err)
+	}
+	if err := setCurrent(dir, tooltree.Current(cacheDir)); err != nil {
+		return "", fmt.Errorf("install tools: %w", err)
+	}
+	return dir, nil
+}
+
+func unpackAll(ctx context.Context, l *lock.Lock, cacheDir, dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".unpack-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(tmp)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, p := range l.Packages {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if err := unpack(root, lock.Path(cacheDir, p), p); err != nil {
+			return fmt.Errorf("unpack %s: %w", p, err)
+		}
+	}
+	err = os.Rename(tmp, dir)
+	if errors.Is(err, os.ErrExist) { // another image-builder was faster, with the same bytes
+		return nil
+	}
+	return err
+}
+
+// setCurrent points the link to dir in one step.
+func setCurrent(dir, link string) error {
+	target := filepath.Base(dir)
+	if old, err := os.Readlink(link); err == nil && old == target {
+		return nil
+	}
+	tmp := fmt.Sprintf("%s.%d", link, os.Getpid())
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, link); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}
+
+// Options say what Run works on.
+type Options struct {
+	Manifest string // manifests/tools.toml
+	LockFile string
+	CacheDir string
+	Flag     archive.Mirrors // wins over manifest and host if set
+	APT      string          // the host's apt configuration, normally /etc/apt
+	Progress io.Writer
+}
+
+// Run is the command `image-builder tools`: it installs the locked tools tree and returns its directory.
+func Run(ctx context.Context, o Options) (string, error) {
+	m, err := lock.ReadManifest(o.Manifest)
+	if err != nil {
+		return "", err
+	}
+	l, err := lock.Read(o.LockFile)
+	if err != nil {
+		return "", err
+	}
+	if err := l.Check(m.Packages); err != nil {
+		return "", fmt.Errorf("%s: %w", o.LockFile, err)
+	}
+	mirrors, err := lock.FindMirrors(l, o.CacheDir, o.Flag, m.Mirror, o.APT)
+	if err != nil {
+		return "", err
+	}
+	return Install(ctx, l, mirrors, o.CacheDir, o.Progress)
+}
