@@ -1,0 +1,92 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/proa-os/proa/init/blockdev"
+	"github.com/proa-os/proa/init/dmverity"
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/disk"
+	"github.com/proa-os/proa/internal/verity"
+)
+
+// Disks appear when their drivers have found them, which for USB and SCSI takes a while after the module is loaded.
+const (
+	diskTimeout = 30 * time.Second
+	diskPoll    = 50 * time.Millisecond
+	diskPatient = 3 * time.Second // without a message
+)
+
+// A finder looks for the slot of one root image.
+type finder struct {
+	scanner    *disk.Scanner
+	root       digest.SHA256
+	hashOffset int64
+	note       func(format string, args ...any)
+}
+
+// wait finds the disk, once it is there and the kernel has read its partition table.
+func (f finder) wait() (*disk.Layout, error) {
+	start := time.Now()
+	patient := true
+	for {
+		layout, err := f.find()
+		if err == nil {
+			return layout, nil
+		}
+		waited := time.Since(start)
+		if waited > diskTimeout {
+			return nil, fmt.Errorf("not there after %d seconds: %w", diskTimeout/time.Second, err)
+		}
+		if patient && waited > diskPatient {
+			f.note("still waiting: %v", err)
+			patient = false
+		}
+		time.Sleep(diskPoll)
+	}
+}
+
+// find looks once. A damaged primary table, which the kernel refuses, is mended from the backup.
+func (f finder) find() (*disk.Layout, error) {
+	layout, err := f.scanner.Find(f.root, f.hashOffset)
+	var stale *disk.StaleError
+	if !errors.As(err, &stale) || stale.Layout.Disk.Table.PrimaryError == nil {
+		return layout, err
+	}
+	d := stale.Layout.Disk
+	f.note("partition table of %s is damaged: %v; writing it anew from its backup", d.Path, d.Table.PrimaryError)
+	dev, err := blockdev.Open(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(d.Table.Write(dev), dev.Reread(), dev.Close()); err != nil {
+		return nil, err
+	}
+	return f.scanner.Find(f.root, f.hashOffset)
+}
+
+// verityTarget describes the active slot to dm-verity. The salt comes from the slot: finding it has proven that this
+// salt and the top hash block make the root hash.
+func verityTarget(layout *disk.Layout, root digest.SHA256, hashOffset int64) (dmverity.Target, error) {
+	slot := layout.Active
+	number, err := blockdev.Number(slot.Path)
+	if err != nil {
+		return dmverity.Target{}, err
+	}
+	dev, err := blockdev.Open(slot.Path)
+	if err != nil {
+		return dmverity.Target{}, err
+	}
+	defer dev.Close()
+	block := make([]byte, verity.BlockSize)
+	if _, err := dev.ReadAt(block, hashOffset); err != nil {
+		return dmverity.Target{}, fmt.Errorf("read verity superblock of %s: %w", slot.Path, err)
+	}
+	super, err := verity.ParseSuperblock(block)
+	if err != nil {
+		return dmverity.Target{}, fmt.Errorf("%s: %w", slot.Path, err)
+	}
+	return dmverity.Target{Device: number, DataBlocks: hashOffset / verity.BlockSize, RootHash: root, Salt: super.Salt}, nil
+}

@@ -1,0 +1,122 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/init/blockdev"
+	"github.com/proa-os/proa/init/kmod"
+	"github.com/proa-os/proa/init/state"
+	"github.com/proa-os/proa/internal/cmdline"
+	"github.com/proa-os/proa/internal/disk"
+)
+
+// mountBasics mounts the kernel's file systems with the options systemd would use, since systemd takes them as they are.
+func mountBasics() error {
+	unix.Umask(0)
+	for _, m := range []struct {
+		kind, target, options string
+		flags                 uintptr
+	}{
+		{"proc", "/proc", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"sysfs", "/sys", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"devtmpfs", "/dev", "mode=0755", unix.MS_NOSUID | unix.MS_STRICTATIME},
+		{"tmpfs", "/run", "mode=0755,size=20%,nr_inodes=800k", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_STRICTATIME},
+	} {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.options); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err)
+		}
+	}
+	return nil
+}
+
+// loadModules loads what the initramfs lists, in that order.
+func loadModules(line cmdline.Line) error {
+	text, err := os.ReadFile(kmod.ListFile)
+	if err != nil {
+		return fmt.Errorf("read module list: %w", err)
+	}
+	list, err := kmod.ParseList(string(text))
+	if err != nil {
+		return err
+	}
+	for _, file := range list {
+		if err := kmod.Load(file, kmod.Parameters(line, kmod.Name(file))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountRoot mounts the verified device.
+func mountRoot(device string) error {
+	if err := os.MkdirAll(sysroot, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(device, sysroot, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount %s as erofs on %s: %w", device, sysroot, err)
+	}
+	return nil
+}
+
+// createState makes the state partition and looks at the disk again.
+func createState(f finder, layout *disk.Layout, tools state.Tools) (*disk.Layout, error) {
+	var id [16]byte
+	if _, err := unix.Getrandom(id[:], 0); err != nil {
+		return nil, fmt.Errorf("make a partition GUID: %w", err)
+	}
+	table, part, err := state.Plan(layout.Disk, id)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := blockdev.Open(layout.Disk.Path)
+	if err != nil {
+		return nil, err
+	}
+	format := func() error {
+		path, err := f.scanner.Node(layout.Disk.Name, part.Number)
+		if err != nil {
+			return err
+		}
+		return tools.Format(path)
+	}
+	if err := errors.Join(state.Create(dev, table, part, format), dev.Close()); err != nil {
+		return nil, err
+	}
+	if layout, err = f.scanner.Find(f.root, f.hashOffset); err != nil {
+		return nil, err
+	}
+	if layout.State == nil {
+		return nil, fmt.Errorf("partition table of %s: expected the new state partition, found none", layout.Disk.Path)
+	}
+	return layout, nil
+}
+
+// mountState mounts state on /var and makes its directories.
+func mountState(path string, tools state.Tools, note func(format string, args ...any)) error {
+	if err := tools.Mount(path, varDir, note); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(varDir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(state.MakeDirs(root, state.Dirs()), root.Close())
+}
+
+// overlayEtc makes /etc writable: what is changed goes to state, what is not comes from the image.
+func overlayEtc() error {
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s",
+		etcDir, filepath.Join(varDir, state.EtcUpper), filepath.Join(varDir, state.EtcWork))
+	if err := unix.Mount("overlay", etcDir, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount overlay on %s with %s: %w", etcDir, options, err)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/init/blockdev"
+)
+
+// A Tools runs the file system's own programs.
+type Tools struct {
+	Root string // where the root image is mounted
+}
+
+// Format makes an ext4 file system on a partition and flushes it.
+func (t Tools) Format(path string) error {
+	// No discard: on some disks it takes minutes, and fstrim can do it later. Blocks of 4096 bytes also on a small disk, so that a
+	// machine whose disk grows is like any other.
+	if _, err := t.run("/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-e", "remount-ro",
+		"-E", "nodiscard", "-L", "state", path); err != nil {
+		return err
+	}
+	d, err := blockdev.Open(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("flush %s: %w", path, err)
+	}
+	return nil
+}
+
+// The exit codes of e2fsck(8) that need a look: repaired, repaired so that a mounted file system needs a reboot, and unable to
+// work, as with a superblock whose checksum is wrong.
+const (
+	fsckRepaired = 1
+	fsckReboot   = 2
+	fsckUnable   = 8
+)
+
+// Mount mounts the state partition. Mounting replays the journal, which is all that an interrupted machine needs; only when
+// that is refused e2fsck does the repairs that need no decision. A superblock it cannot work with is replaced by its first
+// backup, whose place Format determines; all that e2fsck then asks is answered with yes, since the backup is the oldest
+// news there is and no other choice is left. note is told about both.
+func (t Tools) Mount(path, target string, note func(format string, args ...any)) error {
+	first := mountExt4(path, target)
+	if first == nil {
+		return nil
+	}
+	note("%v; repairing with e2fsck", first)
+	code, err := t.run("/usr/sbin/e2fsck", "-p", path)
+	if code == fsckUnable {
+		note("%v; repairing with the backup superblock", err)
+		code, err = t.run("/usr/sbin/e2fsck", "-y", "-B", "4096", "-b", "32768", path)
+	}
+	if err != nil && (code < 0 || code&^(fsckRepaired|fsckReboot) != 0) {
+		return fmt.Errorf("%w; %w; state is left as it is: repair it with e2fsck from another system, or remove its entry from the partition table to start afresh", first, err)
+	}
+	return mountExt4(path, target)
+}
+
+func mountExt4(path, target string) error {
+	if err := unix.Mount(path, target, "ext4", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount %s as ext4 on %s: %w", path, target, err)
+	}
+	return nil
+}
+
+// A Dir is a directory that state must have, with its mode.
+type Dir struct {
+	Name string
+	Mode fs.FileMode
+}
+
+// Dirs returns the directories of a machine's state, parents first, by their names below /var.
+func Dirs() []Dir {
+	return []Dir{
+		{"cache", 0o755},
+		{"home", 0o755},
+		{"lib", 0o755},
+		{"lib/etc", 0o755},
+		{EtcUpper, 0o755},
+		{EtcWork, 0o700},
+		{"log", 0o755},
+		{"opt", 0o755},
+		{"roothome", 0o700},
+		{"srv", 0o755},
+		{"tmp", 0o777 | fs.ModeSticky},
+		{"usrlocal", 0o755},
+	}
+}
+
+// The two directories of the overlay over /etc.
+const (
+	EtcUpper = "lib/etc/upper"
+	EtcWork  = "lib/etc/work"
+)
+
+// MakeDirs makes what is missing and sets modes, as systemd-tmpfiles does with its "d" lines. Something else in the place of a
+// directory is an error; nothing is removed.
+func MakeDirs(state *os.Root, dirs []Dir) error {
+	for _, d := range dirs {
+		if err := state.Mkdir(d.Name, d.Mode.Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make directory in state: %w", err)
+		}
+		fi, err := state.Lstat(d.Name)
+		if err != nil {
+			return fmt.Errorf("make directory in state: %w", err)
+		}
+		if !fi.IsDir() {
+			return fmt.Errorf("make directory in state: %s: expected a directory, found %v", d.Name, fi.Mode())
+		}
+		if fi.Mode() == d.Mode|fs.ModeDir {
+			continue
+		}
+		if err := state.Chmod(d.Name, d.Mode); err != nil {
+			return fmt.Errorf("make directory in state: %w", err)
+		}
+	}
+	return nil
+}
