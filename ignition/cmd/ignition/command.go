@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/ignition/source"
+	"github.com/proa-os/proa/ignition/stage"
+)
+
+// options is the command line.
+type options struct {
+	stage.Options
+	command        string // "" with -stage
+	args           []string
+	version        bool
+	help           bool
+	logToStdout    bool
+	stdout, stderr io.Writer
+}
+
+// usageError makes the exit status 2.
+type usageError struct{ error }
+
+func exitStatus(err error) int {
+	var u usageError
+	if errors.As(err, &u) {
+		return 2
+	}
+	return 1
+}
+
+func parse(args []string) (*options, error) {
+	o := &options{}
+	flags := flag.NewFlagSet("ignition", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.Platform, "platform", "", "")
+	flags.StringVar(&o.Stage, "stage", "", "")
+	flags.StringVar(&o.Root, "root", "/", "")
+	flags.StringVar(&o.ConfigCache, "config-cache", "/run/ignition.json", "")
+	flags.StringVar(&o.StateFile, "state-file", "/run/ignition/state", "")
+	flags.StringVar(&o.NeedNet, "neednet", "/run/ignition/neednet", "")
+	flags.BoolVar(&o.logToStdout, "log-to-stdout", false, "")
+	flags.BoolVar(&o.version, "version", false, "")
+	o.Failure, o.CommandLine = "/run/ignition/failure", "/proc/cmdline"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		o.command, args = args[0], args[1:]
+	}
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		o.help = true
+		return o, nil
+	case err != nil:
+		return nil, usageError{fmt.Errorf("%w; see ignition -help", err)}
+	}
+	o.args = flags.Args()
+	return o, nil
+}
+
+func run(ctx context.Context, o *options) error {
+	logTo := o.stderr
+	if o.logToStdout {
+		logTo = o.stdout
+	}
+	o.Log = slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey { // the journal knows
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	switch {
+	case o.help || o.command == "help":
+		_, err := io.WriteString(o.stdout, manual)
+		return err
+	case o.version || o.command == "version":
+		return printVersion(o.stdout)
+	case o.command == "check" && len(o.args) > 0:
+		return check(ctx, o)
+	case o.command == "plan" && len(o.args) == 1:
+		return showPlan(ctx, o)
+	case o.command == "apply" && len(o.args) == 1:
+		return applyConfig(ctx, o)
+	case o.command == "finish" && len(o.args) == 0:
+		bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return err
+		}
+		return stage.Finish(ctx, o.Options, string(bootID), time.Now())
+	case o.command == "show-failure" && len(o.args) == 0:
+		return stage.ShowFailure(o.Failure, "/sys", "/dev", o.stdout)
+	case o.command == "" && o.Stage != "" && len(o.args) == 0:
+		m, err := source.ThisMachine()
+		if err != nil {
+			return err
+		}
+		return stage.Run(ctx, m, o.Options)
+	case o.command == "" && o.Stage == "":
+		return usageError{errors.New("expected a command or -stage; see ignition -help")}
+	}
+	return usageError{fmt.Errorf("unknown command, or wrong arguments for it: %q; see ignition -help", strings.TrimSpace(o.command+" "+strings.Join(o.args, " ")))}
+}
+
+// check loads every config as a machine would, network sources included as far as configs are concerned.
+func check(ctx context.Context, o *options) error {
+	var bad int
+	for _, name := range o.args {
+		merged, err := loadFile(ctx, name)
+		if err == nil {
+			_, err = plan.Build(merged)
+		}
+		var issues config.Issues
+		switch {
+		case errors.As(err, &issues):
+			bad++
+			for _, i := range issues {
+				fmt.Fprintf(o.stdout, "error: %s\n%s\n", i.Place, i.Screen())
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		for _, w := range merged.Warnings {
+			fmt.Fprintf(o.stdout, "warning: %s\n%s\n", w.Place, w.Screen())
+		}
+		fmt.Fprintf(o.stdout, "%s: ok\n", name)
+	}
+	if bad > 0 {
+		return fmt.Errorf("check: %d of %d configs cannot be applied", bad, len(o.args))
+	}
+	return nil
+}
+
+func showPlan(ctx context.Context, o *options) error {
+	merged, err := loadFile(ctx, o.args[0])
+	if err != nil {
+		return err
+	}
+	ops, err := plan.Build(merged)
+	if err != nil {
+		return err
+	}
+	for n, op := range ops {
+		if _, err := fmt.Fprintf(o.stdout, "%3d. %-60s %s\n", n+1, op, op.At()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func applyConfig(ctx context.Context, o *options) error {
+	merged, err := loadFile(ctx, o.args[0])
+	if err != nil {
+		return err
+	}
+	ops, err := plan.Build(merged)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(o.Root)
+	if err != nil {
+		return fmt.Errorf("open root: %w", err)
+	}
+	defer root.Close()
+	return stage.Apply(ctx, root, merged.Config, ops, o.Options)
+}
+
+// loadFile loads a config; "-" is standard input.
+func loadFile(ctx context.Context, name string) (*config.Merged, error) {
+	raw, err := []byte(nil), error(nil)
+	if name == "-" {
+		name = "standard input"
+		raw, err = io.ReadAll(io.LimitReader(os.Stdin, config.MaxSize+1))
+	} else {
+		raw, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	return config.Load(ctx, name, raw, source.Fetcher{}.Config)
+}
+
+func printVersion(w io.Writer) error {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+	}
+	_, err := fmt.Fprintf(w, "ignition %s (spec 3.0.0 to 3.6.0)\n", version)
+	return err
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func do(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	o, err := parse(args)
+	if err != nil {
+		return "", "", err
+	}
+	var out, errs strings.Builder
+	o.stdout, o.stderr = &out, &errs
+	err = run(t.Context(), o)
+	return out.String(), errs.String(), err
+}
+
+// TestExamples: every example of the README passes `ignition check` and has a plan.
+func TestExamples(t *testing.T) {
+	examples, err := filepath.Glob("../../examples/*.ign")
+	if err != nil || len(examples) < 3 {
+		t.Fatal("want three examples", examples, err)
+	}
+	for _, name := range examples {
+		out, _, err := do(t, "check", name)
+		if err != nil || out != name+": ok\n" {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if out, _, err = do(t, "plan", name); err != nil || !strings.HasPrefix(out, "  1. ") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+func TestCheckReportsAll(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "bad.ign")
+	if err := os.WriteFile(name, []byte(`{"ignition":{"version":"3.4.0"},"storag":{},"passwd":{"user":[]}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := do(t, "check", name, "../../examples/ssh.ign")
+	if err == nil || err.Error() != "check: 1 of 2 configs cannot be applied" || exitStatus(err) != 1 {
+		t.Errorf("got %v", err)
+	}
+	for _, want := range []string{"error: " + name + ":1:33: storag\n", `did you mean "storage"?`, `did you mean "users"?`, "ssh.ign: ok"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("want %q in\n%s", want, out)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{{}, {"check"}, {"plan", "a", "b"}, {"frobnicate"}, {"-nope"}, {"-stage", "files", "extra"}} {
+		if _, _, err := do(t, args...); err == nil || exitStatus(err) != 2 {
+			t.Errorf("%q: got %v", args, err)
+		}
+	}
+	for _, args := range [][]string{{"-help"}, {"help"}, {"check", "-help"}} {
+		if out, _, err := do(t, args...); err != nil || out != manual {
+			t.Errorf("%q: got %v", args, err)
+		}
+	}
+	if out, _, err := do(t, "-version"); err != nil || !strings.HasPrefix(out, "ignition ") {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestApplyToTree(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/config.ign", []byte(`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","contents":{"source":"data:,x"}}]}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, log, err := do(t, "apply", "-root", dir, dir+"/config.ign")
+	if os.Geteuid() != 0 { // files get owner 0:0
+		if err == nil || !strings.HasSuffix(err.Error(), "operation not permitted; run as root") {
+			t.Errorf("as an ordinary user: got %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(dir + "/etc/a"); string(b) != "x" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	want := "level=INFO msg=done operation=\"write file /etc/a\"\nlevel=INFO msg=\"applied config\" operations=1\n"
+	if log != want {
+		t.Errorf("log: got %s", log)
+	}
+}

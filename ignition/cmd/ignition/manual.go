@@ -1,0 +1,58 @@
+package main
+
+const manual = `NAME
+    ignition - provision a machine from an Ignition config
+
+SYNOPSIS
+    ignition check CONFIG...
+    ignition plan CONFIG
+    ignition apply [-root DIR] CONFIG
+    ignition -stage STAGE [-platform ID] [-root DIR] [-config-cache FILE] [-state-file FILE]
+             [-neednet FILE] [-log-to-stdout]
+    ignition finish
+    ignition show-failure
+
+DESCRIPTION
+    An Ignition config (spec 3.0.0 to 3.6.0) describes users, ssh keys, files, directories, links and
+    units. On its first boot a machine gets it from its platform, applies it before anything else starts, and
+    never again. An error stops the machine with the reason on every console; the next boot tries again.
+
+COMMANDS
+    check CONFIG...
+        Report everything wrong with each config, with path, line, column, what was expected, what was found
+        and what to do. Unknown keys are errors. "-" is standard input.
+    plan CONFIG
+        Show the operations in their order and where the config asks for them.
+    apply [-root DIR] CONFIG
+        Apply a config to the file tree DIR. It can be run again and ends the same.
+    finish
+        Write the result and the marker that make a first boot the last first boot.
+    show-failure
+        Write the error of the last stage to every console.
+
+FLAGS
+    -stage STAGE
+        fetch-offline   read the config of the platform, check it, cache it; if that needs the network,
+                        make the file that -neednet names instead
+        fetch           the same, with the network
+        files           apply the cached config to -root
+    -platform ID
+        qemu            firmware configuration device, key opt/com.coreos/config
+        file            the file $IGNITION_CONFIG_FILE, or config.ign
+        Without this flag the kernel argument ignition.platform.id= is used. A platform is never guessed.
+    -root DIR           root of the file tree (/)
+    -config-cache FILE  the merged config (/run/ignition.json); holds secrets, for root only
+    -state-file FILE    what else stages pass on (/run/ignition/state)
+    -neednet FILE       flag file of fetch-offline (/run/ignition/neednet)
+    -log-to-stdout      log to standard output, not to standard error
+    -version, -help
+
+FILES
+    /var/lib/ignition/provisioned   exists on a provisioned machine
+    /var/lib/ignition/result.json   when, from which config, in which boot
+    /var/lib/ignition/journal       which files provisioning has made, and what was there before
+    /var/lib/ignition/original/     contents of files that provisioning has changed
+
+EXIT STATUS
+    0 success, 1 error, 2 wrong usage
+`

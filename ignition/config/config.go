@@ -1,0 +1,230 @@
+// Package config turns the bytes of an Ignition config into a checked value, or into errors that a person can act on.
+//
+// It stands between the platform, which gives bytes (package source), and the plan made of the value (package plan).
+// The spec is Ignition 3.0.0 to 3.6.0, parsed, validated and merged by upstream's config/v3_6 (translated up to 3.6.0).
+// What this package adds: unknown keys are errors, not warnings; every type error is reported, not only the first;
+// each error names config, JSON path, line and column, what was expected, what was found and what to do; values
+// keep their places through merges.
+//
+// Refused, never ignored: 2.x and experimental versions, Butane YAML and cloud-config, and the sections this
+// release does not implement: storage.disks, raid, luks and filesystems, kernelArguments, ignition.proxy, and sources
+// other than data, http and https.
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/coreos/ignition/v2/config/v3_6"
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+	"github.com/coreos/vcontext/path"
+	"github.com/coreos/vcontext/report"
+
+	types30 "github.com/coreos/ignition/v2/config/v3_0/types"
+	types31 "github.com/coreos/ignition/v2/config/v3_1/types"
+	types32 "github.com/coreos/ignition/v2/config/v3_2/types"
+	types33 "github.com/coreos/ignition/v2/config/v3_3/types"
+	types34 "github.com/coreos/ignition/v2/config/v3_4/types"
+	types35 "github.com/coreos/ignition/v2/config/v3_5/types"
+)
+
+// MaxSize is the largest config accepted, in bytes, before and after decompression.
+const MaxSize = 32 << 20
+
+// A Document is one config that has passed every check.
+type Document struct {
+	Name     string
+	Config   types.Config // as spec 3.6.0
+	Warnings Issues
+	places   map[string]Place
+}
+
+// Parse checks raw, which errors call name. The error is of type Issues.
+func Parse(name string, raw []byte) (*Document, error) {
+	if i, ok := notJSON(name, raw); ok {
+		return nil, Issues{i}
+	}
+	t, issues := schema(name, raw)
+	if t == nil {
+		return nil, issues
+	}
+	w := walk(name, raw, t)
+	if len(w.issues) > 0 {
+		return nil, Issues(w.issues)
+	}
+	cfg, rpt, err := v3_6.ParseCompatibleVersion(raw)
+	d := &Document{Name: name, Config: cfg, places: w.places()}
+	all := d.translate(raw, rpt)
+	if err == nil {
+		all = append(all, unsupported(d)...)
+	}
+	errs, warnings := split(all)
+	switch {
+	case len(errs) > 0:
+		return nil, errs
+	case err != nil:
+		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error()}}
+	}
+	d.Warnings = warnings
+	return d, nil
+}
+
+// Place is where path, or the nearest thing around it, stands.
+func (d *Document) Place(path string) Place { return place(d.places, d.Name, path) }
+
+func place(places map[string]Place, name, path string) Place {
+	for p := path; p != ""; p = p[:max(0, strings.LastIndexAny(p, ".["))] {
+		if at, ok := places[p]; ok {
+			at.Path += path[len(p):]
+			return at
+		}
+	}
+	return Place{Config: name, Path: path}
+}
+
+func (w *walker) places() map[string]Place {
+	m := make(map[string]Place, len(w.at))
+	for p, offset := range w.at {
+		line, column := w.lineColumn(offset)
+		m[p] = Place{Config: w.name, Path: p, Line: line, Column: column}
+	}
+	return m
+}
+
+// notJSON reports what is not JSON at all, with a guess at what it is.
+func notJSON(name string, raw []byte) (Issue, bool) {
+	i := Issue{Place: Place{Config: name}, Expected: "an Ignition config: a JSON object with ignition.version"}
+	switch trimmed := bytes.TrimSpace(raw); {
+	case len(trimmed) == 0:
+		i.Problem, i.Found = "empty config", fmt.Sprintf("%d bytes", len(raw))
+		return i, true
+	case len(raw) > MaxSize:
+		i.Problem, i.Found = "config too large", fmt.Sprintf("%d bytes, more than %d", len(raw), MaxSize)
+		i.Next = "put large files on a web server and refer to them by URL and hash"
+		return i, true
+	case bytes.HasPrefix(trimmed, []byte("#cloud-config")):
+		i.Problem, i.Found = "not an Ignition config", "cloud-config"
+		i.Next = "write it as an Ignition config"
+		return i, true
+	case trimmed[0] != '{' && bytes.Contains(trimmed, []byte("variant:")):
+		i.Problem, i.Found = "not an Ignition config", "Butane YAML"
+		i.Next = "translate it with the butane program first"
+		return i, true
+	}
+	var whole json.RawMessage
+	err := json.Unmarshal(raw, &whole)
+	if err == nil {
+		i.Problem, i.Found = "wrong type", "another kind of JSON value"
+		return i, bytes.TrimSpace(raw)[0] != '{'
+	}
+	i.Problem, i.Expected = "invalid JSON", ""
+	i.Found = err.Error()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		offset := int(syntax.Offset) - 1 // Offset is behind the offending byte
+		if strings.Contains(err.Error(), "unexpected end") {
+			offset = len(raw)
+			i.Next = "the config was cut off, or a bracket is missing"
+		}
+		i.Line, i.Column = lineColumn(raw, offset)
+		if offset > 0 && offset < len(raw) && raw[offset-1] == '0' && '0' <= raw[offset] && raw[offset] <= '9' {
+			i.Next = "JSON has no octal numbers: write 0644 as 420, 0755 as 493, 0600 as 384"
+		}
+	}
+	return i, true
+}
+
+// schema returns the Go type of the version that raw says it has, or nil and why not.
+func schema(name string, raw []byte) (reflect.Type, Issues) {
+	newest := reflect.TypeFor[types.Config]()
+	var stub struct {
+		Ignition struct {
+			Version *string `json:"version"`
+		} `json:"ignition"`
+	}
+	if err := json.Unmarshal(raw, &stub); err != nil {
+		return nil, walk(name, raw, newest).issues
+	}
+	const key = "ignition.version"
+	i := Issue{Place: place(walk(name, raw, newest).places(), name, key), Problem: "unsupported spec version", Expected: "3.0.0 to 3.6.0"}
+	if stub.Ignition.Version == nil {
+		i.Problem, i.Found, i.Next = "missing spec version", "nothing", `add "ignition": {"version": "3.6.0"}`
+		return nil, Issues{i}
+	}
+	switch v := *stub.Ignition.Version; {
+	case v == "3.0.0":
+		return reflect.TypeFor[types30.Config](), nil
+	case v == "3.1.0":
+		return reflect.TypeFor[types31.Config](), nil
+	case v == "3.2.0":
+		return reflect.TypeFor[types32.Config](), nil
+	case v == "3.3.0":
+		return reflect.TypeFor[types33.Config](), nil
+	case v == "3.4.0":
+		return reflect.TypeFor[types34.Config](), nil
+	case v == "3.5.0":
+		return reflect.TypeFor[types35.Config](), nil
+	case v == "3.6.0":
+		return newest, nil
+	case strings.HasPrefix(v, "2."):
+		i.Found, i.Next = quote(v), "translate the config with ign-converter"
+	case strings.HasSuffix(v, "-experimental"):
+		i.Found, i.Next = quote(v), "use the newest stable version, 3.6.0"
+	default:
+		i.Found, i.Next = quote(v), "write the config for a supported version"
+	}
+	return nil, Issues{i}
+}
+
+// translate makes issues of upstream's report. Its unused keys are left out: walk has reported them, as errors.
+func (d *Document) translate(raw []byte, rpt report.Report) []Issue {
+	var all []Issue
+	for _, e := range rpt.Entries {
+		if e.Kind == report.Info || strings.HasPrefix(e.Message, "unused key ") {
+			continue
+		}
+		p := pathString(e.Context)
+		i := Issue{Place: d.Place(p), Problem: e.Message, Warning: !e.Kind.IsFatal()}
+		explain(&i, p, valueAt(raw, e.Context))
+		all = append(all, i)
+	}
+	return all
+}
+
+// pathString writes a path as places are keyed: storage.files[0].mode.
+func pathString(c path.ContextPath) string {
+	var s string
+	for _, e := range c.Path {
+		if n, ok := e.(int); ok {
+			s += fmt.Sprintf("[%d]", n)
+			continue
+		}
+		s = join(s, fmt.Sprint(e))
+	}
+	return s
+}
+
+// valueAt returns the JSON at c, nil if there is none.
+func valueAt(raw []byte, c path.ContextPath) json.RawMessage {
+	for _, e := range c.Path {
+		switch e := e.(type) {
+		case int:
+			var list []json.RawMessage
+			if json.Unmarshal(raw, &list) != nil || e >= len(list) {
+				return nil
+			}
+			raw = list[e]
+		default:
+			var object map[string]json.RawMessage
+			if json.Unmarshal(raw, &object) != nil {
+				return nil
+			}
+			raw = object[fmt.Sprint(e)]
+		}
+	}
+	return raw
+}

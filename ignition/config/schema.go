@@ -1,0 +1,276 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// A walker reads JSON beside the Go type it is for. It remembers where every value stands and reports unknown
+// keys, keys given twice and wrong types: all of them, where encoding/json stops at the first and is silent
+// about the rest.
+type walker struct {
+	name   string // of the config
+	raw    []byte
+	dec    *json.Decoder
+	at     map[string]int // JSON path -> offset of the value
+	breaks []int          // offsets of line breaks
+	issues []Issue
+}
+
+// walk expects raw to be valid JSON.
+func walk(name string, raw []byte, t reflect.Type) *walker {
+	w := &walker{name: name, raw: raw, dec: json.NewDecoder(bytes.NewReader(raw)), at: map[string]int{}}
+	w.dec.UseNumber()
+	for i, c := range raw {
+		if c == '\n' {
+			w.breaks = append(w.breaks, i)
+		}
+	}
+	w.value("", t)
+	return w
+}
+
+// next returns a token and the offset of its first byte.
+func (w *walker) next() (json.Token, int) {
+	from := int(w.dec.InputOffset())
+	for from < len(w.raw) && strings.IndexByte(" \t\r\n,:", w.raw[from]) >= 0 {
+		from++
+	}
+	tok, err := w.dec.Token()
+	if err != nil {
+		return nil, from
+	}
+	return tok, from
+}
+
+func (w *walker) value(path string, t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	tok, from := w.next()
+	w.at[path] = from
+	if tok == nil {
+		return // null: as if the key were absent
+	}
+	delim, _ := tok.(json.Delim)
+	switch {
+	case t.Kind() == reflect.Struct && delim == '{':
+		w.object(path, t)
+	case t.Kind() == reflect.Slice && delim == '[':
+		for n := 0; w.dec.More(); n++ {
+			w.value(fmt.Sprintf("%s[%d]", path, n), t.Elem())
+		}
+		w.next()
+	case scalarFits(tok, t):
+	default:
+		w.mismatch(path, from, tok, t)
+		w.skipRest(delim)
+	}
+}
+
+func (w *walker) object(path string, t reflect.Type) {
+	known := fields(t)
+	seen := map[string]bool{}
+	for w.dec.More() {
+		tok, from := w.next()
+		key, ok := tok.(string)
+		if !ok {
+			return
+		}
+		child := join(path, key)
+		ft, ok := known[key]
+		switch {
+		case seen[key]:
+			w.report(from, Issue{Place: Place{Path: child}, Problem: "key given twice", Next: "keep one of them"})
+		case !ok:
+			w.report(from, Issue{Place: Place{Path: child}, Problem: "unknown key", Expected: "one of " + names(known), Found: quote(key), Next: suggest(key, known)})
+		}
+		seen[key] = true
+		if ok {
+			w.value(child, ft)
+			continue
+		}
+		tok, _ = w.next()
+		delim, _ := tok.(json.Delim)
+		w.skipRest(delim)
+	}
+	w.next()
+}
+
+// skipRest reads on to the end of the object or array that delim has opened.
+func (w *walker) skipRest(delim json.Delim) {
+	if delim != '{' && delim != '[' {
+		return
+	}
+	for depth := 1; depth > 0; {
+		tok, err := w.dec.Token()
+		if err != nil {
+			return
+		}
+		switch tok {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+	}
+}
+
+func (w *walker) mismatch(path string, from int, tok json.Token, t reflect.Type) {
+	i := Issue{Place: Place{Path: path}, Problem: "wrong type", Expected: kindOf(t), Found: kindOfToken(tok)}
+	if s, ok := tok.(string); ok && strings.HasSuffix(path, ".mode") {
+		if v, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32); err == nil {
+			i.Next = fmt.Sprintf("write %d, which is %#o in decimal", v, v)
+		}
+	}
+	w.report(from, i)
+}
+
+func (w *walker) report(offset int, i Issue) {
+	i.Config = w.name
+	i.Line, i.Column = w.lineColumn(offset)
+	w.issues = append(w.issues, i)
+}
+
+// scalarFits says whether encoding/json would store tok in a t.
+func scalarFits(tok json.Token, t reflect.Type) bool {
+	switch v := tok.(type) {
+	case string:
+		return t.Kind() == reflect.String
+	case bool:
+		return t.Kind() == reflect.Bool
+	case json.Number:
+		_, err := strconv.ParseInt(v.String(), 10, strconv.IntSize)
+		return t.Kind() == reflect.Int && err == nil
+	}
+	return false
+}
+
+func kindOf(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct:
+		return "an object"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "an integer"
+	}
+	return "a string"
+}
+
+func kindOfToken(tok json.Token) string {
+	switch v := tok.(type) {
+	case string:
+		return "a string"
+	case bool:
+		return strconv.FormatBool(v)
+	case json.Number:
+		return "the number " + clip(v.String())
+	case json.Delim:
+		if v == '[' {
+			return "a list"
+		}
+		return "an object"
+	}
+	return "null"
+}
+
+// fields returns the JSON keys of struct t, those of embedded structs included.
+func fields(t reflect.Type) map[string]reflect.Type {
+	m := map[string]reflect.Type{}
+	for f := range t.Fields() {
+		if f.Anonymous {
+			for k, v := range fields(f.Type) {
+				m[k] = v
+			}
+			continue
+		}
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		m[key] = f.Type
+	}
+	return m
+}
+
+func names(m map[string]reflect.Type) string {
+	s := make([]string, 0, len(m))
+	for k := range m {
+		s = append(s, k)
+	}
+	sort.Strings(s)
+	return strings.Join(s, ", ")
+}
+
+// suggest names the known key that differs least from key, if one is near.
+func suggest(key string, known map[string]reflect.Type) string {
+	best, least := "", len(key)/3+2
+	for k := range known {
+		if d := distance(strings.ToLower(key), strings.ToLower(k)); d < least || d == least && k < best {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return "remove it, or check the spec version"
+	}
+	return fmt.Sprintf("did you mean %q?", best)
+}
+
+// distance is Levenshtein's; keys longer than 64 bytes are far from everything.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// lineColumn counts from 1, columns in bytes.
+func (w *walker) lineColumn(offset int) (line, column int) {
+	line = sort.SearchInts(w.breaks, offset)
+	if line == 0 {
+		return 1, offset + 1
+	}
+	return line + 1, offset - w.breaks[line-1]
+}
+
+func lineColumn(raw []byte, offset int) (line, column int) {
+	before := raw[:max(0, min(offset, len(raw)))]
+	return bytes.Count(before, []byte{'\n'}) + 1, len(before) - bytes.LastIndexByte(before, '\n')
+}
+
+func quote(s string) string { return strconv.Quote(clip(s)) }
+
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:77] + "..."
+	}
+	return s
+}

@@ -1,0 +1,101 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+
+	"github.com/coreos/ignition/v2/config/util"
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+)
+
+// unsupported reports what the spec knows and this release does not do. Nothing of a config is ever left out silently.
+func unsupported(d *Document) []Issue {
+	var all []Issue
+	refuse := func(present bool, path string) {
+		if present {
+			all = append(all, Issue{Place: d.Place(path), Problem: path + " is not supported by this release", Next: "remove it from the config"})
+		}
+	}
+	cfg := d.Config
+	refuse(len(cfg.Storage.Disks) > 0, "storage.disks")
+	refuse(len(cfg.Storage.Raid) > 0, "storage.raid")
+	refuse(len(cfg.Storage.Luks) > 0, "storage.luks")
+	refuse(len(cfg.Storage.Filesystems) > 0, "storage.filesystems")
+	refuse(len(cfg.KernelArguments.ShouldExist) > 0, "kernelArguments.shouldExist")
+	refuse(len(cfg.KernelArguments.ShouldNotExist) > 0, "kernelArguments.shouldNotExist")
+	proxy := cfg.Ignition.Proxy
+	refuse(proxy.HTTPProxy != nil || proxy.HTTPSProxy != nil || len(proxy.NoProxy) > 0, "ignition.proxy")
+	for path, r := range resources(cfg) {
+		if i, ok := unsupportedScheme(r); ok {
+			i.Place = d.Place(path + ".source")
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+func unsupportedScheme(r types.Resource) (Issue, bool) {
+	if util.NilOrEmpty(r.Source) {
+		return Issue{}, false
+	}
+	u, err := url.Parse(*r.Source)
+	if err != nil {
+		return Issue{}, false // upstream's validation has said so
+	}
+	switch u.Scheme {
+	case "data", "http", "https":
+		return Issue{}, false
+	}
+	return Issue{
+		Problem: u.Scheme + " sources are not supported by this release", Expected: "a URL of scheme data, http or https",
+		Found: Redact(*r.Source), Next: "serve the file over http and give its hash",
+	}, true
+}
+
+// resources yields every source of a config with its JSON path.
+func resources(cfg types.Config) func(yield func(string, types.Resource) bool) {
+	return func(yield func(string, types.Resource) bool) {
+		if !yield("ignition.config.replace", cfg.Ignition.Config.Replace) {
+			return
+		}
+		for n, r := range cfg.Ignition.Config.Merge {
+			if !yield(fmt.Sprintf("ignition.config.merge[%d]", n), r) {
+				return
+			}
+		}
+		for n, r := range cfg.Ignition.Security.TLS.CertificateAuthorities {
+			if !yield(fmt.Sprintf("ignition.security.tls.certificateAuthorities[%d]", n), r) {
+				return
+			}
+		}
+		for n, f := range cfg.Storage.Files {
+			at := fmt.Sprintf("storage.files[%d]", n)
+			if !yield(at+".contents", f.Contents) {
+				return
+			}
+			for m, r := range f.Append {
+				if !yield(fmt.Sprintf("%s.append[%d]", at, m), r) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// NeedsNetwork returns the place and the shown form of the first source that is not inside the config itself.
+func (m *Merged) NeedsNetwork() (Place, string, bool) {
+	for path, r := range resources(m.Config) {
+		if remote(r) {
+			return m.Place(path + ".source"), Redact(*r.Source), true
+		}
+	}
+	return Place{}, "", false
+}
+
+func remote(r types.Resource) bool {
+	if util.NilOrEmpty(r.Source) {
+		return false
+	}
+	u, err := url.Parse(*r.Source)
+	return err != nil || u.Scheme != "data"
+}

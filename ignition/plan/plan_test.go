@@ -1,0 +1,81 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/ignition/config"
+)
+
+func load(t *testing.T, text string) *config.Merged {
+	t.Helper()
+	m, err := config.Load(t.Context(), "c.ign", []byte(text), func(context.Context, types.Resource, types.Config) ([]byte, error) {
+		return nil, fmt.Errorf("no network here")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// The order is what configs rely on; the text is what `ignition plan` prints.
+func TestOrder(t *testing.T) {
+	ops, err := Build(load(t, `{"ignition":{"version":"3.6.0"},
+ "systemd":{"units":[
+  {"name":"b.service","enabled":true,"contents":"[Install]\nWantedBy=x.target\n"},
+  {"name":"a@1.service","enabled":false},
+  {"name":"c.service","mask":true,"enabled":true,"contents":"[Service]\n"},
+  {"name":"d.service","mask":false,"dropins":[{"name":"x.conf","contents":"[Unit]\n"}]}]},
+ "storage":{
+  "links":[{"path":"/h","target":"/a/b/c/f","hard":true},{"path":"/a/l","target":"x"}],
+  "files":[{"path":"/a/b/c/f"},{"path":"/z"}],
+  "directories":[{"path":"/a/b"},{"path":"/"}]},
+ "passwd":{"users":[{"name":"u","sshAuthorizedKeys":["k1","k2\n"]},{"name":"v","shouldExist":false}],"groups":[{"name":"g"},{"name":"old","shouldExist":false}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"ensure group g", "remove group old", "ensure user u", "remove user v", "write 2 ssh keys of user u",
+		"make directory /", "write file /z", "make directory /a/b", "make link /a/l -> x", "write file /a/b/c/f", "make link /h -> /a/b/c/f",
+		"write file /etc/systemd/system/b.service", "make link /etc/systemd/system/c.service -> /dev/null",
+		"write file /etc/systemd/system/d.service.d/x.conf", "unmask unit d.service",
+		"enable unit b.service", "disable unit a@1.service", "write file /etc/systemd/system-preset/20-ignition.preset",
+	}
+	got := make([]string, len(ops))
+	for n, op := range ops {
+		got[n] = op.String()
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if text := *ops[len(ops)-1].(File).Text; text != "disable a@.service 1\nenable b.service\n" {
+		t.Errorf("preset: got %q", text)
+	}
+	if keys := ops[4].(Keys).Keys; keys[1] != "k2" {
+		t.Errorf("keys: got %q", keys)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	tests := []struct{ name, config, want string }{
+		{"unit in another directory", `"systemd":{"units":[{"name":"../../x.service","contents":"[Unit]\n"}]}`, `c.ign:1:61: systemd.units[0].name: invalid unit name: expected a name without slashes and spaces, found "../../x.service"`},
+		{"drop-in in another directory", `"systemd":{"units":[{"name":"a.service","dropins":[{"name":"../x.conf","contents":""}]}]}`, `c.ign:1:92: systemd.units[0].dropins[0].name: invalid drop-in name: expected a name without slashes, found "../x.conf"`},
+		{"user name", `"passwd":{"users":[{"name":"a:b"}]}`, `c.ign:1:60: passwd.users[0].name: invalid user or group name: expected 1 to 32 letters, digits, _, - and ., beginning with a letter or _, found "a:b"`},
+		{"second line in passwd", `"passwd":{"users":[{"name":"a","gecos":"x\nroot2::0:0"}]}`, `c.ign:1:52: passwd.users[0]: invalid value: expected no colon and no line break in any field of passwd, found one`},
+		{"second key", `"passwd":{"users":[{"name":"a","sshAuthorizedKeys":["k\nl"]}]}`, `c.ign:1:85: passwd.users[0].sshAuthorizedKeys[0]: invalid ssh key: expected one line, found several lines`},
+		{"overwrite /etc", `"storage":{"directories":[{"path":"/etc","overwrite":true}]}`, `c.ign:1:67: storage.directories[0].path: refuse to overwrite a top directory: expected a path with at least two names, found /etc`},
+		{"the root as a file", `"storage":{"files":[{"path":"/"}]}`, `c.ign:1:61: storage.files[0].path: not a directory: expected a path below /, found /`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Build(load(t, `{"ignition":{"version":"3.6.0"},`+tt.config+`}`))
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("got  %v\nwant %s", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,237 @@
+// Package stage is the driver of provisioning: it puts source, config, plan and apply in order, as upstream's stages do.
+//
+// The way of a first boot: fetch-offline reads the platform's config and everything it refers to, checks it, and caches the result;
+// files carries it out on the root; finish writes the result and the marker that makes this the last time. Each can be run
+// again after a power cut. What goes wrong is also written to Options.Failure, for the screen that ShowFailure
+// puts on every console.
+//
+// The cache holds secrets; it lives in /run, readable by root only, and finish removes it.
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/ignition/apply"
+	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/ignition/source"
+)
+
+// Options are the flags of the command, which have upstream's names.
+type Options struct {
+	Platform    string // "" means the kernel command line's
+	Stage       string
+	Root        string
+	ConfigCache string
+	StateFile   string
+	NeedNet     string
+	Failure     string // what went wrong, for ShowFailure
+	CommandLine string // path of the kernel command line
+	Log         *slog.Logger
+	Owners      apply.Owners // nil: the real ones
+}
+
+// state is what later stages need besides the config.
+type state struct {
+	config.Merged
+	Platform     string `json:"platform"`
+	UserConfig   bool   `json:"userConfigProvided"`
+	ConfigSHA256 string `json:"configSHA256,omitempty"` // of the platform's config
+}
+
+// Stages are the names Run takes.
+func Stages() []string { return []string{"fetch-offline", "fetch", "files"} }
+
+// Run runs one stage. m is the machine that platforms read from.
+func Run(ctx context.Context, m *source.Machine, o Options) error {
+	err := run(ctx, m, o)
+	if err != nil {
+		if werr := writeFailure(o.Failure, err); werr != nil {
+			o.Log.Warn("cannot keep the error for the consoles", "error", werr)
+		}
+	}
+	return err
+}
+
+func run(ctx context.Context, m *source.Machine, o Options) error {
+	switch o.Stage {
+	case "fetch-offline":
+		return fetch(ctx, m, o, true)
+	case "fetch":
+		return fetch(ctx, m, o, false)
+	case "files":
+		return files(ctx, o)
+	}
+	return fmt.Errorf("run stage %q: expected one of %s", o.Stage, strings.Join(Stages(), ", "))
+}
+
+// fetch fills the cache. Offline, a config that needs the network leaves a flag file instead, as upstream does.
+func fetch(ctx context.Context, m *source.Machine, o Options, offline bool) error {
+	p, err := platform(o)
+	if err != nil {
+		return err
+	}
+	for _, stale := range []string{o.ConfigCache, o.StateFile, o.NeedNet} {
+		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	name, raw, err := p.Config(ctx, m)
+	st := state{Merged: *config.Empty(), Platform: p.ID}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && len(raw) == 0:
+		o.Log.Info("no config for this machine, provisioning it as it is", "platform", p.ID)
+		return store(o, st)
+	case err != nil:
+		return fmt.Errorf("read config of platform %s: %w", p.ID, err)
+	}
+	fetcher := source.Fetcher{Offline: offline}
+	merged, err := config.Load(ctx, name, raw, fetcher.Config)
+	if offline && needNet(merged, err) {
+		o.Log.Info("config needs the network", "config", name)
+		return writeRuntimeFile(o.NeedNet, nil, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	for _, w := range merged.Warnings {
+		o.Log.Warn("config warning", "warning", w.Error())
+	}
+	if _, err := plan.Build(merged); err != nil {
+		return err
+	}
+	st.Merged, st.UserConfig, st.ConfigSHA256 = *merged, true, merged.Origins[0].SHA256
+	o.Log.Info("fetched config", "platform", p.ID, "config", name, "sha256", st.ConfigSHA256)
+	return store(o, st)
+}
+
+func needNet(m *config.Merged, err error) bool {
+	if m != nil {
+		_, _, needs := m.NeedsNetwork()
+		return needs
+	}
+	return errors.Is(err, source.ErrNeedNetwork)
+}
+
+func platform(o Options) (source.Platform, error) {
+	id := o.Platform
+	if id == "" {
+		line, err := os.ReadFile(o.CommandLine)
+		if err != nil {
+			return source.Platform{}, err
+		}
+		if id, err = source.PlatformArgument(string(line)); err != nil {
+			return source.Platform{}, err
+		}
+	}
+	return source.Lookup(id)
+}
+
+// files applies the cached config.
+func files(ctx context.Context, o Options) error {
+	st, err := load(o)
+	if err != nil {
+		return err
+	}
+	ops, err := plan.Build(&st.Merged)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(o.Root)
+	if err != nil {
+		return fmt.Errorf("open root: %w", err)
+	}
+	defer root.Close()
+	if err := Apply(ctx, root, st.Config, ops, o); err != nil {
+		return err
+	}
+	if filepath.Clean(o.Root) == "/" {
+		return setHostname(root, o.Log)
+	}
+	return nil
+}
+
+// Apply carries ops, the plan of cfg, out on root.
+func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) error {
+	fetcher, err := source.Fetcher{}.For(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	err = apply.Run(ctx, root, ops, apply.Options{
+		Fetch:  fetcher.Fetch,
+		Owners: o.Owners,
+		Done:   func(op plan.Op) { o.Log.Info("done", "operation", op.String()) },
+	})
+	if err != nil {
+		return err
+	}
+	o.Log.Info("applied config", "operations", len(ops))
+	return nil
+}
+
+func store(o Options, st state) error {
+	cfg, err := json.Marshal(st.Config)
+	if err != nil {
+		return err
+	}
+	rest, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	if err := writeRuntimeFile(o.ConfigCache, cfg, 0o600); err != nil {
+		return err
+	}
+	return writeRuntimeFile(o.StateFile, rest, 0o600)
+}
+
+func load(o Options) (*state, error) {
+	var st state
+	b, err := os.ReadFile(o.StateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(o.NeedNet); err == nil {
+			return nil, &apply.Problem{
+				What: "the config needs the network", Expected: "data: sources only", Found: "http or https sources",
+				Next: "put the contents into the config; this release provisions before the network is up",
+			}
+		}
+		return nil, fmt.Errorf("read cached config: %w; run the fetch stage first", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &st); err != nil {
+		return nil, fmt.Errorf("read %s: %w", o.StateFile, err)
+	}
+	if b, err = os.ReadFile(o.ConfigCache); err != nil {
+		return nil, fmt.Errorf("read cached config: %w", err)
+	}
+	if err := json.Unmarshal(b, &st.Config); err != nil {
+		return nil, fmt.Errorf("read %s: %w", o.ConfigCache, err)
+	}
+	return &st, nil
+}
+
+// writeRuntimeFile writes a file whole; /run forgets it at the next boot, so it is not synced.
+func writeRuntimeFile(name string, b []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	tmp := name + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(tmp, b, mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}

@@ -1,0 +1,287 @@
+package stage
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/unit"
+
+	"github.com/proa-os/proa/ignition/apply"
+	"github.com/proa-os/proa/ignition/source"
+)
+
+// files is the part of the root image that provisioning owns.
+const imageFiles = "../../manifests/files/"
+
+// machine is a root, a /run and a /sys with a config in fw_cfg.
+func machine(t *testing.T, cfg string) (*source.Machine, Options, string) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("cmdline", "quiet ignition.platform.id=qemu\n")
+	write("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+	write("sys/firmware/qemu_fw_cfg/rev", "3\n")
+	if cfg != "" {
+		write("sys/firmware/qemu_fw_cfg/by_name/opt/com.coreos/config/raw", cfg)
+	}
+	sys, err := os.OpenRoot(dir + "/sys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sys.Close() })
+	return &source.Machine{Sys: sys, Getenv: os.Getenv}, Options{
+		Root: dir + "/root", ConfigCache: dir + "/run/ignition/config.json", StateFile: dir + "/run/ignition/state.json",
+		NeedNet: dir + "/run/ignition/neednet", Failure: dir + "/run/ignition/failure", CommandLine: dir + "/cmdline",
+		Owners: anyOwner{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}, dir
+}
+
+func runStages(t *testing.T, m *source.Machine, o Options) error {
+	t.Helper()
+	for _, o.Stage = range []string{"fetch-offline", "files"} {
+		if err := Run(t.Context(), m, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// anyOwner lets the tests run as an ordinary user.
+type anyOwner struct{ apply.InodeOwners }
+
+func (anyOwner) Lchown(*os.Root, string, int, int) error { return nil }
+
+func TestFirstBoot(t *testing.T) {
+	m, o, dir := machine(t, `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/hostname","contents":{"source":"data:,web1"}}]}}`)
+	if err := runStages(t, m, o); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(o.ConfigCache); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("cache: %v, %v", info, err)
+	}
+	if err := Finish(t.Context(), o, "boot-1\n", time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(dir + "/root/etc/hostname"); string(b) != "web1" {
+		t.Errorf("hostname: got %q, %v", b, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "root", Marker)); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(dir + "/root/var/lib/ignition/result.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r result
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.BootID != "boot-1" || r.Date != "1970-01-01T00:00:00Z" || !r.UserConfig || r.Platform != "qemu" || len(r.ConfigSHA256) != 64 {
+		t.Errorf("got %s", b)
+	}
+	if _, err := os.Stat(o.ConfigCache); err == nil {
+		t.Error("the cache, which may hold secrets, is still there")
+	}
+}
+
+func TestNoConfig(t *testing.T) {
+	m, o, dir := machine(t, "")
+	if err := runStages(t, m, o); err != nil {
+		t.Fatal(err)
+	}
+	if err := Finish(t.Context(), o, "b", time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(dir + "/root/var/lib/ignition/result.json")
+	if err != nil || !strings.Contains(string(b), `"userConfigProvided": false`) {
+		t.Errorf("got %s, %v", b, err)
+	}
+}
+
+// What went wrong is on every console, on one screen, without secrets.
+func TestFailureScreen(t *testing.T) {
+	m, o, dir := machine(t, "{\"ignition\":{\"version\":\"3.4.0\"},\n\"passwd\":{\"users\":[{\"name\":\"core\",\"passwordHsh\":\"$6$hunter2\"}]}}")
+	if err := runStages(t, m, o); err == nil {
+		t.Fatal("want an error")
+	}
+	for _, name := range []string{"sys/class/tty/console", "dev"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"sys/class/tty/console/active": "tty0 ttyS0 missing\n", "dev/tty0": "", "dev/ttyS0": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if err := ShowFailure(o.Failure, dir+"/sys", dir+"/dev", &out); err == nil {
+		t.Error("a console that does not exist: want an error")
+	}
+	want := `
+======================================================================
+  THIS MACHINE COULD NOT BE PROVISIONED. Nothing else was started.
+
+  config:    fw_cfg opt/com.coreos/config
+  path:      passwd.users[0].passwordHsh
+  line:      2, column 35
+  problem:   unknown key
+  expected:  one of gecos, groups, homeDir, name, noCreateHome, noLogInit, noUserGroup, passwordHash, primaryGroup, shell, shouldExist, sshAuthorizedKeys, system, uid
+  found:     "passwordHsh"
+  next step: did you mean "passwordHash"?
+
+  Correct the config and restart the machine: it tries again at every
+  boot until it succeeds. Ctrl-Alt-Del restarts it.
+======================================================================
+`
+	for _, name := range []string{"dev/tty0", "dev/ttyS0"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
+			t.Errorf("%s: got %s, %v", name, got, err)
+		}
+	}
+	if out.String() != want || strings.Contains(want, "hunter2") {
+		t.Errorf("got %s", out.String())
+	}
+}
+
+func TestConfigThatNeedsTheNetwork(t *testing.T) {
+	m, o, _ := machine(t, `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/a","contents":{"source":"http://h/x"}}]}}`)
+	err := runStages(t, m, o)
+	want := "the config needs the network: expected data: sources only, found http or https sources; put the contents into the config; this release provisions before the network is up"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(o.NeedNet); err != nil {
+		t.Errorf("flag file: %v", err)
+	}
+}
+
+func TestUnknownStage(t *testing.T) {
+	m, o, _ := machine(t, "")
+	o.Stage = "disks"
+	want := `run stage "disks": expected one of fetch-offline, fetch, files`
+	if err := Run(t.Context(), m, o); err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestParseHostname(t *testing.T) {
+	tests := []struct {
+		text, want string
+		ok         bool
+	}{
+		{"# name\n\n web1.example \n", "web1.example", true},
+		{"", "", true},
+		{"node-????\n", "", true},
+		{"-bad", "", false},
+		{"a..b", "", false},
+		{"under_score", "", false},
+		{strings.Repeat("a", 65), "", false},
+	}
+	for _, tt := range tests {
+		if got, err := parseHostname(tt.text); got != tt.want || (err == nil) != tt.ok {
+			t.Errorf("%q: got %q, %v", tt.text, got, err)
+		}
+	}
+}
+
+// TestGenerator runs the real script with the paths of a temporary root.
+func TestGenerator(t *testing.T) {
+	script, err := os.ReadFile(imageFiles + "usr/lib/systemd/system-generators/provision-generator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, cmdline string
+		marker, want  bool
+	}{
+		{"first boot", "root=x ignition.platform.id=qemu quiet", false, true},
+		{"provisioned", "ignition.platform.id=qemu", true, false},
+		{"no platform", "quiet", false, false},
+		{"empty platform", "ignition.platform.id= quiet", false, false},
+		{"another key, globs", "x.ignition.platform.id=qemu * ?", false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			text := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/"+Marker, dir+"/marker", "/dev/kmsg", dir+"/kmsg").Replace(string(script))
+			for name, content := range map[string]string{"cmdline": tt.cmdline + "\n", "generator": text} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.marker {
+				if err := os.WriteFile(dir+"/marker", nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, err := exec.Command("/bin/sh", dir+"/generator", dir+"/normal", dir, dir+"/late").CombinedOutput(); err != nil || len(out) > 0 {
+				t.Fatalf("%v: %s", err, out)
+			}
+			target, err := os.Readlink(dir + "/default.target")
+			if got := err == nil; got != tt.want || got && target != "/usr/lib/systemd/system/provision.target" {
+				t.Errorf("got link %q, %v", target, err)
+			}
+		})
+	}
+}
+
+// TestUnits holds the properties that the first boot rests on and that nobody sees when they break.
+func TestUnits(t *testing.T) {
+	dir := imageFiles + "usr/lib/systemd/system/"
+	want := map[string][]string{
+		"provision.target":         {"AllowIsolate=yes", "DefaultDependencies=no", "Requires=ignition.service"},
+		"ignition.service":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Before=provision.target"},
+		"provision-done.service":   {"DefaultDependencies=no", "OnFailure=provision-failed.service", "IgnoreOnIsolate=yes", "Requires=ignition.service", "After=ignition.service provision.target"},
+		"provision-failed.service": {"DefaultDependencies=no", "RemainAfterExit=yes"},
+	}
+	for name, lines := range want {
+		f, err := os.Open(dir + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		options, err := unit.DeserializeOptions(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[string]bool{}
+		for _, o := range options {
+			have[o.Name+"="+o.Value] = true
+			// Whatever these pull in would read its configuration before the config of the machine is applied.
+			pulls := o.Name == "Wants" || o.Name == "Requires" || o.Name == "RequiresMountsFor"
+			for _, early := range []string{"sysinit", "basic", "local-fs", "udev", "networkd", "tmpfiles", "sysctl", "/"} {
+				if pulls && strings.Contains(o.Value, early) {
+					t.Errorf("%s: %s=%s starts what a config can configure", name, o.Name, o.Value)
+				}
+			}
+			if o.Name == "ExecStart" && strings.HasPrefix(o.Value, "/usr/bin/") && !strings.HasPrefix(o.Value, "/usr/bin/ignition ") {
+				t.Errorf("%s: unknown program in %s", name, o.Value)
+			}
+		}
+		for _, line := range lines {
+			if !have[line] {
+				t.Errorf("%s: want %s", name, line)
+			}
+		}
+		if !have["Conflicts=shutdown.target"] {
+			t.Errorf("%s: would not stop at shutdown", name)
+		}
+	}
+}
