@@ -1,0 +1,246 @@
+package qemutests
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// TestLine is the one line through everything: build, boot, provision, run a container, update, come back, on one machine.
+func TestLine(t *testing.T) {
+	s := begin(t)
+	registry := s.registry()
+	first := s.image("1.0.0", "")
+	desk, err := world.NewDesk(t.Context(), s.programs, s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := desk.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := s.web(desk.Repository)
+
+	config := provision.New().
+		Hostname("line").
+		File("/etc/proa/update/root.json", 0o644, string(root)).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable"}`+"\n", web.GuestURL())).
+		File("/etc/lab/greeting", 0o640, "good morning\n").
+		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n")
+	m := s.machine("line", first, config)
+
+	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
+	step(t, m, "provision", func(t *testing.T) { provisioned(t, m) })
+	step(t, m, "container", func(t *testing.T) { startContainer(t, m, registry) })
+	step(t, m, "reboot", func(t *testing.T) {
+		if err := m.Reboot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		boots(t, m, "1.0.0")
+		provisioned(t, m)
+		containerAnswers(t, m)
+	})
+	step(t, m, "power cut", func(t *testing.T) {
+		if err := m.PowerCycle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		boots(t, m, "1.0.0")
+		containerAnswers(t, m)
+	})
+	step(t, m, "update", func(t *testing.T) {
+		publish(t, desk, s.image("1.0.1", ""))
+		n := m.Boots()
+		applyUpdate(t, m)
+		becomesGood(t, m, "1.0.1")
+		if got := m.Boots() - n; got != 1 {
+			t.Errorf("got %d boots for an update, want 1", got)
+		}
+		boots(t, m, "1.0.1")
+		provisioned(t, m)
+		containerAnswers(t, m)
+	})
+	for _, bad := range []struct {
+		version, variant string
+		tries            int // boots that are used up before the old release runs again
+		allow            []vm.Allowance
+	}{
+		{"1.0.2", "panic", 3, vm.AllowPanic("1.0.2 panics on purpose")},
+		{"1.0.3", "wrong-root-hash", 3, []vm.Allowance{vm.Allow(`^init: .*root hash`, "1.0.3 has no root image")}},
+		{"1.0.4", "", 1, []vm.Allowance{vm.Allow(`proa-hello.*(unhealthy|health)`, "the container refuses 1.0.4")}},
+	} {
+		step(t, m, "come back from "+bad.version, func(t *testing.T) {
+			publish(t, desk, s.image(bad.version, bad.variant))
+			n := m.Boots()
+			applyUpdate(t, m)
+			if err := m.WaitBoot(t.Context(), n+bad.tries+1); err != nil {
+				t.Fatal(err)
+			}
+			boots(t, m, "1.0.1")
+			containerAnswers(t, m)
+			isQuarantined(t, m, bad.version)
+			if got := m.Boots() - n; got != bad.tries+1 {
+				t.Errorf("got %d boots, want %d tries and the one back", got, bad.tries)
+			}
+		}, bad.allow...)
+	}
+}
+
+// boots looks at a machine that has come up: what runs, and that it runs from a verified read-only image with its state beside it.
+func boots(t *testing.T, m *vm.Machine, version string) {
+	t.Helper()
+	up(t, m)
+	if got, want := run(t, m, ". /etc/os-release; echo $ID $IMAGE_VERSION"), "proa "+version; got != want {
+		t.Errorf("got os-release %q, want %q", got, want)
+	}
+	all := mounts(t, m)
+	for point, want := range map[string]string{
+		"/":    `^erofs ro\b`,
+		"/var": `^ext4 rw,.*nosuid,nodev`,
+		"/etc": `^overlay rw\b`,
+	} {
+		if got := all[point]; !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("got %s mounted as %q, want /%s/", point, got, want)
+		}
+	}
+	if out, err := m.Run(t.Context(), "root", "touch /usr/x"); err == nil {
+		t.Errorf("got %q, want /usr to be read-only", out)
+	}
+	if got := run(t, m, "cat /sys/block/dm-0/dm/uuid"); !strings.Contains(got, "VERITY") {
+		t.Errorf("got device-mapper uuid %q, want a verity device", got)
+	}
+	// The disk is 8 GiB, the fixed partitions take about 2.5 GiB.
+	kib := run(t, m, "df -kP /var | tail -n 1 | awk '{print $2}'")
+	if n, err := strconv.ParseInt(kib, 10, 64); err != nil || n < 4<<20 {
+		t.Errorf("got a state of %s KiB, want it to fill the disk", kib)
+	}
+}
+
+// provisioned looks for what the Ignition config asked for.
+func provisioned(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	if got := run(t, m, "cat /proc/sys/kernel/hostname"); got != "line" {
+		t.Errorf("got host name %q, want line", got)
+	}
+	if got := run(t, m, "stat -c '%a %U' /etc/lab/greeting; systemctl is-active greet.service; journalctl -b -q -o cat -u greet.service"); !strings.Contains(got, "640 root\nactive\n") || !strings.Contains(got, "good morning") {
+		t.Errorf("got %q, want the file and its unit", got)
+	}
+	if out, err := m.Run(t.Context(), "core", "id -un"); err != nil || out != "core\n" {
+		t.Errorf("got %q, %v, want core to log in", out, err)
+	}
+	if got := run(t, m, "ls /var/lib/ignition/provisioned"); got == "" {
+		t.Error("got no marker of the provisioning")
+	}
+}
+
+// startContainer pulls and runs the lab's container. Its health check refuses release 1.0.4 of the host.
+func startContainer(t *testing.T, m *vm.Machine, registry string) {
+	t.Helper()
+	image := registry + "/lab/hello:1"
+	run(t, m, "containerctl pull "+image)
+	run(t, m, "containerctl run -d --name hello --network host -v /usr/lib/os-release:/host/os-release:ro"+
+		` --health-cmd 'wget -qO- http://127.0.0.1:8080/ && ! grep -q IMAGE_VERSION=1.0.4 /host/os-release' `+image)
+	containerAnswers(t, m)
+	if got := run(t, m, "ps -o args"); strings.Contains(got, "containerctl") || strings.Contains(got, "oci-runtime") {
+		t.Errorf("got processes\n%s\nwant none of the runtime's beside the container", got)
+	}
+}
+
+// containerAnswers waits for the container's server and looks at its unit and its journal.
+func containerAnswers(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	got := run(t, m, "for i in $(seq 60); do wget -qO- http://127.0.0.1:8080/ && break; sleep 1; done")
+	if got != "hello from a container" {
+		t.Errorf("got %q from the container, want its greeting", got)
+	}
+	if got := run(t, m, "systemctl is-active proa-hello.service; journalctl -b -q -o cat -u proa-hello.service"); !strings.HasPrefix(got, "active\n") || !strings.Contains(got, "hello starts") {
+		t.Errorf("got %q, want an active unit with its output in the journal", got)
+	}
+	if out, err := m.Run(t.Context(), "root", "containerctl health"); err != nil {
+		t.Errorf("got health %q, %v, want every container healthy", out, err)
+	}
+}
+
+func publish(t *testing.T, d *world.Desk, image world.Image) {
+	t.Helper()
+	if err := d.Publish(t.Context(), image, "stable"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// applyUpdate has the machine fetch and arm what its channel offers; it reboots by itself.
+func applyUpdate(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	n := m.Boots()
+	if out, err := m.Run(t.Context(), "root", "updatectl apply"); err != nil && m.Boots() == n {
+		t.Logf("updatectl apply: %v\n%s", err, out) // The reboot may end the connection first; whether it comes decides.
+	}
+	if err := m.WaitBoot(t.Context(), n+1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// status is what the stories read of `updatectl status --json`.
+type status struct {
+	State       string   `json:"state"`
+	Version     string   `json:"version"`
+	Verdict     string   `json:"verdict"`
+	Quarantined []string `json:"quarantined"`
+}
+
+func readStatus(t *testing.T, m *vm.Machine) status {
+	t.Helper()
+	var s status
+	out := run(t, m, "updatectl status --json")
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatalf("read %q: %v", out, err)
+	}
+	return s
+}
+
+// becomesGood waits for the agent's verdict on a new release.
+func becomesGood(t *testing.T, m *vm.Machine, version string) {
+	t.Helper()
+	var s status
+	for range 60 {
+		if s = readStatus(t, m); s.Version == version && s.Verdict == "good" {
+			return
+		}
+		time.Sleep(2 * time.Second)
+	}
+	t.Fatalf("got status %+v, want %s to be good", s, version)
+}
+
+func isQuarantined(t *testing.T, m *vm.Machine, version string) {
+	t.Helper()
+	if s := readStatus(t, m); s.Version != "1.0.1" || !strings.Contains(strings.Join(s.Quarantined, " "), version) {
+		t.Errorf("got status %+v, want 1.0.1 running and %s remembered as bad", s, version)
+	}
+}
+
+// registry serves lab/hello:1, made of the tools tree's static busybox, and returns the address that machines use.
+func (s *story) registry() string {
+	s.t.Helper()
+	r, err := world.StartRegistry()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	files := map[string]string{"/www/index.html": "hello from a container\n"}
+	command := []string{"/bin/sh", "-c", "echo hello starts; exec httpd -f -p 8080 -h /www"}
+	if _, err := r.PushBusybox(s.t.Context(), "lab/hello:1", files, command); err != nil {
+		s.t.Fatal(err)
+	}
+	return r.GuestHost()
+}

@@ -1,0 +1,161 @@
+package qemutests
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// story is what one story has at hand.
+type story struct {
+	t        *testing.T
+	out      string // built releases
+	dir      string // this story's machines and files
+	programs *world.Programs
+}
+
+// begin skips the story unless stories were asked for, and empties its folder.
+func begin(t *testing.T) *story {
+	t.Helper()
+	if os.Getenv("PROA_STORIES") != "1" {
+		t.Skip("SKIPPED, NOT CHECKED on a machine: set PROA_STORIES=1 (`make test` does) to boot machines in QEMU")
+	}
+	testenv.Tools(t)
+	repo, err := world.FindRepository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := os.Getenv("PROA_OUT")
+	if out == "" {
+		out = filepath.Join(repo, "out")
+	}
+	if !filepath.IsAbs(out) {
+		out = filepath.Join(repo, out)
+	}
+	s := &story{t: t, out: out, dir: filepath.Join(out, "stories", t.Name())}
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.programs = world.NewPrograms(repo, filepath.Join(out, "stories", "bin"))
+	if err := os.MkdirAll(filepath.Join(out, "stories", "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// image builds a release; variant is a way to break it, "" for none.
+func (s *story) image(version, variant string) world.Image {
+	s.t.Helper()
+	image, err := s.programs.Build(s.t.Context(), os.Stderr, filepath.Join(s.out, strings.TrimSuffix(version+"-"+variant, "-")), version, variant)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return image
+}
+
+// web serves a folder to the machines until the story ends.
+func (s *story) web(dir string) *world.Web {
+	s.t.Helper()
+	w, err := world.Serve(dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	return w
+}
+
+// machine boots image, provisioned with config and a key for core and root. It runs until the story ends; its logs are
+// kept, its disk only if the story fails.
+func (s *story) machine(name string, image world.Image, config *provision.Config) *vm.Machine {
+	s.t.Helper()
+	key, err := vm.NewKey()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ignition, err := config.SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey()).JSON()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m, err := vm.Start(s.t.Context(), vm.Config{
+		Name: name, Dir: filepath.Join(s.dir, name), Disk: image.Disk(), Ignition: ignition, Key: key,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Logf("machine %s runs under %s: %s", name, m.Accelerator().Use, m.Accelerator().Why)
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Log(m.Explain())
+		}
+		s.t.Logf("machine %s: %d boots, %.0f s of CPU", name, m.Boots(), m.CPUTime().Seconds())
+		if err := m.Close(); err != nil {
+			s.t.Error(err)
+		}
+		if !s.t.Failed() {
+			if err := m.RemoveDisk(); err != nil {
+				s.t.Error(err)
+			}
+		}
+	})
+	return m
+}
+
+// step is one paragraph of a story: later ones make no sense after a failure. It ends with a clean machine.
+func step(t *testing.T, m *vm.Machine, name string, do func(t *testing.T), allow ...vm.Allowance) {
+	t.Helper()
+	ok := t.Run(name, func(t *testing.T) {
+		do(t)
+		if !t.Failed() {
+			m.AssertClean(t, allow...)
+		}
+	})
+	if !ok {
+		t.FailNow()
+	}
+}
+
+// run runs a command as root and returns its output without the last newline.
+func run(t *testing.T, m *vm.Machine, command string) string {
+	t.Helper()
+	out, err := m.Run(t.Context(), "root", command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(out, "\n")
+}
+
+// up waits for the end of the boot and fails if systemd calls it anything but running.
+func up(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	// sshd answers long before the boot is over.
+	if out, err := m.Run(t.Context(), "root", "systemctl is-system-running --wait"); err != nil {
+		failed, _ := m.Run(context.WithoutCancel(t.Context()), "root", "systemctl list-units --failed --no-legend --plain; systemctl list-jobs --no-legend")
+		t.Fatalf("got system state %q, want running: %v\n%s", strings.TrimSpace(out), err, failed)
+	}
+}
+
+// mounts are the machine's mount points with type and options, as in /proc/mounts.
+func mounts(t *testing.T, m *vm.Machine) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for line := range strings.Lines(run(t, m, "cat /proc/mounts")) {
+		if f := strings.Fields(line); len(f) >= 4 {
+			all[f[1]] = f[2] + " " + f[3]
+		}
+	}
+	return all
+}

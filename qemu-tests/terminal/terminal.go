@@ -1,0 +1,221 @@
+// Package terminal runs a machine for a person: what `make run` does.
+//
+// The machine is the one the stories test (package vm): same QEMU, same firmware, same disk copy, same kernel arguments. Its serial
+// console is joined to the terminal in raw mode; Ctrl-A is the escape key, see keys. The machine's folder is `run` beside the
+// disk image; every run begins with a fresh disk unless the last one is kept.
+package terminal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// Options are the flags of cmd/run.
+type Options struct {
+	Image    string // disk.img, or its folder, or a folder of releases of which the newest is run
+	Config   string // Ignition config to lay over the default one, "" for none
+	Headless bool   // the console goes to its log only
+	Keep     bool   // go on with the disk of the last run
+	Memory   int    // MiB
+	CPUs     int
+	DiskGiB  int64
+	Ports    []int // guest TCP ports to forward besides 22
+
+	In       *os.File // the terminal, or anything else that is read to its end
+	Out      io.Writer
+	Messages io.Writer // what is said about the machine, not by it
+}
+
+// Run boots the machine and stays until it powers off, the person ends it, or ctx ends.
+func Run(ctx context.Context, o Options) error {
+	image, err := findImage(o.Image)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(image.Dir, "run")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	key, err := loadKey(dir, o.Keep)
+	if err != nil {
+		return err
+	}
+	config, err := ignition(key, o.Config)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.Messages, "Starting Proa %s (the first start on a host also tries KVM).\n", image.Version())
+	m, err := vm.Start(ctx, vm.Config{
+		Name: "proa-" + image.Version(), Dir: dir, Disk: image.Disk(), DiskSize: o.DiskGiB << 30, KeepDisk: o.Keep,
+		Ignition: config, MemoryMiB: o.Memory, CPUs: o.CPUs, Ports: o.Ports, Key: key,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(o.Messages, welcome(m, image, o))
+	err = attach(ctx, m, o)
+	return errors.Join(err, m.Close())
+}
+
+func findImage(path string) (world.Image, error) {
+	if filepath.Base(path) == "disk.img" {
+		path = filepath.Dir(path)
+	}
+	if _, err := os.Stat(filepath.Join(path, "release.json")); err == nil {
+		return world.OpenImage(path)
+	}
+	return world.NewestImage(path)
+}
+
+// loadKey makes the machine's ssh key, dir/key. A disk that is kept knows the key it was provisioned with.
+func loadKey(dir string, keep bool) (*vm.Key, error) {
+	file := filepath.Join(dir, "key")
+	if keep {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			return vm.ParseKey(b)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read ssh key: %w", err)
+		}
+	}
+	key, err := vm.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	b, err := key.PrivatePEM()
+	if err != nil {
+		return nil, err
+	}
+	for _, old := range []string{file, filepath.Join(dir, "known_hosts")} {
+		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("replace ssh key: %w", err)
+		}
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		return nil, fmt.Errorf("write ssh key: %w", err)
+	}
+	return key, nil
+}
+
+// ignition is the default config, the key for core and root, with the person's own laid over it.
+func ignition(key *vm.Key, file string) ([]byte, error) {
+	c := provision.New().SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey())
+	if file != "" {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read config: %w", err)
+		}
+		if err := c.Merge(raw); err != nil {
+			return nil, fmt.Errorf("read config %s: %w", file, err)
+		}
+	}
+	return c.JSON()
+}
+
+// welcome says how to get in and how to stop.
+func welcome(m *vm.Machine, image world.Image, o Options) string {
+	var b strings.Builder
+	dir := relative(m.Dir())
+	fmt.Fprintf(&b, "Proa %s boots under QEMU (%s: %s).\n", image.Version(), m.Accelerator().Use, m.Accelerator().Why)
+	fmt.Fprintf(&b, "  get in   ssh -i %s/key -o UserKnownHostsFile=%s/known_hosts -o StrictHostKeyChecking=accept-new -p %d core@127.0.0.1\n",
+		dir, dir, m.Port(22))
+	for _, p := range o.Ports {
+		fmt.Fprintf(&b, "  port     %d of the machine is %s here\n", p, m.Addr(p))
+	}
+	fmt.Fprintf(&b, "  console  %s/console.log", dir)
+	if o.Headless {
+		fmt.Fprint(&b, "\n  stop     Ctrl-C\n")
+		return b.String()
+	}
+	fmt.Fprint(&b, ", and below\n  stop     Ctrl-A x (Ctrl-A h: other keys), or `poweroff` in the machine\n\n")
+	return b.String()
+}
+
+func relative(path string) string {
+	if wd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(wd, path); err == nil && filepath.IsLocal(rel) {
+			return rel
+		}
+	}
+	return path
+}
+
+// attach joins console and terminal until one of them ends. That the machine powers off or is ended is no error.
+func attach(ctx context.Context, m *vm.Machine, o Options) error {
+	ended := make(chan error, 2)
+	go func() { ended <- m.Wait(ctx) }()
+	if !o.Headless {
+		m.Console().Tap(o.Out)
+		defer m.Console().Tap(nil)
+		if fd := int(o.In.Fd()); term.IsTerminal(fd) {
+			old, err := term.MakeRaw(fd)
+			if err != nil {
+				return fmt.Errorf("set up the terminal: %w", err)
+			}
+			defer term.Restore(fd, old)
+		}
+		go func() {
+			if done, err := typed(ctx, m, o); done {
+				ended <- err
+			}
+		}()
+	}
+	err := <-ended
+	if ctx.Err() != nil || errors.Is(err, vm.ErrPoweredOff) {
+		return nil
+	}
+	return err
+}
+
+// typed sends what is typed to the machine, until done: the person has ended it, or a command failed. The end of the
+// input ends nothing.
+func typed(ctx context.Context, m *vm.Machine, o Options) (done bool, err error) {
+	var k keys
+	buf := make([]byte, 256)
+	for {
+		n, readErr := o.In.Read(buf)
+		var text []byte
+		for _, b := range buf[:n] {
+			send, c := k.next(b)
+			if send {
+				text = append(text, b)
+			}
+			if done, err := do(ctx, m, o, c); done || err != nil {
+				return true, err
+			}
+		}
+		if len(text) > 0 {
+			m.Type(string(text)) // A machine that just reboots loses keys, as a real one does.
+		}
+		if readErr != nil {
+			return false, nil
+		}
+	}
+}
+
+func do(ctx context.Context, m *vm.Machine, o Options, c command) (done bool, err error) {
+	switch c {
+	case quit:
+		return true, nil
+	case reset:
+		return false, m.Reset(ctx)
+	case cut:
+		return false, m.PowerCycle(ctx)
+	case help:
+		fmt.Fprint(o.Out, strings.ReplaceAll(helpText, "\n", "\r\n"))
+	}
+	return false, nil
+}

@@ -1,0 +1,116 @@
+package vm
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// HostAddress is the host's loopback interface as the guest sees it.
+const HostAddress = "10.0.2.2"
+
+// A Forward lets 127.0.0.1:Host on the host reach TCP port Guest of the machine.
+type Forward struct{ Host, Guest int }
+
+// hardware is one QEMU process to start; args writes it down as a command line.
+type hardware struct {
+	name      string
+	accel     Accelerator
+	memoryMiB int
+	cpus      int
+	dataDirs  []string // where QEMU finds its own files
+
+	code, vars string // UEFI firmware and its variables; both empty boots kernel through SeaBIOS
+	kernel     string // a bzImage to start without firmware or loader
+	initrd     string
+	kernelArgs []string // added to the boot program's, or all there is for kernel
+
+	disk     string // raw image, "" for none
+	snapshot bool   // forget all writes to disk
+	ignition string // file of the provisioning config, "" for none
+	forwards []Forward
+
+	consoleFD, qmpFD int // inherited sockets
+}
+
+// args is the QEMU command line without the program.
+func (h hardware) args() []string {
+	a := []string{"-name", "guest=" + value(h.name) + ",process=qemu-system-x86"}
+	for _, d := range h.dataDirs {
+		a = append(a, "-L", d)
+	}
+	a = append(a, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
+		"-machine", "q35", "-global", "ICH9-LPC.disable_s3=1",
+		"-m", strconv.Itoa(h.memoryMiB), "-smp", strconv.Itoa(h.cpus))
+	if h.accel == KVM {
+		a = append(a, "-accel", "kvm", "-cpu", "host")
+	} else {
+		// Guests have crashed at random under TCG with cmpxchg16b.
+		a = append(a, "-accel", "tcg,thread=multi", "-cpu", "max,-cx16")
+	}
+	// A reboot and a shutdown both stop the process until the harness has seen the event and quits it.
+	a = append(a, "-action", "reboot=shutdown,shutdown=pause",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", h.consoleFD), "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", h.qmpFD), "-mon", "chardev=qmp,mode=control",
+		"-device", "virtio-rng-pci")
+	a = append(a, h.bootArgs()...)
+	if h.disk != "" {
+		// cache=unsafe ignores flushes: faster, and it only matters when the host itself crashes.
+		drive := "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file=" + value(h.disk)
+		if h.snapshot {
+			drive += ",snapshot=on"
+		}
+		a = append(a, "-drive", drive, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
+	}
+	net := "user,id=net"
+	for _, f := range h.forwards {
+		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
+	}
+	a = append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=")
+	if h.ignition != "" {
+		a = append(a, "-fw_cfg", "name=opt/com.coreos/config,file="+value(h.ignition))
+	}
+	return a
+}
+
+func (h hardware) bootArgs() []string {
+	if h.kernel != "" {
+		a := []string{"-kernel", h.kernel, "-append", strings.Join(h.kernelArgs, " ")}
+		if h.initrd != "" {
+			a = append(a, "-initrd", h.initrd)
+		}
+		return a
+	}
+	a := []string{
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + value(h.code),
+		"-drive", "if=pflash,unit=1,format=raw,file=" + value(h.vars),
+	}
+	if len(h.kernelArgs) > 0 {
+		extra := "io.systemd.stub.kernel-cmdline-extra=" + strings.Join(h.kernelArgs, " ")
+		a = append(a, "-smbios", "type=11,value="+value(extra))
+	}
+	return a
+}
+
+// value escapes s for use in a QEMU option list (qemu(1): a comma is doubled).
+func value(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// commandLine is a line for people that a shell takes as the same arguments.
+func commandLine(argv []string) string {
+	words := make([]string, len(argv))
+	for i, w := range argv {
+		words[i] = shellQuote(w)
+	}
+	return strings.Join(words, " ")
+}
+
+// shellQuote makes s one word of a POSIX shell.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,+@%", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,79 @@
+package vm
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestArgs(t *testing.T) {
+	h := hardware{
+		name: "one,two", accel: TCG, memoryMiB: 1024, cpus: 2, dataDirs: []string{"/t/share/qemu"},
+		code: "/t/CODE.fd", vars: "/run/a,b/vars.fd", kernelArgs: []string{"no_timer_check", "console=ttyS0,115200"},
+		disk: "/run/a,b/disk.raw", ignition: "/run/a,b/config.ign",
+		forwards: []Forward{{Host: 20022, Guest: 22}, {Host: 20080, Guest: 80}}, consoleFD: 3, qmpFD: 4,
+	}
+	got := strings.Join(h.args(), " ")
+	for _, want := range []string{
+		"-name guest=one,,two,process=",
+		"-L /t/share/qemu",
+		"-accel tcg,thread=multi -cpu max,-cx16",
+		"-action reboot=shutdown,shutdown=pause",
+		"readonly=on,file=/t/CODE.fd",
+		"file=/run/a,,b/vars.fd",
+		"file=/run/a,,b/disk.raw -device virtio-blk-pci",
+		"-smbios type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check console=ttyS0,,115200",
+		"hostfwd=tcp:127.0.0.1:20022-:22,hostfwd=tcp:127.0.0.1:20080-:80",
+		"-device virtio-net-pci,netdev=net,romfile=",
+		"-fw_cfg name=opt/com.coreos/config,file=/run/a,,b/config.ign",
+		"-chardev socket,id=console,fd=3", "-chardev socket,id=qmp,fd=4",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %s\nwant it to contain %s", got, want)
+		}
+	}
+	for _, no := range []string{"-kernel", "snapshot", "kvm"} {
+		if strings.Contains(got, no) {
+			t.Errorf("got %s\nwant it without %s", got, no)
+		}
+	}
+}
+
+func TestArgsDirectKernel(t *testing.T) {
+	h := hardware{accel: KVM, kernel: "/k/vmlinuz", initrd: "/k/initrd", kernelArgs: []string{"console=ttyS0,115200", "a=b"}}
+	got := h.args()
+	for _, want := range [][]string{
+		{"-kernel", "/k/vmlinuz", "-append", "console=ttyS0,115200 a=b", "-initrd", "/k/initrd"},
+		{"-accel", "kvm", "-cpu", "host"},
+	} {
+		if !containsRun(got, want) {
+			t.Errorf("got %q, want it to contain %q", got, want)
+		}
+	}
+	for _, no := range []string{"-smbios", "-fw_cfg", "-drive"} {
+		if slices.Contains(got, no) {
+			t.Errorf("got %q, want it without %s", got, no)
+		}
+	}
+}
+
+func containsRun(all, run []string) bool {
+	for i := range all {
+		if len(all)-i >= len(run) && slices.Equal(all[i:i+len(run)], run) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestCommandLineIsWhatTheShellReads(t *testing.T) {
+	argv := []string{"a b", "it's", "", "$HOME", "plain-1.0_x/y:z=1,2", "new\nline", "*"}
+	out, err := exec.Command("sh", "-c", "printf '%s\\0' "+commandLine(argv)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00"); !slices.Equal(got, argv) {
+		t.Errorf("got %q, want %q", got, argv)
+	}
+}

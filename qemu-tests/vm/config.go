@@ -1,0 +1,93 @@
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config describes a machine. Dir and one of Disk and Kernel must be set; everything else has a use.
+type Config struct {
+	Name string // in messages and process lists; "proa" by default
+
+	// Dir is the machine's folder, made if it is not there: its disk, firmware variables and logs. Everything is left
+	// in it; RemoveDisk takes the large part away.
+	Dir string
+
+	// Disk is a raw disk image. The machine gets a sparse copy, <Dir>/disk.raw, of DiskSize bytes (8 GiB by default).
+	// KeepDisk goes on with the copy, and the firmware variables, that Dir already has.
+	Disk     string
+	DiskSize int64
+	KeepDisk bool
+
+	// Kernel is a bzImage to start at once, without firmware and loader, with Initrd and KernelArgs as its command line.
+	Kernel, Initrd string
+
+	// KernelArgs are added to the boot program's command line by systemd-stub. With an Ignition config,
+	// ignition.platform.id=qemu is among them; no_timer_check always is.
+	KernelArgs []string
+
+	// Ignition is a provisioning config, given to the guest by fw_cfg.
+	Ignition []byte
+
+	MemoryMiB int // 1024 by default
+	CPUs      int // 2 by default
+
+	// Ports are TCP ports of the guest to forward from the host's loopback, see Machine.Port. 22 always is.
+	Ports []int
+
+	// Key logs in by ssh. The caller has put its public half in the Ignition config. A new one by default.
+	Key *Key
+
+	// Timeout is how long to wait for anything, in machine time; 300 s by default.
+	Timeout time.Duration
+}
+
+// withDefaults checks c and fills it.
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" {
+		return c, errors.New("configure machine: no folder; set Dir")
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return c, fmt.Errorf("configure machine: %w", err)
+	}
+	c.Dir = dir
+	if (c.Disk == "") == (c.Kernel == "") {
+		return c, fmt.Errorf("configure machine: disk %q and kernel %q: expected one of the two", c.Disk, c.Kernel)
+	}
+	for _, f := range []string{c.Disk, c.Kernel, c.Initrd} {
+		if f == "" {
+			continue
+		}
+		if _, err := os.Stat(f); err != nil {
+			return c, fmt.Errorf("configure machine: %w; build it with `make image`", err)
+		}
+	}
+	if c.Key == nil {
+		if c.Key, err = NewKey(); err != nil {
+			return c, err
+		}
+	}
+	c.Name = orDefault(c.Name, "proa")
+	c.MemoryMiB = orDefault(c.MemoryMiB, 1024)
+	c.CPUs = orDefault(c.CPUs, 2)
+	c.DiskSize = orDefault(c.DiskSize, 8<<30)
+	c.Timeout = orDefault(c.Timeout, 300*time.Second)
+	// A loaded host loses timer interrupts, which the kernel takes for a broken timer and panics.
+	c.KernelArgs = append([]string{"no_timer_check"}, c.KernelArgs...)
+	if c.Ignition != nil {
+		c.KernelArgs = append(c.KernelArgs, "ignition.platform.id=qemu")
+	}
+	return c, nil
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

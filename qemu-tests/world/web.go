@@ -1,0 +1,129 @@
+package world
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/proa-os/proa/qemu-tests/vm"
+)
+
+// Web is a plain web server for the files of a folder, as anybody's: GET, HEAD and ranges, nothing else. Stories make it fail.
+type Web struct {
+	server *http.Server
+	addr   *net.TCPAddr
+	done   chan error
+
+	mu       sync.Mutex
+	requests []string
+	cuts     []cut
+	down     bool
+}
+
+// cut breaks one response.
+type cut struct {
+	suffix string
+	after  int64
+}
+
+// Serve serves dir on a free port of the loopback interface until Close.
+func Serve(dir string) (*Web, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w", dir, err)
+	}
+	w := &Web{addr: l.Addr().(*net.TCPAddr), done: make(chan error, 1)}
+	w.server = &http.Server{Handler: w.handler(http.FileServer(http.Dir(dir))), ReadHeaderTimeout: time.Minute}
+	go func() { w.done <- w.server.Serve(l) }()
+	return w, nil
+}
+
+// GuestURL is the server's address for a machine, with a slash at the end.
+func (w *Web) GuestURL() string { return fmt.Sprintf("http://%s:%d/", vm.HostAddress, w.addr.Port) }
+
+// HostURL is the server's address for the host, with a slash at the end.
+func (w *Web) HostURL() string { return fmt.Sprintf("http://127.0.0.1:%d/", w.addr.Port) }
+
+// Requests are all requests so far: "GET /path bytes=0-99", the range only where one was asked for.
+func (w *Web) Requests() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.requests...)
+}
+
+// Cut breaks the connection of the next response for a path that ends in suffix, after so many bytes of its body.
+func (w *Web) Cut(suffix string, after int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cuts = append(w.cuts, cut{suffix, after})
+}
+
+// Down makes the server answer 503 to everything, or not any more.
+func (w *Web) Down(down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = down
+}
+
+// Close ends the server and the connections it has.
+func (w *Web) Close() error {
+	err := w.server.Close()
+	if served := <-w.done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+func (w *Web) handler(files http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		c, down := w.note(r)
+		switch {
+		case down:
+			http.Error(rw, "the story has taken this server down", http.StatusServiceUnavailable)
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			http.Error(rw, "this server only has files", http.StatusMethodNotAllowed)
+		case c != nil:
+			files.ServeHTTP(&cutWriter{rw, c.after}, r)
+		default:
+			files.ServeHTTP(rw, r)
+		}
+	})
+}
+
+func (w *Web) note(r *http.Request) (*cut, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests = append(w.requests, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+r.Header.Get("Range")))
+	for i, c := range w.cuts {
+		if strings.HasSuffix(r.URL.Path, c.suffix) {
+			w.cuts = append(w.cuts[:i], w.cuts[i+1:]...)
+			return &c, w.down
+		}
+	}
+	return nil, w.down
+}
+
+// cutWriter aborts the response after left more bytes.
+type cutWriter struct {
+	http.ResponseWriter
+	left int64
+}
+
+func (c *cutWriter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
+	if err != nil {
+		return n, err
+	}
+	if n < len(p) {
+		if err := http.NewResponseController(c.ResponseWriter).Flush(); err != nil {
+			return n, err
+		}
+		panic(http.ErrAbortHandler) // net/http's way to close the connection without ending the body.
+	}
+	return n, nil
+}

@@ -1,0 +1,78 @@
+package world
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func get(t *testing.T, url, byteRange string) (int, []byte, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if byteRange != "" {
+		req.Header.Set("Range", byteRange)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, b, err
+}
+
+func TestWeb(t *testing.T) {
+	dir := t.TempDir()
+	payload := bytes.Repeat([]byte("proa "), 40000)
+	if err := os.WriteFile(filepath.Join(dir, "full.payload"), payload, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Serve(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := w.HostURL() + "full.payload"
+
+	if _, got, err := get(t, url, ""); err != nil || !bytes.Equal(got, payload) {
+		t.Errorf("got %d bytes, %v, want the file", len(got), err)
+	}
+	if code, got, err := get(t, url, "bytes=10-19"); code != http.StatusPartialContent || !bytes.Equal(got, payload[10:20]) {
+		t.Errorf("got %d, %q, %v, want ten bytes", code, got, err)
+	}
+
+	w.Cut(".payload", 1000)
+	if _, got, err := get(t, url, ""); err == nil || !bytes.Equal(got, payload[:1000]) {
+		t.Errorf("got %d bytes, %v, want 1000 and a broken connection", len(got), err)
+	}
+	if _, got, err := get(t, url, ""); err != nil || len(got) != len(payload) {
+		t.Errorf("got %d bytes, %v, want the cut to hold once", len(got), err)
+	}
+
+	w.Down(true)
+	if code, _, _ := get(t, url, ""); code != http.StatusServiceUnavailable {
+		t.Errorf("got status %d, want 503", code)
+	}
+	w.Down(false)
+
+	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload"}
+	if got := w.Requests(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !strings.HasPrefix(w.GuestURL(), "http://10.0.2.2:") || !strings.HasSuffix(w.GuestURL(), "/") {
+		t.Errorf("got %s", w.GuestURL())
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := get(t, url, ""); err == nil {
+		t.Error("got an answer after Close")
+	}
+}
