@@ -1,0 +1,320 @@
+// Package agent updates one machine: it puts the steps in order that the other packages know.
+//
+// Check asks the repository what the channel should run. Apply verifies, streams the payload into the passive slot, arms it and
+// reboots. Settle finds out at a start, from what is on the disk, what this boot is; Judge makes a try good, or bad and
+// goes back. The order of what is written where is that of design.md section 6, and every decision that can be one is in package state.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-semver/semver"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/release"
+	"github.com/proa-os/proa/update-engine/client"
+	"github.com/proa-os/proa/update-engine/config"
+	"github.com/proa-os/proa/update-engine/install"
+	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/record"
+	"github.com/proa-os/proa/update-engine/state"
+	"github.com/proa-os/proa/update-engine/tuf"
+)
+
+// A Machine is what the agent updates: the real one is in package host.
+type Machine interface {
+	// Running says which root image runs: its version and its root hash.
+	Running() (state.Release, error)
+	// Boot opens the boot programs on the ESP.
+	Boot() (BootFolder, error)
+	// Passive opens the slot that does not run.
+	Passive() (install.File, error)
+	// FailedUnits lists the units that are failed now.
+	FailedUnits(context.Context) ([]string, error)
+	// Reboot asks for an orderly reboot and returns.
+	Reboot(context.Context) error
+}
+
+// A BootFolder is an install.Folder that knows its room and must be closed.
+type BootFolder interface {
+	install.Folder
+	Free() (int64, error) // bytes
+	Close() error
+}
+
+// An Agent updates one machine, one job at a time.
+type Agent struct {
+	Machine  Machine
+	Store    *record.Store
+	Config   *config.Config
+	Anchor   []byte // root.json
+	TUFState string // folder
+	Client   *client.Client
+	Now      func() time.Time
+	Log      *slog.Logger
+	// Progress is told how a job goes; total is 0 when unknown.
+	Progress func(stage string, done, total int64)
+
+	mu sync.Mutex // one job at a time
+}
+
+// Busy is the error of a job while another one works.
+type Busy struct{}
+
+func (Busy) Error() string { return "the update agent is busy with another job: see updatectl status" }
+
+const maxSmallTarget = 4 << 20 // release.json, with its package list
+
+// move sets the phase, durably.
+func (a *Agent) move(m *state.Machine, next state.Phase) error {
+	p, err := m.Phase.To(next)
+	if err != nil {
+		return err
+	}
+	m.Phase, m.Since = p, a.Now().UTC()
+	if p != state.Failed {
+		m.Error = ""
+	}
+	return a.Store.SetMachine(*m)
+}
+
+// fail notes why a job ended.
+func (a *Agent) fail(m *state.Machine, err error) error {
+	m.Phase, m.Since, m.Error = state.Failed, a.Now().UTC(), oneLine(err.Error())
+	if saveErr := a.Store.SetMachine(*m); saveErr != nil {
+		a.Log.Error("cannot keep the update state", "error", saveErr)
+	}
+	return err
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func (a *Agent) progress(stage string, done, total int64) {
+	if a.Progress != nil {
+		a.Progress(stage, done, total)
+	}
+}
+
+// lock starts a job.
+func (a *Agent) lock() (unlock func(), err error) {
+	if !a.mu.TryLock() {
+		return nil, Busy{}
+	}
+	return a.mu.Unlock, nil
+}
+
+// Status reports what the machine runs and why. It does not wait for a job.
+func (a *Agent) Status() (*state.Report, error) {
+	running, err := a.Machine.Running()
+	if err != nil {
+		return nil, err
+	}
+	m, err := a.Store.Machine()
+	if err != nil {
+		return nil, err
+	}
+	q, err := a.Store.Quarantine()
+	if err != nil {
+		return nil, err
+	}
+	boot := state.Boot{}
+	if unlock, err := a.lock(); err == nil { // a job holds the ESP otherwise, and the phase says enough
+		boot, err = a.judge(running, q)
+		unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &state.Report{
+		Running: running, State: m, Boot: boot, Quarantine: q, Channel: a.Config.Channel, Server: a.Config.Server,
+		Why: state.Why(running.Version, boot, m, q),
+	}, nil
+}
+
+// History is what became of releases, oldest first.
+func (a *Agent) History() ([]state.Entry, error) { return a.Store.History() }
+
+// judge reads the ESP.
+func (a *Agent) judge(running state.Release, q state.Quarantine) (state.Boot, error) {
+	folder, err := a.Machine.Boot()
+	if err != nil {
+		return state.Boot{}, err
+	}
+	defer folder.Close()
+	programs, err := programs(folder)
+	if err != nil {
+		return state.Boot{}, err
+	}
+	return state.Judge(running.Root, programs, q), nil
+}
+
+func programs(f install.Folder) ([]state.Program, error) {
+	found, err := install.Programs(f)
+	if err != nil {
+		return nil, err
+	}
+	var list []state.Program
+	for _, p := range found {
+		list = append(list, state.Program{File: p.File, Root: p.Root})
+	}
+	return list, nil
+}
+
+// An offer is a verified release that this machine may take.
+type offer struct {
+	release *release.Release
+	payload tuf.Target
+}
+
+func (o *offer) name() state.Release {
+	return state.Release{Version: o.release.Version, Root: o.release.Root.RootHash}
+}
+
+// Check asks the repository what the channel should run, and writes nothing but what it has learnt.
+func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
+	unlock, err := a.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	running, err := a.Machine.Running()
+	if err != nil {
+		return nil, err
+	}
+	m, err := a.Store.Machine()
+	if err != nil {
+		return nil, err
+	}
+	before := m.Phase
+	o, err := a.look(ctx, running, &m)
+	if err != nil {
+		return nil, err
+	}
+	m.Phase = before // looking changes nothing
+	if err := a.Store.SetMachine(m); err != nil {
+		return nil, err
+	}
+	q, err := a.Store.Quarantine()
+	if err != nil {
+		return nil, err
+	}
+	boot, err := a.judge(running, q)
+	if err != nil {
+		return nil, err
+	}
+	r := &state.Result{Running: running, Text: state.Why(running.Version, boot, m, q)}
+	if o != nil {
+		name := o.name()
+		r.Offered, r.Size = &name, o.payload.Size
+		r.Armed = m.Phase == state.Armed && m.Target != nil && *m.Target == name
+	}
+	return r, nil
+}
+
+// look is Check without its frame: it returns nil if there is nothing to install, and says why in m.
+func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machine) (*offer, error) {
+	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.Config.Channel}
+	o, err := a.ask(ctx, running, m.Check)
+	if err != nil {
+		m.Check.Error = oneLine(err.Error())
+		a.Log.Warn("check failed", "server", a.Config.Server, "channel", a.Config.Channel, "error", err)
+		if saveErr := a.Store.SetMachine(*m); saveErr != nil {
+			a.Log.Error("cannot keep the update state", "error", saveErr)
+		}
+		return nil, err
+	}
+	if o != nil {
+		a.Log.Info("release offered", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "running", running.Version, "download_size", o.payload.Size)
+	}
+	return o, a.Store.SetMachine(*m)
+}
+
+// ask talks to the repository; everything it returns is signed.
+func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) (*offer, error) {
+	if a.Config.Server == "" {
+		return nil, fmt.Errorf(`no repository is configured: write {"server": "https://..."} to /etc/proa/update/config.json`)
+	}
+	if a.Anchor == nil {
+		return nil, fmt.Errorf("no trust anchor: put the repository's root.json at /etc/proa/update/root.json")
+	}
+	a.progress("check", 0, 0)
+	t, err := tuf.Open(ctx, tuf.Config{Fetcher: a.Client, Server: a.Config.Server, Anchor: a.Anchor, State: a.TUFState, Now: a.Now()})
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	if err := t.Refresh(); err != nil {
+		return nil, err
+	}
+	b, err := t.Read(plan.Target(a.Config.Channel), maxSmallTarget)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plan.Parse(b, a.Config.Channel)
+	if err != nil {
+		return nil, err
+	}
+	c.Offered, c.Held = p.Release, p.Held(a.Now())
+	if newer, err := newer(p.Release, running.Version); err != nil || !newer || c.Held != "" {
+		return nil, err
+	}
+	return a.read(t, p.Release, running)
+}
+
+// newer compares as semver does; the loader's order is checked again before anything is written.
+func newer(offered, running string) (bool, error) {
+	o, err := semver.NewVersion(offered)
+	if err != nil {
+		return false, fmt.Errorf("offered version %q: %w", offered, err)
+	}
+	r, err := semver.NewVersion(running)
+	if err != nil {
+		return false, fmt.Errorf("running version %q: %w", running, err)
+	}
+	return r.LessThan(*o), nil
+}
+
+// read gets a release and says whether this machine may take it.
+func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*offer, error) {
+	base := "releases/" + version + "/" + runtime.GOARCH + "/"
+	b, err := t.Read(base+"release.json", maxSmallTarget)
+	if err != nil {
+		return nil, fmt.Errorf("the plan of channel %s names release %s: %w", a.Config.Channel, version, err)
+	}
+	r, err := release.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Version != version || r.Arch != runtime.GOARCH:
+		return nil, fmt.Errorf("%srelease.json is about release %s for %s", base, r.Version, r.Arch)
+	case r.Payloads == nil || r.Payloads.Full.Name != base+"full.payload":
+		return nil, fmt.Errorf("%srelease.json names no payload of its own", base)
+	case r.Root.RootHash == running.Root:
+		return nil, fmt.Errorf("release %s has the root hash of the running %s", r.Version, running.Version)
+	}
+	if r.MinSource != "" {
+		if tooOld, err := newer(r.MinSource, running.Version); err != nil || tooOld {
+			return nil, fmt.Errorf("release %s can be reached from %s on, this machine runs %s: update to a release in between first", r.Version, r.MinSource, running.Version)
+		}
+	}
+	q, err := a.Store.Quarantine()
+	if err != nil || q.Find(r.Root.RootHash) != nil {
+		return nil, err
+	}
+	target, err := t.Target(r.Payloads.Full.Name)
+	if err != nil {
+		return nil, err
+	}
+	if target.Size != r.Payloads.Full.Size || target.SHA256 != r.Payloads.Full.SHA256 {
+		return nil, &digest.MismatchError{Name: target.Name + " in release.json and in the metadata",
+			WantSize: target.Size, GotSize: r.Payloads.Full.Size, WantSum: target.SHA256, GotSum: r.Payloads.Full.SHA256}
+	}
+	return &offer{release: r, payload: target}, nil
+}

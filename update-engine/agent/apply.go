@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/release"
+	"github.com/proa-os/proa/internal/slot"
+	"github.com/proa-os/proa/update-engine/install"
+	"github.com/proa-os/proa/update-engine/payload"
+	"github.com/proa-os/proa/update-engine/state"
+)
+
+// Apply installs what the channel offers and arms it; then it asks for a reboot, if reboot says so. A result without an error and with
+// Armed false means that there is nothing to do.
+func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
+	unlock, err := a.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	running, err := a.Machine.Running()
+	if err != nil {
+		return nil, err
+	}
+	m, err := a.Store.Machine()
+	if err != nil {
+		return nil, err
+	}
+	q, err := a.Store.Quarantine()
+	if err != nil {
+		return nil, err
+	}
+	boot, err := a.judge(running, q)
+	if err != nil {
+		return nil, err
+	}
+	if boot.Trying {
+		return nil, fmt.Errorf("release %s is on trial and has not proven itself: wait for its health check, the other slot is the way back", running.Version)
+	}
+	if err := a.move(&m, state.Checking); err != nil {
+		// An interrupted job left a phase from which nothing starts: the disk, not the phase, is the truth.
+		m.Phase = state.Idle
+	}
+	o, err := a.look(ctx, running, &m)
+	if err != nil {
+		return nil, a.fail(&m, err)
+	}
+	if o == nil {
+		if err := a.rest(&m, boot); err != nil {
+			return nil, err
+		}
+		return &state.Result{Running: running, Text: state.Why(running.Version, boot, m, q)}, nil
+	}
+	if err := a.installOffer(ctx, running, boot, o, &m); err != nil {
+		a.Log.Error("update failed", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "error", err)
+		return nil, a.fail(&m, err)
+	}
+	name := o.name()
+	r := &state.Result{Running: running, Offered: &name, Armed: true, Size: o.payload.Size, Text: fmt.Sprintf("release %s is armed: the next boot tries it", name.Version)}
+	if !reboot {
+		return r, nil
+	}
+	a.progress("reboot", 0, 0)
+	if err := a.move(&m, state.Rebooting); err != nil {
+		return nil, err
+	}
+	a.Log.Info("rebooting", "to", name.Version, "from", running.Version)
+	if err := a.Machine.Reboot(ctx); err != nil {
+		return nil, fmt.Errorf("release %s is armed, but the reboot could not be started: %w", name.Version, err)
+	}
+	r.Text = fmt.Sprintf("release %s is armed: rebooting to try it", name.Version)
+	return r, nil
+}
+
+// rest is the phase of a machine on which nothing has to be done.
+func (a *Agent) rest(m *state.Machine, boot state.Boot) error {
+	m.Phase, m.Error = state.Idle, ""
+	if boot.Next != boot.File && m.Target != nil {
+		m.Phase = state.Armed
+	}
+	return a.Store.SetMachine(*m)
+}
+
+// installOffer brings an offer into the passive slot and arms it, unless it is armed already.
+func (a *Agent) installOffer(ctx context.Context, running state.Release, boot state.Boot, o *offer, m *state.Machine) error {
+	folder, err := a.Machine.Boot()
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	armed, err := a.isArmed(folder, o)
+	if err != nil {
+		return err
+	}
+	name := o.name()
+	m.Target = &name
+	if m.FailedUnits, err = a.Machine.FailedUnits(ctx); err != nil {
+		return fmt.Errorf("list failed units: %w", err)
+	}
+	if armed {
+		m.Phase = state.Armed
+		return a.Store.SetMachine(*m)
+	}
+	if err := room(folder, running, o.release); err != nil {
+		return err
+	}
+	if err := a.move(m, state.Downloading); err != nil {
+		return err
+	}
+	if err := a.stream(ctx, running, folder, o, m); err != nil {
+		return a.refuse(running, name, err)
+	}
+	if err := a.move(m, state.Armed); err != nil {
+		return err
+	}
+	a.Log.Info("release armed", "version", name.Version, "root_hash", name.Root, "running", running.Version)
+	return a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventArmed, Release: name, Running: running.Version})
+}
+
+// isArmed reports whether the boot program of the offer is at its counted name: then all before the commit point is done.
+func (a *Agent) isArmed(f install.Folder, o *offer) (bool, error) {
+	list, err := install.Programs(f)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range list {
+		if p.Root == o.release.Root.RootHash && p.Name.Counted && p.Name.Left == slot.Tries && p.Name.Version == o.release.Version {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// room refuses early when the ESP cannot hold the boot program, once the old one is gone.
+func room(f BootFolder, running state.Release, r *release.Release) error {
+	const margin = 1 << 20 // folders, the loader's own files
+	free, err := f.Free()
+	if err != nil {
+		return err
+	}
+	list, err := install.Programs(f)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if p.Root == running.Root {
+			continue
+		}
+		file, err := f.Open(p.File)
+		if err != nil {
+			return err
+		}
+		size, err := file.Size()
+		file.Close()
+		if err != nil {
+			return err
+		}
+		free += size
+	}
+	if need := r.Boot.Size + margin; free < need {
+		return fmt.Errorf("the ESP has room for %d bytes, the boot program of release %s needs %d: %d bytes are missing", free, r.Version, need, need-free)
+	}
+	return nil
+}
+
+// stream downloads the payload into the slot.
+func (a *Agent) stream(ctx context.Context, running state.Release, folder BootFolder, o *offer, m *state.Machine) error {
+	slotFile, err := a.Machine.Passive()
+	if err != nil {
+		return err
+	}
+	defer slotFile.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	body := a.Client.Stream(ctx, o.payload.URL, o.payload.Size, func(at int64, err error) {
+		a.Log.Warn("download interrupted, resuming", "version", o.release.Version, "at", at, "size", o.payload.Size, "error", err)
+	})
+	defer body.Close()
+	verified := digest.NewReader("payload "+o.payload.Name, body, o.payload.Size, o.payload.SHA256)
+	manifest, err := payload.ReadManifest(verified)
+	if err != nil {
+		return err
+	}
+	if manifest.Size() != o.payload.Size {
+		return fmt.Errorf("payload %s: its manifest describes %d bytes, the signed size is %d", o.payload.Name, manifest.Size(), o.payload.Size)
+	}
+	if err := a.move(m, state.Writing); err != nil {
+		return err
+	}
+	i := &install.Installer{Running: running.Root, Slot: slotFile, Boot: folder, Progress: func(done, total int64) { a.progress("write", done, total) }}
+	return i.Install(ctx, o.release, manifest, verified)
+}
+
+// refuse quarantines a release that contradicts itself; other errors say nothing about the release.
+func (a *Agent) refuse(running, name state.Release, err error) error {
+	var bad *install.BadRelease
+	if !errors.As(err, &bad) {
+		return err
+	}
+	return errors.Join(err, a.quarantine(state.EventRefused, running, name, bad.Reason))
+}
+
+// quarantine remembers for good that a release is bad, first in the list that is asked, then in the history that is read.
+func (a *Agent) quarantine(event state.Event, running, bad state.Release, reason string) error {
+	reason = oneLine(reason)
+	now := a.Now().UTC()
+	if err := a.Store.AddQuarantine(state.Quarantined{Release: bad, Reason: reason, Time: now}); err != nil {
+		return err
+	}
+	a.Log.Warn("release quarantined", "version", bad.Version, "root_hash", bad.Root, "running", running.Version, "reason", reason)
+	return a.Store.AddHistory(state.Entry{Time: now, Event: event, Release: bad, Running: running.Version, Detail: reason})
+}

@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/proa-os/proa/internal/slot"
+	"github.com/proa-os/proa/update-engine/health"
+	"github.com/proa-os/proa/update-engine/state"
+)
+
+// Settle finds out what this boot is and brings the agent's memory in line: releases that have used up their tries are
+// quarantined, jobs that a power cut ended are ended here too. It changes nothing on the ESP.
+func (a *Agent) Settle() (state.Boot, error) {
+	running, err := a.Machine.Running()
+	if err != nil {
+		return state.Boot{}, err
+	}
+	q, err := a.Store.Quarantine()
+	if err != nil {
+		return state.Boot{}, err
+	}
+	boot, err := a.judge(running, q)
+	if err != nil {
+		return state.Boot{}, err
+	}
+	for _, lost := range boot.Lost {
+		if err := a.quarantine(state.EventBad, running, lost, state.LostReason); err != nil {
+			return boot, err
+		}
+	}
+	m, err := a.Store.Machine()
+	if err != nil {
+		return boot, err
+	}
+	was := m.Phase
+	settle(&m, running, boot)
+	if m.Phase != was {
+		m.Since = a.Now().UTC()
+		a.Log.Info("update state settled", "phase", m.Phase, "was", was, "running", running.Version, "error", m.Error)
+		err = a.Store.SetMachine(m)
+	}
+	return boot, err
+}
+
+// settle corrects what the state file says by what the disk says.
+func settle(m *state.Machine, running state.Release, boot state.Boot) {
+	target := func() string {
+		if m.Target == nil {
+			return "an update"
+		}
+		return "release " + m.Target.Version
+	}
+	switch {
+	case boot.Trying:
+		m.Phase, m.Target, m.Error = state.Trying, &running, ""
+	case m.Target != nil && slices.Contains(boot.Lost, *m.Target):
+		m.Phase, m.Error = state.Failed, target()+": "+state.LostReason
+	case m.Phase == state.Armed || m.Phase == state.Rebooting || m.Phase == state.Trying:
+		switch {
+		case m.Target != nil && m.Target.Root == running.Root:
+			m.Phase, m.Error = state.Good, "" // marked good, then power was lost before it was written down
+		case boot.Next != boot.File:
+			m.Phase = state.Armed
+		default:
+			m.Phase, m.Error = state.Failed, target()+" did not become good"
+		}
+	case m.Phase == state.Checking || m.Phase == state.Downloading || m.Phase == state.Writing:
+		m.Phase, m.Error = state.Failed, target()+" was interrupted while "+string(m.Phase)+": apply it again"
+	}
+}
+
+// Health waits for the verdict of the health checks and acts on it: a try becomes good, or bad and the machine goes back.
+// The error says that this boot is not healthy, whatever was done about it.
+func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failedBefore []string) []health.Check) error {
+	running, err := a.Machine.Running()
+	if err != nil {
+		return err
+	}
+	boot, err := a.Settle()
+	if err != nil {
+		return err
+	}
+	m, err := a.Store.Machine()
+	if err != nil {
+		return err
+	}
+	q, err := a.Store.Quarantine()
+	if err != nil {
+		return err
+	}
+	if boot.Trying {
+		a.Log.Info("trying release", "version", running.Version, "root_hash", running.Root, "tries_left", boot.Left)
+		if e := q.Find(running.Root); e != nil {
+			return a.bad(ctx, running, boot, &m, fmt.Errorf("it is quarantined: %s", e.Reason))
+		}
+	}
+	gate.Notify = func(check string, err error) { a.Log.Info("not healthy yet", "check", check, "error", err) }
+	if err := gate.Wait(ctx, checks(m.FailedUnits)); err != nil {
+		if ctx.Err() != nil || !boot.Trying {
+			a.Log.Error("boot is not healthy", "version", running.Version, "error", err)
+			return err // stopped from outside is no verdict; a release that was good once stays
+		}
+		return a.bad(ctx, running, boot, &m, err)
+	}
+	if !boot.Trying {
+		a.Log.Info("boot is healthy", "version", running.Version)
+		return nil
+	}
+	return a.good(running, boot, &m)
+}
+
+// good takes the counter from the name of the running boot program: from now on it boots without conditions.
+func (a *Agent) good(running state.Release, boot state.Boot, m *state.Machine) error {
+	if err := a.rename(boot.File, slot.MarkGood); err != nil {
+		return fmt.Errorf("make release %s good: %w", running.Version, err)
+	}
+	a.Log.Info("release good", "version", running.Version, "root_hash", running.Root)
+	m.Target, m.FailedUnits = nil, nil
+	if err := a.move(m, state.Good); err != nil {
+		return err
+	}
+	return a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventGood, Release: running, Running: running.Version})
+}
+
+// bad goes back: the release is quarantined first, so that the verdict outlives a power cut in any later step (the next try
+// of it then fails at once), then its boot program loses its tries, then the machine reboots.
+func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot, m *state.Machine, reason error) error {
+	if boot.WayBack == "" {
+		a.Log.Error("release bad, but there is no other to go back to", "version", running.Version, "reason", reason)
+		return reason
+	}
+	if err := a.quarantine(state.EventBad, running, running, reason.Error()); err != nil {
+		a.Log.Error("cannot keep the verdict", "error", err) // going back matters more
+	}
+	_ = a.fail(m, fmt.Errorf("release %s: %w", running.Version, reason))
+	if err := a.rename(boot.File, slot.MarkBad); err != nil {
+		a.Log.Error("cannot take the tries from the boot program, they run out by reboots", "file", boot.File, "error", err)
+	}
+	a.Log.Error("release bad, going back", "version", running.Version, "to", boot.WayBack, "reason", oneLine(reason.Error()))
+	if err := a.Machine.Reboot(ctx); err != nil {
+		return fmt.Errorf("go back from release %s: %w", running.Version, err)
+	}
+	return reason
+}
+
+// rename gives a boot program the name of a verdict.
+func (a *Agent) rename(file string, verdict func(string) (string, error)) error {
+	name, err := verdict(file)
+	if err != nil || name == file {
+		return err
+	}
+	folder, err := a.Machine.Boot()
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return folder.Rename(file, name)
+}

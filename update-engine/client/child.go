@@ -1,0 +1,203 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// childIdle is how long the child waits for a silent server.
+const childIdle = 30 * time.Second
+
+// A Child is a Source that talks to the network in a process of its own, one per file: another user, no groups, no
+// capabilities, no way to gain any, an almost empty environment. It writes to a pipe one line of JSON that says how it went, then the bytes.
+// What comes through the pipe is as little trusted as what comes from the network.
+type Child struct {
+	// Command is the program and its first arguments; URL and offset are appended. It must call RunChild.
+	Command []string
+	// UID and GID are whom it runs as. 0 leaves it what it is, for programs that are not root themselves.
+	UID, GID uint32
+}
+
+// answer is the line before the bytes.
+type answer struct {
+	Error    string `json:"error,omitempty"`
+	NotFound bool   `json:"not_found,omitempty"`
+}
+
+const maxAnswer = 4096
+
+// Open implements Source.
+func (c *Child) Open(ctx context.Context, url string, offset int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	args := append(c.Command[1:len(c.Command):len(c.Command)], url, strconv.FormatInt(offset, 10))
+	cmd := exec.CommandContext(ctx, c.Command[0], args...)
+	cmd.Env = environment()
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if c.UID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: []uint32{}}
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &capped{w: &stderr, left: 2000}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("start fetching process: %w", err)
+	}
+	p := &childPipe{cmd: cmd, cancel: cancel, r: bufio.NewReaderSize(out, 64<<10), stderr: &stderr}
+	if err := p.readAnswer(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// environment keeps only how to reach the network.
+func environment() []string {
+	var env []string
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+type childPipe struct {
+	cmd    *exec.Cmd
+	cancel context.CancelFunc
+	r      *bufio.Reader
+	stderr *strings.Builder
+	waited bool
+}
+
+func (p *childPipe) readAnswer() error {
+	line, err := p.r.ReadSlice('\n')
+	if err != nil || len(line) > maxAnswer {
+		return fmt.Errorf("fetching process said nothing useful: %w", errors.Join(err, p.wait()))
+	}
+	var a answer
+	if err := json.Unmarshal(line, &a); err != nil {
+		return fmt.Errorf("fetching process: %w", err)
+	}
+	switch {
+	case a.NotFound:
+		return fmt.Errorf("%.500s: %w", a.Error, fs.ErrNotExist)
+	case a.Error != "":
+		return fmt.Errorf("%.500s", a.Error)
+	}
+	return nil
+}
+
+// Read implements io.Reader. The end of the pipe is the end of the file only if the process says so by its exit code.
+func (p *childPipe) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	if err == io.EOF {
+		if waitErr := p.wait(); waitErr != nil {
+			err = waitErr
+		}
+	}
+	return n, err
+}
+
+func (p *childPipe) wait() error {
+	if p.waited {
+		return nil
+	}
+	p.waited = true
+	if err := p.cmd.Wait(); err != nil {
+		return fmt.Errorf("fetching process: %w: %s", err, strings.TrimSpace(p.stderr.String()))
+	}
+	return nil
+}
+
+// Close ends the process.
+func (p *childPipe) Close() error {
+	p.cancel()
+	_ = p.wait() // it was killed
+	return nil
+}
+
+// capped drops what is too much.
+type capped struct {
+	w    io.Writer
+	left int
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	keep := p[:min(len(p), c.left)]
+	c.left -= len(keep)
+	if _, err := c.w.Write(keep); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// RunChild is the process on the other side: it writes the file behind url, from offset on, to w.
+func RunChild(ctx context.Context, url, offset string, w io.Writer) error {
+	if err := noNewPrivileges(); err != nil {
+		return err
+	}
+	off, err := strconv.ParseInt(offset, 10, 64)
+	if err != nil || off < 0 {
+		return fmt.Errorf("offset %q: want a number of bytes", offset)
+	}
+	r, err := NewHTTP(childIdle).Open(ctx, url, off)
+	if err != nil {
+		return say(w, answer{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist)})
+	}
+	defer r.Close()
+	if err := say(w, answer{}); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	return err
+}
+
+// noNewPrivileges makes it impossible that a set-user-id program gives back what this process has given up. The flag belongs to
+// a thread and the Go runtime has several by now, so the one that has it executes this program again, unless the service's unit
+// (NoNewPrivileges=) had it set from the start.
+func noNewPrivileges() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("give up privileges: %w", err)
+	}
+	if on == 1 {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up privileges: %w", err)
+	}
+	return fmt.Errorf("give up privileges: %w", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+}
+
+func say(w io.Writer, a answer) error {
+	if len(a.Error) > 500 {
+		a.Error = a.Error[:500]
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}

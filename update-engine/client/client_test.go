@@ -1,0 +1,270 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/update-engine/client"
+)
+
+// The test binary is the fetching process too.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "fetch" {
+		if err := client.RunChild(context.Background(), os.Args[2], os.Args[3], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func quick() client.Retry {
+	return client.Retry{Attempts: 3, Pause: time.Millisecond, MaxPause: 4 * time.Millisecond}
+}
+
+func content(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i / 251)
+	}
+	return b
+}
+
+// sources are the ways to a web server; each must behave the same.
+func sources(t *testing.T) map[string]client.Source {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]client.Source{
+		"http":  client.NewHTTP(5 * time.Second),
+		"child": &client.Child{Command: []string{exe, "fetch"}},
+	}
+}
+
+// cutting serves body in pieces: every answer breaks after piece bytes.
+func cutting(body []byte, piece int64, ranges bool) (http.Handler, *atomic.Int32) {
+	var requests atomic.Int32
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if !ranges {
+			r.Header.Del("Range")
+		}
+		rec := httptest.NewRecorder()
+		http.ServeContent(rec, r, "x", time.Time{}, bytes.NewReader(body))
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		b := rec.Body.Bytes()
+		if !ranges {
+			piece = 2 * piece
+		}
+		if int64(len(b)) <= piece {
+			_, _ = w.Write(b)
+			return
+		}
+		_, _ = w.Write(b[:piece])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}), &requests
+}
+
+func TestStreamSurvivesCuts(t *testing.T) {
+	body := content(1 << 20)
+	for name, source := range sources(t) {
+		for _, ranges := range []bool{true, false} {
+			h, requests := cutting(body, 200<<10, ranges)
+			web := httptest.NewServer(h)
+			c := client.Client{Source: source, Retry: quick()}
+			cuts := 0
+			r := c.Stream(t.Context(), web.URL+"/x", int64(len(body)), func(int64, error) { cuts++ })
+			got, err := io.ReadAll(r)
+			r.Close()
+			web.Close()
+			if err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%s, ranges %v: got %d bytes, %v", name, ranges, len(got), err)
+			}
+			if cuts == 0 || int(requests.Load()) != cuts+1 {
+				t.Errorf("%s, ranges %v: %d cuts, %d requests", name, ranges, cuts, requests.Load())
+			}
+		}
+	}
+}
+
+func TestStreamGivesUp(t *testing.T) {
+	for name, source := range sources(t) {
+		for what, h := range map[string]http.HandlerFunc{
+			"503": func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) },
+			"nothing more": func(w http.ResponseWriter, r *http.Request) {
+				http.ServeContent(w, r, "x", time.Time{}, bytes.NewReader(content(100)))
+			},
+		} {
+			web := httptest.NewServer(h)
+			c := client.Client{Source: source, Retry: quick()}
+			got, err := io.ReadAll(c.Stream(t.Context(), web.URL+"/x", 200, nil))
+			web.Close()
+			if err == nil || !strings.Contains(err.Error(), "of 200, after 3 attempts") || len(got) > 100 {
+				t.Errorf("%s, %s: got %d bytes, %v", name, what, len(got), err)
+			}
+		}
+	}
+}
+
+func TestFetch(t *testing.T) {
+	failures := 2
+	mux := http.NewServeMux()
+	mux.HandleFunc("/good", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(content(1000)) })
+	mux.HandleFunc("/flaky", func(w http.ResponseWriter, r *http.Request) {
+		if failures--; failures >= 0 {
+			http.Error(w, "later", http.StatusInternalServerError)
+		}
+	})
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write(content(1 << 16)); err != nil {
+				return
+			}
+		}
+	})
+	web := httptest.NewServer(mux)
+	defer web.Close()
+	for name, source := range sources(t) {
+		c := client.Client{Source: source, Retry: quick()}
+		if b, err := c.Fetch(t.Context(), web.URL+"/good", 1000); err != nil || len(b) != 1000 {
+			t.Errorf("%s: got %d bytes, %v", name, len(b), err)
+		}
+		failures = 2
+		if _, err := c.Fetch(t.Context(), web.URL+"/flaky", 1000); err != nil {
+			t.Errorf("%s: not tried again: %v", name, err)
+		}
+		if _, err := c.Fetch(t.Context(), web.URL+"/missing", 1000); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: missing: %v", name, err)
+		}
+		for _, path := range []string{"/good", "/endless"} {
+			if _, err := c.Fetch(t.Context(), web.URL+path, 999); err == nil || !strings.Contains(err.Error(), "at most 999 bytes") {
+				t.Errorf("%s: %s with a limit: %v", name, path, err)
+			}
+		}
+		if _, err := c.Fetch(t.Context(), "http://127.0.0.1:1/x", 10); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("%s: nobody listens: %v", name, err)
+		}
+	}
+}
+
+// A server that accepts and then says nothing, before or in the middle of the body, does not hold us for ever.
+func TestSilentServer(t *testing.T) {
+	release := make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/middle" {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write(content(10))
+			w.(http.Flusher).Flush()
+		}
+		<-release
+	}))
+	defer web.Close()
+	defer close(release)
+	for _, path := range []string{"/start", "/middle"} {
+		c := client.Client{Source: client.NewHTTP(50 * time.Millisecond), Retry: client.Retry{Attempts: 1}}
+		start := time.Now()
+		_, err := io.ReadAll(c.Stream(t.Context(), web.URL+path, 1000, nil))
+		if err == nil || time.Since(start) > 5*time.Second {
+			t.Errorf("%s: got %v after %s", path, err, time.Since(start))
+		}
+	}
+}
+
+// The reader may be slow: only the server's silence counts.
+func TestSlowReader(t *testing.T) {
+	body := content(4 << 20)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "x", time.Time{}, bytes.NewReader(body))
+	}))
+	defer web.Close()
+	c := client.Client{Source: client.NewHTTP(50 * time.Millisecond), Retry: client.Retry{Attempts: 1}}
+	r := c.Stream(t.Context(), web.URL+"/x", int64(len(body)), nil)
+	if _, err := io.CopyN(io.Discard, r, 1000); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(150 * time.Millisecond)
+	if n, err := io.Copy(io.Discard, r); err != nil || n != int64(len(body))-1000 {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+}
+
+// As root, the child is really another user, without a way back.
+func TestChildIsUnprivileged(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become somebody else")
+	}
+	status := make(chan string, 1)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// While the answer is held back the child waits: look at it.
+		status <- childStatus(t)
+		_, _ = w.Write([]byte("x"))
+	}))
+	defer web.Close()
+	c := client.Client{Source: &client.Child{Command: []string{publicCopy(t), "fetch"}, UID: 990, GID: 990}, Retry: client.Retry{Attempts: 1}}
+	if _, err := c.Fetch(t.Context(), web.URL, 10); err != nil {
+		t.Fatal(err)
+	}
+	s := <-status
+	for _, want := range []string{"Uid:\t990\t990\t990\t990", "Gid:\t990\t990\t990\t990", "Groups:\t \n", "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("the child's status lacks %q:\n%s", want, s)
+		}
+	}
+}
+
+// publicCopy is this test binary where other users can execute it.
+func publicCopy(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "proa-client-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := dir + "/client.test"
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(name, self, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// childStatus returns /proc/<pid>/status of this process's only child.
+func childStatus(t *testing.T) string {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, task := range tasks {
+		children, err := os.ReadFile("/proc/self/task/" + task.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for _, pid := range strings.Fields(string(children)) {
+			b, err := os.ReadFile("/proc/" + pid + "/status")
+			if err == nil {
+				return string(b)
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,154 @@
+// Command update-engine is the update agent of a Proa machine. People use updatectl; this program is started by systemd.
+//
+//	update-engine serve                 answer on the system bus as io.proa.Update1 until nobody asks (update-engine.service)
+//	update-engine health                wait for the health checks and judge a try (proa-health.service)
+//	update-engine fetch URL OFFSET      write the file behind URL to standard output; serve runs it as user proa-fetch
+//
+// Files: /etc/proa/update/config.json, /etc/proa/update/root.json or /usr/share/proa/update/root.json, /etc/proa/health.d/*,
+// /var/lib/proa/update. It exits with 1 on an error, and health also if the boot is not healthy.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/bus"
+	"github.com/proa-os/proa/update-engine/client"
+	"github.com/proa-os/proa/update-engine/config"
+	"github.com/proa-os/proa/update-engine/health"
+	"github.com/proa-os/proa/update-engine/host"
+	"github.com/proa-os/proa/update-engine/record"
+)
+
+const (
+	configDir = "/etc/proa/update"
+	imageDir  = "/usr/share/proa/update"
+	healthDir = "/etc/proa/health.d"
+	stateDir  = "/var/lib/proa/update"
+	fetchUser = "proa-fetch"
+	idle      = 30 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "update-engine:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "serve":
+		return serve(ctx)
+	case len(args) == 1 && args[0] == "health":
+		return judge(ctx)
+	case len(args) == 3 && args[0] == "fetch":
+		return client.RunChild(ctx, args[1], args[2], os.Stdout)
+	}
+	return fmt.Errorf("usage: update-engine serve | health | fetch URL OFFSET (people use updatectl)")
+}
+
+// open puts the agent together.
+func open() (*agent.Agent, *host.Host, error) {
+	h, err := host.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := config.Load(filepath.Join(configDir, "config.json"))
+	if err != nil {
+		return nil, nil, err
+	}
+	anchor, err := config.LoadAnchor(filepath.Join(configDir, "root.json"), filepath.Join(imageDir, "root.json"))
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := record.Open(stateDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	child, err := fetcher()
+	if err != nil {
+		return nil, nil, err
+	}
+	// The journal has the time.
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	return &agent.Agent{
+		Machine: h, Store: store, Config: c, Anchor: anchor, TUFState: filepath.Join(stateDir, "tuf"),
+		Client: &client.Client{Source: child, Retry: client.DefaultRetry()}, Now: time.Now, Log: log,
+	}, h, nil
+}
+
+// fetcher is this program again, as the user that talks to the network.
+func fetcher() (*client.Child, error) {
+	u, err := user.Lookup(fetchUser)
+	if err != nil {
+		return nil, fmt.Errorf("look up the user that fetches: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("user %s: %w", fetchUser, err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("user %s: %w", fetchUser, err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return &client.Child{Command: []string{exe, "fetch"}, UID: uint32(uid), GID: uint32(gid)}, nil
+}
+
+func serve(ctx context.Context) error {
+	a, _, err := open()
+	if err != nil {
+		return err
+	}
+	conn, err := dbus.ConnectSystemBus()
+	if err != nil {
+		return fmt.Errorf("connect to the system bus: %w", err)
+	}
+	defer conn.Close()
+	if _, err := a.Settle(); err != nil {
+		return err
+	}
+	s, err := bus.NewServer(ctx, conn, a)
+	if err != nil {
+		return err
+	}
+	a.Progress = s.Progress
+	return s.Serve(idle)
+}
+
+func judge(ctx context.Context) error {
+	a, h, err := open()
+	if err != nil {
+		return err
+	}
+	gate := health.Gate{Deadline: a.Config.HealthDeadline(), Interval: 2 * time.Second, Timeout: time.Minute}
+	return a.Health(ctx, gate, func(failedBefore []string) []health.Check {
+		return []health.Check{
+			health.Booted(h), health.Units(h, a.Config.RequiredUnits), health.NoneFailed(h, failedBefore), health.Network(),
+			health.Program("containers", "/usr/bin/containerctl", "health"), health.Dir(healthDir),
+		}
+	})
+}

@@ -1,0 +1,51 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParse(t *testing.T) {
+	c, err := Parse([]byte(`{"server":"http://10.0.2.2:8080/","channel":"beta"}`))
+	if err != nil || c.Server != "http://10.0.2.2:8080/" || c.Channel != "beta" || c.HealthDeadline() != 5*time.Minute || len(c.RequiredUnits) == 0 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for in, want := range map[string]string{
+		`{"sever":"http://x/"}`:             `unknown field "sever"`,
+		`{"server":"ftp://x/"}`:             "want an http",
+		`{"server":"/srv"}`:                 "want an http",
+		`{"channel":"../x"}`:                "channel",
+		`{"health_deadline_seconds":1}`:     "want 10 to",
+		`{"server":"http://x/"} {}`:         "behind the object",
+		`{"server":"http://x/"`:             "unexpected EOF",
+		`[]`:                                "cannot unmarshal",
+		`{"required_units":"sshd.service"}`: "cannot unmarshal",
+	} {
+		if _, err := Parse([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", in, err, want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "config.json")
+	if c, err := Load(name); err != nil || c.Server != "" || c.Channel != "stable" {
+		t.Errorf("no file: %+v, %v", c, err)
+	}
+	if err := os.WriteFile(name, []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(name); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("damaged: %v", err)
+	}
+	if b, err := LoadAnchor(filepath.Join(dir, "none"), name); err != nil || string(b) != "{" {
+		t.Errorf("anchor: %q, %v", b, err)
+	}
+	if b, err := LoadAnchor(filepath.Join(dir, "none")); err != nil || b != nil {
+		t.Errorf("no anchor: %q, %v", b, err)
+	}
+}

@@ -1,0 +1,158 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func gate(notify func(string, error)) Gate {
+	return Gate{Deadline: 5 * time.Minute, Interval: 5 * time.Second, Timeout: time.Minute, Notify: notify}
+}
+
+// At its own pace, in no time: the bubble's clock only moves when everybody waits.
+func TestGate(t *testing.T) {
+	sick := errors.New("x.service is activating")
+	for _, c := range []struct {
+		name  string
+		wells func(at time.Duration) error
+		took  time.Duration
+		ok    bool
+	}{
+		{"well at once", func(time.Duration) error { return nil }, 0, true},
+		{"well after a minute", func(at time.Duration) error {
+			if at < time.Minute {
+				return sick
+			}
+			return nil
+		}, time.Minute, true},
+		{"well a moment before the deadline", func(at time.Duration) error {
+			if at < 295*time.Second {
+				return sick
+			}
+			return nil
+		}, 295 * time.Second, true},
+		{"never well", func(time.Duration) error { return sick }, 5 * time.Minute, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			changes := 0
+			err := gate(func(string, error) { changes++ }).Wait(t.Context(), []Check{
+				{"first", func(context.Context) error { return nil }},
+				{"second", func(context.Context) error { return c.wells(time.Since(start)) }},
+			})
+			if took := time.Since(start); took != c.took {
+				t.Errorf("%s: took %s, want %s", c.name, took, c.took)
+			}
+			var unhealthy *Unhealthy
+			if c.ok && err != nil || !c.ok && (!errors.As(err, &unhealthy) || unhealthy.Check != "second" || !errors.Is(err, sick)) {
+				t.Errorf("%s: got %v", c.name, err)
+			}
+			if c.took > 0 && changes != 1 {
+				t.Errorf("%s: told %d times of one reason", c.name, changes)
+			}
+		})
+	}
+}
+
+func TestGateWithHangingCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		err := gate(nil).Wait(t.Context(), []Check{{"hangs", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}})
+		if err == nil || time.Since(start) != 5*time.Minute || !strings.Contains(err.Error(), "hangs: no answer in time") {
+			t.Errorf("got %v after %s", err, time.Since(start))
+		}
+	})
+}
+
+func TestGateStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := gate(nil).Wait(ctx, []Check{{"sick", func(context.Context) error { return errors.New("sick") }}})
+		var unhealthy *Unhealthy
+		if err == nil || errors.As(err, &unhealthy) {
+			t.Errorf("stopped from outside: got %v, want no verdict", err)
+		}
+	})
+}
+
+type units map[string]string
+
+func (u units) ActiveState(_ context.Context, unit string) (string, error) {
+	if s, ok := u[unit]; ok {
+		return s, nil
+	}
+	return "inactive", nil
+}
+
+func (u units) Failed(context.Context) ([]string, error) {
+	var failed []string
+	for n, s := range u {
+		if s == "failed" {
+			failed = append(failed, n)
+		}
+	}
+	return failed, nil
+}
+
+func TestUnitChecks(t *testing.T) {
+	u := units{"multi-user.target": "active", "sshd.service": "active", "a.service": "failed"}
+	for _, c := range []struct {
+		check Check
+		want  string
+	}{
+		{Booted(u), ""},
+		{Booted(units{"multi-user.target": "inactive"}), "multi-user.target is inactive"},
+		{Units(u, []string{"sshd.service"}), ""},
+		{Units(u, []string{"sshd.service", "missing.service"}), "missing.service is inactive"},
+		{NoneFailed(u, nil), "a.service failed: see journalctl -u a.service"},
+		{NoneFailed(u, []string{"a.service"}), ""},
+	} {
+		err := c.check.Run(t.Context())
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: got %v, want %q", c.check.Name, err, c.want)
+		}
+	}
+}
+
+func TestPrograms(t *testing.T) {
+	dir := t.TempDir()
+	script := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	ctx := t.Context()
+	if err := Program("workload", filepath.Join(dir, "missing")).Run(ctx); err != nil {
+		t.Errorf("not installed: %v", err)
+	}
+	if err := Program("workload", script("10-well", "exit 0", 0o755)).Run(ctx); err != nil {
+		t.Errorf("well: %v", err)
+	}
+	script("20-notes", "exit 1", 0o644)
+	if err := Dir(dir).Run(ctx); err != nil {
+		t.Errorf("folder: %v", err)
+	}
+	sick := script("30-sick", "echo web: exit code 7; echo db: not running; exit 3", 0o755)
+	for _, c := range []Check{Program("workload", sick), Dir(dir)} {
+		if err := c.Run(ctx); err == nil || !strings.Contains(err.Error(), "30-sick: exit status 3: web: exit code 7; db: not running") {
+			t.Errorf("%s: got %v", c.Name, err)
+		}
+	}
+	if err := Dir(filepath.Join(dir, "none")).Run(ctx); err != nil {
+		t.Errorf("no folder: %v", err)
+	}
+	slow, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if err := Program("workload", script("40-hangs", "sleep 20 & wait", 0o755)).Run(slow); err == nil || !strings.Contains(err.Error(), "no answer in time") {
+		t.Errorf("a program that hangs: %v", err)
+	}
+}

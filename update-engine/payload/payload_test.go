@@ -1,0 +1,364 @@
+package payload
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// memory is a Sink that keeps the outputs and notes the calls.
+type memory struct {
+	outputs map[Kind]*output
+	calls   []string
+	marks   []Mark
+}
+
+type output struct{ data []byte }
+
+func (o *output) WriteAt(p []byte, off int64) (int, error) {
+	if need := int(off) + len(p); need > len(o.data) {
+		o.data = append(o.data, make([]byte, need-len(o.data))...)
+	}
+	return copy(o.data[off:], p), nil
+}
+
+func (m *memory) Begin(o Output) (io.WriterAt, error) {
+	m.calls = append(m.calls, "begin "+o.Kind.String())
+	if m.outputs == nil {
+		m.outputs = map[Kind]*output{}
+	}
+	m.outputs[o.Kind] = &output{}
+	return m.outputs[o.Kind], nil
+}
+
+func (m *memory) Checkpoint(k Mark) error { m.marks = append(m.marks, k); return nil }
+
+func (m *memory) Complete(o Output) error {
+	m.calls = append(m.calls, "complete "+o.Kind.String())
+	return nil
+}
+
+// sample makes an image of text, noise and holes, of odd length.
+func sample(seed uint64, size int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, size)
+	for off := 0; off < size; off += 256 << 10 {
+		part := b[off:min(off+256<<10, size)]
+		switch r.IntN(3) {
+		case 0: // a hole
+		case 1:
+			for i := range part {
+				part[i] = byte(r.Uint32())
+			}
+		case 2:
+			copy(part, bytes.Repeat([]byte(fmt.Sprintf("all work and no play %d\n", off)), len(part)/20+1))
+		}
+	}
+	return b
+}
+
+func create(t testing.TB, inputs ...Input) []byte {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "payload"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var last int64
+	m, err := Create(context.Background(), f, inputs, func(done, total int64) {
+		if done <= last || done > total {
+			t.Errorf("progress: %d of %d after %d", done, total, last)
+		}
+		last = done
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int64(len(b)) != m.Size() {
+		t.Errorf("payload has %d bytes, its manifest says %d", len(b), m.Size())
+	}
+	return b
+}
+
+func input(k Kind, b []byte) Input { return Input{Kind: k, R: bytes.NewReader(b), Size: int64(len(b))} }
+
+func apply(b io.Reader) (*Manifest, *memory, error) {
+	m, err := ReadManifest(b)
+	if err != nil {
+		return nil, &memory{}, err
+	}
+	sink := &memory{}
+	return m, sink, m.Apply(b, sink)
+}
+
+func TestRoundTrip(t *testing.T) {
+	root := sample(1, 3*MaxSegment+12345)
+	clear(root[MaxSegment : 2*MaxSegment]) // one segment of zeros
+	boot := sample(2, 1<<20+1)
+	b := create(t, input(RootImage, root), input(BootProgram, boot))
+	if len(b) >= len(root)+len(boot) {
+		t.Errorf("payload of %d bytes for %d", len(b), len(root)+len(boot))
+	}
+	m, sink, err := apply(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(sink.outputs[RootImage].data, root) || !bytes.Equal(sink.outputs[BootProgram].data, boot) {
+		t.Error("the outputs are not the inputs")
+	}
+	if got := m.Output(RootImage).Segments[1]; got.Codec != Zeros || got.Stored != 0 {
+		t.Errorf("a segment of zeros costs %d bytes with codec %d", got.Stored, got.Codec)
+	}
+	if m.Output(RootImage).SHA256 != digest.Of(root) || m.Output(BootProgram).SHA256 != digest.Of(boot) {
+		t.Error("the manifest's hashes are not those of the inputs")
+	}
+	want := []string{"begin root image", "complete root image", "begin boot program", "complete boot program"}
+	if !slices.Equal(sink.calls, want) {
+		t.Errorf("calls: got %q, want %q", sink.calls, want)
+	}
+	last := sink.marks[len(sink.marks)-1]
+	if len(sink.marks) != 5 || last != (Mark{BootProgram, 1, int64(len(boot)), int64(len(b))}) {
+		t.Errorf("checkpoints: got %d, the last %+v", len(sink.marks), last)
+	}
+	if again := create(t, input(RootImage, root), input(BootProgram, boot)); !bytes.Equal(b, again) {
+		t.Error("the same inputs give other bytes")
+	}
+}
+
+func TestHeaderBytes(t *testing.T) {
+	b := create(t, input(BootProgram, []byte("0123456789")))
+	// Drawn from the table in the package documentation.
+	want := []byte("\x89PROA\r\n\x1a")
+	want = binary.LittleEndian.AppendUint32(want, 1)
+	want = binary.LittleEndian.AppendUint32(want, 32+1+45+42)
+	sum := digest.Of(b[64 : 64+120])
+	want = append(append(want, sum[:]...), make([]byte, 16+32)...)
+	whole := digest.Of([]byte("0123456789"))
+	want = append(want, 1, 2)
+	want = binary.LittleEndian.AppendUint64(want, 10)
+	want = binary.LittleEndian.AppendUint32(append(want, whole[:]...), 1)
+	want = append(want, 3, 0)
+	want = binary.LittleEndian.AppendUint32(want, 10)
+	want = binary.LittleEndian.AppendUint32(want, 10)
+	want = append(append(want, whole[:]...), "0123456789"...)
+	if !bytes.Equal(b, want) {
+		t.Errorf("got  %x\nwant %x", b, want)
+	}
+}
+
+// small is a payload whose every byte can be tried.
+func small(t testing.TB) (b, root, boot []byte) {
+	root = append(bytes.Repeat([]byte("root "), 200), make([]byte, 100)...)
+	boot = []byte("boot program")
+	return create(t, input(RootImage, root), input(BootProgram, boot)), root, boot
+}
+
+// Whatever byte is damaged, the error comes before anything wrong is written.
+func TestEveryByteDamaged(t *testing.T) {
+	b, root, boot := small(t)
+	for i := range b {
+		bad := slices.Clone(b)
+		bad[i] ^= 0x40
+		_, sink, err := apply(bytes.NewReader(bad))
+		if err == nil {
+			t.Errorf("byte %d damaged: no error", i)
+		}
+		checkWritten(t, sink, root, boot, fmt.Sprintf("byte %d damaged", i))
+	}
+}
+
+func TestEveryTruncation(t *testing.T) {
+	b, root, boot := small(t)
+	for n := range b {
+		_, sink, err := apply(bytes.NewReader(b[:n]))
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("cut at %d: got %v, want an unexpected EOF", n, err)
+		}
+		checkWritten(t, sink, root, boot, fmt.Sprintf("cut at %d", n))
+	}
+}
+
+func checkWritten(t *testing.T, sink *memory, root, boot []byte, what string) {
+	t.Helper()
+	if o := sink.outputs[RootImage]; o != nil && !bytes.HasPrefix(root, o.data) {
+		t.Errorf("%s: wrong bytes were written to the root image", what)
+	}
+	if o := sink.outputs[BootProgram]; o != nil && !bytes.HasPrefix(boot, o.data) {
+		t.Errorf("%s: wrong bytes were written to the boot program", what)
+	}
+}
+
+// edit changes the manifest of a payload and puts its hash right again, as a hostile server could.
+func edit(b []byte, change func(manifest []byte)) []byte {
+	b = slices.Clone(b)
+	n := binary.LittleEndian.Uint32(b[12:])
+	m := b[64 : 64+n]
+	change(m)
+	sum := digest.Of(m)
+	copy(b[16:], sum[:])
+	return b
+}
+
+func TestRefusals(t *testing.T) {
+	b, _, _ := small(t)
+	const head, seg = 33, 33 + 2*45 // the first output's head and segment in the manifest
+	put32 := func(at int, v uint32) func([]byte) {
+		return func(m []byte) { binary.LittleEndian.PutUint32(m[at:], v) }
+	}
+	for _, c := range []struct {
+		name        string
+		payload     []byte
+		want        string
+		unsupported bool
+	}{
+		{"not a payload", bytes.Repeat([]byte("<html>"), 100), "this is not a payload", false},
+		{"newer version", slices.Concat(b[:8], []byte{2}, b[9:]), "format version 2", true},
+		{"reserved bytes", slices.Concat(b[:50], []byte{1}, b[51:]), "not zero", false},
+		{"COPY", edit(b, func(m []byte) { m[seg] = 1 }), "segment 0: operation COPY (1): not supported by this version: take the full payload", true},
+		{"DIFF", edit(b, func(m []byte) { m[seg] = 2 }), "operation DIFF (2)", true},
+		{"unknown operation", edit(b, func(m []byte) { m[seg] = 9 }), "operation number 9", true},
+		{"bzip2", edit(b, func(m []byte) { m[seg+1] = 2 }), "codec 2", true},
+		{"unknown kind", edit(b, func(m []byte) { m[head] = 7 }), "unknown kind 7", true},
+		{"kinds in the wrong order", edit(b, func(m []byte) { m[head], m[head+45] = 2, 1 }), "cannot follow", false},
+		{"no outputs", edit(b, func(m []byte) { m[32] = 0 }), "0 outputs", false},
+		{"size of 2^63", edit(b, func(m []byte) { m[head+8] = 0x80 }), "is not from 1", false},
+		{"4 billion segments", edit(b, put32(head+41, 0xffffffff)), "segments, want", false},
+		{"more segments than bytes", edit(b, put32(head+41, 2)), "behind the end", false},
+		{"segment of 4 GiB", edit(b, put32(seg+2, 0xffffffff)), "is not from 1 to", false},
+		{"segment longer than the output", edit(b, put32(seg+2, 1101)), "behind the end", false},
+		{"segment shorter than the output", edit(b, put32(seg+2, 1099)), "leave the last 1 bytes", false},
+		{"blob larger than its bytes", edit(b, put32(seg+6, 1100)), "blob of", false},
+		{"zeros with a blob", edit(b, func(m []byte) { m[seg+1] = 3 }), "blob of", false},
+		{"data behind the end", append(slices.Clone(b), 0), "behind the last blob", false},
+	} {
+		_, _, err := apply(bytes.NewReader(c.payload))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
+		}
+		if errors.Is(err, ErrUnsupported) != c.unsupported {
+			t.Errorf("%s: unsupported %v, want %v: %v", c.name, !c.unsupported, c.unsupported, err)
+		}
+	}
+}
+
+// A blob that unpacks to more than its segment says is refused without unpacking the rest.
+func TestBomb(t *testing.T) {
+	b := create(t, input(BootProgram, bytes.Repeat([]byte{1}, MaxSegment)))
+	const head, seg = 33, 33 + 45
+	short := digest.Of(bytes.Repeat([]byte{1}, 4096))
+	b = edit(b, func(m []byte) {
+		binary.LittleEndian.PutUint64(m[head+1:], 4096)
+		binary.LittleEndian.PutUint32(m[seg+2:], 4096)
+		copy(m[seg+10:], short[:])
+	})
+	if _, sink, err := apply(bytes.NewReader(b)); err == nil || len(sink.outputs[BootProgram].data) != 0 {
+		t.Errorf("got %v, %d bytes written, want an error and nothing written", err, len(sink.outputs[BootProgram].data))
+	}
+}
+
+// The hash of the whole has the last word, also when every segment fits the (unauthentic) manifest.
+func TestDigestReaderHasTheLastWord(t *testing.T) {
+	b, _, _ := small(t)
+	other := create(t, input(RootImage, []byte("evil")), input(BootProgram, []byte("evil")))
+	r := digest.NewReader("payload", bytes.NewReader(other), int64(len(other)), digest.Of(b))
+	_, _, err := apply(r)
+	var mismatch *digest.MismatchError
+	if !errors.As(err, &mismatch) {
+		t.Errorf("got %v, want a mismatch", err)
+	}
+}
+
+// An applied payload costs memory for segments, not for the image.
+func TestBoundedMemory(t *testing.T) {
+	const size = 64 << 20
+	b := create(t, Input{Kind: RootImage, R: pattern{}, Size: size})
+	m, err := ReadManifest(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := testing.Benchmark(func(tb *testing.B) {
+		tb.ReportAllocs()
+		for range tb.N {
+			if err := m.Apply(bytes.NewReader(b[headerSize+m.size:]), discard{}); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	})
+	if got := result.AllocedBytesPerOp(); got > size/2 {
+		t.Errorf("applying %d bytes allocates %d in total", size, got)
+	}
+}
+
+type pattern struct{}
+
+func (pattern) ReadAt(p []byte, off int64) (int, error) {
+	for i := range p {
+		p[i] = byte((off + int64(i)) / 977)
+	}
+	return len(p), nil
+}
+
+type discard struct{}
+
+func (discard) Begin(Output) (io.WriterAt, error)      { return discard{}, nil }
+func (discard) Checkpoint(Mark) error                  { return nil }
+func (discard) Complete(Output) error                  { return nil }
+func (discard) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+func TestCreateStops(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	f, err := os.Create(filepath.Join(t.TempDir(), "payload"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = Create(ctx, f, []Input{{Kind: RootImage, R: pattern{}, Size: 1 << 30}}, func(done, _ int64) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want canceled", err)
+	}
+}
+
+func FuzzApply(f *testing.F) {
+	b, _, _ := small(f)
+	f.Add(b)
+	f.Add(edit(b, func(m []byte) { m[33+2*45] = 1 }))
+	f.Add(b[:100])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) >= 64 { // let the fuzzer past the checksum
+			if n := binary.LittleEndian.Uint32(b[12:]); int64(n) <= int64(len(b)-64) {
+				b = edit(b, func([]byte) {})
+			}
+		}
+		m, sink, err := apply(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		for _, o := range m.Outputs {
+			var off int64
+			for _, s := range o.Segments {
+				if got := digest.Of(sink.outputs[o.Kind].data[off : off+s.Length]); got != s.SHA256 {
+					t.Errorf("wrote a segment that is not what its hash says")
+				}
+				off += s.Length
+			}
+			if off != o.Size || int64(len(sink.outputs[o.Kind].data)) != o.Size {
+				t.Errorf("%s has %d bytes, want %d", o.Kind, off, o.Size)
+			}
+		}
+	})
+}

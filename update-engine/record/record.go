@@ -1,0 +1,151 @@
+// Package record keeps what the update agent remembers, in /var/lib/proa/update: state.json, quarantine.json, history.jsonl.
+//
+// Each file is replaced durably as a whole, or in the case of the history appended to and synced, so that a power cut costs at
+// most the last line. A file that is missing is empty; one that is damaged is an error for the quarantine, because forgetting it would
+// take a bad release again, and is begun anew for the state, which is only a hint.
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/proa-os/proa/internal/durable"
+	"github.com/proa-os/proa/update-engine/state"
+)
+
+const (
+	stateFile      = "state.json"
+	quarantineFile = "quarantine.json"
+	historyFile    = "history.jsonl"
+
+	maxQuarantine = 200 // entries kept; the oldest go first
+)
+
+// A Store is the agent's folder.
+type Store struct{ dir string }
+
+// Open makes the folder if needed.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open update state: %w", err)
+	}
+	return &Store{dir}, nil
+}
+
+// Machine returns the state; the zero value if there is none that can be read.
+func (s *Store) Machine() (state.Machine, error) {
+	var m state.Machine
+	b, err := s.read(stateFile)
+	if err != nil {
+		return m, err
+	}
+	if json.Unmarshal(b, &m) != nil {
+		return state.Machine{}, nil
+	}
+	return m, nil
+}
+
+// SetMachine replaces the state.
+func (s *Store) SetMachine(m state.Machine) error { return s.write(stateFile, m) }
+
+// Quarantine returns the releases that must not be taken.
+func (s *Store) Quarantine() (state.Quarantine, error) {
+	var q state.Quarantine
+	b, err := s.read(quarantineFile)
+	if err != nil || len(b) == 0 {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &q); err != nil {
+		return nil, fmt.Errorf("read %s: %w; it says which releases are bad: repair it, or remove it to forget them", filepath.Join(s.dir, quarantineFile), err)
+	}
+	return q, nil
+}
+
+// AddQuarantine remembers a bad release for good.
+func (s *Store) AddQuarantine(e state.Quarantined) error {
+	q, err := s.Quarantine()
+	if err != nil {
+		return err
+	}
+	q = q.Add(e)
+	return s.write(quarantineFile, q[max(0, len(q)-maxQuarantine):])
+}
+
+// History returns all entries, oldest first. A line that is no entry is skipped: it is what a power cut left.
+func (s *Store) History() ([]state.Entry, error) {
+	b, err := s.read(historyFile)
+	if err != nil {
+		return nil, err
+	}
+	var entries []state.Entry
+	for line := range bytes.Lines(b) {
+		var e state.Entry
+		if json.Unmarshal(line, &e) == nil && e.Event != "" {
+			entries = append(entries, e)
+		}
+	}
+	return entries, nil
+}
+
+// AddHistory appends an entry, durably.
+func (s *Store) AddHistory(e state.Entry) error {
+	line, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("write history: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, historyFile), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("write history: %w", err)
+	}
+	defer f.Close()
+	if torn, err := endsTorn(f); err != nil {
+		return fmt.Errorf("write history: %w", err)
+	} else if torn {
+		line = slices.Concat([]byte("\n"), line)
+	}
+	if _, err := f.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("write history: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("write history: %w", err)
+	}
+	return nil
+}
+
+// endsTorn reports whether the last line has no end.
+func endsTorn(f *os.File) (bool, error) {
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return false, err
+	}
+	var last [1]byte
+	if _, err := f.ReadAt(last[:], fi.Size()-1); err != nil {
+		return false, err
+	}
+	return last[0] != '\n', nil
+}
+
+func (s *Store) read(name string) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read update state: %w", err)
+	}
+	return b, nil
+}
+
+func (s *Store) write(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return durable.WritePath(filepath.Join(s.dir, name), append(b, '\n'), 0o644)
+}

@@ -1,0 +1,88 @@
+package record
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/state"
+)
+
+func TestStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "update")
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Machine(); err != nil || m.Phase != "" {
+		t.Errorf("empty: %+v, %v", m, err)
+	}
+	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	bad := state.Release{Version: "1.0.2", Root: digest.Of([]byte("bad"))}
+	want := state.Machine{Phase: state.Armed, Since: at, Target: &bad, FailedUnits: []string{"x.service"}}
+	if err := s.SetMachine(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddQuarantine(state.Quarantined{Release: bad, Reason: "panic", Time: at}); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []state.Event{state.EventArmed, state.EventBad} {
+		if err := s.AddHistory(state.Entry{Time: at, Event: e, Release: bad, Running: "1.0.1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _ = Open(dir) // as after a reboot
+	if got, err := s.Machine(); err != nil || got.Phase != state.Armed || *got.Target != bad || got.FailedUnits[0] != "x.service" {
+		t.Errorf("state: %+v, %v", got, err)
+	}
+	if q, err := s.Quarantine(); err != nil || q.Find(bad.Root) == nil || q.Find(bad.Root).Reason != "panic" {
+		t.Errorf("quarantine: %+v, %v", q, err)
+	}
+	if h, err := s.History(); err != nil || len(h) != 2 || h[1].Event != state.EventBad || h[1].Root != bad.Root {
+		t.Errorf("history: %+v, %v", h, err)
+	}
+}
+
+// A power cut may leave half a line of history; nothing else is lost by it.
+func TestTornHistory(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := Open(dir)
+	add := func() {
+		t.Helper()
+		if err := s.AddHistory(state.Entry{Event: state.EventGood, Release: state.Release{Version: "1.0.1"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add()
+	name := filepath.Join(dir, historyFile)
+	b, _ := os.ReadFile(name)
+	if err := os.WriteFile(name, append(b, b[:len(b)/2]...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	add()
+	if h, err := s.History(); err != nil || len(h) != 2 {
+		t.Errorf("got %d entries, %v, want 2", len(h), err)
+	}
+}
+
+func TestDamaged(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := Open(dir)
+	for _, name := range []string{stateFile, quarantineFile} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := s.Machine(); err != nil || m.Phase != "" {
+		t.Errorf("damaged state: %+v, %v: it is only a hint", m, err)
+	}
+	if _, err := s.Quarantine(); err == nil || !strings.Contains(err.Error(), "repair it") {
+		t.Errorf("damaged quarantine: %v", err)
+	}
+	if err := s.AddQuarantine(state.Quarantined{}); err == nil {
+		t.Error("a damaged quarantine was overwritten")
+	}
+}

@@ -1,0 +1,170 @@
+package repo_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/repo"
+	"github.com/proa-os/proa/update-engine/repotest"
+)
+
+// files returns the repository's files with their content.
+func files(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		rel, _ := filepath.Rel(dir, p)
+		all[rel] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestPublishedFilesNeverChange(t *testing.T) {
+	r := repotest.New(t)
+	before := files(t, r.Dir)
+	for _, v := range []string{"1.0.0", "1.0.1"} {
+		r.Release(t, repotest.NewBuild(t, v))
+		r.Time = r.Time.Add(time.Hour)
+		after := files(t, r.Dir)
+		for name, content := range before {
+			if name != "metadata/timestamp.json" && after[name] != content {
+				t.Errorf("release %s changed or removed %s", v, name)
+			}
+		}
+		before = after
+	}
+	for name := range before {
+		if base := filepath.Base(name); strings.HasPrefix(base, ".") || strings.HasPrefix(name, "staged") {
+			t.Errorf("left over: %s", name)
+		}
+	}
+}
+
+func TestStageRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*repotest.Build)
+		want   string
+	}{
+		{"a changed byte in the root image", func(b *repotest.Build) { b.Root[5000] ^= 1 }, "root.img: expected sha256"},
+		{"a truncated root image", func(b *repotest.Build) { b.Root = b.Root[:len(b.Root)-4096] }, "root.img: expected"},
+		{"a root hash that is not the tree's", func(b *repotest.Build) { b.Release.Root.RootHash[0] ^= 1 }, "rebuilt verity tree has root hash"},
+		{"a boot program of another release", func(b *repotest.Build) {
+			b.Boot = repotest.BootProgram(t, "1.0.1", digest.Of([]byte("other")), repotest.RootSize)
+			b.Release.Boot.Size, b.Release.Boot.SHA256 = int64(len(b.Boot)), digest.Of(b.Boot)
+		}, "boot.efi: its command line boots root hash"},
+		{"a boot program that is none", func(b *repotest.Build) {
+			b.Boot = []byte("#!/bin/sh\n")
+			b.Release.Boot.Size, b.Release.Boot.SHA256 = int64(len(b.Boot)), digest.Of(b.Boot)
+		}, "boot.efi: open boot program"},
+		{"a version that no file can have", func(b *repotest.Build) { b.Release.Version = "1.0.1+build" }, "build metadata"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := repotest.New(t)
+			b := repotest.NewBuild(t, "1.0.1")
+			c.change(b)
+			b.Write(t)
+			before := files(t, r.Dir)
+			if _, err := r.Stage(t.Context(), b.Dir, repo.Options{}); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an error with %q", err, c.want)
+			}
+			if after := files(t, r.Dir); len(after) != len(before) {
+				t.Errorf("the repository has %d files after the refusal, %d before", len(after), len(before))
+			}
+		})
+	}
+}
+
+func TestStageTwice(t *testing.T) {
+	r := repotest.New(t)
+	b := repotest.NewBuild(t, "1.0.1")
+	r.Release(t, b)
+	if _, err := r.Stage(t.Context(), b.Dir, repo.Options{}); err == nil || !strings.Contains(err.Error(), "never reused") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
+// Two desks with one key each reach the threshold together, one alone does not.
+func TestThresholdOverSeveralDesks(t *testing.T) {
+	r := repotest.New(t)
+	all := string(r.Keys.(repo.KeyDir))
+	desk := func(keys ...string) *repo.Desk {
+		dir := t.TempDir()
+		for _, k := range append(keys, "plan-1", "snapshot-1", "timestamp-1") {
+			b, err := os.ReadFile(filepath.Join(all, k+".pem"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, k+".pem"), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := *r.Desk
+		d.Keys = repo.KeyDir(dir)
+		return &d
+	}
+	b := repotest.NewBuild(t, "1.0.1")
+	first, second := desk("targets-1"), desk("targets-3")
+	if _, err := first.Stage(t.Context(), b.Dir, repo.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if have, needed, err := first.Sign(); err != nil || have != 1 || needed != 2 {
+		t.Fatalf("sign: got %d of %d, %v", have, needed, err)
+	}
+	err := first.Publish("stable", plan.Plan{Release: "1.0.1"})
+	if err == nil || !strings.Contains(err.Error(), "1 of 2 needed signatures") {
+		t.Errorf("publish with one key: got %v", err)
+	}
+	if have, _, err := second.Sign(); err != nil || have != 2 {
+		t.Fatalf("sign: got %d, %v", have, err)
+	}
+	if err := second.Publish("stable", plan.Plan{Release: "1.0.1"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKeysAreGuarded(t *testing.T) {
+	dir := repo.KeyDir(t.TempDir())
+	if err := dir.NewKeys("targets", 1); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(string(dir), "targets-1.pem")
+	before, _ := os.ReadFile(name)
+	if err := dir.NewKeys("targets", 1); err == nil || !strings.Contains(err.Error(), "never overwritten") {
+		t.Errorf("keys made twice: got %v", err)
+	}
+	if after, _ := os.ReadFile(name); !bytes.Equal(before, after) {
+		t.Error("the key was overwritten")
+	}
+	if err := os.Chmod(name, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dir.Signers("targets"); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key that others can read: got %v", err)
+	}
+}
+
+func TestInitRefusesFullFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := repo.Init(dir, repo.KeyDir(t.TempDir()), repo.Thresholds{Keys: 1, Needed: 1}, time.Now())
+	if err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,144 @@
+// Package state decides: which phase an update is in, what a boot was, and why a machine is or is not updated.
+//
+// It is the pure part of the update agent; values in, values out, the time is passed in. What the agent keeps between boots
+// (Machine, Quarantine, Entry) is defined here and stored by package record. All of it is a hint: which release runs,
+// which is armed and which has used up its tries is read from the kernel command line and the ESP at every start (Judge).
+package state
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// Phase is where an update is.
+type Phase string
+
+// The phases. Idle, Armed, Trying, Good and Failed are met at rest, the others while something works.
+const (
+	Idle        Phase = "idle"
+	Checking    Phase = "checking"
+	Downloading Phase = "downloading" // metadata is verified, the payload begins
+	Writing     Phase = "writing"     // the passive slot is no longer what it was
+	Armed       Phase = "armed"       // the commit point is behind: the next boot is a try
+	Rebooting   Phase = "rebooting"
+	Trying      Phase = "trying" // this boot is a try, its health is not known yet
+	Good        Phase = "good"
+	Failed      Phase = "failed"
+)
+
+// next lists what may follow. Failed may follow everything that works, and a boot can find any phase at rest.
+func (p Phase) next() []Phase {
+	switch p {
+	case Checking:
+		return []Phase{Idle, Downloading, Failed}
+	case Downloading:
+		return []Phase{Writing, Failed}
+	case Writing:
+		return []Phase{Armed, Failed}
+	case Armed:
+		return []Phase{Checking, Rebooting, Trying, Failed}
+	case Rebooting:
+		return []Phase{Trying, Failed, Armed}
+	case Trying:
+		return []Phase{Good, Failed}
+	}
+	return []Phase{Checking, Trying} // Idle, Good, Failed
+}
+
+// To returns the next phase, or an error if it cannot follow.
+func (p Phase) To(next Phase) (Phase, error) {
+	if p == "" {
+		p = Idle
+	}
+	if p != next && !slices.Contains(p.next(), next) {
+		return p, fmt.Errorf("update phase %s cannot follow %s", next, p)
+	}
+	return next, nil
+}
+
+// Release names a release as the agent remembers it.
+type Release struct {
+	Version string        `json:"version"`
+	Root    digest.SHA256 `json:"root_hash"`
+}
+
+// Machine is state.json: what the agent remembers between its runs.
+type Machine struct {
+	Phase  Phase     `json:"phase"`
+	Since  time.Time `json:"since"`
+	Target *Release  `json:"target,omitempty"` // what is being installed, armed or tried
+	Error  string    `json:"error,omitempty"`  // why Failed
+	// FailedUnits were failed when Target was armed: they do not count against it.
+	FailedUnits []string `json:"failed_units,omitempty"`
+	Check       *Check   `json:"check,omitempty"`
+}
+
+// Check is the last look at the repository.
+type Check struct {
+	Time    time.Time `json:"time"`
+	Channel string    `json:"channel"`
+	Offered string    `json:"offered,omitempty"` // version of the channel's plan
+	Held    string    `json:"held,omitempty"`    // why the plan says: not now
+	Error   string    `json:"error,omitempty"`
+}
+
+// A Quarantined release is bad and is not taken again.
+type Quarantined struct {
+	Release
+	Reason string    `json:"reason"`
+	Time   time.Time `json:"time"`
+}
+
+// Quarantine is quarantine.json.
+type Quarantine []Quarantined
+
+// Find returns the entry of a root hash, or nil.
+func (q Quarantine) Find(root digest.SHA256) *Quarantined {
+	for i := range q {
+		if q[i].Root == root {
+			return &q[i]
+		}
+	}
+	return nil
+}
+
+// FindVersion returns the entry of a version, or nil.
+func (q Quarantine) FindVersion(version string) *Quarantined {
+	for i := range q {
+		if q[i].Version == version {
+			return &q[i]
+		}
+	}
+	return nil
+}
+
+// Add returns q with one more entry; the first reason of a root hash stays.
+func (q Quarantine) Add(e Quarantined) Quarantine {
+	if q.Find(e.Root) != nil {
+		return q
+	}
+	return append(slices.Clone(q), e)
+}
+
+// An Entry is a line of history.jsonl.
+type Entry struct {
+	Time  time.Time `json:"time"`
+	Event Event     `json:"event"`
+	Release
+	Running string `json:"running"` // version that ran when it happened
+	Detail  string `json:"detail,omitempty"`
+}
+
+// Event is what happened to a release.
+type Event string
+
+// The events of the history.
+const (
+	EventArmed   Event = "armed"
+	EventGood    Event = "good"
+	EventBad     Event = "bad"     // its try failed, or it came back without a verdict
+	EventRefused Event = "refused" // never armed, because it contradicts itself
+)
