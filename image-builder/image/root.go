@@ -64,8 +64,8 @@ func appendTree(name string, size int64, r *release.Release) error {
 		return err
 	}
 	salt := derive("verity salt", sum.String())
-	uuid := derive("verity uuid", sum.String())
-	root, written, err := verity.Build(f, size, salt, [16]byte(uuid[:16]), io.NewOffsetWriter(f, size))
+	// The UUID is the start of the salt, as where a machine rebuilds the tree: then its slot is root.img to the byte.
+	root, written, err := verity.Build(f, size, salt, [16]byte(salt[:16]), io.NewOffsetWriter(f, size))
 	if err != nil {
 		return err
 	}

@@ -110,9 +110,13 @@ func loadKey(dir string, keep bool) (*vm.Key, error) {
 	return key, nil
 }
 
-// ignition is the default config, the key for core and root, with the person's own laid over it.
+// autologin opens a session on the console of this machine, which nobody but its starter can reach: core has no password.
+const autologin = "[Service]\nExecStart=\nExecStart=-/usr/sbin/agetty --autologin core --noclear --keep-baud 115200,57600,38400,9600 - $TERM\n"
+
+// ignition is the default config, the key for core and root and a session on the console, with the person's own laid over it.
 func ignition(key *vm.Key, file string) ([]byte, error) {
-	c := provision.New().SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey())
+	c := provision.New().SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey()).
+		File("/etc/systemd/system/serial-getty@ttyS0.service.d/10-autologin.conf", 0o644, autologin)
 	if file != "" {
 		raw, err := os.ReadFile(file)
 		if err != nil {

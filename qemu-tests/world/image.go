@@ -62,11 +62,12 @@ func NewestImage(out string) (Image, error) {
 	}), nil
 }
 
-// Build builds a release with image-builder into dir. A variant is a release that image-builder breaks on purpose, "" for none.
+// Build builds a release with image-builder into dir. A variant is a folder of qemu-tests/variants, laid over the image
+// to make a bad release; "" for none.
 func (p *Programs) Build(ctx context.Context, progress io.Writer, dir, version, variant string) (Image, error) {
 	args := []string{"build", "--version", version, "--out", dir}
 	if variant != "" {
-		args = append(args, "--variant", variant)
+		args = append(args, "--overlay", filepath.Join("qemu-tests", "variants", variant))
 	}
 	if _, err := p.Run(ctx, progress, "image-builder/cmd/image-builder", args...); err != nil {
 		return Image{}, err
