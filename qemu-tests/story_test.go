@@ -82,6 +82,12 @@ func (s *story) web(dir string) *world.Web {
 // kept, its disk only if the story fails.
 func (s *story) machine(name string, image world.Image, config *provision.Config) *vm.Machine {
 	s.t.Helper()
+	return s.machineFrom(name, image.Disk(), config)
+}
+
+// machineFrom is machine for a disk image.
+func (s *story) machineFrom(name, disk string, config *provision.Config) *vm.Machine {
+	s.t.Helper()
 	key, err := vm.NewKey()
 	if err != nil {
 		s.t.Fatal(err)
@@ -90,18 +96,21 @@ func (s *story) machine(name string, image world.Image, config *provision.Config
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	m, err := vm.Start(s.t.Context(), vm.Config{
-		Name: name, Dir: filepath.Join(s.dir, name), Disk: image.Disk(), Ignition: ignition, Key: key,
-	})
+	return s.start(vm.Config{Name: name, Dir: filepath.Join(s.dir, name), Disk: disk, Ignition: ignition, Key: key})
+}
+
+func (s *story) start(c vm.Config) *vm.Machine {
+	s.t.Helper()
+	m, err := vm.Start(s.t.Context(), c)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Logf("machine %s runs under %s: %s", name, m.Accelerator().Use, m.Accelerator().Why)
+	s.t.Logf("machine %s runs under %s: %s", c.Name, m.Accelerator().Use, m.Accelerator().Why)
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
 			s.t.Log(m.Explain())
 		}
-		s.t.Logf("machine %s: %d boots, %.0f s of CPU", name, m.Boots(), m.CPUTime().Seconds())
+		s.t.Logf("machine %s: %d boots, %.0f s of CPU", c.Name, m.Boots(), m.CPUTime().Seconds())
 		if err := m.Close(); err != nil {
 			s.t.Error(err)
 		}

@@ -217,3 +217,31 @@ func TestNoHostNames(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Every direct dependency is argued for in one line, and nothing else is listed.
+func TestDependenciesAreArgued(t *testing.T) {
+	cmd := exec.Command("go", "mod", "edit", "-json")
+	cmd.Dir = root(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile(filepath.Join(root(t), "docs", "dependencies.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range mod.Require {
+		if listed := strings.Contains(string(doc), "| "+r.Path+" | "); listed == r.Indirect {
+			t.Errorf("docs/dependencies.md: %s: listed %v, direct dependency %v", r.Path, listed, !r.Indirect)
+		}
+	}
+}

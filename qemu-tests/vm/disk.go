@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copySparse copies the file from to the new file to and makes it size bytes long, or as long as from when size is
+// CopySparse copies the file from to the new file to and makes it size bytes long, or as long as from when size is
 // 0. Holes stay holes; a file system that can share blocks (FICLONE) is asked to.
-func copySparse(to, from string, size int64) (err error) {
+func CopySparse(to, from string, size int64) (err error) {
 	src, err := os.Open(from)
 	if err != nil {
 		return fmt.Errorf("copy disk: %w", err)

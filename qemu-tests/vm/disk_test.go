@@ -27,7 +27,7 @@ func TestCopySparse(t *testing.T) {
 	if err := src.Truncate(100 * mib); err != nil { // A hole at the end.
 		t.Fatal(err)
 	}
-	if err := copySparse(to, from, 1000*mib); err != nil {
+	if err := CopySparse(to, from, 1000*mib); err != nil {
 		t.Fatal(err)
 	}
 	dst, err := os.Open(to)
@@ -59,10 +59,10 @@ func TestCopySparseErrors(t *testing.T) {
 	if err := os.WriteFile(from, make([]byte, 4096), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := copySparse(filepath.Join(dir, "to"), from, 512); err == nil || !strings.Contains(err.Error(), "larger disk") {
+	if err := CopySparse(filepath.Join(dir, "to"), from, 512); err == nil || !strings.Contains(err.Error(), "larger disk") {
 		t.Errorf("got %v, want an error about the size", err)
 	}
-	if err := copySparse(filepath.Join(dir, "to"), filepath.Join(dir, "none"), 0); err == nil {
+	if err := CopySparse(filepath.Join(dir, "to"), filepath.Join(dir, "none"), 0); err == nil {
 		t.Error("got no error for a missing image")
 	}
 }

@@ -133,7 +133,7 @@ func (m *Machine) prepareDisk(tree *tooltree.Tree) error {
 			return nil
 		}
 	}
-	if err := copySparse(m.hw.disk, m.cfg.Disk, m.cfg.DiskSize); err != nil {
+	if err := CopySparse(m.hw.disk, m.cfg.Disk, m.cfg.DiskSize); err != nil {
 		return err
 	}
 	return copyFile(m.hw.vars, tree.Path("usr/share/OVMF/OVMF_VARS_4M.fd"))

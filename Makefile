@@ -1,0 +1,51 @@
+# Proa's targets; what they do is in Go. `make help` lists them.
+VERSION ?= 0.1.0
+OUT     ?= out
+GO      ?= go
+BUILDER  = $(GO) run ./image-builder/cmd/image-builder
+
+.PHONY: help build image run demo test unit check bench lock release clean check-go
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+check-go:
+	@command -v $(GO) >/dev/null || { echo "proa: Go 1.26 or newer is needed; '$(GO)' is not in PATH (set GO=/path/to/go)" >&2; exit 1; }
+	@v=$$($(GO) env GOVERSION); n=$$(echo "$$v" | sed -n 's/^go1\.\([0-9]*\).*/\1/p'); \
+	[ "$${n:-0}" -ge 26 ] || { echo "proa: Go 1.26 or newer is needed; $(GO) is $$v (Debian's is older: install a newer one and set GO=/path/to/go)" >&2; exit 1; }
+
+build: check-go ## compile every program
+	$(GO) build ./...
+
+image: check-go ## build out/VERSION/ (VERSION=x.y.z)
+	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION)
+
+run: image ## build the image and boot it in QEMU (CONFIG=file: an Ignition config)
+	$(GO) run ./qemu-tests/cmd/run --image $(OUT)/$(VERSION)/disk.img $(if $(CONFIG),--config $(CONFIG))
+
+demo: check-go ## build, boot, provision, run a container, update, come back: the story on the terminal
+	$(GO) run ./qemu-tests/cmd/demo
+
+test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
+	PROA_STORIES=1 $(GO) test -count=1 -timeout 40m -v ./qemu-tests/
+
+unit: check-go ## unit tests and foreign judges only
+	$(BUILDER) tools
+	PROA_REQUIRE_TOOLS=1 $(GO) test ./...
+
+check: check-go ## formatting and vet
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
+	$(GO) vet ./...
+
+bench: check-go ## benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
+
+lock: check-go ## pin today's packages of the Debian archive in manifests/
+	$(BUILDER) lock
+
+release: check-go ## the release desk's commands
+	$(GO) run ./update-engine/cmd/release --help
+
+clean: ## remove what was built (the package cache stays)
+	rm -rf $(OUT)

@@ -1,0 +1,107 @@
+package world
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"time"
+
+	"github.com/proa-os/proa/image-builder/fat"
+	"github.com/proa-os/proa/internal/gpt"
+)
+
+// A Disk is a raw disk image of a machine that is off, to look into and to damage.
+type Disk struct {
+	file  *os.File
+	table *gpt.Table
+}
+
+// OpenDisk opens the image file name for reading and writing.
+func OpenDisk(name string) (*Disk, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open disk: %w", err)
+	}
+	fi, err := f.Stat()
+	if err == nil {
+		d := &Disk{file: f}
+		if d.table, err = gpt.Read(f, fi.Size(), 512); err == nil {
+			return d, nil
+		}
+	}
+	f.Close()
+	return nil, fmt.Errorf("open disk %s: %w", name, err)
+}
+
+// Close ends the work on it.
+func (d *Disk) Close() error { return d.file.Close() }
+
+// section is a partition's bytes and where they begin.
+func (d *Disk) section(name string) (*io.SectionReader, int64, error) {
+	p, err := d.table.Find(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return io.NewSectionReader(d.file, d.table.Offset(p), d.table.Size(p)), d.table.Offset(p), nil
+}
+
+// BootPrograms are the names of the files in the ESP's EFI/Linux.
+func (d *Disk) BootPrograms() ([]string, error) {
+	esp, _, err := d.section("esp")
+	if err != nil {
+		return nil, err
+	}
+	fs, err := fat.Open(esp)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := fs.ReadDir("EFI/Linux")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name)
+	}
+	return names, nil
+}
+
+// AddBootProgram puts a file into the ESP's EFI/Linux.
+func (d *Disk) AddBootProgram(name string, program []byte) error {
+	esp, offset, err := d.section("esp")
+	if err != nil {
+		return err
+	}
+	fs, err := fat.Open(esp)
+	if err != nil {
+		return err
+	}
+	files, err := fs.Files()
+	if err != nil {
+		return err
+	}
+	files = append(files, fat.BytesFile(path.Join("EFI/Linux", name), program))
+	o := fs.Options()
+	o.Time = time.Now()
+	return fat.Write(io.NewOffsetWriter(d.file, offset), o, files)
+}
+
+// FlipBit changes one bit of the first place in a partition that holds text.
+func (d *Disk) FlipBit(partition string, text []byte) error {
+	s, offset, err := d.section(partition)
+	if err != nil {
+		return err
+	}
+	b, err := io.ReadAll(s)
+	if err != nil {
+		return err
+	}
+	i := bytes.Index(b, text)
+	if i < 0 {
+		return fmt.Errorf("flip a bit of %s: no %q in it", partition, text)
+	}
+	_, err = d.file.WriteAt([]byte{b[i] ^ 1}, offset+int64(i))
+	return err
+}
