@@ -1,0 +1,207 @@
+// Package bundle makes what oci-runtime starts from what containerctl has stored: config.json, the few files of /etc that
+// are the machine's to say, and the overlay mount.
+//
+// containerctl launch calls it at each start of a container's unit, so that a container that an older release of the OS
+// created runs with the defaults of this one. Spec is the decision, from values only; Prepare does the mounts and the files.
+//
+// The default is docker's: own pid, mount, ipc, uts and cgroup namespaces, thirteen capabilities (docker's without
+// CAP_MKNOD: devices are the unit's DevicePolicy= to give), the default seccomp list, masked and read-only paths in /proc
+// and /sys. Image volumes are plain directories of the container.
+package bundle
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/proa-os/proa/runtime/image"
+	"github.com/proa-os/proa/runtime/seccomp"
+	"github.com/proa-os/proa/runtime/spec"
+	"github.com/proa-os/proa/runtime/store"
+)
+
+// User is the outcome of looking a user up in the container's /etc/passwd and /etc/group.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32
+	Home     string // "" if unknown
+}
+
+// Place says where the files of a bundle are.
+type Place struct {
+	Rootfs string // the overlay's mount point
+	Files  string // directory with resolv.conf, hosts and hostname
+}
+
+// defaultCaps are docker's without MKNOD.
+var defaultCaps = [...]string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"}
+
+// Spec returns the configuration for a container.
+func Spec(c *store.Container, img *image.Config, u User, p Place) (*specs.Spec, error) {
+	args, err := Command(c, img)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := capabilities(c)
+	if err != nil {
+		return nil, err
+	}
+	namespaces := []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
+		{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace}}
+	switch c.Network {
+	case "host":
+	case "none":
+		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	default:
+		return nil, fmt.Errorf("network %q: want host or none", c.Network)
+	}
+	s := &specs.Spec{
+		Version: specs.Version,
+		Process: &specs.Process{
+			User: specs.User{UID: u.UID, GID: u.GID, AdditionalGids: u.Groups},
+			Args: args,
+			Env:  environment(c, img, u),
+			Cwd:  WorkDir(c, img),
+			// Neither inheritable nor ambient: a process that is not root gains none.
+			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+			NoNewPrivileges: c.NoNewPrivileges,
+		},
+		Root:     &specs.Root{Path: p.Rootfs, Readonly: c.ReadOnly},
+		Hostname: hostname(c),
+		Mounts:   mounts(c, p),
+		Linux: &specs.Linux{
+			Namespaces: namespaces,
+			Seccomp:    seccomp.Default(caps),
+			MaskedPaths: []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+				"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+		Annotations: c.Labels,
+	}
+	if err := spec.Check(s); err != nil {
+		return nil, fmt.Errorf("configuration of %s: %w", c.Name, err)
+	}
+	return s, nil
+}
+
+// Command is what docker makes of entrypoint and command: an entrypoint of the container's own leaves the image's command
+// out.
+func Command(c *store.Container, img *image.Config) ([]string, error) {
+	entry, cmd := img.Config.Entrypoint, img.Config.Cmd
+	if len(c.Entrypoint) > 0 {
+		entry, cmd = c.Entrypoint, nil
+		if entry[0] == "" {
+			entry = nil
+		}
+	}
+	if len(c.Args) > 0 {
+		cmd = c.Args
+	}
+	args := slices.Concat(entry, cmd)
+	if len(args) == 0 {
+		return nil, fmt.Errorf("the image %s names no command: give one behind the image", c.Image)
+	}
+	return args, nil
+}
+
+// WorkDir is the working directory.
+func WorkDir(c *store.Container, img *image.Config) string {
+	dir := c.WorkDir
+	if dir == "" {
+		dir = img.Config.WorkingDir
+	}
+	return path.Clean("/" + dir)
+}
+
+func hostname(c *store.Container) string {
+	if c.Hostname != "" {
+		return c.Hostname
+	}
+	return c.Name
+}
+
+// environment: the later entry of two with the same name wins.
+func environment(c *store.Container, img *image.Config, u User) []string {
+	home := u.Home
+	if home == "" {
+		home = "/"
+	}
+	all := slices.Concat([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "HOSTNAME=" + hostname(c)},
+		img.Config.Env, c.Env)
+	var out []string
+	at := make(map[string]int)
+	for _, e := range all {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+// capabilities applies --cap-drop and then --cap-add; ALL is all of them.
+func capabilities(c *store.Container) ([]string, error) {
+	set := make(map[string]bool)
+	for _, n := range defaultCaps {
+		set[n] = true
+	}
+	apply := func(names []string, on bool) error {
+		for _, n := range names {
+			n = strings.ToUpper(n)
+			if n == "ALL" {
+				for _, all := range spec.CapabilityNames() {
+					set[all] = on
+				}
+				continue
+			}
+			if !strings.HasPrefix(n, "CAP_") {
+				n = "CAP_" + n
+			}
+			if _, ok := spec.Capability(n); !ok {
+				return fmt.Errorf("no capability is called %q", n)
+			}
+			set[n] = on
+		}
+		return nil
+	}
+	if err := apply(c.CapDrop, false); err != nil {
+		return nil, err
+	}
+	if err := apply(c.CapAdd, true); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(set, func(_ string, on bool) bool { return !on })
+	return slices.Sorted(maps.Keys(set)), nil
+}
+
+func mounts(c *store.Container, p Place) []specs.Mount {
+	file := func(target, name string) specs.Mount {
+		return specs.Mount{Destination: target, Type: "bind", Source: path.Join(p.Files, name), Options: []string{"bind", "nosuid", "nodev", "noexec"}}
+	}
+	ms := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup2", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		file("/etc/resolv.conf", "resolv.conf"), file("/etc/hosts", "hosts"), file("/etc/hostname", "hostname"),
+	}
+	for _, v := range c.Volumes {
+		m := specs.Mount{Destination: v.Target, Type: "bind", Source: v.Source, Options: []string{"rbind", "nodev"}}
+		if v.ReadOnly {
+			m.Options = append(m.Options, "ro", "rro")
+		}
+		ms = append(ms, m)
+	}
+	return ms
+}

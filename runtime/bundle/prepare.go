@@ -1,0 +1,154 @@
+package bundle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/image"
+	"github.com/proa-os/proa/runtime/store"
+)
+
+// Prepare makes the bundle of a container in dir and leaves this thread in a mount namespace of its own, in which the
+// container's overlay is mounted. The caller executes oci-runtime from the same thread: the container copies the namespace,
+// and when its last process has gone the overlay is gone. It is never mounted where anybody has to unmount it.
+func Prepare(s *store.Store, name, dir string) error {
+	c, err := s.Container(name)
+	if err != nil {
+		return err
+	}
+	img, err := s.Load(c.Manifest)
+	if err != nil {
+		return fmt.Errorf("prepare %s: %w", name, err)
+	}
+	p := Place{Rootfs: filepath.Join(s.ContainerDir(name), "rootfs"), Files: dir}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("prepare %s: %w", name, err)
+	}
+	if err := writeFiles(dir, c); err != nil {
+		return fmt.Errorf("prepare %s: %w", name, err)
+	}
+	for _, v := range c.Volumes {
+		if err := os.MkdirAll(v.Source, 0o755); err != nil && !errors.Is(err, unix.ENOTDIR) {
+			return fmt.Errorf("prepare %s: volume: %w", name, err)
+		}
+	}
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("prepare %s: make mount namespace (needs root): %w", name, err)
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+		return fmt.Errorf("prepare %s: make mounts private: %w", name, err)
+	}
+	if err := mountOverlay(s, c, p.Rootfs); err != nil {
+		return fmt.Errorf("prepare %s: %w", name, err)
+	}
+	if err := writeConfig(c, &img.Config, p); err != nil {
+		return fmt.Errorf("prepare %s: %w", name, err)
+	}
+	return nil
+}
+
+// writeConfig looks into the mounted root, whose content is the image author's and the workload's.
+func writeConfig(c *store.Container, img *image.Config, p Place) error {
+	root, err := os.OpenRoot(p.Rootfs)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	user := c.User
+	if user == "" {
+		user = img.Config.User
+	}
+	u, err := LookupUser(root, user)
+	if err != nil {
+		return err
+	}
+	if dir := strings.TrimPrefix(WorkDir(c, img), "/"); dir != "" {
+		if _, err := root.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			if err := root.MkdirAll(dir, 0o755); err != nil {
+				return fmt.Errorf("make working directory: %w", err)
+			}
+		}
+	}
+	// Images of whole systems have dangling links here, on which nothing can be mounted.
+	for _, f := range []string{"etc/resolv.conf", "etc/hosts", "etc/hostname"} {
+		if st, err := root.Lstat(f); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+			if err := root.Remove(f); err != nil {
+				return err
+			}
+		}
+	}
+	s, err := Spec(c, img, u, p)
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(p.Files, "config.json"), b, 0o600)
+}
+
+// writeFiles writes what the machine knows: names, and where to ask for names.
+func writeFiles(dir string, c *store.Container) error {
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname(c) + "\n"
+	resolv := []byte{}
+	if c.Network == "host" {
+		var err error
+		if resolv, err = os.ReadFile("/etc/resolv.conf"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for name, data := range map[string][]byte{"hosts": []byte(hosts), "hostname": []byte(hostname(c) + "\n"), "resolv.conf": resolv} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountOverlay mounts the layers, topmost first, below the container's own upper directory. Devices in it do not work:
+// the container's are in /dev, which is a mount of its own.
+func mountOverlay(s *store.Store, c *store.Container, target string) error {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	defer unix.Close(fs)
+	dir := s.ContainerDir(c.Name)
+	var options [][2]string
+	for _, l := range slices.Backward(c.Layers) {
+		options = append(options, [2]string{"lowerdir+", s.LayerDir(l)})
+	}
+	if len(c.Layers) == 0 {
+		options = append(options, [2]string{"lowerdir+", target})
+	}
+	options = append(options, [2]string{"upperdir", filepath.Join(dir, "upper")}, [2]string{"workdir", filepath.Join(dir, "work")}, [2]string{"source", "proa-" + c.Name})
+	for _, o := range options {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return fmt.Errorf("mount overlay: %s=%s: %w", o[0], o[1], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return fmt.Errorf("mount overlay of %s layers: %w (see the kernel log)", strconv.Itoa(len(c.Layers)), err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	return nil
+}

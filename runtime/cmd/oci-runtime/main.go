@@ -1,0 +1,35 @@
+// oci-runtime runs a container from an OCI bundle (a directory with config.json and a root file system) and does not stay.
+//
+//	oci-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND
+//
+//	run [-d] [-b DIR] [--pid-file FILE] ID     create and start; wait for the end unless -d
+//	create [-b DIR] [--pid-file FILE] ID       set up; start lets the workload run
+//	start ID
+//	state ID                                   as JSON
+//	list
+//	kill ID [SIGNAL]
+//	stop [-t SECONDS] [--signal SIGNAL] ID     signal, wait, kill
+//	delete [-f] ID
+//	exec [-d] [-p FILE] [--cwd DIR] [-e K=V] [-u UID:GID] ID COMMAND
+//	features                                   what is supported, as JSON
+//
+// With run -d the workload becomes the main process of the systemd unit (Type=forking) that called, in the unit's cgroup. A
+// field of config.json that is not supported is an error that names it. State is in /run/proa/oci. Exit status: that of the
+// workload, or 1 for an error.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/proa-os/proa/runtime/oci"
+	"github.com/proa-os/proa/runtime/run"
+)
+
+func main() {
+	if run.IsStageTwo() {
+		run.StageTwo() // returns only after having told the caller what is wrong
+		os.Exit(1)
+	}
+	os.Exit(oci.Main(context.Background(), os.Args[1:], oci.Streams{Out: os.Stdout, Err: os.Stderr}))
+}

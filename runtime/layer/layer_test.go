@@ -1,0 +1,348 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+)
+
+var then = time.Unix(1700000000, 123456789)
+
+// entry is one line of a test archive.
+type entry struct {
+	tar.Header
+	body string
+}
+
+func dir(name string, mode int64) entry {
+	return entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode}}
+}
+func reg(name, body string) entry {
+	return entry{Header: tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, body: body}
+}
+func sym(name, to string) entry {
+	return entry{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to, Mode: 0o777}}
+}
+func hard(name, to string) entry {
+	return entry{Header: tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}}
+}
+
+func archive(t testing.TB, es ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range es {
+		h := e.Header
+		h.Size = int64(len(e.body))
+		h.Format = tar.FormatPAX
+		if h.ModTime.IsZero() {
+			h.ModTime = then
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+var limits = Limits{Bytes: 1 << 20, Entries: 1000}
+
+// apply unpacks into <tmp>/layer; <tmp> shows what got out.
+func apply(t testing.TB, data []byte, o Options) (string, error) {
+	t.Helper()
+	top := t.TempDir()
+	d := filepath.Join(top, "layer")
+	if err := os.Mkdir(d, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(d, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	err = Apply(fd, bytes.NewReader(data), o)
+	left, rerr := os.ReadDir(top)
+	if rerr != nil || len(left) != 1 {
+		t.Errorf("the archive reached out of the directory: %v %v", left, rerr)
+	}
+	return d, err
+}
+
+// unprivileged is how the hermetic tests unpack; TestRoot does the rest.
+var unprivileged = Options{Limits: limits, Unprivileged: true}
+
+// tree lists what is in a directory, one line a path.
+func tree(t testing.TB, d string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(d, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || p == d {
+			return err
+		}
+		i, err := e.Info()
+		if err != nil {
+			return err
+		}
+		line := strings.TrimPrefix(p, d+"/") + " " + i.Mode().String()
+		switch {
+		case i.Mode().IsRegular():
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			line += fmt.Sprintf(" %q", b)
+		case i.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			line += " -> " + to
+		}
+		out = append(out, line)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestApply(t *testing.T) {
+	suid := reg("bin/su", "x")
+	suid.Mode = 0o4755
+	d, err := apply(t, archive(t,
+		dir("./", 0o711), dir("bin/", 0o755), suid, sym("sh", "bin/su"), reg("/etc/passwd", "root"), hard("bin/su2", "./bin/su"),
+		reg("twice", "1"), reg("twice", "22"), dir("was/", 0o755), reg("was/file", ""), reg("was", "now a file"),
+		reg("f", ""), dir("f/", 0o700), dir("ro/", 0o555), reg("ro/in", "x"), sym("dangling", "/nowhere/x")), unprivileged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"bin drwxr-xr-x", `bin/su urwxr-xr-x "x"`, `bin/su2 urwxr-xr-x "x"`, "dangling Lrwxrwxrwx -> /nowhere/x",
+		"etc drwxr-xr-x", `etc/passwd -rw-r--r-- "root"`, "f drwx------", "ro drwxr-xr-x", `ro/in -rw-r--r-- "x"`,
+		"sh Lrwxrwxrwx -> bin/su", `twice -rw-r--r-- "22"`, `was -rw-r--r-- "now a file"`,
+	}
+	if got := tree(t, d); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for _, name := range []string{"bin/su", "bin", ".", "sh", "ro"} {
+		i, err := os.Lstat(filepath.Join(d, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !i.ModTime().Equal(then) {
+			t.Errorf("%s: time %v, want %v", name, i.ModTime(), then)
+		}
+	}
+	if i, _ := os.Stat(d); i.Mode().Perm() != 0o711 {
+		t.Errorf("top directory: mode %v", i.Mode())
+	}
+}
+
+// TestHostile: whatever the archive says, it is refused or stays inside (apply checks the latter).
+func TestHostile(t *testing.T) {
+	long := strings.Repeat("a", 300)
+	for name, c := range map[string]struct {
+		es   []entry
+		want string // in the error; "" is success
+	}{
+		"dotdot":              {[]entry{reg("../evil", "x")}, "a name with .."},
+		"dotdot inside":       {[]entry{dir("a", 0o755), reg("a/../../evil", "x")}, "a name with .."},
+		"absolute":            {[]entry{reg("/../evil", "x")}, "a name with .."},
+		"link out, absolute":  {[]entry{sym("out", "/"), reg("out/tmp/evil", "x")}, ""},
+		"link out, relative":  {[]entry{sym("out", "../.."), reg("out/evil", "x")}, ""},
+		"link to itself":      {[]entry{sym("loop", "loop"), reg("loop/evil", "x")}, "too many levels"},
+		"write through link":  {[]entry{sym("f", "../evil"), reg("f", "x")}, ""},
+		"chmod through link":  {[]entry{sym("d", "../.."), dir("d", 0o777)}, ""},
+		"hard link out":       {[]entry{hard("h", "../../etc/passwd")}, "a name with .."},
+		"hard link absolute":  {[]entry{hard("h", "/etc/passwd")}, "hard link"},
+		"hard link via link":  {[]entry{sym("out", "/etc"), hard("h", "out/passwd")}, "hard link"},
+		"hard link to dir":    {[]entry{dir("d", 0o755), hard("h", "d")}, "hard link"},
+		"hard link to top":    {[]entry{hard("h", "/")}, "hard link"},
+		"whiteout of ..":      {[]entry{reg(".wh...", "")}, `a whiteout of ".."`},
+		"whiteout of nothing": {[]entry{reg("d/.wh.", "")}, "a whiteout of"},
+		"long element":        {[]entry{reg(long, "")}, "element of 300 bytes"},
+		"long name":           {[]entry{reg(strings.Repeat("a/", 2100)+"x", "")}, "name of 4201 bytes"},
+		"fake whiteout": {[]entry{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "w"}}},
+			"overlayfs takes for a whiteout"},
+		"trusted attribute": {[]entry{{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o755,
+			PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}}}}, "trusted attributes"},
+		"large file":          {[]entry{reg("f", strings.Repeat("x", 1<<20+1))}, "too large"},
+		"large together":      {[]entry{reg("f", strings.Repeat("x", 1<<19)), reg("g", strings.Repeat("x", 1<<19+1))}, "too large"},
+		"many entries":        {slices.Repeat([]entry{dir("d", 0o755)}, 1001), "too large"},
+		"many implied":        {[]entry{reg(strings.Repeat("a/", 1500)+"x", "")}, "too large"},
+		"owner out of range":  {[]entry{{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Uid: 1<<32 - 1}}}, "owner"},
+		"top is a file":       {[]entry{reg(".", "")}, "the top directory is something else"},
+		"aufs bookkeeping":    {[]entry{dir(".wh..wh.plnk", 0o755)}, ""},
+		"character in a name": {[]entry{reg("new\nline \x1b[31m", "")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := apply(t, archive(t, c.es...), unprivileged)
+			if c.want == "" && err != nil {
+				t.Errorf("error %v", err)
+			}
+			if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("error %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+// TestSparseBomb: a header of a few hundred bytes promises a file of an exabyte.
+func TestSparseBomb(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	records := map[string]string{"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "bomb", "GNU.sparse.realsize": "1000000000000000000"}
+	var body bytes.Buffer
+	for k, v := range records {
+		line := fmt.Sprintf(" %s=%s\n", k, v)
+		n := len(line) + 2
+		body.WriteString(fmt.Sprintf("%d%s", n, line))
+	}
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "x", Size: 512, Mode: 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	w.Write(append([]byte("1\n999999999999999999\n1\n"), make([]byte, 512-23)...))
+	w.Close()
+	raw := b.Bytes()
+	// A PAX header in front turns the entry into a sparse one.
+	h := make([]byte, 512)
+	copy(h, raw[:512])
+	h[156] = 'x'
+	copy(h[124:136], fmt.Sprintf("%011o\x00", body.Len()))
+	copy(h[148:156], "        ")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	rec := append(body.Bytes(), make([]byte, (512-body.Len()%512)%512)...)
+	_, err := apply(t, slices.Concat(h, rec, raw), unprivileged)
+	if err == nil {
+		t.Fatal("unpacked an exabyte")
+	}
+	if !errors.Is(err, ErrLimit) && !strings.Contains(err.Error(), "tar") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTruncated(t *testing.T) {
+	data := archive(t, reg("a", strings.Repeat("x", 5000)), reg("b", "y"))
+	for _, n := range []int{100, 3000, 5700} {
+		if _, err := apply(t, data[:n], unprivileged); err == nil {
+			t.Errorf("the first %d of %d bytes unpack without an error", n, len(data))
+		}
+	}
+}
+
+func TestDecompress(t *testing.T) {
+	data := archive(t, reg("a", "content"))
+	var gz, zs bytes.Buffer
+	g := gzip.NewWriter(&gz)
+	g.Write(data)
+	g.Close()
+	z, err := zstd.NewWriter(&zs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.Write(data)
+	z.Close()
+	for name, blob := range map[string][]byte{"plain": data, "gzip": gz.Bytes(), "zstd": zs.Bytes()} {
+		r, err := Decompress(bytes.NewReader(blob))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got, err := io.ReadAll(r)
+		r.Close()
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		if name == "plain" {
+			continue
+		}
+		r, err = Decompress(bytes.NewReader(blob[:len(blob)-9]))
+		if err == nil {
+			_, err = io.ReadAll(r)
+		}
+		if err == nil {
+			t.Errorf("%s: a cut blob is no error", name)
+		}
+	}
+}
+
+// TestRoot holds what only root can make: owners, devices, whiteouts, attributes.
+func TestRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: owners, devices and whiteouts need root; the stories in qemu-tests cover them")
+	}
+	owned := reg("owned", "x")
+	owned.Uid, owned.Gid, owned.Mode = 1234, 70000, 0o2755
+	owned.PAXRecords = map[string]string{"SCHILY.xattr.user.k": "v\x00w"}
+	d, err := apply(t, archive(t, owned, reg(".wh.gone", ""), dir("d/", 0o755), reg("d/.wh..wh..opq", ""),
+		reg(".wh.again", ""), dir("again/", 0o750), reg("kept", "x"), reg(".wh.kept", ""), dir("dir/", 0o755), reg(".wh.dir", ""),
+		reg(".wh.sub", ""), reg("sub/file", "x"),
+		entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3, Mode: 0o666}},
+		entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600}}), Options{Limits: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat := func(name string) unix.Stat_t {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(d, name), &st); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return st
+	}
+	if st := stat("owned"); st.Uid != 1234 || st.Gid != 70000 || st.Mode&0o7777 != 0o2755 {
+		t.Errorf("owned: %d:%d %o", st.Uid, st.Gid, st.Mode)
+	}
+	buf := make([]byte, 16)
+	if n, err := unix.Lgetxattr(filepath.Join(d, "owned"), "user.k", buf); err != nil || string(buf[:n]) != "v\x00w" {
+		t.Errorf("attribute user.k: %q %v", buf[:max(n, 0)], err)
+	}
+	if st := stat("gone"); st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		t.Errorf("gone is no whiteout: mode %o device %d", st.Mode, st.Rdev)
+	}
+	if st := stat("null"); st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) || st.Mode&0o777 != 0o666 {
+		t.Errorf("null: mode %o device %d", st.Mode, st.Rdev)
+	}
+	if st := stat("kept"); st.Mode&unix.S_IFMT != unix.S_IFREG {
+		t.Errorf("kept: a whiteout removed what its own layer made: mode %o", st.Mode)
+	}
+	for name, want := range map[string]bool{"d": true, "again": true, "dir": true, "sub": true, ".": false} {
+		n, err := unix.Lgetxattr(filepath.Join(d, name), "trusted.overlay.opaque", buf)
+		if got := err == nil && string(buf[:n]) == "y"; got != want {
+			t.Errorf("%s opaque: %v (%v), want %v", name, got, err, want)
+		}
+	}
+	if st := stat("again"); st.Mode&0o777 != 0o750 {
+		t.Errorf("again: mode %o", st.Mode)
+	}
+}
+
+func FuzzApply(f *testing.F) {
+	f.Add(archive(f, dir("a/", 0o755), reg("a/b", "x"), sym("a/c", "../../.."), reg("a/c/d", "y"), hard("h", "a/b")))
+	f.Add(archive(f, reg(".wh.x", ""), dir("x/", 0o755), reg("x/.wh..wh..opq", ""), reg("x", "file")))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		apply(t, data, Options{Limits: Limits{Bytes: 1 << 16, Entries: 64}, Unprivileged: true})
+	})
+}

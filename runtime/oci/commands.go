@@ -1,0 +1,281 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/run"
+	"github.com/proa-os/proa/runtime/spec"
+)
+
+// commands is the table that both parsing and --help use.
+func (g *global) commands() []command {
+	o := run.Options{Bundle: "."}
+	var detach, force, all bool
+	grace := 10
+	sig := "TERM"
+	exec := new(execOptions)
+	bundle := func(s *flagset.Set) {
+		s.String(&o.Bundle, "b,bundle", "DIR", "directory with config.json (default: here)")
+		s.String(&o.PidFile, "pid-file", "FILE", "write the first process's pid here before it runs")
+	}
+	return []command{
+		{"run", "[flags] ID", "create and start a container; wait for its end unless --detach", func(s *flagset.Set) {
+			bundle(s)
+			s.Bool(&detach, "d,detach", "return when the workload runs")
+		}, true, func(ctx context.Context, w []string) (int, error) { return g.run(ctx, w, o, detach) }},
+		{"create", "[flags] ID", "set a container up, short of running its workload", bundle, true,
+			func(_ context.Context, w []string) (int, error) {
+				var err error
+				if o.ID, err = one(w, "ID"); err != nil {
+					return 1, err
+				}
+				return 0, g.root.Create(o)
+			}},
+		{"start", "ID", "let the workload of a created container run", nil, true,
+			func(_ context.Context, w []string) (int, error) {
+				id, err := one(w, "ID")
+				if err != nil {
+					return 1, err
+				}
+				return 0, g.root.Start(id)
+			}},
+		{"state", "ID", "print a container's state as JSON", nil, true,
+			func(_ context.Context, w []string) (int, error) { return 0, g.state(w) }},
+		{"list", "", "print all containers, one a line", nil, true,
+			func(context.Context, []string) (int, error) { return 0, g.list() }},
+		{"kill", "ID [SIGNAL]", "send a signal (default TERM) to the first process", func(s *flagset.Set) {
+			s.Bool(&all, "a,all", "obsolete: ending the first process ends its whole pid namespace")
+		}, true, func(_ context.Context, w []string) (int, error) { return 0, g.kill(w) }},
+		{"stop", "[flags] ID", "send a signal, wait, then kill (not of the OCI: for systemd's ExecStop=)", func(s *flagset.Set) {
+			s.String(&sig, "signal", "SIGNAL", "the signal (default TERM)")
+			s.Int(&grace, 0, "t,time", "SECONDS", "how long to wait before killing (default 10)")
+		}, true, func(_ context.Context, w []string) (int, error) {
+			return 0, g.stop(w, sig, time.Duration(grace)*time.Second)
+		}},
+		{"delete", "[flags] ID", "remove what is left of a stopped container", func(s *flagset.Set) {
+			s.Bool(&force, "f,force", "kill it first; no error if there is none")
+		}, true, func(_ context.Context, w []string) (int, error) {
+			id, err := one(w, "ID")
+			if err != nil {
+				return 1, err
+			}
+			return 0, g.root.Delete(id, force)
+		}},
+		{"exec", "[flags] ID COMMAND [ARGUMENTS]", "run one more process in a running container", exec.flags, false,
+			func(ctx context.Context, w []string) (int, error) { return g.exec(ctx, w, exec) }},
+		{"features", "", "print what this runtime supports as JSON (runtime-spec features.md)", nil, true,
+			func(context.Context, []string) (int, error) { return 0, g.features() }},
+	}
+}
+
+func (g *global) run(ctx context.Context, words []string, o run.Options, detach bool) (int, error) {
+	var err error
+	if o.ID, err = one(words, "ID"); err != nil {
+		return 1, err
+	}
+	o.Follow = !detach
+	p, err := g.root.Run(o)
+	if err != nil {
+		return 1, err
+	}
+	if detach {
+		return 0, p.Release()
+	}
+	code, err := supervise(ctx, p)
+	if err != nil {
+		return 1, err
+	}
+	return code, g.root.Delete(o.ID, true)
+}
+
+func (g *global) state(words []string) error {
+	id, err := one(words, "ID")
+	if err != nil {
+		return err
+	}
+	c, err := g.root.Load(id)
+	if err != nil {
+		return err
+	}
+	return g.json(c.State)
+}
+
+func (g *global) list() error {
+	cs, err := g.root.List()
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED")
+	for _, c := range cs {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", c.ID, c.Pid, c.Status, c.Bundle, c.Created.Format(time.RFC3339))
+	}
+	return w.Flush()
+}
+
+func (g *global) json(v any) error {
+	e := json.NewEncoder(g.out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func (g *global) kill(words []string) error {
+	if len(words) < 1 || len(words) > 2 {
+		return fmt.Errorf("kill: want ID and perhaps a signal, found %d arguments", len(words))
+	}
+	sig := unix.SIGTERM
+	if len(words) == 2 {
+		var err error
+		if sig, err = ParseSignal(words[1]); err != nil {
+			return err
+		}
+	}
+	c, err := g.root.Load(words[0])
+	if err != nil {
+		return err
+	}
+	return c.Signal(sig)
+}
+
+func (g *global) stop(words []string, name string, grace time.Duration) error {
+	id, err := one(words, "ID")
+	if err != nil {
+		return err
+	}
+	sig, err := ParseSignal(name)
+	if err != nil {
+		return err
+	}
+	c, err := g.root.Load(id)
+	if err != nil {
+		return err
+	}
+	return c.Stop(sig, grace)
+}
+
+// ParseSignal reads TERM, SIGTERM or 15.
+func ParseSignal(name string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(name); err == nil && n > 0 && n <= 64 {
+		return unix.Signal(n), nil
+	}
+	n := strings.ToUpper(name)
+	if !strings.HasPrefix(n, "SIG") {
+		n = "SIG" + n
+	}
+	if s := unix.SignalNum(n); s != 0 {
+		return s, nil
+	}
+	return 0, fmt.Errorf("no signal is called %q", name)
+}
+
+func (g *global) features() error {
+	yes, no := true, false
+	return g.json(features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		MountOptions:  spec.MountOptions(),
+		Linux: &features.Linux{
+			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
+			Capabilities: spec.CapabilityNames(),
+			Cgroup:       &features.Cgroup{V1: &no, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
+			Seccomp: &features.Seccomp{
+				Enabled: &yes,
+				Actions: []string{"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
+					"SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
+				Operators: []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"},
+				Archs:     []string{"SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"},
+				KnownFlags: []string{"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+					"SECCOMP_FILTER_FLAG_TSYNC"},
+			},
+			Apparmor: &features.Apparmor{Enabled: &no},
+			Selinux:  &features.Selinux{Enabled: &no},
+		},
+	})
+}
+
+// execOptions are the flags of exec.
+type execOptions struct {
+	process, pidFile string
+	detach           bool
+	changes          []func(*specs.Process)
+}
+
+func (e *execOptions) flags(s *flagset.Set) {
+	change := func(f func(*specs.Process)) error { e.changes = append(e.changes, f); return nil }
+	s.String(&e.process, "p,process", "FILE", "the process section to run, as JSON, instead of COMMAND")
+	s.String(&e.pidFile, "pid-file", "FILE", "write the process's pid here before it runs")
+	s.Bool(&e.detach, "d,detach", "return when it runs")
+	s.Func("cwd", "DIR", "working directory", func(v string) error {
+		return change(func(p *specs.Process) { p.Cwd = v })
+	})
+	s.Func("e,env", "NAME=VALUE", "environment variable (repeatable)", func(v string) error {
+		name, _, _ := strings.Cut(v, "=")
+		return change(func(p *specs.Process) {
+			p.Env = slices.DeleteFunc(p.Env, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+			p.Env = append(p.Env, v)
+		})
+	})
+	s.Func("u,user", "UID[:GID]", "numeric user and group", func(v string) error {
+		uid, gid, both := strings.Cut(v, ":")
+		u, err := strconv.ParseUint(uid, 10, 32)
+		n := uint64(0)
+		if both && err == nil {
+			n, err = strconv.ParseUint(gid, 10, 32)
+		}
+		if err != nil {
+			return errors.New("want UID or UID:GID as numbers")
+		}
+		return change(func(p *specs.Process) {
+			p.User.UID, p.User.AdditionalGids = uint32(u), nil
+			if both {
+				p.User.GID = uint32(n)
+			}
+		})
+	})
+}
+
+func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int, error) {
+	if len(words) < 1 || (len(words) == 1) != (e.process != "") {
+		return 1, errors.New("exec: want ID and a command, or ID and --process")
+	}
+	change := func(p *specs.Process) error {
+		if e.process != "" {
+			b, err := os.ReadFile(e.process)
+			if err != nil {
+				return fmt.Errorf("read process: %w", err)
+			}
+			*p = specs.Process{}
+			if err := json.Unmarshal(b, p); err != nil {
+				return fmt.Errorf("read process %s: %w", e.process, err)
+			}
+		} else {
+			p.Args = words[1:]
+		}
+		for _, f := range e.changes {
+			f(p)
+		}
+		return nil
+	}
+	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach}, change)
+	if err != nil {
+		return 1, err
+	}
+	if e.detach {
+		return 0, p.Release()
+	}
+	return supervise(ctx, p)
+}

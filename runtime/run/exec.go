@@ -1,0 +1,116 @@
+package run
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/spec"
+)
+
+// Exec runs one more process in the running container o.ID: as config.json says about the first one, with change applied.
+// It returns a child of this process, in the container's cgroup and namespaces. o.Bundle is not used.
+func (r Root) Exec(o Options, change func(*specs.Process) error) (*os.Process, error) {
+	id := o.ID
+	c, err := r.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	if c.Status != specs.StateRunning {
+		return nil, fmt.Errorf("execute in %s: it is %s", id, c.Status)
+	}
+	s, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	if err := change(s.Process); err != nil {
+		return nil, err
+	}
+	if err := spec.CheckProcess(s.Process); err != nil {
+		return nil, err
+	}
+	filter, err := compile(s)
+	if err != nil {
+		return nil, err
+	}
+	// Before join: in the cgroup namespace of the container its group is "/".
+	group, err := cgroupOf(c.Pid)
+	if err != nil {
+		return nil, fmt.Errorf("enter cgroup of %s: %w", id, err)
+	}
+	defer group.Close()
+	init, late, err := c.join(s)
+	if err != nil {
+		return nil, fmt.Errorf("enter %s: %w", id, err)
+	}
+	defer init.Close()
+	p, talk, err := startStageTwo(&order{Spec: s, Seccomp: filter, Join: late, Follow: o.Follow}, init, 0, group)
+	if err != nil {
+		return nil, err
+	}
+	defer talk.Close()
+	err = awaitReady(talk)
+	if err == nil && o.PidFile != "" {
+		err = writeFile(o.PidFile, []byte(strconv.Itoa(p.Pid)))
+	}
+	if err == nil {
+		_, err = talk.Write([]byte{sayGo})
+	}
+	if err == nil {
+		err = readError(talk)
+	}
+	if err != nil {
+		p.Kill()
+		p.Wait()
+		return nil, fmt.Errorf("execute in %s: %w", id, err)
+	}
+	return p, nil
+}
+
+// config reads back what the container was made of.
+func (c *Container) config() (*specs.Spec, error) {
+	b, err := os.ReadFile(filepath.Join(c.dir, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration of %s: %w", c.ID, err)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("read configuration of %s: %w", c.ID, err)
+	}
+	return &s, nil
+}
+
+// join puts this thread into the container's namespaces but those that stage two must enter by itself: the mounts, and
+// the cgroup namespace, because with cgroup2's nsdelegate (as systemd mounts it) a thread inside cannot clone a child from
+// its own group, which is outside, into the container's. It returns a pidfd of the container's first process and the
+// clone flags that are left. The descriptor is opened before the pid is compared, so all of it concerns the same process.
+func (c *Container) join(s *specs.Spec) (*os.File, int, error) {
+	fd, err := c.pidfd()
+	if err != nil {
+		return nil, 0, err
+	}
+	now, late := 0, unix.CLONE_NEWNS
+	for _, n := range s.Linux.Namespaces {
+		switch n.Type {
+		case specs.MountNamespace:
+		case specs.CgroupNamespace:
+			late |= unix.CLONE_NEWCGROUP
+		default:
+			now |= int(spec.CloneFlag(n.Type))
+		}
+	}
+	runtime.LockOSThread() // for good: the thread is in the container from now on
+	if now != 0 {
+		if err := unix.Setns(fd, now); err != nil {
+			unix.Close(fd)
+			return nil, 0, err
+		}
+	}
+	return os.NewFile(uintptr(fd), "container"), late, nil
+}

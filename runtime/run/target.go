@@ -1,0 +1,123 @@
+package run
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// openInRoot opens p, an absolute path of the container, as O_PATH below the directory root. Symbolic links are
+// followed as the container would (".." and absolute links stay inside); magic links of /proc are not.
+func openInRoot(root int, p string, extra uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | extra,
+	}
+	for tries := 0; ; tries++ {
+		fd, err := unix.Openat2(root, "."+path.Clean("/"+p), &how)
+		// EAGAIN: something was renamed during the walk (openat2(2)).
+		if (err == unix.EAGAIN || err == unix.EINTR) && tries < 50 {
+			continue
+		}
+		return fd, err
+	}
+}
+
+// ensure is openInRoot that makes what is missing: directories on the way, and at the end a directory or an empty file.
+func ensure(root int, p string, dir bool, extra uint64) (int, error) {
+	fd, err := openInRoot(root, p, extra)
+	if err != unix.ENOENT {
+		if err != nil {
+			return -1, fmt.Errorf("open %s in the container: %w", p, hint(err, extra))
+		}
+		return fd, nil
+	}
+	p = path.Clean("/" + p)
+	parent, err := ensure(root, path.Dir(p), true, extra)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(parent)
+	name := path.Base(p)
+	if dir {
+		err = unix.Mkdirat(parent, name, 0o755)
+	} else {
+		err = unix.Mknodat(parent, name, unix.S_IFREG|0o644, 0)
+	}
+	// EEXIST: a dangling link, which openInRoot could not follow and which is not followed here.
+	if err != nil {
+		return -1, fmt.Errorf("make %s in the container: %w", p, err)
+	}
+	fd, err = openInRoot(parent, name, unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return -1, fmt.Errorf("open %s in the container: %w", p, err)
+	}
+	return fd, nil
+}
+
+func hint(err error, extra uint64) error {
+	if err == unix.ELOOP && extra&unix.RESOLVE_NO_SYMLINKS != 0 {
+		return fmt.Errorf("%w: the image has a symbolic link where a kernel file system goes", err)
+	}
+	return err
+}
+
+// mountOn attaches the detached mount at target.
+func mountOn(mount, target int) error {
+	return unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// setAttr changes properties of a mount.
+func setAttr(mount int, set, clear uint64, recursive bool) error {
+	if set|clear == 0 {
+		return nil
+	}
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(mount, "", flags, &unix.MountAttr{Attr_set: set, Attr_clr: clear})
+}
+
+// newMount makes a file system instance, still detached (fsopen(2)).
+func newMount(fstype, source string, data []string, attr uint64) (int, error) {
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open file system %s: %w", fstype, err)
+	}
+	defer unix.Close(fs)
+	if source == "" {
+		source = fstype
+	}
+	for _, o := range append([]string{"source=" + source}, data...) {
+		key, value, ok := strings.Cut(o, "=")
+		if ok {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("option %s of %s: %w%s", o, fstype, err, fsLog(fs))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("make %s: %w%s", fstype, err, fsLog(fs))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(attr))
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w%s", fstype, err, fsLog(fs))
+	}
+	return fd, nil
+}
+
+// fsLog returns what the kernel has to say about the last error of a file system context.
+func fsLog(fs int) string {
+	buf := make([]byte, 1024)
+	n, err := unix.Read(fs, buf)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	return " (" + strings.TrimSpace(string(buf[:n])) + ")"
+}

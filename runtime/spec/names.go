@@ -1,0 +1,173 @@
+package spec
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// capNames is capabilities(7) in the kernel's order: the index is the number (include/uapi/linux/capability.h).
+const capNames = `CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE
+SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL
+SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`
+
+// Capability returns the number of a capability named as in "CAP_CHOWN".
+func Capability(name string) (int, bool) {
+	short, ok := strings.CutPrefix(name, "CAP_")
+	if !ok {
+		return 0, false
+	}
+	for i, n := range strings.Fields(capNames) {
+		if n == short {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// CapabilityNames returns all known names, with CAP_, in the kernel's order.
+func CapabilityNames() []string {
+	names := strings.Fields(capNames)
+	for i, n := range names {
+		names[i] = "CAP_" + n
+	}
+	return names
+}
+
+// CapSets are the five sets of capabilities(7) as bit masks.
+type CapSets struct {
+	Bounding, Effective, Permitted, Inheritable, Ambient uint64
+}
+
+// Capabilities turns the names into masks. A missing section means no capability at all.
+func Capabilities(c *specs.LinuxCapabilities) (CapSets, error) {
+	var s CapSets
+	if c == nil {
+		return s, nil
+	}
+	for _, l := range []struct {
+		field string
+		names []string
+		mask  *uint64
+	}{
+		{"bounding", c.Bounding, &s.Bounding},
+		{"effective", c.Effective, &s.Effective},
+		{"permitted", c.Permitted, &s.Permitted},
+		{"inheritable", c.Inheritable, &s.Inheritable},
+		{"ambient", c.Ambient, &s.Ambient},
+	} {
+		for i, name := range l.names {
+			n, ok := Capability(name)
+			if !ok {
+				return s, fmt.Errorf("process.capabilities.%s[%d]: no capability is called %q", l.field, i, name)
+			}
+			*l.mask |= 1 << n
+		}
+	}
+	if s.Effective&^s.Permitted != 0 {
+		return s, fmt.Errorf("process.capabilities.effective: holds what permitted does not")
+	}
+	// The kernel grants no others, and config.md wants a start nevertheless; runc spec writes such lists.
+	s.Ambient &= s.Permitted & s.Inheritable
+	return s, nil
+}
+
+// A Rlimit is one setrlimit(2).
+type Rlimit struct {
+	Resource   int
+	Soft, Hard uint64
+}
+
+var rlimitNames = [...]struct {
+	name     string
+	resource int
+}{
+	{"RLIMIT_AS", unix.RLIMIT_AS}, {"RLIMIT_CORE", unix.RLIMIT_CORE}, {"RLIMIT_CPU", unix.RLIMIT_CPU},
+	{"RLIMIT_DATA", unix.RLIMIT_DATA}, {"RLIMIT_FSIZE", unix.RLIMIT_FSIZE}, {"RLIMIT_LOCKS", unix.RLIMIT_LOCKS},
+	{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK}, {"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE}, {"RLIMIT_NICE", unix.RLIMIT_NICE},
+	{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE}, {"RLIMIT_NPROC", unix.RLIMIT_NPROC}, {"RLIMIT_RSS", unix.RLIMIT_RSS},
+	{"RLIMIT_RTPRIO", unix.RLIMIT_RTPRIO}, {"RLIMIT_RTTIME", unix.RLIMIT_RTTIME}, {"RLIMIT_SIGPENDING", unix.RLIMIT_SIGPENDING},
+	{"RLIMIT_STACK", unix.RLIMIT_STACK},
+}
+
+// Rlimits turns the names into numbers; one that appears twice is an error, as config.md demands.
+func Rlimits(ls []specs.POSIXRlimit) ([]Rlimit, error) {
+	var out []Rlimit
+	seen := make(map[string]bool)
+	for i, l := range ls {
+		field := fmt.Sprintf("process.rlimits[%d]", i)
+		if seen[l.Type] {
+			return nil, fmt.Errorf("%s: %s appears twice", field, l.Type)
+		}
+		seen[l.Type] = true
+		if l.Soft > l.Hard {
+			return nil, fmt.Errorf("%s: %s: soft %d is above hard %d", field, l.Type, l.Soft, l.Hard)
+		}
+		found := false
+		for _, n := range rlimitNames {
+			if n.name == l.Type {
+				out = append(out, Rlimit{n.resource, l.Soft, l.Hard})
+				found = true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("%s: no limit is called %q", field, l.Type)
+		}
+	}
+	return out, nil
+}
+
+// A Namespace says what a container does about one type.
+type Namespace struct {
+	Wanted bool   // listed: new, or joined when Path is set; not listed means shared with the caller
+	Path   string // file of a namespace to join
+}
+
+// CloneFlag returns the CLONE_NEW* flag of a type.
+func CloneFlag(t specs.LinuxNamespaceType) uintptr {
+	switch t {
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP
+	}
+	return 0
+}
+
+// Namespaces checks the list and indexes it by type. A new mount namespace is always needed, because the root file
+// system is made in it.
+func Namespaces(list []specs.LinuxNamespace) (map[specs.LinuxNamespaceType]Namespace, error) {
+	out := make(map[specs.LinuxNamespaceType]Namespace)
+	for i, n := range list {
+		field := fmt.Sprintf("linux.namespaces[%d]", i)
+		if out[n.Type].Wanted {
+			return nil, fmt.Errorf("%s: type %s appears twice", field, n.Type)
+		}
+		switch {
+		case n.Type == specs.UserNamespace || n.Type == specs.TimeNamespace:
+			return nil, &UnsupportedError{field, "type " + string(n.Type)}
+		case CloneFlag(n.Type) == 0:
+			return nil, fmt.Errorf("%s: no namespace is of type %q", field, n.Type)
+		case n.Type == specs.MountNamespace && n.Path != "":
+			return nil, &UnsupportedError{field + ".path", "the mount namespace is always a new one"}
+		case n.Path != "" && !strings.HasPrefix(n.Path, "/"):
+			return nil, fmt.Errorf("%s.path: want an absolute path, found %q", field, n.Path)
+		}
+		out[n.Type] = Namespace{Wanted: true, Path: n.Path}
+	}
+	if !out[specs.MountNamespace].Wanted {
+		return nil, &UnsupportedError{"linux.namespaces", "a namespace of type mount must be in it"}
+	}
+	return out, nil
+}

@@ -1,0 +1,211 @@
+// Package spec reads config.json: the OCI runtime-spec's configuration, in the subset oci-runtime carries out.
+//
+// It stands first in oci-runtime's flow: Parse turns the bytes of a bundle's config.json into a *specs.Spec that is
+// completely supported, so that the packages behind it (seccomp, run) never meet a field they would ignore.
+//
+// What it refuses: a field that the specification defines and this runtime does not carry out, whenever it has a
+// value (hooks, user and time namespaces, terminals, resource limits, SELinux and AppArmor labels, ...). The error is
+// an *UnsupportedError with the field's path, for example "linux.resources.memory.limit". Fields that the
+// specification does not define are ignored, as it demands (runtime-spec config.md, "Extensibility"), and so is
+// process.consoleSize of a process without a terminal.
+//
+// Specification: opencontainers/runtime-spec 1.3, config.md and config-linux.md.
+package spec
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// maxConfig is far above any real config.json (a complete one with a seccomp list has 20 KB).
+const maxConfig = 16 << 20
+
+// An UnsupportedError names a field of config.json that has a value this runtime cannot carry out.
+type UnsupportedError struct {
+	Field  string // path as in "process.terminal" or "mounts[3].uidMappings"
+	Reason string // what there is instead; may be empty
+}
+
+func (e *UnsupportedError) Error() string {
+	if e.Reason == "" {
+		return e.Field + " is not supported: remove it from config.json"
+	}
+	return e.Field + " is not supported: " + e.Reason
+}
+
+// Load reads and checks the config.json of the bundle in dir.
+func Load(dir string) (*specs.Spec, error) {
+	file := filepath.Join(dir, "config.json")
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("read bundle: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxConfig {
+		return nil, fmt.Errorf("read bundle: %s: want a regular file of at most %d bytes, found %s with %d", file, maxConfig, st.Mode().Type(), st.Size())
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read bundle: %w", err)
+	}
+	s, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, nil
+}
+
+// Parse decodes config.json and checks it. What it returns has a process, a root and a linux section, only supported
+// fields, known names (capabilities, limits, namespaces) and clean absolute paths inside the container.
+func Parse(b []byte) (*specs.Spec, error) {
+	var s specs.Spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("parse config: %w", err)
+	}
+	if err := Check(&s); err != nil {
+		return nil, fmt.Errorf("check config: %w", err)
+	}
+	return &s, nil
+}
+
+// Check is Parse for a configuration made in memory.
+func Check(s *specs.Spec) error {
+	major, _, _ := strings.Cut(s.Version, ".")
+	if major != "1" {
+		return fmt.Errorf("ociVersion: want 1.x, found %q", s.Version)
+	}
+	if s.Process == nil {
+		return fmt.Errorf("process: missing")
+	}
+	if s.Root == nil || s.Root.Path == "" {
+		return fmt.Errorf("root.path: missing")
+	}
+	if s.Linux == nil {
+		return fmt.Errorf("linux: missing")
+	}
+	if err := unsupported(s); err != nil {
+		return err
+	}
+	if err := CheckProcess(s.Process); err != nil {
+		return err
+	}
+	if err := checkMounts(s.Mounts); err != nil {
+		return err
+	}
+	return checkLinux(s)
+}
+
+// CheckProcess checks the process section, also one given to exec.
+func CheckProcess(p *specs.Process) error {
+	if err := walk("process", p); err != nil {
+		return err
+	}
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		return fmt.Errorf("process.args: no program")
+	}
+	if !path.IsAbs(p.Cwd) {
+		return fmt.Errorf("process.cwd: want an absolute path, found %q", p.Cwd)
+	}
+	for i, e := range p.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return fmt.Errorf("process.env[%d]: want NAME=value, found %q", i, e)
+		}
+	}
+	for _, list := range [][]string{p.Args, p.Env, {p.Cwd}} {
+		for _, v := range list {
+			if strings.ContainsRune(v, 0) {
+				return fmt.Errorf("process: a NUL byte in %q", v)
+			}
+		}
+	}
+	if _, err := Capabilities(p.Capabilities); err != nil {
+		return err
+	}
+	if _, err := Rlimits(p.Rlimits); err != nil {
+		return err
+	}
+	if a := p.OOMScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
+		return fmt.Errorf("process.oomScoreAdj: want -1000 to 1000, found %d", *a)
+	}
+	return nil
+}
+
+func checkMounts(ms []specs.Mount) error {
+	for i, m := range ms {
+		if !path.IsAbs(m.Destination) {
+			return fmt.Errorf("mounts[%d].destination: want an absolute path, found %q", i, m.Destination)
+		}
+		if path.Clean(m.Destination) == "/" {
+			return fmt.Errorf("mounts[%d].destination: / is root.path's place", i)
+		}
+		if _, err := ParseMount(m); err != nil {
+			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
+		}
+	}
+	return nil
+}
+
+func checkLinux(s *specs.Spec) error {
+	ns, err := Namespaces(s.Linux.Namespaces)
+	if err != nil {
+		return err
+	}
+	if s.Hostname != "" && !ns[specs.UTSNamespace].Wanted {
+		return fmt.Errorf("hostname: needs a namespace of type uts in linux.namespaces")
+	}
+	if s.Domainname != "" && !ns[specs.UTSNamespace].Wanted {
+		return fmt.Errorf("domainname: needs a namespace of type uts in linux.namespaces")
+	}
+	for key := range s.Linux.Sysctl {
+		if err := checkSysctl(key, ns); err != nil {
+			return err
+		}
+	}
+	switch s.Linux.RootfsPropagation {
+	case "", "private", "rprivate":
+	default:
+		return &UnsupportedError{"linux.rootfsPropagation", fmt.Sprintf("only private, found %q", s.Linux.RootfsPropagation)}
+	}
+	for _, l := range []struct {
+		field string
+		paths []string
+	}{{"linux.maskedPaths", s.Linux.MaskedPaths}, {"linux.readonlyPaths", s.Linux.ReadonlyPaths}} {
+		for i, p := range l.paths {
+			if !path.IsAbs(p) {
+				return fmt.Errorf("%s[%d]: want an absolute path, found %q", l.field, i, p)
+			}
+		}
+	}
+	if p := s.Linux.CgroupsPath; p != "" && (!path.IsAbs(p) || path.Clean(p) != p || p == "/") {
+		return &UnsupportedError{"linux.cgroupsPath", fmt.Sprintf("want an absolute clean path below the cgroup2 mount, or none to stay in the caller's cgroup; found %q", p)}
+	}
+	return nil
+}
+
+// checkSysctl lets only settings through that belong to a namespace the container has for itself; any other would
+// change the host.
+func checkSysctl(key string, ns map[specs.LinuxNamespaceType]Namespace) error {
+	k := strings.ReplaceAll(key, "/", ".")
+	need := specs.LinuxNamespaceType("")
+	switch {
+	case strings.Contains(k, ".."):
+	case strings.HasPrefix(k, "net."):
+		need = specs.NetworkNamespace
+	case strings.HasPrefix(k, "fs.mqueue."), strings.HasPrefix(k, "kernel.shm"), strings.HasPrefix(k, "kernel.msg"), k == "kernel.sem":
+		need = specs.IPCNamespace
+	case k == "kernel.domainname", k == "kernel.hostname":
+		need = specs.UTSNamespace
+	}
+	if need == "" {
+		return fmt.Errorf("linux.sysctl.%s: not a setting of one namespace: it would change the host", key)
+	}
+	if n := ns[need]; !n.Wanted || n.Path != "" {
+		return fmt.Errorf("linux.sysctl.%s: needs a new namespace of type %s in linux.namespaces", key, need)
+	}
+	return nil
+}

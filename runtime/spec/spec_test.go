@@ -1,0 +1,250 @@
+package spec
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const minimal = `{
+ "ociVersion": "1.2.0",
+ "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}},
+ "root": {"path": "rootfs"},
+ "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}
+}`
+
+// with returns the minimal configuration with the JSON value at a dotted path replaced.
+func with(t *testing.T, path, value string) []byte {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(minimal), &m); err != nil {
+		t.Fatal(err)
+	}
+	at := m
+	keys := strings.Split(path, ".")
+	for _, k := range keys[:len(keys)-1] {
+		next, ok := at[k].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			at[k] = next
+		}
+		at = next
+	}
+	var v any
+	if err := json.Unmarshal([]byte(value), &v); err != nil {
+		t.Fatalf("%s: %v", value, err)
+	}
+	at[keys[len(keys)-1]] = v
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestParseMinimal(t *testing.T) {
+	s, err := Parse([]byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Process.Args[0]; got != "/bin/true" {
+		t.Errorf("args[0] = %q", got)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, c := range []struct{ path, value, want string }{
+		{"hooks", `{"prestart":[{"path":"/x"}]}`, "hooks.prestart[0].path is not supported"},
+		{"process.terminal", `true`, "process.terminal is not supported"},
+		{"process.apparmorProfile", `"x"`, "process.apparmorProfile is not supported"},
+		{"process.scheduler", `{"policy":"SCHED_FIFO"}`, "process.scheduler.policy is not supported"},
+		{"linux.resources.memory", `{"limit":1}`, "linux.resources.memory.limit is not supported"},
+		{"linux.resources.unified", `{"memory.max":"1"}`, "linux.resources.unified is not supported"},
+		{"linux.resources.devices", `[{"allow":true,"access":"rwm"}]`, "linux.resources.devices[0] is not supported"},
+		{"linux.resources.devices", `[{"allow":false,"access":"rwm"}]`, "needs a mount at /dev"},
+		{"linux.uidMappings", `[{"containerID":0,"hostID":1,"size":1}]`, "linux.uidMappings[0].hostID is not supported"},
+		{"linux.devices", `[{"path":"/dev/fuse","type":"c","major":10,"minor":229}]`, "linux.devices[0].path is not supported"},
+		{"linux.namespaces", `[{"type":"mount"},{"type":"user"}]`, "linux.namespaces[1] is not supported"},
+		{"linux.namespaces", `[{"type":"mount"},{"type":"mount"}]`, "appears twice"},
+		{"linux.namespaces", `[{"type":"pid"}]`, "type mount must be in it"},
+		{"linux.namespaces", `[{"type":"mount"},{"type":"planet"}]`, `no namespace is of type "planet"`},
+		{"linux.rootfsPropagation", `"shared"`, "linux.rootfsPropagation is not supported"},
+		{"linux.seccomp", `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}`, "linux.seccomp.listenerPath is not supported"},
+		{"linux.cgroupsPath", `"system.slice:proa:x"`, "linux.cgroupsPath is not supported"},
+		{"linux.sysctl", `{"vm.swappiness":"1"}`, "would change the host"},
+		{"linux.sysctl", `{"net.ipv4.ip_forward":"1"}`, "needs a new namespace of type network"},
+		{"linux.maskedPaths", `["proc"]`, "linux.maskedPaths[0]: want an absolute path"},
+		{"hostname", `"x"`, "hostname: needs a namespace of type uts"},
+		{"mounts", `[{"destination":"data","type":"tmpfs"}]`, "mounts[0].destination: want an absolute path"},
+		{"mounts", `[{"destination":"/","type":"tmpfs"}]`, "root.path's place"},
+		{"mounts", `[{"destination":"/a","type":"ext4","source":"/dev/vda"}]`, `"ext4" is none of`},
+		{"mounts", `[{"destination":"/a","type":"bind"}]`, "source: missing"},
+		{"mounts", `[{"destination":"/a","type":"bind","source":"/x","options":["size=1"]}]`, `"size=1" is no option of a bind mount`},
+		{"mounts", `[{"destination":"/a","type":"tmpfs","options":["rshared"]}]`, "rshared is not supported"},
+		{"mounts", `[{"destination":"/a","type":"tmpfs","uidMappings":[{"size":1}]}]`, "mounts[0].uidMappings[0].size is not supported"},
+		{"process.cwd", `"here"`, "process.cwd: want an absolute path"},
+		{"process.args", `[]`, "process.args: no program"},
+		{"process.env", `["X"]`, "process.env[0]"},
+		{"process.rlimits", `[{"type":"RLIMIT_CAKE"}]`, `no limit is called "RLIMIT_CAKE"`},
+		{"process.rlimits", `[{"type":"RLIMIT_CPU"},{"type":"RLIMIT_CPU"}]`, "appears twice"},
+		{"process.capabilities", `{"bounding":["CAP_FLY"]}`, `no capability is called "CAP_FLY"`},
+		{"process.capabilities", `{"effective":["CAP_KILL"]}`, "process.capabilities.effective"},
+		{"process.oomScoreAdj", `2000`, "process.oomScoreAdj"},
+		{"ociVersion", `"2.0.0"`, "ociVersion"},
+		{"root", `{}`, "root.path"},
+		{"root", `7`, "parse config"},
+	} {
+		_, err := Parse(with(t, c.path, c.value))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s = %s: error %v, want %q in it", c.path, c.value, err, c.want)
+		}
+	}
+}
+
+func TestParseAccepts(t *testing.T) {
+	for _, c := range []struct{ path, value string }{
+		{"process.invented", `{"a":1}`}, // unknown to the specification: to be ignored
+		{"somethingNew", `[1,2]`},
+		{"hooks", `{}`},
+		{"process.consoleSize", `{"height":1,"width":1}`},
+		{"annotations", `{"a":"b"}`},
+		{"linux.resources", `{}`},
+		{"mounts", `[{"destination":"/a","type":"tmpfs","options":["nosuid","size=1m","mode=755"]}]`},
+	} {
+		if _, err := Parse(with(t, c.path, c.value)); err != nil {
+			t.Errorf("%s = %s: %v", c.path, c.value, err)
+		}
+	}
+}
+
+// TestEveryFieldIsKnown sets each leaf of the specification's structure, one at a time: it must be in the table of
+// supported fields or be refused by name. So nothing can be ignored silently.
+func TestEveryFieldIsKnown(t *testing.T) {
+	table := make(map[string]bool)
+	for _, f := range strings.Fields(supported) {
+		table[f] = true
+	}
+	refused := 0
+	eachLeaf(reflect.TypeFor[specs.Spec](), "", func(name string, set func() reflect.Value) {
+		known := table[name]
+		for p := name; p != ""; {
+			known = known || table[p+".*"]
+			i := strings.LastIndexByte(p, '.')
+			if i < 0 {
+				break
+			}
+			p = p[:i]
+		}
+		err := walk("", set().Interface())
+		var u *UnsupportedError
+		if known && err != nil {
+			t.Errorf("%s is in the table, but: %v", name, err)
+		}
+		if !known && (!errors.As(err, &u) || !strings.HasPrefix(u.Field, strings.SplitN(name, ".", 2)[0])) {
+			t.Errorf("%s has a value and is not supported: error %v", name, err)
+		}
+		if !known {
+			refused++
+		}
+	})
+	if refused < 50 {
+		t.Errorf("only %d fields were tried", refused)
+	}
+}
+
+// eachLeaf calls visit for every leaf below typ with a function that builds a typ in which only that leaf has a value.
+func eachLeaf(typ reflect.Type, name string, visit func(string, func() reflect.Value)) {
+	wrap := func(elem reflect.Type, in func(reflect.Value) reflect.Value) {
+		eachLeaf(elem, name, func(n string, set func() reflect.Value) {
+			visit(n, func() reflect.Value { return in(set()) })
+		})
+	}
+	switch typ.Kind() {
+	case reflect.Struct:
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			n := name
+			if tag != "" {
+				n = join(name, tag)
+			}
+			eachLeaf(f.Type, n, func(n string, set func() reflect.Value) {
+				visit(n, func() reflect.Value {
+					v := reflect.New(typ).Elem()
+					v.Field(i).Set(set())
+					return v
+				})
+			})
+		}
+	case reflect.Pointer:
+		wrap(typ.Elem(), func(e reflect.Value) reflect.Value {
+			p := reflect.New(typ.Elem())
+			p.Elem().Set(e)
+			return p
+		})
+	case reflect.Slice:
+		wrap(typ.Elem(), func(e reflect.Value) reflect.Value { return reflect.Append(reflect.Zero(typ), e) })
+	case reflect.Map:
+		visit(name, func() reflect.Value {
+			m := reflect.MakeMap(typ)
+			m.SetMapIndex(reflect.ValueOf("k").Convert(typ.Key()), reflect.Zero(typ.Elem()))
+			return m
+		})
+	default:
+		visit(name, func() reflect.Value {
+			v := reflect.New(typ).Elem()
+			switch {
+			case v.CanInt():
+				v.SetInt(1)
+			case v.CanUint():
+				v.SetUint(1)
+			case v.Kind() == reflect.Interface:
+				v.Set(reflect.ValueOf("x"))
+			case v.Kind() == reflect.Bool:
+				v.SetBool(true)
+			case v.Kind() == reflect.String:
+				v.SetString("x")
+			}
+			return v
+		})
+	}
+}
+
+func TestParseMount(t *testing.T) {
+	m, err := ParseMount(specs.Mount{Destination: "/x/../d/", Type: "none", Source: "/src", Options: []string{"rbind", "ro", "rw", "ro", "nosuid", "noatime", "rro"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Mount{Destination: "/d", Type: "bind", Source: "/src", Recursive: true,
+		Set:    unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOATIME,
+		Clear:  unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR__ATIME,
+		SetRec: unix.MOUNT_ATTR_RDONLY}
+	if !reflect.DeepEqual(m, want) {
+		t.Errorf("got  %+v\nwant %+v", m, want)
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	if n, ok := Capability("CAP_CHECKPOINT_RESTORE"); !ok || n != unix.CAP_LAST_CAP {
+		t.Errorf("CAP_CHECKPOINT_RESTORE = %d, %v; the list must end at %d", n, ok, unix.CAP_LAST_CAP)
+	}
+	if n, _ := Capability("CAP_SYS_ADMIN"); n != unix.CAP_SYS_ADMIN {
+		t.Errorf("CAP_SYS_ADMIN = %d", n)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte(`{"ociVersion":"1.0","process":{},"root":{"path":"/"},"linux":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := Parse(b)
+		if err == nil && (s.Process == nil || s.Root == nil || s.Linux == nil || len(s.Process.Args) == 0) {
+			t.Errorf("accepted an incomplete configuration: %s", b)
+		}
+	})
+}

@@ -1,0 +1,127 @@
+package spec
+
+import (
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// supported lists the leaves of the specification's structure that this runtime carries out. Everything else that has
+// a value is an error, so a field that a later specs-go brings is refused until somebody writes it down here.
+//
+// A name ends in ".*" where all below it is supported; slices and maps are passed through without an index.
+const supported = `
+ociVersion hostname domainname annotations.*
+process.consoleSize.* process.user.uid process.user.gid process.user.umask process.user.additionalGids.*
+process.args.* process.env.* process.cwd process.capabilities.* process.rlimits.* process.noNewPrivileges
+process.oomScoreAdj
+root.*
+mounts.destination mounts.type mounts.source mounts.options.*
+linux.sysctl.* linux.cgroupsPath linux.namespaces.* linux.rootfsPropagation linux.maskedPaths.*
+linux.readonlyPaths.* linux.resources.devices.*
+linux.seccomp.defaultAction linux.seccomp.defaultErrnoRet linux.seccomp.architectures.* linux.seccomp.flags.*
+linux.seccomp.syscalls.*
+`
+
+// unsupported returns an *UnsupportedError for the first field, in the order of the specification, that has a value
+// and is not supported.
+func unsupported(s *specs.Spec) error {
+	if err := walk("", s); err != nil {
+		return err
+	}
+	return checkDeviceRules(s)
+}
+
+// checkDeviceRules accepts one rule, the "deny everything" that tools write by default, where it holds without a
+// device program in a cgroup: no CAP_MKNOD, an own /dev (the root is then mounted nodev) and nodev on what is bound in.
+func checkDeviceRules(s *specs.Spec) error {
+	if s.Linux.Resources == nil || len(s.Linux.Resources.Devices) == 0 {
+		return nil
+	}
+	for i, r := range s.Linux.Resources.Devices {
+		if r.Allow || (r.Type != "" && r.Type != "a") || r.Major != nil || r.Minor != nil {
+			return &UnsupportedError{fmt.Sprintf("linux.resources.devices[%d]", i), "only the rule that denies all devices; set DeviceAllow= on the systemd unit"}
+		}
+	}
+	const field = "linux.resources.devices"
+	if c := s.Process.Capabilities; c != nil && slices.Contains(c.Bounding, "CAP_MKNOD") {
+		return &UnsupportedError{field, "it would not hold against CAP_MKNOD in process.capabilities.bounding; drop that, or set DevicePolicy= on the systemd unit and leave the rule out"}
+	}
+	if !HasDev(s) {
+		return &UnsupportedError{field, "it needs a mount at /dev"}
+	}
+	for i, m := range s.Mounts {
+		if p, err := ParseMount(m); err == nil && p.Type == "bind" && (p.Set|p.SetRec)&unix.MOUNT_ATTR_NODEV == 0 {
+			return &UnsupportedError{field, fmt.Sprintf("it needs the option nodev on mounts[%d]", i)}
+		}
+	}
+	return nil
+}
+
+// HasDev reports whether the configuration mounts something at /dev.
+func HasDev(s *specs.Spec) bool {
+	return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == "/dev" })
+}
+
+func walk(prefix string, v any) error {
+	table := make(map[string]bool)
+	for _, f := range strings.Fields(supported) {
+		table[f] = true
+	}
+	return walkValue(table, prefix, prefix, reflect.ValueOf(v))
+}
+
+// walkValue visits v; key is its name in the table, field the same with indices, for people.
+func walkValue(table map[string]bool, key, field string, v reflect.Value) error {
+	if !v.IsValid() || v.IsZero() || table[key+".*"] {
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.Elem().Kind() == reflect.Struct {
+			return walkValue(table, key, field, v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			k, fd := key, field
+			if name != "" {
+				k, fd = join(key, name), join(field, name)
+			}
+			if err := walkValue(table, k, fd, v.Field(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case reflect.Slice:
+		for i := range v.Len() {
+			if err := walkValue(table, key, fmt.Sprintf("%s[%d]", field, i), v.Index(i)); err != nil {
+				return err
+			}
+		}
+		if v.Len() == 0 || v.Type().Elem().Kind() == reflect.Struct {
+			return nil
+		}
+	case reflect.Map:
+		if v.Len() == 0 {
+			return nil
+		}
+	}
+	if table[key] {
+		return nil
+	}
+	return &UnsupportedError{Field: field}
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "." + b
+}

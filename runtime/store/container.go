@@ -1,0 +1,167 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/durable"
+	"github.com/proa-os/proa/runtime/image"
+)
+
+// A Container is what container.json holds: all that was asked for. Its bundle is made from it anew at each start.
+type Container struct {
+	Name     string         `json:"name"`
+	Image    string         `json:"image"`    // the name it was made from
+	Manifest image.Digest   `json:"manifest"` // and what that stood for then
+	Layers   []image.Digest `json:"layers"`   // diffIDs, lowest first
+	Created  time.Time      `json:"created"`
+
+	Args            []string          `json:"args,omitempty"`       // instead of the image's Cmd
+	Entrypoint      []string          `json:"entrypoint,omitempty"` // instead of the image's; [""] is none
+	Env             []string          `json:"env,omitempty"`
+	User            string            `json:"user,omitempty"`
+	WorkDir         string            `json:"workdir,omitempty"`
+	Hostname        string            `json:"hostname,omitempty"`
+	Network         string            `json:"network"` // host or none
+	ReadOnly        bool              `json:"read_only,omitempty"`
+	NoNewPrivileges bool              `json:"no_new_privileges,omitempty"`
+	CapAdd          []string          `json:"cap_add,omitempty"`
+	CapDrop         []string          `json:"cap_drop,omitempty"`
+	Volumes         []Volume          `json:"volumes,omitempty"`
+	Labels          map[string]string `json:"labels,omitempty"`
+
+	Restart     string  `json:"restart"`                // no, on-failure, always, unless-stopped; "" in the foreground
+	StopSignal  string  `json:"stop_signal,omitempty"`  // default TERM
+	StopTimeout int     `json:"stop_timeout,omitempty"` // seconds
+	Memory      int64   `json:"memory,omitempty"`       // bytes
+	CPUs        float64 `json:"cpus,omitempty"`
+	Pids        int     `json:"pids,omitempty"`
+	Health      *Health `json:"health,omitempty"`
+}
+
+// A Volume is a directory or file of the host in the container.
+type Volume struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// Health says how to find out whether the container works.
+type Health struct {
+	Command  []string      `json:"command"`
+	Interval time.Duration `json:"interval"` // between tries
+	Timeout  time.Duration `json:"timeout"`  // of one
+	Retries  int           `json:"retries"`  // failures in a row that make it unhealthy
+}
+
+// CheckName accepts what is a container name, part of a unit's name and a directory at once.
+func CheckName(name string) error {
+	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`).MatchString(name) {
+		return fmt.Errorf("container name %q: want letters, digits, _ . and - (not first), at most 63", name)
+	}
+	return nil
+}
+
+// ContainerDir is where a container's file system lives.
+func (s *Store) ContainerDir(name string) string { return s.path("containers", name) }
+
+// AddContainer stores a new container with an empty upper directory. The caller holds the lock.
+func (s *Store) AddContainer(c *Container) error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(s.path("tmp"), "container-")
+	if err != nil {
+		return fmt.Errorf("add container %s: %w", c.Name, err)
+	}
+	defer os.RemoveAll(tmp)
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(tmp, "c")
+	for _, d := range []string{"", "upper", "work", "rootfs"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			return fmt.Errorf("add container %s: %w", c.Name, err)
+		}
+	}
+	// The upper directory's mode is that of the container's root directory.
+	if err := os.Chmod(filepath.Join(dir, "upper"), 0o755); err != nil {
+		return fmt.Errorf("add container %s: %w", c.Name, err)
+	}
+	if err := durable.WritePath(filepath.Join(dir, "container.json"), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("add container %s: %w", c.Name, err)
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, s.ContainerDir(c.Name), unix.RENAME_NOREPLACE)
+	if err == unix.EEXIST {
+		err = ErrExists
+	}
+	if err == nil {
+		err = syncDir(s.path("containers"))
+	}
+	if err != nil {
+		return fmt.Errorf("add container %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// Container reads one container.
+func (s *Store) Container(name string) (*Container, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(filepath.Join(s.ContainerDir(name), "container.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", name, ErrNoContainer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := new(Container)
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("read container %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// Containers returns all, sorted by name.
+func (s *Store) Containers() ([]*Container, error) {
+	names, err := os.ReadDir(s.path("containers"))
+	if err != nil {
+		return nil, err
+	}
+	var out []*Container
+	for _, n := range names {
+		if CheckName(n.Name()) != nil {
+			continue
+		}
+		c, err := s.Container(n.Name())
+		if errors.Is(err, ErrNoContainer) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// RemoveContainer removes a container's directory, which nothing uses any more. The caller holds the lock.
+func (s *Store) RemoveContainer(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := s.discard(s.ContainerDir(name)); err != nil {
+		return fmt.Errorf("remove container %s: %w", name, err)
+	}
+	return syncDir(s.path("containers"))
+}

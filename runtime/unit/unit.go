@@ -1,0 +1,171 @@
+// Package unit writes the systemd unit of a container and talks to systemd about it.
+//
+// Text is the decision: container in, unit file out. Install and Uninstall put it where systemd finds it, durably, so that a
+// container that runs once runs after every boot. Systemd is the connection over D-Bus, to systemd's own private socket:
+// root needs no message bus for it.
+//
+//	/etc/systemd/system/proa-<name>.service
+//	/etc/systemd/system/multi-user.target.wants/proa-<name>.service -> ../proa-<name>.service
+//
+// The unit is of Type=forking and its PID file names the workload, so the main process that systemd watches is the workload
+// itself and nothing of ours stays in between. Its output goes to the journal through the descriptors it inherits.
+package unit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/proa-os/proa/internal/durable"
+	"github.com/proa-os/proa/runtime/store"
+)
+
+// DefaultDir is where units of the machine's administrator live.
+const DefaultDir = "/etc/systemd/system"
+
+const wants = "multi-user.target.wants"
+
+// Name is the unit of a container.
+func Name(container string) string { return "proa-" + container + ".service" }
+
+// StopTimeout is how long a container has between its stop signal and SIGKILL.
+func StopTimeout(c *store.Container) time.Duration {
+	if c.StopTimeout > 0 {
+		return time.Duration(c.StopTimeout) * time.Second
+	}
+	return 10 * time.Second
+}
+
+// Text returns the unit file. It holds nothing that a newer OS would do better: those parts are in containerctl launch.
+func Text(c *store.Container) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("# Written by containerctl run; containerctl rm %s removes it.", c.Name)
+	line("[Unit]")
+	line("Description=Container %s (%s)", c.Name, escape(c.Image))
+	line("RequiresMountsFor=/var/lib/proa/containers")
+	if c.Network == "host" {
+		line("Wants=network-online.target")
+		line("After=network-online.target")
+	}
+	line("StartLimitIntervalSec=0")
+	line("")
+	line("[Service]")
+	line("Type=forking")
+	line("PIDFile=/run/proa/containers/%s/pid", c.Name)
+	line("ExecStart=/usr/bin/containerctl launch %s", c.Name)
+	stop := StopTimeout(c)
+	signal := c.StopSignal
+	if signal == "" {
+		signal = "TERM"
+	}
+	line("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(stop.Seconds()), signal, c.Name)
+	line("ExecStopPost=-/usr/bin/oci-runtime delete --force %s", c.Name)
+	line("TimeoutStopSec=%d", int(stop.Seconds())+20)
+	line("KillMode=mixed")
+	// A workload that ignores its stop signal is killed, and one that does not exits with 128+TERM: both are a clean stop.
+	line("SuccessExitStatus=143 SIGKILL")
+	switch c.Restart {
+	case "on-failure":
+		line("Restart=on-failure")
+		line("RestartForceExitStatus=143 SIGKILL")
+	case "always", "unless-stopped":
+		line("Restart=always")
+	default:
+		line("Restart=no")
+	}
+	line("RestartSec=1")
+	line("RestartSteps=6")
+	line("RestartMaxDelaySec=60")
+	line("Delegate=yes")
+	line("DevicePolicy=closed")
+	line("DeviceAllow=/dev/tty rwm")
+	line("DeviceAllow=char-pts rw")
+	line("IgnoreSIGPIPE=no")
+	line("SyslogIdentifier=%s", c.Name)
+	if c.Memory > 0 {
+		line("MemoryMax=%d", c.Memory)
+	}
+	if c.CPUs > 0 {
+		line("CPUQuota=%s%%", strconv.FormatFloat(c.CPUs*100, 'f', -1, 64))
+	}
+	if c.Pids > 0 {
+		line("TasksMax=%d", c.Pids)
+	}
+	line("")
+	line("[Install]")
+	line("WantedBy=multi-user.target")
+	return b.String()
+}
+
+// escape keeps systemd from reading specifiers in a value.
+func escape(s string) string { return strings.ReplaceAll(s, "%", "%%") }
+
+// AtBoot reports whether the container starts with the machine.
+func AtBoot(c *store.Container) bool {
+	return c.Restart == "always" || c.Restart == "unless-stopped" || c.Restart == "on-failure"
+}
+
+// Install writes the unit to dir and enables it if the container starts at boot.
+func Install(dir string, c *store.Container) error {
+	if err := durable.WritePath(filepath.Join(dir, Name(c.Name)), []byte(Text(c)), 0o644); err != nil {
+		return fmt.Errorf("write unit: %w", err)
+	}
+	if AtBoot(c) {
+		return Enable(dir, c.Name)
+	}
+	return nil
+}
+
+// Enable makes the unit start at boot.
+func Enable(dir, container string) error {
+	if err := os.MkdirAll(filepath.Join(dir, wants), 0o755); err != nil {
+		return fmt.Errorf("enable unit: %w", err)
+	}
+	err := os.Symlink("../"+Name(container), filepath.Join(dir, wants, Name(container)))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("enable unit: %w", err)
+	}
+	return syncDir(filepath.Join(dir, wants))
+}
+
+// Disable is the reverse of Enable.
+func Disable(dir, container string) error {
+	err := os.Remove(filepath.Join(dir, wants, Name(container)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("disable unit: %w", err)
+	}
+	return syncDir(filepath.Join(dir, wants))
+}
+
+// Uninstall removes the unit. The link goes first: a link to no unit is a warning at boot.
+func Uninstall(dir, container string) error {
+	if err := Disable(dir, container); err != nil {
+		return err
+	}
+	err := os.Remove(filepath.Join(dir, Name(container)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove unit: %w", err)
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -1,0 +1,94 @@
+package unit
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/runtime/store"
+)
+
+func TestText(t *testing.T) {
+	got := Text(&store.Container{Name: "web", Image: "example.org/a%b:1", Network: "host", Restart: "always", Memory: 1 << 20, CPUs: 1.5, Pids: 7, StopTimeout: 3, StopSignal: "QUIT"})
+	want := `# Written by containerctl run; containerctl rm web removes it.
+[Unit]
+Description=Container web (example.org/a%%b:1)
+RequiresMountsFor=/var/lib/proa/containers
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=forking
+PIDFile=/run/proa/containers/web/pid
+ExecStart=/usr/bin/containerctl launch web
+ExecStop=-/usr/bin/oci-runtime stop --time 3 --signal QUIT web
+ExecStopPost=-/usr/bin/oci-runtime delete --force web
+TimeoutStopSec=23
+KillMode=mixed
+SuccessExitStatus=143 SIGKILL
+Restart=always
+RestartSec=1
+RestartSteps=6
+RestartMaxDelaySec=60
+Delegate=yes
+DevicePolicy=closed
+DeviceAllow=/dev/tty rwm
+DeviceAllow=char-pts rw
+IgnoreSIGPIPE=no
+SyslogIdentifier=web
+MemoryMax=1048576
+CPUQuota=150%
+TasksMax=7
+
+[Install]
+WantedBy=multi-user.target
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	for restart, want := range map[string]string{"no": "Restart=no", "on-failure": "Restart=on-failure\nRestartForceExitStatus=", "unless-stopped": "Restart=always"} {
+		if text := Text(&store.Container{Name: "x", Network: "none", Restart: restart}); !strings.Contains(text, want) || strings.Contains(text, "network-online") {
+			t.Errorf("%s:\n%s", restart, text)
+		}
+	}
+}
+
+func TestInstall(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "multi-user.target.wants/proa-x.service")
+	c := &store.Container{Name: "x", Network: "none", Restart: "always"}
+	for range 2 { // again is no error
+		if err := Install(dir, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(link); err != nil || string(b) != Text(c) {
+		t.Errorf("through the link: %v", err)
+	}
+	if err := Disable(dir, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(link); err == nil {
+		t.Error("still enabled")
+	}
+	for range 2 {
+		if err := Uninstall(dir, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if es, _ := filepath.Glob(filepath.Join(dir, "*.service")); len(es) != 0 {
+		t.Errorf("left: %v", es)
+	}
+	c.Restart = "no"
+	if err := Install(dir, c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(link); err == nil {
+		t.Error("enabled although it does not start at boot")
+	}
+}
