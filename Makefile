@@ -2,6 +2,8 @@
 VERSION ?= 0.1.0
 OUT     ?= out
 GO      ?= go
+export CGO_ENABLED = 0
+
 BUILDER  = $(GO) run ./image-builder/cmd/image-builder
 
 .PHONY: help build image run demo test unit check bench lock release clean check-go

@@ -264,9 +264,7 @@ func (s *story) registry() string {
 			s.t.Error(err)
 		}
 	})
-	files := map[string]string{"/www/index.html": "hello from a container\n"}
-	command := []string{"/bin/sh", "-c", "echo hello starts; exec httpd -f -p 8080 -h /www"}
-	if _, err := r.PushBusybox(s.t.Context(), "lab/hello:1", files, command); err != nil {
+	if err := r.PushHello("lab/hello:1", "hello from a container\n"); err != nil {
 		s.t.Fatal(err)
 	}
 	return r.GuestHost()

@@ -15,6 +15,7 @@ import (
 
 // story is what one story has at hand.
 type story struct {
+	repo     string // the checkout
 	t        *testing.T
 	out      string // built releases
 	dir      string // this story's machines and files
@@ -39,7 +40,7 @@ func begin(t *testing.T) *story {
 	if !filepath.IsAbs(out) {
 		out = filepath.Join(repo, out)
 	}
-	s := &story{t: t, out: out, dir: filepath.Join(out, "stories", t.Name())}
+	s := &story{t: t, repo: repo, out: out, dir: filepath.Join(out, "stories", t.Name())}
 	if err := os.RemoveAll(s.dir); err != nil {
 		t.Fatal(err)
 	}

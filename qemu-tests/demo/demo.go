@@ -127,8 +127,7 @@ func (s *story) build() error {
 		if s.registry, err = world.StartRegistry(); err != nil {
 			return "", err
 		}
-		files := map[string]string{"/www/index.html": "hello from a container\n"}
-		if _, err := s.registry.PushBusybox(s.ctx, "demo/hello:1", files, []string{"/bin/sh", "-c", "echo hello starts; exec httpd -f -p 8080 -h /www"}); err != nil {
+		if err := s.registry.PushHello("demo/hello:1", "hello from a container\n"); err != nil {
 			return "", err
 		}
 		return "keys made, an empty TUF repository is served, a registry has demo/hello:1", nil
