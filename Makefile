@@ -3,6 +3,8 @@ VERSION ?= 0.1.0
 OUT     ?= out
 GO      ?= go
 export CGO_ENABLED = 0
+# What is run calls go and gofmt, too: the same ones.
+export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 
 BUILDER  = $(GO) run ./image-builder/cmd/image-builder
 

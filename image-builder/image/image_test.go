@@ -1,0 +1,85 @@
+package image
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/image-builder/manifest"
+	"github.com/proa-os/proa/internal/cmdline"
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/release"
+)
+
+func TestLayout(t *testing.T) {
+	table, err := layout(&release.Release{Arch: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		name  string
+		start int64 // MiB
+		size  int64
+	}{{"esp", 1, 512}, {"bios", 513, 1}, {"root-a", 514, 1024}, {"root-b", 1538, 1024}} {
+		p := table.Partitions[i]
+		if p.Name != want.name || p.Number != i+1 || table.Offset(p) != want.start*mib || table.Size(p) != want.size*mib {
+			t.Errorf("got partition %+v, want %+v", p, want)
+		}
+	}
+	if _, err := layout(&release.Release{Arch: "vax"}); err == nil || !strings.Contains(err.Error(), "vax") {
+		t.Errorf("got %v for an unknown architecture", err)
+	}
+}
+
+// What the builder writes on the command line is what /init reads there.
+func TestCommandLine(t *testing.T) {
+	in := &inputs{Options: &Options{CommandLine: "quiet"}, manifest: &manifest.Manifest{Boot: manifest.Boot{CommandLine: "panic=10"}}}
+	r := &release.Release{Root: release.RootImage{RootHash: digest.Of([]byte("x")), HashOffset: 8192}}
+	line := in.commandLine(r)
+	root, offset, err := cmdline.Proa(cmdline.Parse(line))
+	if err != nil || root != r.Root.RootHash || offset != r.Root.HashOffset || !strings.HasSuffix(line, " panic=10 quiet") {
+		t.Errorf("got %q: %v, %d, %v", line, root, offset, err)
+	}
+}
+
+func TestCheckSpace(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "yet")
+	if err := checkSpace(dir, 1); err != nil {
+		t.Error(err)
+	}
+	if err := checkSpace(dir, 1<<60); err == nil || !strings.Contains(err.Error(), "MiB free") {
+		t.Errorf("got %v, want the free space and the needed one", err)
+	}
+}
+
+func TestBuildRefusesVersions(t *testing.T) {
+	for _, v := range []string{"", "1.0", "v1.0.0", "1.0.0+build", "one"} {
+		if _, err := Build(t.Context(), Options{Version: v}); err == nil || !strings.Contains(err.Error(), "expected semver") {
+			t.Errorf("version %q: got %v", v, err)
+		}
+	}
+}
+
+func TestCopySparse(t *testing.T) {
+	content := append(make([]byte, 3*mib), "end"...)
+	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(8 * mib); err != nil {
+		t.Fatal(err)
+	}
+	if err := copySparse(f, mib, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(content))
+	if _, err := f.ReadAt(got, mib); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("got other bytes back, %v", err)
+	}
+}
