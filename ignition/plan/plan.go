@@ -6,13 +6,14 @@
 // then units: contents and drop-ins, masks, enablement, and the preset file that says the same to systemd.
 //
 // What the spec allows and would harm is refused here: names with a slash or a colon that would end up in another
-// file or field, "overwrite" of a directory at the top of the tree.
+// file or field, ids that the kernel would take for others, "overwrite" of a directory at the top of the tree.
 package plan
 
 import (
 	"fmt"
 	"path"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/coreos/ignition/v2/config/util"
@@ -163,6 +164,7 @@ func (b *builder) passwd() {
 		at := b.at("passwd.groups[%d].name", n)
 		b.checkName(at, g.Name)
 		b.checkFields(b.at("passwd.groups[%d]", n), str(g.PasswordHash))
+		b.checkID(b.at("passwd.groups[%d].gid", n), g.Gid)
 		b.add(Group{at, g})
 	}
 	var keys []Op
@@ -170,6 +172,7 @@ func (b *builder) passwd() {
 		at := b.at("passwd.users[%d].name", n)
 		b.checkName(at, u.Name)
 		b.checkFields(b.at("passwd.users[%d]", n), str(u.PasswordHash), str(u.Gecos), str(u.HomeDir), str(u.Shell), str(u.PrimaryGroup))
+		b.checkID(b.at("passwd.users[%d].uid", n), u.UID)
 		for k, g := range u.Groups {
 			b.checkName(b.at("passwd.users[%d].groups[%d]", n, k), string(g))
 		}
@@ -201,6 +204,13 @@ func (b *builder) checkName(at base, name string) {
 	}
 }
 
+// checkID leaves out what chown(2) takes for "as it is" or cuts to 32 bits, where 4294967296 is root.
+func (b *builder) checkID(at base, id *int) {
+	if id != nil && (*id < 0 || *id >= 1<<32-1) {
+		b.refuse(at, "invalid id", "0 to 4294967294", strconv.Itoa(*id))
+	}
+}
+
 // checkFields keeps values from becoming further fields or lines of passwd(5) files.
 func (b *builder) checkFields(at base, values ...string) {
 	for _, v := range values {
@@ -227,12 +237,11 @@ func (b *builder) storage() {
 	st := b.m.Config.Storage
 	for n, d := range st.Directories {
 		at := b.at("storage.directories[%d].path", n)
-		if util.IsTrue(d.Overwrite) && strings.Count(d.Path, "/") < 2 {
-			b.refuse(at, "refuse to overwrite a top directory", "a path with at least two names", d.Path)
-		}
+		b.checkNode(fmt.Sprintf("storage.directories[%d]", n), d.Node)
 		entries = append(entries, entry{d.Path, Directory{at, d.Path, d.Mode, ownerOf(d.Node), util.IsTrue(d.Overwrite)}})
 	}
 	for n, f := range st.Files {
+		b.checkNode(fmt.Sprintf("storage.files[%d]", n), f.Node)
 		op := File{base: b.at("storage.files[%d].path", n), Path: f.Path, Mode: f.Mode, Owner: ownerOf(f.Node), Overwrite: util.IsTrue(f.Overwrite), Append: f.Append}
 		if f.Contents.Source != nil {
 			op.Contents = &f.Contents
@@ -240,6 +249,7 @@ func (b *builder) storage() {
 		entries = append(entries, entry{f.Path, op})
 	}
 	for n, l := range st.Links {
+		b.checkNode(fmt.Sprintf("storage.links[%d]", n), l.Node)
 		op := Link{base: b.at("storage.links[%d].path", n), Path: l.Path, Target: str(l.Target), Hard: util.IsTrue(l.Hard), Owner: ownerOf(l.Node), Overwrite: util.IsTrue(l.Overwrite)}
 		if op.Hard {
 			hard = append(hard, entry{l.Path, op})
@@ -258,6 +268,15 @@ func (b *builder) storage() {
 	for _, e := range append(entries, hard...) {
 		b.add(e.op)
 	}
+}
+
+// checkNode keeps /var and the like from being removed for a file, a link or a directory of the same name.
+func (b *builder) checkNode(place string, n types.Node) {
+	if util.IsTrue(n.Overwrite) && strings.Count(n.Path, "/") < 2 {
+		b.refuse(b.at("%s.path", place), "refuse to overwrite a top directory", "a path with at least two names", n.Path)
+	}
+	b.checkID(b.at("%s.user.id", place), n.User.ID)
+	b.checkID(b.at("%s.group.id", place), n.Group.ID)
 }
 
 func depth(p string) int { return strings.Count(strings.TrimSuffix(p, "/"), "/") }

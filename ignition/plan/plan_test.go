@@ -68,6 +68,12 @@ func TestRefusals(t *testing.T) {
 		{"second line in passwd", `"passwd":{"users":[{"name":"a","gecos":"x\nroot2::0:0"}]}`, `c.ign:1:52: passwd.users[0]: invalid value: expected no colon and no line break in any field of passwd, found one`},
 		{"second key", `"passwd":{"users":[{"name":"a","sshAuthorizedKeys":["k\nl"]}]}`, `c.ign:1:85: passwd.users[0].sshAuthorizedKeys[0]: invalid ssh key: expected one line, found several lines`},
 		{"overwrite /etc", `"storage":{"directories":[{"path":"/etc","overwrite":true}]}`, `c.ign:1:67: storage.directories[0].path: refuse to overwrite a top directory: expected a path with at least two names, found /etc`},
+		{"a file over /var", `"storage":{"files":[{"path":"/var","overwrite":true,"contents":{"source":"data:,x"}}]}`, `c.ign:1:61: storage.files[0].path: refuse to overwrite a top directory: expected a path with at least two names, found /var`},
+		{"a link over /etc", `"storage":{"links":[{"path":"/etc","target":"x","overwrite":true}]}`, `c.ign:1:61: storage.links[0].path: refuse to overwrite a top directory: expected a path with at least two names, found /etc`},
+		{"owner that is root by overflow", `"storage":{"files":[{"path":"/a/b","user":{"id":4294967296}}]}`, `c.ign:1:81: storage.files[0].user.id: invalid id: expected 0 to 4294967294, found 4294967296`},
+		{"owner that is no owner", `"storage":{"directories":[{"path":"/a/b","group":{"id":-1}}]}`, `c.ign:1:88: storage.directories[0].group.id: invalid id: expected 0 to 4294967294, found -1`},
+		{"user id", `"passwd":{"users":[{"name":"a","uid":-1}]}`, `c.ign:1:70: passwd.users[0].uid: invalid id: expected 0 to 4294967294, found -1`},
+		{"group id", `"passwd":{"groups":[{"name":"a","gid":4294967295}]}`, `c.ign:1:71: passwd.groups[0].gid: invalid id: expected 0 to 4294967294, found 4294967295`},
 		{"the root as a file", `"storage":{"files":[{"path":"/"}]}`, `c.ign:1:61: storage.files[0].path: not a directory: expected a path below /, found /`},
 	}
 	for _, tt := range tests {

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/image"
 	"github.com/proa-os/proa/runtime/seccomp"
@@ -137,5 +140,34 @@ func TestLookupUser(t *testing.T) {
 	}
 	if u, err := LookupUser(root, "root"); err == nil {
 		t.Errorf("through a link out: %+v", u)
+	}
+}
+
+// TestUserFifo: the image's /etc/passwd may be anything; nobody waits for a writer of it.
+func TestUserFifo(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "etc/passwd"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := LookupUser(root, "0")
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("hangs")
 	}
 }

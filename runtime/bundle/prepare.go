@@ -30,11 +30,15 @@ func Prepare(s *store.Store, name, dir string) error {
 	if err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
-	p := Place{Rootfs: filepath.Join(s.ContainerDir(name), "rootfs"), Files: dir}
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return fmt.Errorf("prepare %s: %w", name, err)
+	// The workload may write the files, so they lie on the disk it can fill anyway, and not in /run, which is memory and
+	// which systemd needs.
+	p := Place{Rootfs: filepath.Join(s.ContainerDir(name), "rootfs"), Files: filepath.Join(s.ContainerDir(name), "files")}
+	for _, d := range []string{dir, p.Files} {
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return fmt.Errorf("prepare %s: %w", name, err)
+		}
 	}
-	if err := writeFiles(dir, c); err != nil {
+	if err := writeFiles(p.Files, c); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
 	for _, v := range c.Volumes {
@@ -52,14 +56,14 @@ func Prepare(s *store.Store, name, dir string) error {
 	if err := mountOverlay(s, c, p.Rootfs); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
-	if err := writeConfig(c, &img.Config, p); err != nil {
+	if err := writeConfig(c, &img.Config, p, dir); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
 	return nil
 }
 
-// writeConfig looks into the mounted root, whose content is the image author's and the workload's.
-func writeConfig(c *store.Container, img *image.Config, p Place) error {
+// writeConfig writes config.json to dir. It looks into the mounted root, whose content is the image author's and the workload's.
+func writeConfig(c *store.Container, img *image.Config, p Place, dir string) error {
 	root, err := os.OpenRoot(p.Rootfs)
 	if err != nil {
 		return err
@@ -73,9 +77,9 @@ func writeConfig(c *store.Container, img *image.Config, p Place) error {
 	if err != nil {
 		return err
 	}
-	if dir := strings.TrimPrefix(WorkDir(c, img), "/"); dir != "" {
-		if _, err := root.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			if err := root.MkdirAll(dir, 0o755); err != nil {
+	if cwd := strings.TrimPrefix(WorkDir(c, img), "/"); cwd != "" {
+		if _, err := root.Stat(cwd); errors.Is(err, fs.ErrNotExist) {
+			if err := root.MkdirAll(cwd, 0o755); err != nil {
 				return fmt.Errorf("make working directory: %w", err)
 			}
 		}
@@ -96,7 +100,7 @@ func writeConfig(c *store.Container, img *image.Config, p Place) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(p.Files, "config.json"), b, 0o600)
+	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
 }
 
 // writeFiles writes what the machine knows: names, and where to ask for names.

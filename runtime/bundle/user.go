@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // LookupUser finds "user", "uid", "user:group" or "uid:gid" in the container's root as docker does: names need an entry,
@@ -73,7 +75,7 @@ func LookupUser(root *os.Root, text string) (User, error) {
 
 // eachLine calls f with the fields of each line of a file that the image's author wrote. A missing file is an empty one.
 func eachLine(root *os.Root, file string, fields int, f func([]string) error) error {
-	in, err := root.Open(file)
+	in, err := root.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block for ever
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/oci"
@@ -84,7 +86,7 @@ func (e *Env) Main(ctx context.Context, args []string) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintf(e.Err, "containerctl: %v\n", err)
+		fmt.Fprintf(e.Err, "containerctl: %s\n", printable(err.Error()))
 		return max(code, 1)
 	}
 	return code
@@ -123,6 +125,9 @@ func (e *Env) main(ctx context.Context, args []string) (int, error) {
 			return 2, fmt.Errorf("%s: %w: see containerctl %s --help", c.name, err, c.name)
 		}
 		code, err := c.run(ctx, words)
+		if errors.Is(err, errNotRoot) {
+			return 1, fmt.Errorf("%s: %w: run0 containerctl %s", c.name, err, strings.Join(args, " "))
+		}
 		if err != nil {
 			return code, fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -180,7 +185,26 @@ func (e *Env) release() string {
 	return "not on Proa"
 }
 
-func (e *Env) open() (*store.Store, error) { return store.Open(e.Store) }
+// errNotRoot says that the store is closed to this user.
+var errNotRoot = errors.New("needs root")
+
+func (e *Env) open() (*store.Store, error) {
+	s, err := store.Open(e.Store)
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return nil, errNotRoot
+	}
+	return s, err
+}
+
+// printable takes out what would steer a terminal: registries and containers have a say in errors.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
 
 func (e *Env) bundle(name string) string { return filepath.Join(e.Run, name) }
 

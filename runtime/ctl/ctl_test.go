@@ -393,6 +393,7 @@ func TestForeground(t *testing.T) {
 		t.Errorf("--read-only: exit %d: %s", code, out)
 	}
 	m.must(append(run, m.image(), "write", "/gone", "x")...)
+	m.must(append(run, m.image(), "write", "/etc/hosts", "x")...)
 	m.mustFail("process.args[0]", append(run, "--entrypoint", "/nothing", m.image())...)
 	m.mustFail("not in the container's /etc/passwd", append(run, "--user", "nobody-here", m.image())...)
 	if out := m.must("ps", "-a"); strings.Count(out, "\n") != 1 {
@@ -413,6 +414,11 @@ func TestUnit(t *testing.T) {
 	t.Cleanup(func() { m.ctl("rm", "-f", "web") })
 	if body := get(t, port); body != "<h1>It works</h1>\n" {
 		t.Errorf("body %q", body)
+	}
+	// What the workload writes may not fill /run.
+	m.must("exec", "web", "/probe", "write", "/etc/hosts", "filled")
+	if b, err := os.ReadFile(filepath.Join(m.dir, "store/containers/web/files/hosts")); err != nil || string(b) != "filled" {
+		t.Errorf("/etc/hosts: %q %v", b, err)
 	}
 	// The image has no shell for the check.
 	m.mustFail("web: health check failed 2 times", "health")
@@ -454,6 +460,15 @@ func TestUnit(t *testing.T) {
 	if body := get(t, port); body != "changed" {
 		t.Errorf("after reboot: %q", body)
 	}
+	// One that was stopped for good, or whose removal a power cut has ended, is not ill: it would fail every update.
+	m.must("stop", "web")
+	if err := unit.Disable(filepath.Join(m.dir, "units"), "web"); err != nil {
+		t.Fatal(err)
+	}
+	if out := m.must("health"); out != "" {
+		t.Errorf("health of a disabled one: %q", out)
+	}
+	m.must("start", "web")
 	m.must("rmi", m.image())
 	m.must("restart", "web") // the layers stay
 	m.must("rm", "-f", "web")
@@ -495,6 +510,8 @@ func TestRunFails(t *testing.T) {
 	m.mustFail("bridge networks do not exist yet", "run", "-d", m.image())
 	m.mustFail("unknown flag -p", "run", "-d", "-p", "80:80", "--network", "host", m.image())
 	m.mustFail("want host or none", "run", "--network", "bridge", m.image())
+	m.mustFail("--memory, --cpus and --pids-limit need -d", "run", "--network", "none", "--memory", "64m", m.image())
+	m.mustFail("--cap-add MKNOD needs -d", "run", "--network", "none", "--cap-add", "cap_mknod", m.image())
 	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "no", m.image())
 	m.mustFail("no capability", "run", "--network", "none", "--cap-add", "FLY", m.image())
 	m.mustFail("absolute paths", "run", "--network", "none", "-v", "data:/data", m.image())
@@ -535,6 +552,31 @@ func TestUsage(t *testing.T) {
 		if code := e.Main(t.Context(), []string{c.name, "--help"}); code != 0 || !strings.Contains(out.String(), "Usage: containerctl "+c.name) {
 			t.Errorf("%s --help: exit %d: %s", c.name, code, out.String())
 		}
+	}
+}
+
+// TestNotRoot: who is not root is told how to be.
+func TestNotRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: needs a directory that is closed to somebody")
+	}
+	m := newMachine(t)
+	m.must("ps")
+	for _, args := range [][]string{{"ps"}, {"health"}, {"pull", "x:1"}, {"rm", "-f", "web"}} {
+		c := exec.Command("/proc/self/exe", args...)
+		c.Env = append(os.Environ(), "CTL_DIR="+m.dir)
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := c.CombinedOutput()
+		line := strings.Join(args, " ")
+		if want := "containerctl: " + args[0] + ": needs root: run0 containerctl " + line + "\n"; err == nil || string(out) != want {
+			t.Errorf("%s: %v %q, want %q", line, err, out, want)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	if got := printable("a\x1b]0;b\a\u009b\r\n\té\xff"); got != "a\ufffd]0;b\ufffd\ufffd\ufffd\n\té\ufffd" {
+		t.Errorf("%q", got)
 	}
 }
 

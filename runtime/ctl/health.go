@@ -42,7 +42,8 @@ func (e *Env) health(ctx context.Context, words []string, asJSON bool) (int, err
 		}
 	} else {
 		for _, c := range all {
-			if unit.AtBoot(c) {
+			// One that somebody has stopped for good, or that a power cut has left half made or half removed, is not.
+			if unit.Enabled(e.UnitDir, c.Name) {
 				cs = append(cs, c)
 			}
 		}
@@ -124,7 +125,7 @@ func (e *Env) tryHealth(ctx context.Context, c *store.Container) error {
 		err = fmt.Errorf("no answer within %v", c.Health.Timeout)
 	}
 	if text := strings.Join(strings.Fields(out.String()), " "); text != "" {
-		return errors.New(err.Error() + ": " + text)
+		return errors.New(printable(err.Error() + ": " + text))
 	}
 	return err
 }

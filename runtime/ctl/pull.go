@@ -55,8 +55,8 @@ func (e *Env) pullImage(ctx context.Context, s *store.Store, r ref.Ref, insecure
 	if err != nil {
 		return nil, err
 	}
-	unlock()
 	dir, remove, err := s.FetchDir(uid, gid)
+	unlock()
 	if err != nil {
 		return nil, err
 	}

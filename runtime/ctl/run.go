@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -170,6 +171,12 @@ func (e *Env) run(ctx context.Context, words []string, r *runFlags) (int, error)
 	}
 	if !r.detach && r.c.Restart != "" {
 		return 2, errors.New("--restart needs -d")
+	}
+	if !r.detach && (r.c.Memory > 0 || r.c.CPUs > 0 || r.c.Pids > 0) {
+		return 2, errors.New("--memory, --cpus and --pids-limit need -d: the unit has the limits")
+	}
+	if !r.detach && slices.ContainsFunc(r.c.CapAdd, func(n string) bool { return strings.TrimPrefix(strings.ToUpper(n), "CAP_") == "MKNOD" }) {
+		return 2, errors.New("--cap-add MKNOD needs -d: the unit's DevicePolicy= keeps the machine's disks from the container")
 	}
 	s, err := e.open()
 	if err != nil {

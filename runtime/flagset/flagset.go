@@ -24,8 +24,8 @@ type Set struct {
 
 type entry struct {
 	short string
-	longs []string // the first is the one --help shows
-	meta  string   // "" for a switch
+	longs []string
+	meta  string // "" for a switch
 	usage string
 	set   func(string) error
 }
@@ -176,7 +176,7 @@ func (s *Set) Help() string {
 			}
 		}
 		if len(e.longs) > 0 {
-			left += "--" + e.longs[0]
+			left += "--" + strings.Join(e.longs, ", --")
 		}
 		if e.meta != "" {
 			left += " " + e.meta

@@ -70,7 +70,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestHelpNamesEveryFlag(t *testing.T) {
 	help := new(options).set().Help()
-	for _, want := range []string{"-d, --detach", "-i ", "--name NAME", "-e, --env KEY=VALUE"} {
+	for _, want := range []string{"-d, --detach", "-i ", "--name, --called NAME", "-e, --env KEY=VALUE"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("no %q in\n%s", want, help)
 		}

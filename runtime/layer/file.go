@@ -192,7 +192,9 @@ func (u *unpacker) openParent(name string) (int, error) {
 		if err := unix.Fchmodat(up, base, 0o755, 0); err != nil {
 			return -1, fmt.Errorf("make directory %s: %w", clip(name), err)
 		}
-		u.own[name] = true
+		if err := u.remember(name); err != nil {
+			return -1, err
+		}
 		fd, err = u.open(name)
 	}
 	if err != nil {

@@ -6,8 +6,8 @@
 //   - No entry leads out of the directory. Parents are opened with openat2(RESOLVE_IN_ROOT), which resolves "..", absolute
 //     and malicious symbolic links inside the directory, as a container would see them; the last component is never
 //     followed. A name with a ".." element is refused.
-//   - An archive that would fill the disk is refused at Limits: bytes written (holes of sparse files count), entries, and the
-//     length of paths and of one entry's attributes.
+//   - An archive that would fill the disk or the memory is refused at Limits: bytes written (holes of sparse files count), entries,
+//     and the length of paths, one and all together, and of one entry's attributes.
 //   - Whiteouts become overlayfs's: ".wh.name" a character device 0:0 and ".wh..wh..opq" the attribute
 //     trusted.overlay.opaque. The archive itself may not hold such a device nor any trusted attribute, with which it could
 //     reach into the layers below it.
@@ -50,6 +50,8 @@ const (
 	maxName    = 4096      // PATH_MAX
 	maxXattr   = 128 << 10 // all of one entry
 	maxPadding = 16 << 20  // behind the archive; tar pads to 10 KiB
+	meanName   = 128       // bytes: all names together may have as many for each entry of Limits
+	maxSwapped = 1000      // each costs a look at all names
 )
 
 // ErrLimit says that a layer is larger than allowed.
@@ -60,6 +62,8 @@ type unpacker struct {
 	o       Options
 	bytes   int64
 	entries int64
+	names   int64           // bytes kept in own
+	swapped int             // directories removed for something else of their name
 	own     map[string]bool // what this layer made; whiteouts concern only the layers below
 	dirs    []dirTime       // set at the end, because making entries changes them
 	parent  string          // of parentFD: the last parent directory stays open
@@ -173,7 +177,9 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	if err := u.makeRoom(parent, name, base, h.Typeflag == tar.TypeDir); err != nil {
 		return err
 	}
-	u.own[name] = true
+	if err := u.remember(name); err != nil {
+		return err
+	}
 	return u.make(parent, base, name, h, content)
 }
 
@@ -201,6 +207,9 @@ func (u *unpacker) makeRoom(parent int, name, base string, dir bool) error {
 		if err := removeTree(parent, base); err != nil {
 			return err
 		}
+		if u.swapped++; u.swapped > maxSwapped {
+			return fmt.Errorf("%w: more than %d directories replaced by files", ErrLimit, maxSwapped)
+		}
 		u.forget(name)
 	}
 	if dir && wasWhiteout {
@@ -209,6 +218,15 @@ func (u *unpacker) makeRoom(parent int, name, base string, dir bool) error {
 		}
 		return u.opaque(name)
 	}
+	return nil
+}
+
+// remember keeps the name of what this layer has made.
+func (u *unpacker) remember(name string) error {
+	if u.names += int64(len(name)); u.names > u.o.Limits.Entries*meanName {
+		return fmt.Errorf("%w: more than %d bytes of names", ErrLimit, u.o.Limits.Entries*meanName)
+	}
+	u.own[name] = true
 	return nil
 }
 

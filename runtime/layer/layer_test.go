@@ -189,6 +189,7 @@ func TestHostile(t *testing.T) {
 		"large file":          {[]entry{reg("f", strings.Repeat("x", 1<<20+1))}, "too large"},
 		"large together":      {[]entry{reg("f", strings.Repeat("x", 1<<19)), reg("g", strings.Repeat("x", 1<<19+1))}, "too large"},
 		"many entries":        {slices.Repeat([]entry{dir("d", 0o755)}, 1001), "too large"},
+		"long names":          {slices.Repeat([]entry{dir(strings.Repeat(strings.Repeat("a", 200)+"/", 10), 0o755)}, 70), "bytes of names"},
 		"many implied":        {[]entry{reg(strings.Repeat("a/", 1500)+"x", "")}, "too large"},
 		"owner out of range":  {[]entry{{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Uid: 1<<32 - 1}}}, "owner"},
 		"top is a file":       {[]entry{reg(".", "")}, "the top directory is something else"},
@@ -204,6 +205,15 @@ func TestHostile(t *testing.T) {
 				t.Errorf("error %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+// TestManyReplacements: each one searches all names, so a small archive of them would keep the processor busy for hours.
+func TestManyReplacements(t *testing.T) {
+	es := slices.Repeat([]entry{dir("d/", 0o755), reg("d", "")}, 1001)
+	_, err := apply(t, archive(t, es...), Options{Limits: Limits{Bytes: 1, Entries: 5000}, Unprivileged: true})
+	if !errors.Is(err, ErrLimit) {
+		t.Errorf("error %v", err)
 	}
 }
 

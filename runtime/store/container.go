@@ -82,7 +82,7 @@ func (s *Store) AddContainer(c *Container) error {
 	if err != nil {
 		return fmt.Errorf("add container %s: %w", c.Name, err)
 	}
-	defer os.RemoveAll(tmp)
+	defer removeAll(tmp)
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err

@@ -108,7 +108,7 @@ func (s *Store) unpack(ctx context.Context, dir *os.Root, l image.Descriptor, di
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer removeAll(tmp)
 	tree := filepath.Join(tmp, "tree")
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return err

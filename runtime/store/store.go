@@ -5,7 +5,7 @@
 //	  blobs/sha256/<digest>         verified documents: index, manifest, configuration
 //	  layers/<diffID>/              unpacked layers, shared by all images that hold them
 //	  images/<name>.json            what a name stands for; the name with / as %2F
-//	  containers/<name>/            container.json, upper and work of its overlay, rootfs to mount it on
+//	  containers/<name>/            container.json, upper and work of its overlay, rootfs to mount it on, files of its own in /etc
 //	  fetch/<random>/               of user proa-fetch: what a pull has fetched, not trusted
 //	  tmp/<random>/                 layers being unpacked, containers being removed
 //
@@ -98,7 +98,7 @@ func (s *Store) clean() error {
 		return err
 	}
 	for _, n := range names {
-		if err := os.RemoveAll(s.path("tmp", n.Name())); err != nil {
+		if err := removeAll(s.path("tmp", n.Name())); err != nil {
 			return err
 		}
 	}
@@ -111,7 +111,7 @@ func (s *Store) clean() error {
 			continue
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			err = os.RemoveAll(s.path("fetch", n.Name()))
+			err = removeAll(s.path("fetch", n.Name()))
 		}
 		f.Close()
 		if err != nil {
@@ -122,13 +122,13 @@ func (s *Store) clean() error {
 }
 
 // FetchDir makes an empty directory that belongs to uid and gid. It exists until the returned function is called or, after
-// a crash, until the next Lock.
+// a crash, until the next Lock. The caller holds the lock, or another process may take the new directory for a leftover.
 func (s *Store) FetchDir(uid, gid int) (*os.File, func(), error) {
 	dir, err := os.MkdirTemp(s.path("fetch"), "pull-")
 	if err != nil {
 		return nil, nil, fmt.Errorf("make fetch directory: %w", err)
 	}
-	remove := func() { os.RemoveAll(dir) }
+	remove := func() { removeAll(dir) }
 	f, err := os.Open(dir)
 	if err == nil {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err == nil && os.Geteuid() == 0 {
@@ -309,5 +309,5 @@ func (s *Store) discard(p string) error {
 	if err := os.Rename(p, filepath.Join(tmp, "x")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(tmp)
+	return removeAll(tmp)
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -92,7 +93,8 @@ func Text(c *store.Container) string {
 		line("MemoryMax=%d", c.Memory)
 	}
 	if c.CPUs > 0 {
-		line("CPUQuota=%s%%", strconv.FormatFloat(c.CPUs*100, 'f', -1, 64))
+		// systemd ignores a quota of more than two decimals, and 1.1*100 has thirteen.
+		line("CPUQuota=%s%%", strconv.FormatFloat(math.Round(c.CPUs*1e4)/100, 'f', -1, 64))
 	}
 	if c.Pids > 0 {
 		line("TasksMax=%d", c.Pids)
@@ -144,6 +146,12 @@ func Disable(dir, container string) error {
 		return fmt.Errorf("disable unit: %w", err)
 	}
 	return syncDir(filepath.Join(dir, wants))
+}
+
+// Enabled reports whether the unit starts at boot, as far as Enable and Disable say.
+func Enabled(dir, container string) bool {
+	_, err := os.Lstat(filepath.Join(dir, wants, Name(container)))
+	return err == nil
 }
 
 // Uninstall removes the unit. The link goes first: a link to no unit is a warning at boot.

@@ -92,3 +92,12 @@ func TestInstall(t *testing.T) {
 		t.Error("enabled although it does not start at boot")
 	}
 }
+
+// TestQuota: systemd takes at most two decimals and ignores the line otherwise, so the container would have no limit.
+func TestQuota(t *testing.T) {
+	for cpus, want := range map[float64]string{1.1: "110", 0.07: "7", 0.335: "33.5", 1.0 / 3: "33.33", 2: "200", 0.01: "1"} {
+		if text := Text(&store.Container{Name: "web", CPUs: cpus}); !strings.Contains(text, "\nCPUQuota="+want+"%\n") {
+			t.Errorf("%v: want %s%% in\n%s", cpus, want, text)
+		}
+	}
+}
