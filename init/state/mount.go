@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,8 +46,16 @@ const (
 // Mount mounts the state partition. Mounting replays the journal, which is all that an interrupted machine needs; only when
 // that is refused e2fsck does the repairs that need no decision. A superblock it cannot work with is replaced by its first
 // backup, whose place Format determines; all that e2fsck then asks is answered with yes, since the backup is the oldest
-// news there is and no other choice is left. note is told about both.
+// news there is and no other choice is left. A file system that the kernel has found errors in while it was in use mounts
+// too, but would turn read-only at the same place again and again; it is repaired first, if that needs no decision.
+// note is told about all of it.
 func (t Tools) Mount(path, target string, note func(format string, args ...any)) error {
+	if knownBad(path) {
+		note("the kernel has found errors in %s; repairing with e2fsck", path)
+		if code, err := t.run("/usr/sbin/e2fsck", "-p", path); err != nil && !repaired(code) {
+			note("%v; mounting it as it is", err)
+		}
+	}
 	first := mountExt4(path, target)
 	if first == nil {
 		return nil
@@ -57,10 +66,27 @@ func (t Tools) Mount(path, target string, note func(format string, args ...any))
 		note("%v; repairing with the backup superblock", err)
 		code, err = t.run("/usr/sbin/e2fsck", "-y", "-B", "4096", "-b", "32768", path)
 	}
-	if err != nil && (code < 0 || code&^(fsckRepaired|fsckReboot) != 0) {
+	if err != nil && !repaired(code) {
 		return fmt.Errorf("%w; %w; state is left as it is: repair it with e2fsck from another system, or remove its entry from the partition table to start afresh", first, err)
 	}
 	return mountExt4(path, target)
+}
+
+// repaired reports whether e2fsck has left nothing wrong.
+func repaired(code int) bool { return code >= 0 && code&^(fsckRepaired|fsckReboot) == 0 }
+
+// knownBad reports whether the superblock of an ext4 file system says that the kernel has found errors
+// (Documentation/filesystems/ext4/super.rst: s_magic at 0x38, s_state at 0x3A, 2 is "errors detected").
+func knownBad(path string) bool {
+	const superblock, magic, errorFS = 1024, 0xef53, 2
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var b [4]byte
+	_, err = f.ReadAt(b[:], superblock+0x38)
+	return err == nil && binary.LittleEndian.Uint16(b[:]) == magic && binary.LittleEndian.Uint16(b[2:])&errorFS != 0
 }
 
 func mountExt4(path, target string) error {

@@ -3,6 +3,7 @@ package state
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -60,5 +61,34 @@ func TestMakeDirsHostile(t *testing.T) {
 		if err := MakeDirs(root, Dirs()); err == nil {
 			t.Errorf("%s in the place of a directory: no error", name)
 		}
+	}
+}
+
+// A superblock as mke2fs makes it, and as the kernel marks it.
+func TestKnownBad(t *testing.T) {
+	mke2fs, err := exec.LookPath("mke2fs")
+	if err != nil {
+		mke2fs = "/sbin/mke2fs"
+	}
+	path := filepath.Join(t.TempDir(), "state")
+	if out, err := exec.Command(mke2fs, "-q", "-F", "-t", "ext4", path, "8M").CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: no mke2fs on this host: %v: %s", err, out)
+	}
+	if knownBad(path) {
+		t.Error("a new file system is said to have errors")
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{3}, 1024+0x3a); err != nil { // clean, errors detected
+		t.Fatal(err)
+	}
+	if !knownBad(path) {
+		t.Error("errors are not seen")
+	}
+	if knownBad(path+".none") || knownBad(os.DevNull) {
+		t.Error("errors in nothing")
 	}
 }

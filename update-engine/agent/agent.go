@@ -37,8 +37,8 @@ type Machine interface {
 	Passive() (install.File, error)
 	// FailedUnits lists the units that are failed now.
 	FailedUnits(context.Context) ([]string, error)
-	// Reboot asks for an orderly reboot and returns.
-	Reboot(context.Context) error
+	// Reboot asks for an orderly reboot and returns. If nobody takes the order and force is set, it resets the machine.
+	Reboot(ctx context.Context, force bool) error
 }
 
 // A BootFolder is an install.Folder that knows its room and must be closed.
@@ -61,7 +61,8 @@ type Agent struct {
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 
-	mu sync.Mutex // one job at a time
+	mu      sync.Mutex // held for moments: by Status, while it reads the ESP
+	working bool       // one job at a time
 }
 
 // Busy is the error of a job while another one works.
@@ -101,12 +102,29 @@ func (a *Agent) progress(stage string, done, total int64) {
 	}
 }
 
-// lock starts a job.
+// lock starts a job. It waits for Status, which everybody may ask, so that nobody can keep root from updating.
 func (a *Agent) lock() (unlock func(), err error) {
-	if !a.mu.TryLock() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.working {
 		return nil, Busy{}
 	}
-	return a.mu.Unlock, nil
+	a.working = true
+	return func() {
+		a.mu.Lock()
+		a.working = false
+		a.mu.Unlock()
+	}, nil
+}
+
+// bootNow reads the ESP for Status. A job has it mounted already, and then the phase says enough.
+func (a *Agent) bootNow(running state.Release, q state.Quarantine) (state.Boot, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.working {
+		return state.Boot{}, nil
+	}
+	return a.judge(running, q)
 }
 
 // Status reports what the machine runs and why. It does not wait for a job.
@@ -123,13 +141,9 @@ func (a *Agent) Status() (*state.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot := state.Boot{}
-	if unlock, err := a.lock(); err == nil { // a job holds the ESP otherwise, and the phase says enough
-		boot, err = a.judge(running, q)
-		unlock()
-		if err != nil {
-			return nil, err
-		}
+	boot, err := a.bootNow(running, q)
+	if err != nil {
+		return nil, err
 	}
 	return &state.Report{
 		Running: running, State: m, Boot: boot, Quarantine: q, Channel: a.Config.Channel, Server: a.Config.Server,

@@ -38,6 +38,8 @@ type machine struct {
 	active   string // "a" or "b"
 	failed   []string
 	rebooted bool
+	forced   bool
+	mounting func() // called when the ESP is opened
 	free     int64
 	log      bytes.Buffer
 }
@@ -87,6 +89,9 @@ type folder struct {
 func (f folder) Free() (int64, error) { return f.free, nil }
 
 func (m *machine) Boot() (agent.BootFolder, error) {
+	if m.mounting != nil {
+		m.mounting()
+	}
 	d, err := install.OpenDir(filepath.Join(m.dir, "esp"))
 	return folder{d, m.free}, err
 }
@@ -97,7 +102,10 @@ func (m *machine) Passive() (install.File, error) {
 }
 
 func (m *machine) FailedUnits(context.Context) ([]string, error) { return m.failed, nil }
-func (m *machine) Reboot(context.Context) error                  { m.rebooted = true; return nil }
+func (m *machine) Reboot(_ context.Context, force bool) error {
+	m.rebooted, m.forced = true, force
+	return nil
+}
 
 // esp lists the boot programs.
 func (m *machine) esp() []string {
@@ -313,8 +321,8 @@ func TestUnhealthyTry(t *testing.T) {
 	}
 	m.boot()
 	m.wantRuns("1.0.1")
-	if err := m.health(errors.New("web: not running")); err == nil || !m.rebooted {
-		t.Fatalf("health: %v, rebooted %v", err, m.rebooted)
+	if err := m.health(errors.New("web: not running")); err == nil || !m.rebooted || !m.forced {
+		t.Fatalf("health: %v, rebooted %v, by force if need be %v", err, m.rebooted, m.forced)
 	}
 	m.wantESP("proa_1.0.0.efi", "proa_1.0.1+0-1.efi")
 	m.boot()
@@ -535,6 +543,114 @@ func TestInterruptedJob(t *testing.T) {
 		if strings.Contains(r, "payload") {
 			t.Errorf("downloaded again: %s", r)
 		}
+	}
+}
+
+// An apply asked for a reboot that somebody prevented; meanwhile the channel has something newer.
+func TestApplyAfterAPreventedReboot(t *testing.T) {
+	m := newMachine(t)
+	m.release("1.0.1")
+	if _, err := m.apply(); err != nil {
+		t.Fatal(err)
+	}
+	m.release("1.0.2")
+	if _, err := m.apply(); err != nil {
+		t.Fatal(err)
+	}
+	m.wantESP("proa_1.0.0.efi", "proa_1.0.2+3.efi")
+}
+
+// What an interrupted installation left on the ESP counts as room, because the next one removes it.
+func TestLeftoversAreRoom(t *testing.T) {
+	m := newMachine(t)
+	b := m.release("1.0.1")
+	m.write("esp/proa_1.0.1.part", b.Boot)
+	m.free = 1 << 20 // not enough without it
+	m.update()
+	m.wantRuns("1.0.1")
+}
+
+// A try gets its verdict with the update's memory gone bad: damaged, or in the way of every write as on a full disk.
+func TestVerdictWithoutMemory(t *testing.T) {
+	for name, harm := range map[string]func(*machine){
+		"damaged quarantine": func(m *machine) { m.write("var/quarantine.json", []byte("{")) },
+		"no writes":          func(m *machine) { m.write("var/.state.json.new/x", nil); m.write("var/.quarantine.json.new/x", nil) },
+	} {
+		for _, sick := range []error{nil, errors.New("web: not running")} {
+			m := newMachine(t)
+			m.release("1.0.1")
+			if _, err := m.apply(); err != nil {
+				t.Fatal(err)
+			}
+			m.boot()
+			harm(m)
+			want := "proa_1.0.1.efi"
+			if sick != nil {
+				want = "proa_1.0.1+0-1.efi"
+			}
+			if err := m.health(sick); (err != nil) != (sick != nil) || m.rebooted != (sick != nil) {
+				t.Errorf("%s, %v: got %v, rebooted %v", name, sick, err, m.rebooted)
+			}
+			m.wantESP("proa_1.0.0.efi", want)
+		}
+	}
+}
+
+// State fills up while the slot is written: behind the commit point nothing says that the update failed, because it did not.
+func TestArmedWithoutMemory(t *testing.T) {
+	m := newMachine(t)
+	m.release("1.0.1")
+	a := m.agent()
+	a.Progress = func(stage string, done, total int64) {
+		if stage == "write" && done == total {
+			m.write("var/.state.json.new/x", nil)
+			m.write("var/history.jsonl/x", nil)
+		}
+	}
+	if r, err := a.Apply(t.Context(), true); err != nil || !r.Armed || !m.rebooted {
+		t.Errorf("got %+v, %v, rebooted %v", r, err, m.rebooted)
+	}
+	m.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+	if !strings.Contains(m.log.String(), "cannot keep the update state") {
+		t.Errorf("the log does not say so:\n%s", m.log.String())
+	}
+}
+
+func TestNoWayBack(t *testing.T) {
+	m := newMachine(t)
+	m.release("1.0.1")
+	if _, err := m.apply(); err != nil {
+		t.Fatal(err)
+	}
+	m.boot()
+	if err := os.Remove(filepath.Join(m.dir, "esp/proa_1.0.0.efi")); err != nil {
+		t.Fatal(err)
+	}
+	var stays *agent.NoWayBack
+	if err := m.health(errors.New("sick")); !errors.As(err, &stays) || m.rebooted {
+		t.Errorf("got %v, rebooted %v", err, m.rebooted)
+	}
+}
+
+// Everybody may ask for the status, as often as they like; root's update is not kept from starting by it.
+func TestStatusDoesNotKeepFromUpdating(t *testing.T) {
+	m := newMachine(t)
+	m.release("1.0.1")
+	a := m.agent()
+	checked := make(chan error, 1)
+	m.mounting = func() {
+		m.mounting = nil
+		go func() {
+			_, err := a.Check(t.Context())
+			checked <- err
+		}()
+		time.Sleep(50 * time.Millisecond) // Status has the ESP, and Check wants to start
+	}
+	if _, err := a.Status(); err != nil {
+		t.Error(err)
+	}
+	if err := <-checked; err != nil {
+		t.Error(err)
 	}
 }
 

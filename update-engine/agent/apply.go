@@ -40,9 +40,12 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 	if boot.Trying {
 		return nil, fmt.Errorf("release %s is on trial and has not proven itself: wait for its health check, the other slot is the way back", running.Version)
 	}
-	if err := a.move(&m, state.Checking); err != nil {
+	if _, err := m.Phase.To(state.Checking); err != nil {
 		// An interrupted job left a phase from which nothing starts: the disk, not the phase, is the truth.
 		m.Phase = state.Idle
+	}
+	if err := a.move(&m, state.Checking); err != nil {
+		return nil, err
 	}
 	o, err := a.look(ctx, running, &m)
 	if err != nil {
@@ -64,11 +67,9 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 		return r, nil
 	}
 	a.progress("reboot", 0, 0)
-	if err := a.move(&m, state.Rebooting); err != nil {
-		return nil, err
-	}
+	a.remember(a.move(&m, state.Rebooting))
 	a.Log.Info("rebooting", "to", name.Version, "from", running.Version)
-	if err := a.Machine.Reboot(ctx); err != nil {
+	if err := a.Machine.Reboot(ctx, false); err != nil {
 		return nil, fmt.Errorf("release %s is armed, but the reboot could not be started: %w", name.Version, err)
 	}
 	r.Text = fmt.Sprintf("release %s is armed: rebooting to try it", name.Version)
@@ -113,11 +114,17 @@ func (a *Agent) installOffer(ctx context.Context, running state.Release, boot st
 	if err := a.stream(ctx, running, folder, o, m); err != nil {
 		return a.refuse(running, name, err)
 	}
-	if err := a.move(m, state.Armed); err != nil {
-		return err
-	}
 	a.Log.Info("release armed", "version", name.Version, "root_hash", name.Root, "running", running.Version)
-	return a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventArmed, Release: name, Running: running.Version})
+	a.remember(a.move(m, state.Armed),
+		a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventArmed, Release: name, Running: running.Version}))
+	return nil
+}
+
+// remember takes the errors of writing down what has happened on the ESP: they do not undo it, and the next start finds it there.
+func (a *Agent) remember(errs ...error) {
+	if err := errors.Join(errs...); err != nil {
+		a.Log.Error("cannot keep the update state", "error", oneLine(err.Error()))
+	}
 }
 
 // isArmed reports whether the boot program of the offer is at its counted name: then all before the commit point is done.
@@ -141,15 +148,12 @@ func room(f BootFolder, running state.Release, r *release.Release) error {
 	if err != nil {
 		return err
 	}
-	list, err := install.Programs(f)
+	leaving, err := install.Leaving(f, running.Root)
 	if err != nil {
 		return err
 	}
-	for _, p := range list {
-		if p.Root == running.Root {
-			continue
-		}
-		file, err := f.Open(p.File)
+	for _, name := range leaving {
+		file, err := f.Open(name)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -11,19 +12,17 @@ import (
 )
 
 // Settle finds out what this boot is and brings the agent's memory in line: releases that have used up their tries are
-// quarantined, jobs that a power cut ended are ended here too. It changes nothing on the ESP.
+// quarantined, jobs that a power cut ended are ended here too. It changes nothing on the ESP. With an error, what could be found
+// out is returned too.
 func (a *Agent) Settle() (state.Boot, error) {
 	running, err := a.Machine.Running()
 	if err != nil {
 		return state.Boot{}, err
 	}
 	q, err := a.Store.Quarantine()
-	if err != nil {
-		return state.Boot{}, err
-	}
-	boot, err := a.judge(running, q)
-	if err != nil {
-		return state.Boot{}, err
+	boot, judgeErr := a.judge(running, q)
+	if err := errors.Join(judgeErr, err); err != nil {
+		return boot, err
 	}
 	for _, lost := range boot.Lost {
 		if err := a.quarantine(state.EventBad, running, lost, state.LostReason); err != nil {
@@ -78,17 +77,15 @@ func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failed
 	if err != nil {
 		return err
 	}
-	boot, err := a.Settle()
-	if err != nil {
-		return err
-	}
-	m, err := a.Store.Machine()
-	if err != nil {
-		return err
-	}
-	q, err := a.Store.Quarantine()
-	if err != nil {
-		return err
+	boot, settleErr := a.Settle()
+	m, machineErr := a.Store.Machine()
+	q, quarantineErr := a.Store.Quarantine()
+	if err := errors.Join(settleErr, machineErr, quarantineErr); err != nil {
+		if !boot.Trying {
+			return err
+		}
+		// State that is full, read-only or damaged must not keep a try from its verdict.
+		a.Log.Error("cannot keep or read the update state, judging without it", "error", oneLine(err.Error()))
 	}
 	if boot.Trying {
 		a.Log.Info("trying release", "version", running.Version, "root_hash", running.Root, "tries_left", boot.Left)
@@ -118,18 +115,27 @@ func (a *Agent) good(running state.Release, boot state.Boot, m *state.Machine) e
 	}
 	a.Log.Info("release good", "version", running.Version, "root_hash", running.Root)
 	m.Target, m.FailedUnits = nil, nil
-	if err := a.move(m, state.Good); err != nil {
-		return err
-	}
-	return a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventGood, Release: running, Running: running.Version})
+	a.remember(a.move(m, state.Good),
+		a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventGood, Release: running, Running: running.Version}))
+	return nil
 }
+
+// NoWayBack says that a try is bad and that there is nothing better to boot: the machine stays up as it is.
+type NoWayBack struct{ Reason error }
+
+func (e *NoWayBack) Error() string {
+	return fmt.Sprintf("%v; no other release can boot, so this one stays", e.Reason)
+}
+
+// Unwrap returns what is bad about the try.
+func (e *NoWayBack) Unwrap() error { return e.Reason }
 
 // bad goes back: the release is quarantined first, so that the verdict outlives a power cut in any later step (the next try
 // of it then fails at once), then its boot program loses its tries, then the machine reboots.
 func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot, m *state.Machine, reason error) error {
 	if boot.WayBack == "" {
 		a.Log.Error("release bad, but there is no other to go back to", "version", running.Version, "reason", reason)
-		return reason
+		return &NoWayBack{reason}
 	}
 	if err := a.quarantine(state.EventBad, running, running, reason.Error()); err != nil {
 		a.Log.Error("cannot keep the verdict", "error", err) // going back matters more
@@ -139,7 +145,7 @@ func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot,
 		a.Log.Error("cannot take the tries from the boot program, they run out by reboots", "file", boot.File, "error", err)
 	}
 	a.Log.Error("release bad, going back", "version", running.Version, "to", boot.WayBack, "reason", oneLine(reason.Error()))
-	if err := a.Machine.Reboot(ctx); err != nil {
+	if err := a.Machine.Reboot(ctx, true); err != nil {
 		return fmt.Errorf("go back from release %s: %w", running.Version, err)
 	}
 	return reason

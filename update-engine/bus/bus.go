@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,7 +143,8 @@ func (s *Server) call(work func() (any, error)) (string, *dbus.Error) {
 	}()
 	v, err := work()
 	if err != nil {
-		return "", dbus.NewError(errFailed, []any{err.Error()})
+		// Strings on the bus are UTF-8: with a byte of a server's in it that is none the answer would never be sent.
+		return "", dbus.NewError(errFailed, []any{strings.ToValidUTF8(err.Error(), "?")})
 	}
 	b, err := json.Marshal(v)
 	if err != nil {

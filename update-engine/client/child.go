@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,7 +92,13 @@ type childPipe struct {
 
 func (p *childPipe) readAnswer() error {
 	line, err := p.r.ReadSlice('\n')
-	if err != nil || len(line) > maxAnswer {
+	if err == nil && len(line) > maxAnswer {
+		err = errTooLong
+	}
+	if err != nil {
+		if err != io.EOF { // at the end it has its own words; before it, it would be waited for in vain
+			p.cancel()
+		}
 		return fmt.Errorf("fetching process said nothing useful: %w", errors.Join(err, p.wait()))
 	}
 	var a answer
@@ -99,9 +107,9 @@ func (p *childPipe) readAnswer() error {
 	}
 	switch {
 	case a.NotFound:
-		return fmt.Errorf("%.500s: %w", a.Error, fs.ErrNotExist)
+		return fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
 	case a.Error != "":
-		return fmt.Errorf("%.500s", a.Error)
+		return fmt.Errorf("%.500s", printable(a.Error))
 	}
 	return nil
 }
@@ -123,9 +131,19 @@ func (p *childPipe) wait() error {
 	}
 	p.waited = true
 	if err := p.cmd.Wait(); err != nil {
-		return fmt.Errorf("fetching process: %w: %s", err, strings.TrimSpace(p.stderr.String()))
+		return fmt.Errorf("fetching process: %w: %s", err, printable(strings.TrimSpace(p.stderr.String())))
 	}
 	return nil
+}
+
+// printable takes out what a server or a process could do to the terminal of whoever reads an error.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != utf8.RuneError {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // Close ends the process.

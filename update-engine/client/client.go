@@ -6,7 +6,8 @@
 // repository on a disk.
 //
 // A Stream asks again where a cut happened (HTTP Range, RFC 9110 section 14), after a growing pause, as often as it takes while there is
-// progress and a bounded number of times when there is none. The target's name holds its hash, so what is behind a
+// progress and a bounded number of times when there is none; a byte now and then is none, or a server could hold the update
+// agent for years. The target's name holds its hash, so what is behind a
 // URL never changes, and whoever reads compares the hash at the end.
 package client
 
@@ -92,13 +93,17 @@ func (c *Client) Stream(ctx context.Context, url string, size int64, notify func
 	return &stream{c: c, ctx: ctx, url: url, size: size, notify: notify}
 }
 
+// progress is how many bytes are worth another attempt.
+const progress = 64 << 10
+
 type stream struct {
 	c       *Client
 	ctx     context.Context
 	url     string
 	size    int64
 	off     int64
-	attempt int // since the last byte
+	mark    int64 // off at the last progress
+	attempt int   // since then
 	r       io.ReadCloser
 	notify  func(int64, error)
 }
@@ -112,7 +117,9 @@ func (s *stream) Read(p []byte) (int, error) {
 		n, err := s.read(p)
 		if n > 0 {
 			s.off += int64(n)
-			s.attempt = 0
+			if s.off-s.mark >= progress {
+				s.mark, s.attempt = s.off, 0
+			}
 			return n, nil // an error with it comes again with the next read
 		}
 		if err == nil {

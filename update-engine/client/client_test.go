@@ -14,12 +14,24 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/proa-os/proa/update-engine/client"
 )
 
 // The test binary is the fetching process too.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "chatter" { // a fetching process that somebody has taken over
+		for {
+			if _, err := os.Stdout.Write(bytes.Repeat([]byte("x"), 1<<16)); err != nil {
+				os.Exit(0)
+			}
+		}
+	}
+	if len(os.Args) == 4 && os.Args[1] == "escape" {
+		fmt.Println(`{"error":"\u001b]0;owned\u0007 and \u009b more"}`)
+		os.Exit(0)
+	}
 	if len(os.Args) == 4 && os.Args[1] == "fetch" {
 		if err := client.RunChild(context.Background(), os.Args[2], os.Args[3], os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -184,6 +196,54 @@ func TestSilentServer(t *testing.T) {
 		if err == nil || time.Since(start) > 5*time.Second {
 			t.Errorf("%s: got %v after %s", path, err, time.Since(start))
 		}
+	}
+}
+
+// A server that sends a byte now and then, in one answer or in many, does not hold us either.
+func TestDribblingServer(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000000")
+		if r.Header.Get("Range") != "" {
+			var from int
+			_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+			w.Header().Set("Content-Length", fmt.Sprint(1_000_000-from))
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-999999/1000000", from))
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		for r.Context().Err() == nil {
+			_, _ = w.Write([]byte("x"))
+			w.(http.Flusher).Flush()
+			if r.URL.Path == "/many" {
+				panic(http.ErrAbortHandler)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}))
+	defer web.Close()
+	for _, path := range []string{"/one", "/many"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		c := client.Client{Source: client.NewHTTP(300 * time.Millisecond), Retry: quick()}
+		_, err := io.ReadAll(c.Stream(ctx, web.URL+path, 1_000_000, nil))
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "after 3 attempts") {
+			t.Errorf("%s: got %v", path, err)
+		}
+		cancel()
+	}
+}
+
+// The agent is root and its errors end on root's terminal: the process that talks to the network can neither hold it nor write there.
+func TestHostileChild(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"chatter", "escape"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, err := (&client.Child{Command: []string{exe, how}}).Open(ctx, "http://x/", 0)
+		if err == nil || ctx.Err() != nil || strings.ContainsFunc(strings.ReplaceAll(err.Error(), "\n", ""), unicode.IsControl) {
+			t.Errorf("%s: got %q, %v", how, err, ctx.Err())
+		}
+		cancel()
 	}
 }
 

@@ -67,7 +67,13 @@ type httpBody struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   time.Duration
+
+	waited time.Duration // for the server, since the last look at its pace
+	got    int64         // bytes in that time
 }
+
+// minPace is what a server must send in a second, on average over the idle time: a tenth of the slowest line that is worth it.
+const minPace = 1 << 10 // bytes
 
 // position makes the next byte the one at offset, whether the server knows ranges or not.
 func (b *httpBody) position(res *http.Response, offset int64) error {
@@ -84,15 +90,21 @@ func (b *httpBody) position(res *http.Response, offset int64) error {
 		}
 		return nil
 	case http.StatusNotFound, http.StatusGone:
-		return fmt.Errorf("server answered %s: %w", res.Status, fs.ErrNotExist)
+		return fmt.Errorf("server answered %d %s: %w", res.StatusCode, http.StatusText(res.StatusCode), fs.ErrNotExist)
 	}
-	return fmt.Errorf("server answered %s", res.Status)
+	return fmt.Errorf("server answered %d %s", res.StatusCode, http.StatusText(res.StatusCode)) // res.Status is in the server's words
 }
 
 // Read implements io.Reader.
 func (b *httpBody) Read(p []byte) (int, error) {
 	b.timer.Reset(b.idle)
+	start := time.Now()
 	n, err := b.body.Read(p)
+	if err == nil {
+		if err = b.pace(time.Since(start), int64(n)); err != nil {
+			n = 0 // an error that comes with bytes counts as progress
+		}
+	}
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause
@@ -101,6 +113,19 @@ func (b *httpBody) Read(p []byte) (int, error) {
 	// Whoever reads may take its time, only the server may not.
 	b.timer.Stop()
 	return n, err
+}
+
+// pace gives up on a server that sends just enough not to be silent.
+func (b *httpBody) pace(took time.Duration, n int64) error {
+	b.waited, b.got = b.waited+took, b.got+n
+	if b.waited < b.idle {
+		return nil
+	}
+	if float64(b.got) < minPace*b.waited.Seconds() {
+		return fmt.Errorf("the server sent %d bytes in %s, expected at least %d a second", b.got, b.waited.Round(time.Millisecond), minPace)
+	}
+	b.waited, b.got = 0, 0
+	return nil
 }
 
 // Close implements io.Closer.

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A Check is one question. Run returns nil if all is well; it must heed its context.
+// A Check is one question. Run returns nil if all is well; it should heed its context.
 type Check struct {
 	Name string
 	Run  func(context.Context) error
@@ -76,7 +76,7 @@ func (g Gate) Wait(ctx context.Context, checks []Check) error {
 func (g Gate) round(ctx context.Context, checks []Check) (string, error) {
 	for _, c := range checks {
 		one, cancel := context.WithTimeout(ctx, g.Timeout)
-		err := c.Run(one)
+		err := ask(one, c)
 		if err == nil && one.Err() != nil {
 			err = fmt.Errorf("no answer within %s", g.Timeout)
 		}
@@ -89,4 +89,27 @@ func (g Gate) round(ctx context.Context, checks []Check) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// grace is how long a check may take to say what it was doing when its time was over.
+const grace = 5 * time.Second
+
+// ask runs one check, and leaves one behind that does not come back: a service manager that hangs, or a program that not even
+// SIGKILL ends, must not hold up the verdict.
+func ask(ctx context.Context, c Check) error {
+	answer := make(chan error, 1)
+	go func() { answer <- c.Run(ctx) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-t.C:
+		return ctx.Err()
+	}
 }

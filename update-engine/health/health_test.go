@@ -70,6 +70,19 @@ func TestGateWithHangingCheck(t *testing.T) {
 	})
 }
 
+// A check that does not heed its context, as a call of a service manager that hangs: the verdict comes all the same.
+func TestGateWithDeafCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start, end := time.Now(), make(chan struct{})
+		defer close(end)
+		err := gate(nil).Wait(t.Context(), []Check{{"deaf", func(context.Context) error { <-end; return nil }}})
+		var unhealthy *Unhealthy
+		if !errors.As(err, &unhealthy) || time.Since(start) > 5*time.Minute+grace || !strings.Contains(err.Error(), "deaf: no answer in time") {
+			t.Errorf("got %v after %s", err, time.Since(start))
+		}
+	})
+}
+
 func TestGateStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -150,9 +163,20 @@ func TestPrograms(t *testing.T) {
 	if err := Dir(filepath.Join(dir, "none")).Run(ctx); err != nil {
 		t.Errorf("no folder: %v", err)
 	}
-	slow, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	slow, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
-	if err := Program("workload", script("40-hangs", "sleep 20 & wait", 0o755)).Run(slow); err == nil || !strings.Contains(err.Error(), "no answer in time") {
+	pid := filepath.Join(dir, "pid")
+	hangs := script("40-hangs", "sleep 20 & echo $! > "+pid+"; wait", 0o755)
+	if err := Program("workload", hangs).Run(slow); err == nil || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("a program that hangs: %v", err)
+	}
+	// What it started ends with it: rounds of a check must not pile up processes.
+	b, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/status")
+	if err == nil && !strings.Contains(string(status), "State:\tZ") {
+		t.Errorf("the child of a program that hangs still runs:\n%s", status)
 	}
 }

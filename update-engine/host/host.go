@@ -7,11 +7,15 @@ package host
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/cmdline"
 	"github.com/proa-os/proa/internal/disk"
@@ -100,48 +104,84 @@ func (h *Host) FailedUnits(ctx context.Context) ([]string, error) { return h.Fai
 
 // Failed implements health.Systemd.
 func (h *Host) Failed(ctx context.Context) ([]string, error) {
-	var failed []string
-	err := withSystemd(ctx, func(c *dbus.Conn) error {
+	return ask(ctx, func(ctx context.Context, c *dbus.Conn) (failed []string, err error) {
 		units, err := c.ListUnitsFilteredContext(ctx, []string{"failed"})
 		for _, u := range units {
 			failed = append(failed, u.Name)
 		}
-		return err
+		return failed, err
 	})
-	return failed, err
 }
 
 // ActiveState implements health.Systemd.
 func (h *Host) ActiveState(ctx context.Context, unit string) (string, error) {
-	var active string
-	err := withSystemd(ctx, func(c *dbus.Conn) error {
+	return ask(ctx, func(ctx context.Context, c *dbus.Conn) (string, error) {
 		p, err := c.GetUnitPropertyContext(ctx, unit, "ActiveState")
 		if err != nil {
-			return err
+			return "", err
 		}
-		active, _ = p.Value.Value().(string)
-		return nil
+		active, _ := p.Value.Value().(string)
+		return active, nil
 	})
-	return active, err
 }
 
 // Reboot implements agent.Machine.
-func (h *Host) Reboot(ctx context.Context) error {
-	return withSystemd(ctx, func(c *dbus.Conn) error {
-		_, err := c.StartUnitContext(ctx, "reboot.target", "replace-irreversibly", nil)
+func (h *Host) Reboot(ctx context.Context, force bool) error {
+	_, err := ask(ctx, func(ctx context.Context, c *dbus.Conn) (int, error) {
+		return c.StartUnitContext(ctx, "reboot.target", "replace-irreversibly", nil)
+	})
+	if err == nil || !force || ctx.Err() != nil || goingDown(err) {
 		return err
+	}
+	_, syncErr := within(ctx, patience, func(context.Context) (int, error) { unix.Sync(); return 0, nil })
+	return errors.Join(err, syncErr, unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART))
+}
+
+// goingDown reports whether systemd refuses because a shutdown is under way, which a reset must not cut short; it has
+// time limits of its own.
+func goingDown(err error) bool {
+	var e godbus.Error
+	return errors.As(err, &e) && e.Name == "org.freedesktop.systemd1.TransactionIsDestructive"
+}
+
+// patience is how long the service manager may take for an answer.
+const patience = 30 * time.Second
+
+// ask talks to the service manager over its own socket, which is there as long as it is.
+func ask[T any](ctx context.Context, do func(context.Context, *dbus.Conn) (T, error)) (T, error) {
+	return within(ctx, patience, func(ctx context.Context) (T, error) {
+		c, err := dbus.NewSystemdConnectionContext(ctx)
+		if err != nil {
+			var none T
+			return none, fmt.Errorf("talk to systemd: %w", err)
+		}
+		defer c.Close()
+		v, err := do(ctx, c)
+		if err != nil {
+			return v, fmt.Errorf("ask systemd: %w", err)
+		}
+		return v, nil
 	})
 }
 
-// withSystemd talks to the service manager over its own socket, which is there as long as it is.
-func withSystemd(ctx context.Context, do func(*dbus.Conn) error) error {
-	c, err := dbus.NewSystemdConnectionContext(ctx)
-	if err != nil {
-		return fmt.Errorf("talk to systemd: %w", err)
+// within leaves do behind when its time is over: connecting to a service manager that hangs heeds no context.
+func within[T any](ctx context.Context, limit time.Duration, do func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	type answer struct {
+		v   T
+		err error
 	}
-	defer c.Close()
-	if err := do(c); err != nil {
-		return fmt.Errorf("ask systemd: %w", err)
+	answers := make(chan answer, 1)
+	go func() {
+		v, err := do(ctx)
+		answers <- answer{v, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.v, a.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("no answer from systemd or the disk: %w", ctx.Err())
 	}
-	return nil
 }

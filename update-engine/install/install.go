@@ -76,14 +76,7 @@ func Programs(f Folder) ([]Program, error) {
 		if err != nil {
 			continue
 		}
-		p := Program{File: file, Name: name}
-		if r, err := f.Open(file); err == nil {
-			if hash, _, err := match.RootHash(r); err == nil {
-				p.Root = hash
-			}
-			r.Close()
-		}
-		programs = append(programs, p)
+		programs = append(programs, Program{File: file, Name: name, Root: bootedBy(f, file)})
 	}
 	return programs, nil
 }
@@ -145,17 +138,20 @@ func (i *Installer) check(r *release.Release, m *payload.Manifest) (armed string
 		return "", err
 	}
 	var kept []string
+	good := false
 	for _, p := range programs {
 		if p.Root != i.Running {
 			continue
 		}
-		if !p.Name.Good() {
-			return "", fmt.Errorf("the running boot program %s has not proven itself: wait for its health check, the other slot is the way back", p.File)
-		}
 		kept = append(kept, p.File)
+		good = good || p.Name.Good()
 	}
 	if len(kept) == 0 {
 		return "", fmt.Errorf("no boot program on the ESP boots the running root hash %s: without it there is no way back", i.Running)
+	}
+	// A power cut in the renaming to the good name may leave the counted one beside it: the good one counts.
+	if !good {
+		return "", fmt.Errorf("the running boot program %s has not proven itself: wait for its health check, the other slot is the way back", kept[0])
 	}
 	if next, _, _ := slot.Choose(append(kept, armed)); next != armed {
 		return "", fmt.Errorf("the loader would go on booting %s: release %s is not newer", next, r.Version)
@@ -181,27 +177,47 @@ func fits(r *release.Release, m *payload.Manifest) error {
 
 // empty removes every boot program but the running one, and what an interrupted installation left.
 func (i *Installer) empty() error {
-	programs, err := Programs(i.Boot)
-	if err != nil {
-		return err
-	}
-	for _, p := range programs {
-		if p.Root != i.Running {
-			if err := i.Boot.Remove(p.File); err != nil {
-				return err
-			}
-		}
-	}
-	names, err := i.Boot.List()
+	names, err := Leaving(i.Boot, i.Running)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n, "proa_") && strings.HasSuffix(n, ".part") {
-			if err := i.Boot.Remove(n); err != nil {
-				return err
-			}
+		if err := i.Boot.Remove(n); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// Leaving returns the files that an installation removes from the ESP before it writes: what boots another root image than the
+// running one, and what an interrupted installation left. A temporary file with the running boot program in it stays: a power
+// cut in the rename that armed it left one file under two names, and on FAT removing one would free the content of both.
+func Leaving(f Folder, running digest.SHA256) ([]string, error) {
+	names, err := f.List()
+	if err != nil {
+		return nil, fmt.Errorf("list boot programs: %w", err)
+	}
+	var leaving []string
+	for _, n := range names {
+		_, err := slot.Parse(n)
+		part := strings.HasPrefix(n, "proa_") && strings.HasSuffix(n, ".part")
+		if (err == nil || part) && bootedBy(f, n) != running {
+			leaving = append(leaving, n)
+		}
+	}
+	return leaving, nil
+}
+
+// bootedBy returns the root hash on the command line of a boot program, zero if it cannot be read.
+func bootedBy(f Folder, file string) digest.SHA256 {
+	r, err := f.Open(file)
+	if err != nil {
+		return digest.SHA256{}
+	}
+	defer r.Close()
+	hash, _, err := match.RootHash(r)
+	if err != nil {
+		return digest.SHA256{}
+	}
+	return hash
 }

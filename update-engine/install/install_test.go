@@ -135,6 +135,22 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// FAT may keep both names of a rename in which power was lost, and both name the same bytes.
+func TestBothNamesOfARename(t *testing.T) {
+	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
+	m := newMachine(now, old)
+	m.files["proa_1.0.1+2-1.efi"] = m.files["proa_1.0.1.efi"] // when it became good
+	m.files["proa_1.0.1.part"] = m.files["proa_1.0.1.efi"]    // when it was armed
+	if err := m.install(next, full(t, next)); err != nil {
+		t.Fatal(err)
+	}
+	// Removing one name would free the other's bytes, of the running boot program.
+	want := []string{"proa_1.0.1+2-1.efi", "proa_1.0.1.efi", "proa_1.0.1.part", "proa_1.0.2+3.efi"}
+	if got, _ := m.List(); !slices.Equal(got, want) {
+		t.Errorf("ESP: got %q, want %q", got, want)
+	}
+}
+
 // Power is lost in every durable step and in between, with unsynced writes kept, lost or torn: what the loader then starts is
 // always whole, it is the running release before the commit point and the new one after.
 func TestPowerLostAfterEveryWrite(t *testing.T) {

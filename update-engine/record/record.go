@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/update-engine/state"
 )
@@ -52,7 +54,9 @@ func (s *Store) Machine() (state.Machine, error) {
 }
 
 // SetMachine replaces the state.
-func (s *Store) SetMachine(m state.Machine) error { return s.write(stateFile, m) }
+func (s *Store) SetMachine(m state.Machine) error {
+	return s.alone(func() error { return s.write(stateFile, m) })
+}
 
 // Quarantine returns the releases that must not be taken.
 func (s *Store) Quarantine() (state.Quarantine, error) {
@@ -69,12 +73,14 @@ func (s *Store) Quarantine() (state.Quarantine, error) {
 
 // AddQuarantine remembers a bad release for good.
 func (s *Store) AddQuarantine(e state.Quarantined) error {
-	q, err := s.Quarantine()
-	if err != nil {
-		return err
-	}
-	q = q.Add(e)
-	return s.write(quarantineFile, q[max(0, len(q)-maxQuarantine):])
+	return s.alone(func() error {
+		q, err := s.Quarantine()
+		if err != nil {
+			return err
+		}
+		q = q.Add(e)
+		return s.write(quarantineFile, q[max(0, len(q)-maxQuarantine):])
+	})
 }
 
 // History returns all entries, oldest first. A line that is no entry is skipped: it is what a power cut left.
@@ -99,6 +105,10 @@ func (s *Store) AddHistory(e state.Entry) error {
 	if err != nil {
 		return fmt.Errorf("write history: %w", err)
 	}
+	return s.alone(func() error { return s.appendHistory(line) })
+}
+
+func (s *Store) appendHistory(line []byte) error {
 	f, err := os.OpenFile(filepath.Join(s.dir, historyFile), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("write history: %w", err)
@@ -129,6 +139,20 @@ func endsTorn(f *os.File) (bool, error) {
 		return false, err
 	}
 	return last[0] != '\n', nil
+}
+
+// alone keeps other processes off the files while do changes them: the agent on the bus and the health check of a boot are
+// two, and both settle what they find at their start.
+func (s *Store) alone(do func() error) error {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return fmt.Errorf("lock update state: %w", err)
+	}
+	defer d.Close() // gives the lock back
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock update state %s: %w", s.dir, err)
+	}
+	return do()
 }
 
 func (s *Store) read(name string) ([]byte, error) {

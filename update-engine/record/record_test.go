@@ -1,9 +1,11 @@
 package record
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,5 +86,39 @@ func TestDamaged(t *testing.T) {
 	}
 	if err := s.AddQuarantine(state.Quarantined{}); err == nil {
 		t.Error("a damaged quarantine was overwritten")
+	}
+}
+
+// The agent on the bus and the health check of the boot write at the same time: nothing is lost and nothing is torn.
+func TestTwoProcesses(t *testing.T) {
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for p := range byte(4) {
+		wg.Go(func() {
+			s, err := Open(dir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for n := range byte(20) {
+				bad := state.Release{Version: "1.0.2", Root: digest.Of([]byte{p, n})}
+				err := errors.Join(s.AddQuarantine(state.Quarantined{Release: bad}), s.SetMachine(state.Machine{Target: &bad}),
+					s.AddHistory(state.Entry{Event: state.EventBad, Release: bad}))
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s, _ := Open(dir)
+	if q, err := s.Quarantine(); err != nil || len(q) != 80 {
+		t.Errorf("quarantined %d, %v, want 80", len(q), err)
+	}
+	if h, err := s.History(); err != nil || len(h) != 80 {
+		t.Errorf("history of %d, %v, want 80", len(h), err)
+	}
+	if m, err := s.Machine(); err != nil || m.Target == nil {
+		t.Errorf("state: %+v, %v", m, err)
 	}
 }

@@ -54,10 +54,29 @@ type envelope struct {
 	} `json:"signatures"`
 }
 
-// parses reports whether b looks like metadata at all.
-func parses(b []byte) bool {
-	var e envelope
-	return json.Unmarshal(b, &e) == nil && e.Signed.Type != ""
+// usable reports whether stored metadata of a role can be given to the updater, which takes damage in it for an error of
+// its own: bits rot, and the repository has the file again. A key of the wrong length makes the verifier panic.
+func usable(role string, b []byte) (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	var err error
+	switch role {
+	case metadata.ROOT:
+		var root *metadata.Metadata[metadata.RootType]
+		if root, err = metadata.Root().FromBytes(b); err == nil {
+			err = root.VerifyDelegate(metadata.ROOT, root)
+		}
+	case metadata.TIMESTAMP:
+		_, err = metadata.Timestamp().FromBytes(b)
+	case metadata.SNAPSHOT:
+		_, err = metadata.Snapshot().FromBytes(b)
+	default:
+		_, err = metadata.Targets().FromBytes(b)
+	}
+	return err == nil
 }
 
 // explain turns the updater's error into one that a person can act on. It looks at the file that was fetched last,
@@ -163,4 +182,12 @@ func (c *Client) keysOf(file string) (keys []string, threshold int) {
 	return nil, 1
 }
 
-func short(keyID string) string { return keyID[:min(8, len(keyID))] }
+// short is the beginning of a key id, which may be anything before it is verified.
+func short(keyID string) string {
+	for _, r := range keyID {
+		if !strings.ContainsRune("0123456789abcdef", r) {
+			return "(no key id)"
+		}
+	}
+	return keyID[:min(8, len(keyID))]
+}

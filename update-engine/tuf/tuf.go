@@ -112,8 +112,8 @@ func (c *Client) open() error {
 	}
 	for _, role := range roles {
 		b, err := os.ReadFile(filepath.Join(c.cfg.State, role+".json"))
-		if err != nil || !parses(b) {
-			continue // the updater fetches what is missing; a file that is no metadata would stop it
+		if err != nil || !usable(role, b) {
+			continue // the updater fetches what is missing; a damaged file would stop it
 		}
 		if err := os.WriteFile(filepath.Join(c.scratch, role+".json"), b, 0o600); err != nil {
 			return fmt.Errorf("open trusted metadata: %w", err)
@@ -136,15 +136,15 @@ func (c *Client) open() error {
 // startingRoot is the newest root reached from this anchor, or the anchor itself. Other metadata stays when the anchor
 // changes: if the new root does not vouch for it, the updater ignores it, and if it does, it still bounds rollback.
 func (c *Client) startingRoot() ([]byte, error) {
-	if !parses(c.cfg.Anchor) {
-		return nil, fmt.Errorf("trust anchor root.json (%d bytes) is not TUF metadata: put the repository's own root.json there", len(c.cfg.Anchor))
+	if !usable(metadata.ROOT, c.cfg.Anchor) {
+		return nil, fmt.Errorf("trust anchor root.json (%d bytes) is not TUF metadata that its own keys have signed: put the repository's own root.json there", len(c.cfg.Anchor))
 	}
 	sum, err := os.ReadFile(filepath.Join(c.cfg.State, anchorFile))
 	if err != nil || strings.TrimSpace(string(sum)) != digest.Of(c.cfg.Anchor).String() {
 		return c.cfg.Anchor, nil
 	}
 	root, err := os.ReadFile(filepath.Join(c.cfg.State, rootFile))
-	if err != nil || !parses(root) {
+	if err != nil || !usable(metadata.ROOT, root) {
 		return c.cfg.Anchor, nil
 	}
 	return root, nil

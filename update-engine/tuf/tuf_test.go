@@ -364,3 +364,32 @@ func resign(t *testing.T, file string, keys repo.Keyring) {
 		t.Fatal(err)
 	}
 }
+
+// Whatever rots in the stored metadata, an honest repository brings the machine on again.
+func TestDamagedState(t *testing.T) {
+	r := repotest.New(t)
+	r.Release(t, repotest.NewBuild(t, "1.0.1"))
+	m := newMachine(t, r)
+	if _, err := m.read(r.Dir); err != nil {
+		t.Fatal(err)
+	}
+	whole := snapshot(t, m.state)
+	for _, name := range []string{"root.json", "timestamp.json", "snapshot.json", "targets.json", "plan.json", "anchor"} {
+		b, err := os.ReadFile(filepath.Join(whole, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		step := max(1, len(b)/60)
+		for at := 0; at < len(b); at += step {
+			m.state = snapshot(t, whole)
+			bad := bytes.Clone(b)
+			bad[at] ^= 1 << (at % 8)
+			if err := os.WriteFile(filepath.Join(m.state, name), bad, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.read(r.Dir); err != nil {
+				t.Fatalf("%s, byte %d (%.20q became %.20q): %v", name, at, b[at:], bad[at:], err)
+			}
+		}
+	}
+}

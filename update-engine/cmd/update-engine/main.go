@@ -5,11 +5,13 @@
 //	update-engine fetch URL OFFSET      write the file behind URL to standard output; serve runs it as user proa-fetch
 //
 // Files: /etc/proa/update/config.json, /etc/proa/update/root.json or /usr/share/proa/update/root.json, /etc/proa/health.d/*,
-// /var/lib/proa/update. It exits with 1 on an error, and health also if the boot is not healthy.
+// /var/lib/proa/update. It exits with 1 on an error, and health also if the boot is not healthy; with 3 if a try is bad and there is
+// nothing else to boot (try-deadline asks for it).
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -32,12 +34,13 @@ import (
 )
 
 const (
-	configDir = "/etc/proa/update"
-	imageDir  = "/usr/share/proa/update"
-	healthDir = "/etc/proa/health.d"
-	stateDir  = "/var/lib/proa/update"
-	fetchUser = "proa-fetch"
-	idle      = 30 * time.Second
+	configDir  = "/etc/proa/update"
+	configFile = configDir + "/config.json"
+	imageDir   = "/usr/share/proa/update"
+	healthDir  = "/etc/proa/health.d"
+	stateDir   = "/var/lib/proa/update"
+	fetchUser  = "proa-fetch"
+	idle       = 30 * time.Second
 )
 
 func main() {
@@ -46,6 +49,9 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "update-engine:", err)
+		if stays := (*agent.NoWayBack)(nil); errors.As(err, &stays) {
+			os.Exit(3)
+		}
 		os.Exit(1)
 	}
 }
@@ -62,25 +68,13 @@ func run(ctx context.Context, args []string) error {
 	return fmt.Errorf("usage: update-engine serve | health | fetch URL OFFSET (people use updatectl)")
 }
 
-// open puts the agent together.
+// open puts together what a verdict needs; it looks at nothing that a person writes.
 func open() (*agent.Agent, *host.Host, error) {
 	h, err := host.Open()
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := config.Load(filepath.Join(configDir, "config.json"))
-	if err != nil {
-		return nil, nil, err
-	}
-	anchor, err := config.LoadAnchor(filepath.Join(configDir, "root.json"), filepath.Join(imageDir, "root.json"))
-	if err != nil {
-		return nil, nil, err
-	}
 	store, err := record.Open(stateDir)
-	if err != nil {
-		return nil, nil, err
-	}
-	child, err := fetcher()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,10 +85,7 @@ func open() (*agent.Agent, *host.Host, error) {
 		}
 		return a
 	}}))
-	return &agent.Agent{
-		Machine: h, Store: store, Config: c, Anchor: anchor, TUFState: filepath.Join(stateDir, "tuf"),
-		Client: &client.Client{Source: child, Retry: client.DefaultRetry()}, Now: time.Now, Log: log,
-	}, h, nil
+	return &agent.Agent{Machine: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Log: log}, h, nil
 }
 
 // fetcher is this program again, as the user that talks to the network.
@@ -123,6 +114,17 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.Config, err = config.Load(configFile); err != nil {
+		return err
+	}
+	if a.Anchor, err = config.LoadAnchor(filepath.Join(configDir, "root.json"), filepath.Join(imageDir, "root.json")); err != nil {
+		return err
+	}
+	child, err := fetcher()
+	if err != nil {
+		return err
+	}
+	a.Client = &client.Client{Source: child, Retry: client.DefaultRetry()}
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
 		return fmt.Errorf("connect to the system bus: %w", err)
@@ -144,9 +146,15 @@ func judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A release that does not understand the configuration is not healthy; it must live to say so.
+	c, configErr := config.Load(configFile)
+	if configErr == nil {
+		a.Config = c
+	}
 	gate := health.Gate{Deadline: a.Config.HealthDeadline(), Interval: 2 * time.Second, Timeout: time.Minute}
 	return a.Health(ctx, gate, func(failedBefore []string) []health.Check {
 		return []health.Check{
+			{Name: "configuration", Run: func(context.Context) error { return configErr }},
 			health.Booted(h), health.Units(h, a.Config.RequiredUnits), health.NoneFailed(h, failedBefore), health.Network(),
 			health.Program("containers", "/usr/bin/containerctl", "health"), health.Dir(healthDir),
 		}
