@@ -50,10 +50,16 @@ func (g Gate) Wait(ctx context.Context, checks []Check) error {
 	deadline, cancel := context.WithTimeout(ctx, g.Deadline)
 	defer cancel()
 	var said string
+	var last Unhealthy // what the last whole round said
 	for {
 		check, err := g.round(deadline, checks)
 		if err == nil {
 			return nil
+		}
+		if deadline.Err() == nil {
+			last = Unhealthy{Check: check, Err: err}
+		} else if last.Err != nil {
+			check, err = last.Check, last.Err // the deadline cut this round short: its check did not get to say why
 		}
 		if now := check + ": " + err.Error(); now != said && g.Notify != nil && deadline.Err() == nil {
 			said = now

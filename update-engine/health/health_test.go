@@ -163,7 +163,7 @@ func TestPrograms(t *testing.T) {
 	if err := Dir(filepath.Join(dir, "none")).Run(ctx); err != nil {
 		t.Errorf("no folder: %v", err)
 	}
-	slow, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	slow, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	pid := filepath.Join(dir, "pid")
 	hangs := script("40-hangs", "sleep 20 & echo $! > "+pid+"; wait", 0o755)
@@ -175,8 +175,34 @@ func TestPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/status")
-	if err == nil && !strings.Contains(string(status), "State:\tZ") {
-		t.Errorf("the child of a program that hangs still runs:\n%s", status)
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/status")
+		if err != nil || strings.Contains(string(status), "State:\tZ") {
+			break
+		}
+		if time.Since(start) > 15*time.Second { // the child's own end is at 20
+			t.Fatalf("the child of a program that hangs still runs:\n%s", status)
+		}
 	}
+}
+
+// A check that the deadline cuts short must not hide what it said before.
+func TestGateKeepsReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		slow := Check{"containers", func(ctx context.Context) error {
+			select {
+			case <-time.After(40 * time.Second):
+				return errors.New("hello: connection refused")
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		g := gate(nil)
+		g.Deadline = 90 * time.Second
+		err := g.Wait(t.Context(), []Check{slow})
+		if err == nil || !strings.Contains(err.Error(), "hello: connection refused") {
+			t.Errorf("got %v after %s, want the check's own reason", err, time.Since(start))
+		}
+	})
 }
