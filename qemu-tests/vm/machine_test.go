@@ -3,7 +3,6 @@ package vm
 import (
 	"bytes"
 	"context"
-	"debug/pe"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +19,7 @@ import (
 func TestMachine(t *testing.T) {
 	testenv.Tools(t)
 	dir := t.TempDir()
-	kernel := testKernel(t, dir)
+	kernel := testKernel(t)
 	m, err := Start(t.Context(), Config{
 		Name: "smoke", Dir: dir, Kernel: kernel, Initrd: guestInitrd(t, dir), MemoryMiB: 256,
 		KernelArgs: []string{"console=ttyS0,115200", "panic=1", "quiet"}, Timeout: 60 * time.Second,
@@ -133,7 +132,7 @@ func TestStartEndsWithContext(t *testing.T) {
 	t.Setenv(AcceleratorEnv, "tcg")
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	m, err := Start(ctx, Config{Dir: dir, Kernel: testKernel(t, dir), Initrd: guestInitrd(t, dir)})
+	m, err := Start(ctx, Config{Dir: dir, Kernel: testKernel(t), Initrd: guestInitrd(t, dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +147,7 @@ func TestStartEndsWithContext(t *testing.T) {
 func TestQEMUDiesWithTheHarness(t *testing.T) {
 	testenv.Tools(t)
 	if os.Getenv("PROA_TEST_HARNESS") == "1" {
-		m, err := Start(t.Context(), Config{Dir: os.Getenv("PROA_TEST_DIR"), Kernel: os.Getenv("PROA_TEST_KERNEL"), MemoryMiB: 256})
+		m, err := Start(t.Context(), Config{Dir: os.Getenv("PROA_TEST_DIR"), Kernel: os.Getenv("PROA_TEST_HARNESS_KERNEL"), MemoryMiB: 256})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +157,7 @@ func TestQEMUDiesWithTheHarness(t *testing.T) {
 	}
 	dir := t.TempDir()
 	harness := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestQEMUDiesWithTheHarness$")
-	harness.Env = append(os.Environ(), "PROA_TEST_HARNESS=1", "PROA_TEST_DIR="+dir, "PROA_TEST_KERNEL="+testKernel(t, dir), AcceleratorEnv+"=tcg")
+	harness.Env = append(os.Environ(), "PROA_TEST_HARNESS=1", "PROA_TEST_DIR="+dir, "PROA_TEST_HARNESS_KERNEL="+testKernel(t), AcceleratorEnv+"=tcg")
 	stdout, err := harness.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -221,34 +220,15 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
-// testKernel is the file $PROA_TEST_KERNEL, or the kernel in a boot program that was built.
-func testKernel(t *testing.T, dir string) string {
+// testKernel is Debian's kernel in the tools tree.
+func testKernel(t *testing.T) string {
 	t.Helper()
-	if k := os.Getenv("PROA_TEST_KERNEL"); k != "" {
-		return k
+	tools := testenv.Tools(t)
+	kernels, err := filepath.Glob(tools.Path("boot/vmlinuz-*"))
+	if err != nil || len(kernels) == 0 {
+		t.Fatalf("no kernel in the tools tree %s: run image-builder tools (%v)", tools.Dir(), err)
 	}
-	built, err := filepath.Glob("../../out/*/boot.efi")
-	if err != nil || len(built) == 0 {
-		t.Skip("SKIPPED: no kernel to boot: run `make image` before, or set PROA_TEST_KERNEL to a bzImage")
-	}
-	f, err := pe.Open(built[len(built)-1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	section := f.Section(".linux")
-	if section == nil {
-		t.Fatalf("%s has no section .linux", built[0])
-	}
-	data, err := section.Data()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernel := filepath.Join(dir, "vmlinuz")
-	if err := os.WriteFile(kernel, data[:min(len(data), int(section.VirtualSize))], 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return kernel
+	return kernels[0]
 }
 
 // guestInitrd is a newc archive (initramfs-buffer-format.rst) with testdata/guest as /init.
