@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := common{cache: cache}
+	c := &common{cache: cache}
 	flags := flag.NewFlagSet("image-builder "+args[0], flag.ContinueOnError)
 	flags.StringVar(&c.mirror.Main, "mirror", "", "`URL` of the main archive (default: the manifest's, then the host's apt sources)")
 	flags.StringVar(&c.mirror.Security, "security-mirror", "", "`URL` of the security archive")
@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string) error {
 
 const aptDir = "/etc/apt"
 
-func build(ctx context.Context, c common, flags *flag.FlagSet, args []string) error {
+func build(ctx context.Context, c *common, flags *flag.FlagSet, args []string) error {
 	o := image.Options{CacheDir: c.cache, APT: aptDir, Progress: os.Stderr}
 	flags.StringVar(&o.Version, "version", "", "semver of the release")
 	flags.StringVar(&o.Out, "out", "", "`directory` of the results (default out/VERSION)")
@@ -119,7 +119,7 @@ func build(ctx context.Context, c common, flags *flag.FlagSet, args []string) er
 }
 
 // pin locks manifests/image.toml and manifests/tools.toml, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
-func pin(ctx context.Context, c common, flags *flag.FlagSet, args []string) error {
+func pin(ctx context.Context, c *common, flags *flag.FlagSet, args []string) error {
 	keys := flags.String("keys", "manifests/keys", "`directory` of the archive's public keys")
 	if err := flags.Parse(args); err != nil {
 		return err
