@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,6 +273,9 @@ func (b *box) leftNothing() {
 }
 
 func TestView(t *testing.T) {
+	// What the caller ignores is the caller's matter, as systemd's SIGPIPE. Go's start keeps an ignored SIGHUP, of all signals.
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
 	b := newBox(t, "view")
 	b.write()
 	out, errs, code := b.runtime("run", "-b", b.dir, "box")

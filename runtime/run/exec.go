@@ -2,6 +2,7 @@ package run
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,6 +52,10 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*os.Process, e
 	}
 	defer init.Close()
 	p, talk, err := startStageTwo(&order{Spec: s, Seccomp: filter, Join: late, Follow: o.Follow}, init, 0, group)
+	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENODEV) {
+		// What clone says of a pid namespace whose first process has ended, and of a removed cgroup.
+		return nil, fmt.Errorf("execute in %s: it has ended: %w", id, err)
+	}
 	if err != nil {
 		return nil, err
 	}

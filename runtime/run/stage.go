@@ -118,6 +118,9 @@ func stageTwo(talk **os.File) error {
 func setUp(o *order) error {
 	s := o.Spec
 	unix.Umask(0)
+	if err := defaultSignals(); err != nil {
+		return err
+	}
 	if _, err := unix.Setsid(); err != nil {
 		return fmt.Errorf("make session: %w", err)
 	}
