@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,6 +78,9 @@ func Build(ctx context.Context, o Options) (*release.Release, error) {
 	if err := checkVersion(o.Version); err != nil {
 		return nil, err
 	}
+	if err := checkOut(o.Out); err != nil {
+		return nil, err
+	}
 	in := &inputs{Options: &o}
 	if err := in.open(ctx); err != nil {
 		return nil, err
@@ -106,6 +110,21 @@ func checkVersion(v string) error {
 	s, err := semver.NewVersion(v)
 	if err != nil || s.String() != v || s.Metadata != "" {
 		return fmt.Errorf("version %q: expected semver such as 1.2.3 or 1.3.0-rc.1, without build metadata", v)
+	}
+	return nil
+}
+
+// checkOut refuses to replace what is not an earlier build: --out may name somebody's home by mistake.
+func checkOut(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("output directory: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "release.json")); err != nil {
+		return fmt.Errorf("output directory %s holds something else than an earlier build (no release.json): it would be replaced; name another with --out", dir)
 	}
 	return nil
 }

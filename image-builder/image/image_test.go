@@ -83,3 +83,26 @@ func TestCopySparse(t *testing.T) {
 		t.Errorf("got other bytes back, %v", err)
 	}
 }
+
+// A build replaces an earlier one, never anything else.
+func TestBuildKeepsForeignDirectories(t *testing.T) {
+	dir := t.TempDir()
+	precious := filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Build(t.Context(), Options{Version: "1.0.0", Out: dir}); err == nil || !strings.Contains(err.Error(), "no release.json") {
+		t.Errorf("got %v, want the directory to be refused", err)
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "release.json"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, ok := range []string{dir, t.TempDir(), filepath.Join(dir, "new")} {
+		if err := checkOut(ok); err != nil {
+			t.Error(err)
+		}
+	}
+}
