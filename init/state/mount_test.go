@@ -3,9 +3,10 @@ package state
 import (
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 func TestMakeDirs(t *testing.T) {
@@ -66,13 +67,9 @@ func TestMakeDirsHostile(t *testing.T) {
 
 // A superblock as mke2fs makes it, and as the kernel marks it.
 func TestKnownBad(t *testing.T) {
-	mke2fs, err := exec.LookPath("mke2fs")
-	if err != nil {
-		mke2fs = "/sbin/mke2fs"
-	}
 	path := filepath.Join(t.TempDir(), "state")
-	if out, err := exec.Command(mke2fs, "-q", "-F", "-t", "ext4", path, "8M").CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED: no mke2fs on this host: %v: %s", err, out)
+	if out, err := testenv.Tools(t).Command(t.Context(), "mke2fs", "-q", "-F", "-t", "ext4", path, "8M").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v: %s", err, out)
 	}
 	if knownBad(path) {
 		t.Error("a new file system is said to have errors")
