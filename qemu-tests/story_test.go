@@ -25,10 +25,7 @@ type story struct {
 // begin skips the story unless stories were asked for, and empties its folder.
 func begin(t *testing.T) *story {
 	t.Helper()
-	if os.Getenv("PROA_STORIES") != "1" {
-		t.Skip("SKIPPED, NOT CHECKED on a machine: set PROA_STORIES=1 (`make test` does) to boot machines in QEMU")
-	}
-	testenv.Tools(t)
+	testenv.Machines(t)
 	repo, err := world.FindRepository()
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,16 @@ func Tools(t testing.TB) *tooltree.Tree {
 	return nil
 }
 
+// Machines returns the tools tree for a test that boots a machine in QEMU. Such tests take longer than unit tests may: without
+// PROA_STORIES=1 the test is skipped.
+func Machines(t testing.TB) *tooltree.Tree {
+	t.Helper()
+	if os.Getenv("PROA_STORIES") != "1" {
+		t.Skip("SKIPPED, NOT CHECKED on a machine: set PROA_STORIES=1 (`make test` does) to boot machines in QEMU")
+	}
+	return Tools(t)
+}
+
 // Required reports whether a missing judge is a failure.
 func Required() bool {
 	return os.Getenv("CI") == "true" || os.Getenv("PROA_REQUIRE_TOOLS") == "1"

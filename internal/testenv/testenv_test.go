@@ -32,3 +32,15 @@ func TestRequired(t *testing.T) {
 		}
 	}
 }
+
+func TestMachinesAreAskedFor(t *testing.T) {
+	t.Setenv("PROA_STORIES", "")
+	var skipped bool
+	t.Run("unit tests only", func(t *testing.T) {
+		defer func() { skipped = t.Skipped() }()
+		testenv.Machines(t)
+	})
+	if !skipped {
+		t.Error("a machine would have been booted by the unit tests")
+	}
+}

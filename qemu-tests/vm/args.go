@@ -20,15 +20,17 @@ type hardware struct {
 	cpus      int
 	dataDirs  []string // where QEMU finds its own files
 
-	code, vars string // UEFI firmware and its variables; both empty boots kernel through SeaBIOS
+	code, vars string // UEFI firmware and its variables; both empty is SeaBIOS
 	kernel     string // a bzImage to start without firmware or loader
 	initrd     string
 	kernelArgs []string // added to the boot program's, or all there is for kernel
 
-	disk     string // raw image, "" for none
-	snapshot bool   // forget all writes to disk
-	ignition string // file of the provisioning config, "" for none
-	forwards []Forward
+	disk       string // raw image, "" for none
+	bus        Bus
+	sectorSize int
+	snapshot   bool   // forget all writes to disk
+	ignition   string // file of the provisioning config, "" for none
+	forwards   []Forward
 
 	consoleFD, qmpFD int // inherited sockets
 }
@@ -60,7 +62,7 @@ func (h hardware) args() []string {
 		if h.snapshot {
 			drive += ",snapshot=on"
 		}
-		a = append(a, "-drive", drive, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
+		a = append(append(a, "-drive", drive), h.diskArgs()...)
 	}
 	net := "user,id=net"
 	for _, f := range h.forwards {
@@ -81,9 +83,10 @@ func (h hardware) bootArgs() []string {
 		}
 		return a
 	}
-	a := []string{
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + value(h.code),
-		"-drive", "if=pflash,unit=1,format=raw,file=" + value(h.vars),
+	var a []string
+	if h.code != "" {
+		a = append(a, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+value(h.code),
+			"-drive", "if=pflash,unit=1,format=raw,file="+value(h.vars))
 	}
 	if len(h.kernelArgs) > 0 {
 		extra := "io.systemd.stub.kernel-cmdline-extra=" + strings.Join(h.kernelArgs, " ")

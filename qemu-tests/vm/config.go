@@ -16,16 +16,26 @@ type Config struct {
 	// in it; RemoveDisk takes the large part away.
 	Dir string
 
-	// Disk is a raw disk image. The machine gets a sparse copy, <Dir>/disk.raw, of DiskSize bytes (8 GiB by default).
+	// Disk is a raw disk image. The machine gets a sparse copy, <Dir>/disk.raw, of DiskSize bytes (8 GiB by default;
+	// terabytes cost nothing before they are written).
 	// KeepDisk goes on with the copy, and the firmware variables, that Dir already has.
 	Disk     string
 	DiskSize int64
 	KeepDisk bool
 
+	// Firmware is UEFI by default, and BIOS starts the same disk.
+	Firmware Firmware
+
+	// Bus and SectorSize are how the guest sees the disk: VirtioBlk with 512 bytes by default. With 4096 the image must
+	// have been made for such sectors, as a partition table counts in them. SeaBIOS and AHCI can do 512 only.
+	Bus        Bus
+	SectorSize int
+
 	// Kernel is a bzImage to start at once, without firmware and loader, with Initrd and KernelArgs as its command line.
 	Kernel, Initrd string
 
-	// KernelArgs are added to the boot program's command line by systemd-stub. With an Ignition config,
+	// KernelArgs are added to the boot program's command line: by systemd-stub under UEFI, by the image's GRUB under
+	// BIOS, both from the SMBIOS string io.systemd.stub.kernel-cmdline-extra. With an Ignition config,
 	// ignition.platform.id=qemu is among them; no_timer_check always is.
 	KernelArgs []string
 
@@ -75,6 +85,12 @@ func (c Config) withDefaults() (Config, error) {
 	c.MemoryMiB = orDefault(c.MemoryMiB, 1024)
 	c.CPUs = orDefault(c.CPUs, 2)
 	c.DiskSize = orDefault(c.DiskSize, 8<<30)
+	c.Firmware = orDefault(c.Firmware, UEFI)
+	c.Bus = orDefault(c.Bus, VirtioBlk)
+	c.SectorSize = orDefault(c.SectorSize, 512)
+	if err := checkDisk(c.Firmware, c.Bus, c.SectorSize); err != nil {
+		return c, fmt.Errorf("configure machine: %w", err)
+	}
 	c.Timeout = orDefault(c.Timeout, 300*time.Second)
 	// A loaded host loses timer interrupts, which the kernel takes for a broken timer and panics.
 	c.KernelArgs = append([]string{"no_timer_check"}, c.KernelArgs...)

@@ -4,9 +4,9 @@
 // the tested machine. Everything a story does to a machine from outside goes through here: power, serial
 // console, ssh, QMP, the disk while the machine is off.
 //
-//	disk image --sparse copy--> <artifacts>/disk.raw --virtio-blk--> QEMU q35 + OVMF --serial--> Console --> console.log
+//	disk image --sparse copy--> <artifacts>/disk.raw --any bus--> QEMU q35, OVMF or SeaBIOS --serial--> Console --> console.log
 //	Ignition config --fw_cfg opt/com.coreos/config-->                     |--virtio-net, user mode--> Machine.Run (ssh)
-//	kernel arguments --SMBIOS type 11--> systemd-stub                      |--QMP--> Reset, PowerOff, reboot events
+//	kernel arguments --SMBIOS type 11--> systemd-stub, GRUB              |--QMP--> Reset, PowerOff, reboot events
 //
 // What a caller may rely on:
 //

@@ -123,18 +123,22 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 }
 
 func (m *Machine) prepareDisk(tree *tooltree.Tree) error {
-	m.hw.disk = m.Disk()
-	m.hw.code = tree.Path("usr/share/OVMF/OVMF_CODE_4M.fd")
-	m.hw.vars = filepath.Join(m.cfg.Dir, "vars.fd")
-	if m.cfg.KeepDisk {
-		_, errDisk := os.Stat(m.hw.disk)
-		_, errVars := os.Stat(m.hw.vars)
-		if errDisk == nil && errVars == nil {
-			return nil
-		}
+	m.hw.disk, m.hw.bus, m.hw.sectorSize = m.Disk(), m.cfg.Bus, m.cfg.SectorSize
+	state := []string{m.hw.disk}
+	if m.cfg.Firmware == UEFI {
+		m.hw.code = tree.Path("usr/share/OVMF/OVMF_CODE_4M.fd")
+		m.hw.vars = filepath.Join(m.cfg.Dir, "vars.fd")
+		state = append(state, m.hw.vars)
+	}
+	missing := func(name string) bool { _, err := os.Stat(name); return err != nil }
+	if m.cfg.KeepDisk && !slices.ContainsFunc(state, missing) {
+		return nil
 	}
 	if err := CopySparse(m.hw.disk, m.cfg.Disk, m.cfg.DiskSize); err != nil {
 		return err
+	}
+	if m.cfg.Firmware == BIOS {
+		return nil
 	}
 	return copyFile(m.hw.vars, tree.Path("usr/share/OVMF/OVMF_VARS_4M.fd"))
 }

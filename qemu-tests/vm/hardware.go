@@ -1,0 +1,68 @@
+package vm
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Firmware is what starts the loader on a machine's disk.
+type Firmware string
+
+const (
+	UEFI Firmware = "uefi" // OVMF, with variables of its own in <Dir>/vars.fd
+	BIOS Firmware = "bios" // SeaBIOS
+)
+
+// A Bus is how a machine reaches its disk, and with it the driver the guest needs.
+type Bus string
+
+const (
+	VirtioBlk  Bus = "virtio-blk"  // /dev/vda
+	VirtioSCSI Bus = "virtio-scsi" // /dev/sda, by sd_mod
+	NVMe       Bus = "nvme"        // /dev/nvme0n1
+	AHCI       Bus = "ahci"        // /dev/sda, the SATA controller that q35 has anyway
+	USB        Bus = "usb"         // /dev/sda, a mass storage device (bulk only) on xHCI
+)
+
+// checkDisk refuses what no firmware or device of QEMU can do.
+func checkDisk(f Firmware, b Bus, sectorSize int) error {
+	if f != UEFI && f != BIOS {
+		return fmt.Errorf("firmware %q: expected %q or %q", f, UEFI, BIOS)
+	}
+	if all := []Bus{VirtioBlk, VirtioSCSI, NVMe, AHCI, USB}; !slices.Contains(all, b) {
+		return fmt.Errorf("bus %q: expected one of %q", b, all)
+	}
+	switch {
+	case sectorSize != 512 && sectorSize != 4096:
+		return fmt.Errorf("sectors of %d bytes: expected 512 or 4096", sectorSize)
+	case sectorSize == 512:
+		return nil
+	case f == BIOS:
+		return fmt.Errorf("sectors of %d bytes: SeaBIOS boots from 512 only; use UEFI", sectorSize)
+	case b == AHCI:
+		return fmt.Errorf("sectors of %d bytes on %s: QEMU's SATA disks have 512 only; use another bus", sectorSize, b)
+	}
+	return nil
+}
+
+// diskArgs are the devices between the machine and the block backend "disk". The firmware is told to boot from it.
+func (h hardware) diskArgs() []string {
+	device := "drive=disk,bootindex=1"
+	if h.sectorSize == 4096 {
+		device += ",logical_block_size=4096,physical_block_size=4096"
+	}
+	switch h.bus {
+	case VirtioSCSI:
+		return []string{"-device", "virtio-scsi-pci,id=scsi", "-device", "scsi-hd,bus=scsi.0," + device}
+	case NVMe:
+		return []string{"-device", "nvme,serial=proa," + device}
+	case AHCI:
+		return []string{"-device", "ide-hd,bus=ide.0," + device}
+	case USB:
+		// usb-storage ignores sector sizes; the two devices it is made of do not.
+		return []string{"-device", "qemu-xhci,id=xhci", "-device", "usb-bot,bus=xhci.0,id=stick",
+			"-device", "scsi-hd,bus=stick.0,scsi-id=0,lun=0," + device}
+	default:
+		return []string{"-device", "virtio-blk-pci," + device}
+	}
+}
