@@ -19,14 +19,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/image"
-	"github.com/proa-os/proa/image-builder/lock"
-	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/image-builder/tools"
 	"github.com/proa-os/proa/internal/tooltree"
 )
@@ -115,28 +112,5 @@ func build(ctx context.Context, c *common, flags *flag.FlagSet, args []string) e
 	fmt.Printf("  root image    %7.1f MiB  root hash %s\n", float64(r.Root.Size)/(1<<20), r.Root.RootHash)
 	fmt.Printf("  boot program  %7.1f MiB\n", float64(r.Boot.Size)/(1<<20))
 	fmt.Printf("  packages      %7d\n", len(r.Packages))
-	return nil
-}
-
-// pin locks manifests/image.toml and manifests/tools.toml, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
-func pin(ctx context.Context, c *common, flags *flag.FlagSet, args []string) error {
-	keys := flags.String("keys", "manifests/keys", "`directory` of the archive's public keys")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	names := flags.Args()
-	if len(names) == 0 {
-		names = []string{"manifests/image.toml", "manifests/tools.toml"}
-	}
-	for _, name := range names {
-		m, err := manifest.Read(name)
-		if err != nil {
-			return err
-		}
-		if err := lock.Run(ctx, lock.Options{Spec: m.Packages, Mirror: m.Mirror, LockFile: strings.TrimSuffix(name, ".toml") + ".lock.json",
-			Keys: *keys, Flag: c.mirror, APT: aptDir, Progress: os.Stderr}); err != nil {
-			return err
-		}
-	}
 	return nil
 }
