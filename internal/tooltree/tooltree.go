@@ -19,18 +19,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-)
 
-// Tools run on the build host, of which there is one architecture.
-const (
-	loader = "usr/lib64/ld-linux-x86-64.so.2"
-	libDir = "usr/lib/x86_64-linux-gnu"
+	"github.com/proa-os/proa/internal/arch"
 )
 
 // Tree is an unpacked tools tree.
 type Tree struct {
-	dir     string // absolute, without symbolic links
-	libPath string // value of --library-path
+	dir     string    // absolute, without symbolic links
+	host    arch.Arch // the build host's, whatever image is built
+	libPath string    // value of --library-path
 }
 
 // CacheDir returns $PROA_CACHE, or proa in the user's cache directory. It need not exist.
@@ -69,11 +66,15 @@ func OpenDir(dir string) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tools tree: %w; make it with image-builder tools", err)
 	}
-	t := &Tree{dir: abs}
-	if _, err := os.Stat(t.Path(loader)); err != nil {
-		return nil, fmt.Errorf("open tools tree: %w; make it anew with image-builder tools", err)
+	host, err := arch.Host()
+	if err != nil {
+		return nil, fmt.Errorf("open tools tree: %w", err)
 	}
-	dirs, err := libraryDirs(t.Path(libDir))
+	t := &Tree{dir: abs, host: host}
+	if _, err := os.Stat(t.Path(host.Loader)); err != nil {
+		return nil, fmt.Errorf("open tools tree: %s has no programs for this host, which is %s: %w; make it anew with image-builder tools", abs, host.Debian, err)
+	}
+	dirs, err := libraryDirs(t.Path(host.LibDir()))
 	if err != nil {
 		return nil, fmt.Errorf("open tools tree: %w", err)
 	}
@@ -133,7 +134,7 @@ func (t *Tree) argv(program string) ([]string, error) {
 	if !dynamic {
 		return []string{file}, nil
 	}
-	return []string{t.Path(loader), "--inhibit-cache", "--library-path", t.libPath, "--argv0", program, file}, nil
+	return []string{t.Path(t.host.Loader), "--inhibit-cache", "--library-path", t.libPath, "--argv0", program, file}, nil
 }
 
 func (t *Tree) find(program string) (string, error) {
@@ -172,7 +173,7 @@ func (t *Tree) environ(host []string) []string {
 	return append(env,
 		"LC_ALL=C.UTF-8",
 		"TZ=UTC",
-		"QEMU_MODULE_DIR="+t.Path(libDir+"/qemu"),
+		"QEMU_MODULE_DIR="+t.Path(t.host.LibDir()+"/qemu"),
 		"MKE2FS_CONFIG="+t.Path("etc/mke2fs.conf"),
 	)
 }

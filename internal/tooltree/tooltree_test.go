@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/internal/tooltree"
 )
@@ -65,8 +66,8 @@ func TestPrograms(t *testing.T) {
 func TestFiles(t *testing.T) {
 	tree := testenv.Tools(t)
 	for _, name := range []string{
-		"usr/lib/systemd/boot/efi/linuxx64.efi.stub",
-		"usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+		hostArch(t).Stub(),
+		hostArch(t).BootLoader(),
 		"usr/share/OVMF/OVMF_CODE_4M.fd",
 		"usr/share/OVMF/OVMF_VARS_4M.fd",
 		"usr/share/seabios/bios-256k.bin",
@@ -78,12 +79,22 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+func hostArch(t *testing.T) arch.Arch {
+	t.Helper()
+	host, err := arch.Host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
+
 // fakeTree is a tree with a loader and the given files in usr/bin.
 func fakeTree(t *testing.T, files map[string]string) *tooltree.Tree {
 	t.Helper()
 	dir := t.TempDir()
-	files["../lib64/ld-linux-x86-64.so.2"] = "loader"
-	files["../lib/x86_64-linux-gnu/private/libx.so.1"] = "library"
+	host := hostArch(t)
+	files["../../"+host.Loader] = "loader"
+	files["../../"+host.LibDir()+"/private/libx.so.1"] = "library"
 	for name, content := range files {
 		file := filepath.Join(dir, "usr/bin", name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -136,13 +147,13 @@ func TestCommandStaticOrDynamic(t *testing.T) {
 	defer f.Close()
 	dynamic := f.Section(".interp") != nil
 	args := tree.Command(t.Context(), "prog", "-x").Args
-	if got := strings.HasSuffix(args[0], "ld-linux-x86-64.so.2"); got != dynamic {
+	if got := strings.HasSuffix(args[0], hostArch(t).Loader); got != dynamic {
 		t.Errorf("through the loader: got %v, want %v (%q)", got, dynamic, args)
 	}
 	if args[len(args)-1] != "-x" {
 		t.Errorf("got %q, want the argument at the end", args)
 	}
-	if dynamic && !strings.Contains(strings.Join(args, " "), "x86_64-linux-gnu/private") {
+	if dynamic && !strings.Contains(strings.Join(args, " "), hostArch(t).Triplet+"/private") {
 		t.Errorf("got %q, want the private library directory in the library path", args)
 	}
 }
@@ -166,6 +177,18 @@ func TestEnvironment(t *testing.T) {
 		if strings.HasPrefix(kv, "LD_") || strings.HasPrefix(kv, "LANG=") {
 			t.Errorf("got %s, want it removed", kv)
 		}
+	}
+}
+
+// TestOpenOtherArch: the tree of a cache that came from a machine of another kind.
+func TestOpenOtherArch(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "usr/lib/riscv64-linux-gnu"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tooltree.OpenDir(dir)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no programs for this host, which is "+hostArch(t).Debian) {
+		t.Errorf("got %v, want an error that names the host's architecture", err)
 	}
 }
 
