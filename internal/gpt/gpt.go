@@ -1,18 +1,28 @@
 // Package gpt reads and writes GUID partition tables (UEFI 2.10, chapter 5).
 //
-// image-builder lays out a disk with it, init adds the state partition on first boot with it, tests look into
-// disk images with it. It touches no kernel interface: a caller that changes the table of a disk in use must tell
+// image-builder lays out a disk with it, init adds the state partition on first boot with it and lets it grow, tests look
+// into disk images with it. It touches no kernel interface: a caller that changes the table of a disk in use must tell
 // the kernel itself.
 //
-// What a disk of n sectors holds, for 512-byte sectors (for 4096-byte ones an array takes 4 sectors, not 32):
+// A table is made for one sector size: its header is in sector 1 and all its numbers are sectors. But the places of its two
+// entry arrays are free, and here they are chosen so that the tables for sectors of 512 and of 4096 bytes do not touch
+// each other. A disk image can therefore carry both, with the same partitions (WriteBoth), and starts from a disk of either
+// kind. What a disk of n bytes holds, n rounded down to 4096:
 //
-//	sector          content
-//	0               protective MBR; bytes 0-439 are boot code, which Write keeps
-//	1               primary header
-//	2 .. 33         primary entry array: 128 entries of 128 bytes
-//	34 .. n-34      partitions
-//	n-33 .. n-2     backup entry array
-//	n-1             backup header
+//	byte               content
+//	0                  protective MBR for both; bytes 0-439 are boot code, which no Write touches
+//	512                primary header for 512-byte sectors (sector 1)
+//	4096               primary header for 4096-byte sectors (sector 1)
+//	8192               its entry array: 128 entries of 128 bytes (sector 2)
+//	24576              entry array for 512-byte sectors (sector 48)
+//	1048576            partitions
+//	n-36864            backup entry array for 512-byte sectors
+//	n-20480            backup entry array for 4096-byte sectors
+//	n-4096             backup header for 4096-byte sectors (the last sector)
+//	n-512              backup header for 512-byte sectors (the last sector)
+//
+// A machine knows its sector size, so Write keeps one table only and takes the other one's headers away. It must: the other
+// one would not be changed any more, and a copy of the disk on one of the other kind would believe it.
 //
 // A header, little-endian (5.3.2):
 //
@@ -41,9 +51,10 @@
 //	48     8    attributes
 //	56     72   name, UTF-16LE, padded with zeros
 //
-// The subset: arrays of exactly 128 entries of 128 bytes, sectors of 512 or 4096 bytes. Read refuses tables with
-// a wrong checksum, with partitions that overlap or lie outside the disk, and falls back from a damaged primary
-// to the backup. Write puts the backup first, so that at every moment one of the two is whole.
+// The subset: arrays of exactly 128 entries of 128 bytes, sectors of 512 or 4096 bytes. Read takes arrays wherever the
+// specification lets them be, refuses tables with a wrong checksum, with partitions that overlap or lie outside the disk, and
+// falls back from a damaged primary to the backup. Write puts them in the places above, and refuses partitions that are in the
+// way, as those of another system may be. It puts the backup first, so that at every moment one of the two is whole.
 package gpt
 
 import (
@@ -59,6 +70,10 @@ const (
 	alignment  = 1 << 20 // bytes: what partitions made by Add and Fill begin and end on
 	nameUnits  = 36      // UTF-16 code units in a name
 	headerSize = 92      // bytes
+	arraySize  = entries * entrySize
+
+	headArea = 1 << 20            // bytes in front of the first partition
+	tailArea = 4096 + 2*arraySize // bytes behind the last one: a sector for the headers, two arrays
 )
 
 // A Table is the content of a partition table.
@@ -108,12 +123,21 @@ func (t *Table) Find(name string) (Partition, error) {
 }
 
 // FirstUsable returns the first sector a partition may have.
-func (t *Table) FirstUsable() uint64 { return 2 + t.arraySectors() }
+func (t *Table) FirstUsable() uint64 { return headArea / uint64(t.SectorSize) }
 
 // LastUsable returns the last sector a partition may have.
-func (t *Table) LastUsable() uint64 { return t.Sectors - 2 - t.arraySectors() }
+func (t *Table) LastUsable() uint64 { return (t.end()-tailArea)/uint64(t.SectorSize) - 1 }
 
-func (t *Table) arraySectors() uint64 { return entries * entrySize / uint64(t.SectorSize) }
+// end returns the length of the disk as both sector sizes see it, in bytes.
+func (t *Table) end() uint64 { return t.Sectors * uint64(t.SectorSize) / 4096 * 4096 }
+
+// arrays returns the first sectors of the primary and of the backup array.
+func (t *Table) arrays() (primary, backup uint64) {
+	if t.SectorSize == 512 {
+		return 24576 / 512, (t.end() - tailArea) / 512
+	}
+	return 2, (t.end() - tailArea + arraySize) / 4096
+}
 
 // Add appends p, at least size bytes long, behind the last partition, on the next whole MiB. It sets p's place,
 // and its number if that is zero, and returns the result.
@@ -138,13 +162,37 @@ func (t *Table) Fill(p Partition) (Partition, error) {
 	if err := t.validateSize(); err != nil {
 		return Partition{}, fmt.Errorf("add partition %q: %w", p.Name, err)
 	}
-	unit := alignment / uint64(t.SectorSize)
-	first := t.nextFree()
-	end := (t.LastUsable() + 1) / unit * unit
+	first, end := t.nextFree(), t.lastWhole()
 	if first >= end {
 		return Partition{}, fmt.Errorf("add partition %q: no whole MiB is free behind sector %d of %d", p.Name, first, t.Sectors)
 	}
 	return t.place(p, first, end-1)
+}
+
+// Extend lets the last partition on the disk end at the last whole MiB, and returns it. It is an error if it is not called
+// name; it does not become smaller.
+func (t *Table) Extend(name string) (Partition, error) {
+	if err := t.Validate(); err != nil {
+		return Partition{}, fmt.Errorf("extend partition %q: %w", name, err)
+	}
+	last := -1
+	for i, p := range t.Partitions {
+		if last < 0 || p.LastLBA > t.Partitions[last].LastLBA {
+			last = i
+		}
+	}
+	if last < 0 || t.Partitions[last].Name != name {
+		return Partition{}, fmt.Errorf("extend partition %q: it is not the last on the disk", name)
+	}
+	p := &t.Partitions[last]
+	p.LastLBA = max(p.LastLBA, t.lastWhole()-1)
+	return *p, nil
+}
+
+// lastWhole returns the sector behind the last whole MiB that partitions may use.
+func (t *Table) lastWhole() uint64 {
+	unit := alignment / uint64(t.SectorSize)
+	return (t.LastUsable() + 1) / unit * unit
 }
 
 // nextFree returns the first aligned sector behind every partition.
@@ -190,11 +238,16 @@ func (t *Table) Validate() error {
 	if err := t.validateSize(); err != nil {
 		return err
 	}
-	if b, err := t.DiskGUID.bytes(); err != nil || b == [16]byte{} {
-		return fmt.Errorf("disk GUID %q is missing or malformed", t.DiskGUID)
+	if err := t.validateGUID(); err != nil {
+		return err
 	}
+	return t.validatePartitions(t.FirstUsable(), t.LastUsable())
+}
+
+// validatePartitions checks the partitions of a table in which the sectors from first to last are usable.
+func (t *Table) validatePartitions(first, last uint64) error {
 	for i, p := range t.Partitions {
-		if err := t.validatePartition(p); err != nil {
+		if err := p.validate(first, last); err != nil {
 			return fmt.Errorf("partition %d %q: %w", p.Number, p.Name, err)
 		}
 		for _, q := range t.Partitions[:i] {
@@ -212,6 +265,13 @@ func (t *Table) Validate() error {
 	return nil
 }
 
+func (t *Table) validateGUID() error {
+	if b, err := t.DiskGUID.bytes(); err != nil || b == [16]byte{} {
+		return fmt.Errorf("disk GUID %q is missing or malformed", t.DiskGUID)
+	}
+	return nil
+}
+
 func (t *Table) validateSize() error {
 	if t.SectorSize != 512 && t.SectorSize != 4096 {
 		return fmt.Errorf("sector size is %d, expected 512 or 4096", t.SectorSize)
@@ -222,7 +282,7 @@ func (t *Table) validateSize() error {
 	return nil
 }
 
-func (t *Table) validatePartition(p Partition) error {
+func (p Partition) validate(first, last uint64) error {
 	typ, err := p.TypeGUID.bytes()
 	if err != nil {
 		return err
@@ -240,8 +300,8 @@ func (t *Table) validatePartition(p Partition) error {
 		return fmt.Errorf("name is longer than %d UTF-16 code units or has a zero in it", nameUnits)
 	case p.FirstLBA > p.LastLBA:
 		return fmt.Errorf("ends at sector %d, before it begins at %d", p.LastLBA, p.FirstLBA)
-	case p.FirstLBA < t.FirstUsable() || p.LastLBA > t.LastUsable():
-		return fmt.Errorf("sectors %d to %d are not within the usable %d to %d", p.FirstLBA, p.LastLBA, t.FirstUsable(), t.LastUsable())
+	case p.FirstLBA < first || p.LastLBA > last:
+		return fmt.Errorf("sectors %d to %d are not within the usable %d to %d", p.FirstLBA, p.LastLBA, first, last)
 	}
 	return nil
 }

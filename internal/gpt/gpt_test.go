@@ -109,6 +109,81 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// One image, two tables: whatever was on the disk, both are whole, and none of their parts is in a partition.
+func TestWriteBoth(t *testing.T) {
+	const size = 16 * mib
+	small, large := layout(t, size, 512), layout(t, size, 4096)
+	for _, tab := range []*Table{small, large} {
+		disk := make(memory, size)
+		for i := range disk {
+			disk[i] = 0xa5
+		}
+		if err := tab.WriteBoth(disk); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []*Table{small, large} {
+			got, err := Read(disk, size, want.SectorSize)
+			if err != nil || got.PrimaryError != nil || got.BackupError != nil || text(got) != text(want) {
+				t.Errorf("sectors of %d: %v\n%+v\nwant\n%s", want.SectorSize, err, got, text(want))
+			}
+		}
+		if rest := strings.Trim(string(disk[mib:size-tailArea]), "\xa5"); rest != "" || strings.Trim(string(disk[:mbrCodeSize]), "\xa5") != "" {
+			t.Error("bytes of partitions or boot code were written")
+		}
+		// A machine keeps its own.
+		if err := large.Write(disk); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(disk, size, 512); err == nil || !strings.Contains(err.Error(), "no GPT signature") {
+			t.Errorf("the table for sectors of 512 is still there: %v", err)
+		}
+	}
+
+	for name, tab := range map[string]*Table{
+		"odd disk":      {DiskGUID: id(1), SectorSize: 512, Sectors: size/512 + 1},
+		"odd partition": {DiskGUID: id(1), SectorSize: 512, Sectors: size / 512, Partitions: []Partition{{Number: 1, TypeGUID: TypeLinux, GUID: id(2), FirstLBA: 2048, LastLBA: 4000}}},
+	} {
+		if err := tab.WriteBoth(make(memory, 2*size)); err == nil || !strings.Contains(err.Error(), "whole") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Disks need not have a whole number of the larger sectors.
+func TestOddDisk(t *testing.T) {
+	const size = 16*mib + 3*512
+	disk := make(memory, size)
+	tab := layout(t, size, 512)
+	if err := tab.Write(disk); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(disk, size, 512); err != nil || got.BackupError != nil || text(got) != text(tab) {
+		t.Errorf("%v, %+v", err, got)
+	}
+}
+
+func TestExtend(t *testing.T) {
+	for _, sector := range []int{512, 4096} {
+		tab := layout(t, 16*mib, sector)
+		if err := tab.GrowTo(64*mib + 4096); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tab.Extend("root-a"); err == nil || !strings.Contains(err.Error(), "not the last") {
+			t.Errorf("extended one in the middle: %v", err)
+		}
+		p, err := tab.Extend("root-b")
+		if err != nil || tab.Offset(p) != 8*mib || tab.Size(p) != 55*mib || tab.Partitions[3] != p {
+			t.Errorf("extended to %+v, %v", p, err)
+		}
+		if again, err := tab.Extend("root-b"); err != nil || again != p {
+			t.Errorf("extended again to %+v, %v", again, err)
+		}
+	}
+	if _, err := (&Table{DiskGUID: id(1), SectorSize: 512, Sectors: 65536}).Extend("x"); err == nil {
+		t.Error("extended nothing")
+	}
+}
+
 func TestWriteKeepsBootCode(t *testing.T) {
 	disk := make(memory, 16*mib)
 	for i := range disk[:mbrCodeSize] {
@@ -125,49 +200,55 @@ func TestWriteKeepsBootCode(t *testing.T) {
 	}
 }
 
-// Cut the power after every write, and in the middle of every write: the old or the new table must be there.
+// Cut the power after every write, and in the middle of every write: the old or the new table must be there. The disk
+// carries both tables at first; the other one must never be there beside the new one.
 func TestPowerCut(t *testing.T) {
 	const before, after = 16 * mib, 24 * mib
-	old := layout(t, before, 512)
-	disk := make(memory, before)
-	if err := old.Write(disk); err != nil {
-		t.Fatal(err)
-	}
-	disk = append(disk, make(memory, after-before)...)
+	for sector, other := range map[int]int{512: 4096, 4096: 512} {
+		old := layout(t, before, sector)
+		disk := make(memory, before)
+		if err := old.WriteBoth(disk); err != nil {
+			t.Fatal(err)
+		}
+		disk = append(disk, make(memory, after-before)...)
 
-	tab, err := Read(disk, after, 512)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tab.GrowTo(after); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tab.Fill(Partition{Name: "state", TypeGUID: TypeLinux, GUID: id(20)}); err != nil {
-		t.Fatal(err)
-	}
-	var sawOld, sawNew, sawBackup bool
-	for left := 0; ; left += 100 {
-		d := &dying{memory: append(memory(nil), disk...), left: left}
-		werr := tab.Write(d)
-		got, err := Read(d.memory, after, 512)
+		tab, err := Read(disk, after, sector)
 		if err != nil {
-			t.Fatalf("after %d bytes: %v", left, err)
+			t.Fatal(err)
 		}
-		switch text(got) {
-		case text(old):
-			sawOld = true
-		case text(tab):
-			sawNew = true
-		default:
-			t.Fatalf("after %d bytes: found\n%s", left, text(got))
+		if err := tab.GrowTo(after); err != nil {
+			t.Fatal(err)
 		}
-		sawBackup = sawBackup || got.PrimaryError != nil
-		if werr == nil {
-			break
+		if _, err := tab.Fill(Partition{Name: "state", TypeGUID: TypeLinux, GUID: id(20)}); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if !sawOld || !sawNew || !sawBackup {
-		t.Errorf("old %t, new %t, backup %t: the test did not see all three", sawOld, sawNew, sawBackup)
+		var sawOld, sawNew, sawBackup bool
+		for left := 0; ; left += 100 {
+			d := &dying{memory: append(memory(nil), disk...), left: left}
+			werr := tab.Write(d)
+			got, err := Read(d.memory, after, sector)
+			if err != nil {
+				t.Fatalf("after %d bytes: %v", left, err)
+			}
+			switch text(got) {
+			case text(old):
+				sawOld = true
+			case text(tab):
+				sawNew = true
+				if u, err := Read(d.memory, after, other); err == nil {
+					t.Fatalf("after %d bytes: the table for sectors of %d is still there: %s", left, other, text(u))
+				}
+			default:
+				t.Fatalf("after %d bytes: found\n%s", left, text(got))
+			}
+			sawBackup = sawBackup || got.PrimaryError != nil
+			if werr == nil {
+				break
+			}
+		}
+		if !sawOld || !sawNew || !sawBackup {
+			t.Errorf("old %t, new %t, backup %t: the test did not see all three", sawOld, sawNew, sawBackup)
+		}
 	}
 }
 
@@ -202,7 +283,7 @@ func TestDamage(t *testing.T) {
 		{"nothing", func(d memory) memory { return d }, "", "", ""},
 		{"primary header", func(d memory) memory { d[512+60]++; return d }, "checksum is", "", ""},
 		{"primary signature", func(d memory) memory { d[512]++; return d }, "no GPT signature", "", ""},
-		{"primary entries", func(d memory) memory { d[1024]++; return d }, "checksum of the entries", "", ""},
+		{"primary entries", func(d memory) memory { d[24576]++; return d }, "checksum of the entries", "", ""},
 		{"backup header", func(d memory) memory { d[last*512+60]++; return d }, "", "checksum is", ""},
 		{"both", func(d memory) memory { d[last*512+60]++; d[512]++; return d }, "", "", "neither copy"},
 		{"cut short", func(d memory) memory { return d[:size-mib] }, "", "", "made for 32768 sectors"},
@@ -210,7 +291,11 @@ func TestDamage(t *testing.T) {
 		{"tiny", func(d memory) memory { return d[:1024] }, "", "", "cannot hold"},
 		{"moved header", func(d memory) memory { return reseal(d, func(h []byte) { h[24]++ }) }, "says it is in sector", "", ""},
 		{"other array", func(d memory) memory { return reseal(d, func(h []byte) { h[80]++ }) }, "not supported", "", ""},
-		{"far array", func(d memory) memory { return reseal(d, func(h []byte) { h[79] = 0xff }) }, "outside the disk", "", ""},
+		{"far array", func(d memory) memory { return reseal(d, func(h []byte) { h[79] = 0xff }) }, "entries in sector", "", ""},
+		{"array in the header", func(d memory) memory { return reseal(d, func(h []byte) { h[72] = 1 }) }, "entries in sector 1: expected 32 sectors between 2 and 2048", "", ""},
+		{"array among partitions", func(d memory) memory { return reseal(d, func(h []byte) { h[72], h[73] = 0xe1, 7 }) }, "entries in sector 2017", "", ""},
+		{"usable beyond the disk", func(d memory) memory { return reseal(d, func(h []byte) { h[52] = 1 }) }, "usable sectors", "", ""},
+		{"nothing usable", func(d memory) memory { return reseal(d, func(h []byte) { h[42] = 1 }) }, "usable sectors", "", ""},
 		{"other disk", func(d memory) memory { return reseal(d, func(h []byte) { h[56]++ }) }, "", "differs from the primary", ""},
 		{"grown", func(d memory) memory { return append(d, make(memory, mib)...) }, "", "", ""},
 	} {
@@ -263,8 +348,8 @@ func TestValidate(t *testing.T) {
 		{"same GUID", func(tab *Table) { tab.Partitions[0].GUID = tab.Partitions[2].GUID }},
 		{"overlap", func(tab *Table) { tab.Partitions[0].LastLBA++ }},
 		{"before it begins", func(tab *Table) { tab.Partitions[0].LastLBA = 1000 }},
-		{"not within the usable", func(tab *Table) { tab.Partitions[0].FirstLBA = 33 }},
-		{"not within the usable", func(tab *Table) { tab.Partitions[3].LastLBA = tab.Sectors }},
+		{"not within the usable", func(tab *Table) { tab.Partitions[0].FirstLBA = 2047 }},
+		{"not within the usable", func(tab *Table) { tab.Partitions[3].LastLBA = tab.Sectors - 72 }},
 		{"number is not", func(tab *Table) { tab.Partitions[0].Number = 129 }},
 		{"code units", func(tab *Table) { tab.Partitions[0].Name = strings.Repeat("x", 37) }},
 		{"code units", func(tab *Table) { tab.Partitions[0].Name = "a\x00b" }},
@@ -296,31 +381,4 @@ func TestGUID(t *testing.T) {
 			t.Errorf("ParseGUID(%q) = %s", s, g)
 		}
 	}
-}
-
-func FuzzRead(f *testing.F) {
-	const size = 64 << 10
-	disk := make(memory, size)
-	tab := &Table{DiskGUID: id(1), SectorSize: 512, Sectors: size / 512,
-		Partitions: []Partition{{Number: 3, TypeGUID: TypeLinux, GUID: id(2), Name: "x", FirstLBA: 40, LastLBA: 60}}}
-	if err := tab.Write(disk); err != nil {
-		f.Fatal(err)
-	}
-	f.Add([]byte(disk[512:1536]), true)
-	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
-		d := append(memory(nil), disk...)
-		copy(d[512:size/2], b)
-		if seal {
-			binary.LittleEndian.PutUint32(d[512+88:], crc32.ChecksumIEEE(d[1024:][:entries*entrySize]))
-			d = reseal(d, func([]byte) {})
-		}
-		got, err := Read(d, size, 512)
-		if err != nil {
-			return
-		}
-		again := make(memory, size)
-		if err := got.Write(again); err != nil {
-			t.Fatalf("what Read accepted, Write refuses: %v", err)
-		}
-	})
 }

@@ -2,6 +2,7 @@ package gpt
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,30 +11,50 @@ import (
 	"github.com/proa-os/proa/internal/testenv"
 )
 
-// sfdisk must find no fault with what Write wrote, and see the same partitions.
-func TestSfdiskReadsOurs(t *testing.T) {
-	tools := testenv.Tools(t)
-	const size = 64 * mib
-	path := filepath.Join(t.TempDir(), "disk")
-	f, err := os.Create(path)
+// newFile returns an empty disk image of size bytes.
+func newFile(t *testing.T, size int64) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	if err := f.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	tab := layout(t, size, 512)
-	if err := tab.Write(f); err != nil {
-		t.Fatal(err)
+	return f
+}
+
+// sfdisk must find no fault with what Write and WriteBoth wrote, and see the same partitions with either sector size.
+func TestSfdiskReadsOurs(t *testing.T) {
+	const size = 64 * mib
+	for _, sector := range []int{512, 4096} {
+		tab := layout(t, size, sector)
+		f := newFile(t, size)
+		if err := tab.Write(f); err != nil {
+			t.Fatal(err)
+		}
+		sfdiskSees(t, f.Name(), tab)
+		both := newFile(t, size)
+		if err := tab.WriteBoth(both); err != nil {
+			t.Fatal(err)
+		}
+		sfdiskSees(t, both.Name(), tab)
+		sfdiskSees(t, both.Name(), layout(t, size, int(tab.otherSize())))
 	}
-	out, err := tools.Command(t.Context(), "sfdisk", "--verify", path).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "No errors detected") {
-		t.Fatalf("sfdisk --verify: %v\n%s", err, out)
+}
+
+func sfdiskSees(t *testing.T, path string, tab *Table) {
+	t.Helper()
+	tools := testenv.Tools(t)
+	sector := fmt.Sprintf("--sector-size=%d", tab.SectorSize)
+	out, err := tools.Command(t.Context(), "sfdisk", sector, "--verify", path).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "No errors detected") || strings.Contains(string(out), "mismatch") {
+		t.Fatalf("sfdisk %s --verify: %v\n%s", sector, err, out)
 	}
-	out, err = tools.Command(t.Context(), "sfdisk", "--json", path).Output()
+	out, err = tools.Command(t.Context(), "sfdisk", sector, "--json", path).Output()
 	if err != nil {
-		t.Fatalf("sfdisk --json: %v", err)
+		t.Fatalf("sfdisk %s --json: %v", sector, err)
 	}
 	var seen struct {
 		PartitionTable struct {
@@ -50,7 +71,7 @@ func TestSfdiskReadsOurs(t *testing.T) {
 	if err := json.Unmarshal(out, &seen); err != nil {
 		t.Fatal(err)
 	}
-	got := &Table{DiskGUID: GUID(strings.ToLower(seen.PartitionTable.ID)), SectorSize: 512, Sectors: size / 512}
+	got := &Table{DiskGUID: GUID(strings.ToLower(seen.PartitionTable.ID)), SectorSize: seen.PartitionTable.SectorSize, Sectors: tab.Sectors}
 	for i, p := range seen.PartitionTable.Partitions {
 		got.Partitions = append(got.Partitions, Partition{Number: i + 1, Name: p.Name, TypeGUID: GUID(strings.ToLower(p.Type)),
 			GUID: GUID(strings.ToLower(p.UUID)), FirstLBA: p.Start, LastLBA: p.Start + p.Size - 1})
@@ -63,18 +84,38 @@ func TestSfdiskReadsOurs(t *testing.T) {
 	}
 }
 
+// When sfdisk changes one of two tables, Read sees the change there, and Write leaves that one only.
+func TestSfdiskChangesOurs(t *testing.T) {
+	tools := testenv.Tools(t)
+	const size = 64 * mib
+	f := newFile(t, size)
+	if err := layout(t, size, 512).WriteBoth(f); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := tools.Command(t.Context(), "sfdisk", "--sector-size=4096", "--no-tell-kernel", "--part-label", f.Name(), "3", "changed").CombinedOutput(); err != nil {
+		t.Fatalf("sfdisk: %v\n%s", err, out)
+	}
+	want := layout(t, size, 4096)
+	want.Partitions[2].Name = "changed"
+	tab, err := Read(f, size, 4096)
+	if err != nil || text(tab) != text(want) {
+		t.Fatalf("%v, %+v", err, tab)
+	}
+	if err := tab.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	sfdiskSees(t, f.Name(), want)
+	if out, err := tools.Command(t.Context(), "sfdisk", "--sector-size=512", "--dump", f.Name()).CombinedOutput(); strings.Contains(string(out), "root-a") {
+		t.Errorf("sfdisk still sees a table for sectors of 512: %v\n%s", err, out)
+	}
+}
+
 // And Read must understand what sfdisk wrote.
 func TestReadSfdisks(t *testing.T) {
 	tools := testenv.Tools(t)
 	const size = 64 * mib
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, size); err != nil {
-		t.Fatal(err)
-	}
-	cmd := tools.Command(t.Context(), "sfdisk", "--no-tell-kernel", "--no-reread", path)
+	f := newFile(t, size)
+	cmd := tools.Command(t.Context(), "sfdisk", "--no-tell-kernel", "--no-reread", f.Name())
 	cmd.Stdin = strings.NewReader(`label: gpt
 label-id: 11111111-2222-3333-4444-555555555555
 size=4MiB, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid=AAAAAAAA-0000-0000-0000-000000000001, name="esp", attrs="RequiredPartition"
@@ -83,11 +124,6 @@ size=8MiB, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid=AAAAAAAA-0000-0000-00
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("sfdisk: %v\n%s", err, out)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	tab, err := Read(f, size, 512)
 	if err != nil || tab.PrimaryError != nil || tab.BackupError != nil {
 		t.Fatalf("read: %v, %+v", err, tab)

@@ -19,7 +19,7 @@ const (
 // Read reads the table of a disk of size bytes. A damaged primary is replaced by the backup, and the Table says
 // so (PrimaryError). The table may be made for a smaller disk than size, one that has grown since: then Sectors
 // is the smaller number, and GrowTo follows the disk. A table for a larger disk is refused. The protective MBR
-// is not looked at.
+// is not looked at, nor is a table for the other sector size.
 func Read(r io.ReaderAt, size int64, sectorSize int) (*Table, error) {
 	d := disk{r: r, sectorSize: sectorSize}
 	if size > 0 && sectorSize > 0 {
@@ -97,19 +97,35 @@ func (d disk) readHeader(sector uint64) (*Table, uint64, error) {
 		return nil, 0, fmt.Errorf("array of %d entries of %d bytes is not supported, expected %d of %d", n, s, entries, entrySize)
 	}
 	t := &Table{DiskGUID: decodeGUID(h[56:]), SectorSize: d.sectorSize, Sectors: max(self, other) + 1}
-	array := binary.LittleEndian.Uint64(h[72:])
-	if array < 2 || array >= t.Sectors-t.arraySectors() {
-		return nil, 0, fmt.Errorf("entries in sector %d are outside the disk", array)
+	return t, other, d.readEntries(t, h)
+}
+
+// readEntries reads the array that header h speaks of. It must be outside the usable sectors, on the header's side (5.3.1).
+func (d disk) readEntries(t *Table, h []byte) error {
+	self, array := binary.LittleEndian.Uint64(h[24:]), binary.LittleEndian.Uint64(h[72:])
+	first, last := binary.LittleEndian.Uint64(h[40:]), binary.LittleEndian.Uint64(h[48:])
+	if first > last || last >= t.Sectors {
+		return fmt.Errorf("usable sectors %d to %d are not within the %d of the disk", first, last, t.Sectors)
 	}
-	b, err := d.read(array, entries*entrySize)
+	from, to := uint64(2), first // where the array may be
+	if self != 1 {
+		from, to = last+1, self
+	}
+	if n := arraySize / uint64(d.sectorSize); array < from || array > to || to-array < n {
+		return fmt.Errorf("entries in sector %d: expected %d sectors between %d and %d", array, n, from, to)
+	}
+	b, err := d.read(array, arraySize)
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
 	if got, want := crc32.ChecksumIEEE(b), binary.LittleEndian.Uint32(h[88:]); got != want {
-		return nil, 0, fmt.Errorf("checksum of the entries is %08x, expected %08x", got, want)
+		return fmt.Errorf("checksum of the entries is %08x, expected %08x", got, want)
 	}
 	t.Partitions = parseEntries(b)
-	return t, other, t.Validate()
+	if err := t.validateGUID(); err != nil {
+		return err
+	}
+	return t.validatePartitions(first, last)
 }
 
 func (d disk) read(sector uint64, n int) ([]byte, error) {
