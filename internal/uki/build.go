@@ -16,6 +16,11 @@ func Build(stub []byte, c Contents) ([]byte, error) {
 		return nil, fmt.Errorf("build boot program: stub is signed; expected an unsigned one, sign the result instead")
 	}
 	out := bytes.Clone(stub)
+	if c.GRUB {
+		if out, err = h.reserveGRUB(out); err != nil {
+			return nil, fmt.Errorf("build boot program: section %s: %w", SectionGRUB, err)
+		}
+	}
 	for _, s := range []struct {
 		name    string
 		content []byte
@@ -38,6 +43,13 @@ func Build(stub []byte, c Contents) ([]byte, error) {
 		return nil, fmt.Errorf("build boot program: kernel: %w", err)
 	}
 	copy(out, h.raw)
+	if c.GRUB {
+		script, err := h.grubScript(c.Cmdline)
+		if err != nil {
+			return nil, fmt.Errorf("build boot program: section %s: %w", SectionGRUB, err)
+		}
+		copy(out[GRUBOffset:], script)
+	}
 	return out, nil
 }
 

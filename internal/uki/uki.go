@@ -13,11 +13,21 @@
 //	p+24                 optional header, PE32+ (size in the COFF header)
 //	behind               section table, 40 bytes a section, with room up to SizeOfHeaders
 //	512-aligned          the stub's own sections (.text, .rodata, .data, .sbat, .sdmagic, .reloc)
+//	0x40000              .grub, 4096 bytes, only where machines may have a BIOS
 //	512-aligned          .osrel .cmdline .uname .linux .initrd
 //
-// Build does what systemd's ukify does, to the same addresses, and nothing else: no signing, no PCR policy, no
-// profiles, and the stub's .sbat stays as it is. The result depends on the arguments alone. Open trusts nothing:
+// Without .grub, Build does what systemd's ukify does, to the same addresses, and nothing else: no signing, no PCR
+// policy, no profiles, and the stub's .sbat stays as it is. The result depends on the arguments alone. Open trusts nothing:
 // sections outside the file, names that occur twice, and absurd sizes are errors.
+//
+// The section .grub lets GRUB, which knows neither PE files nor UEFI, boot the same file. It is a GRUB script at a place
+// that GRUB's configuration can name without reading headers; systemd-stub does not look at it:
+//
+//	linux (uki)528+20000 'proa.roothash=...' 'console=ttyS0' $proa_extra
+//	initrd (uki)20528+9000
+//
+// and newlines to its end. The numbers are the places of .linux and .initrd in blocks of 512 bytes; (uki) is a loopback
+// device on the file and $proa_extra holds further words for the command line; GRUB's configuration makes both.
 package uki
 
 import "fmt"
@@ -29,15 +39,23 @@ const (
 	SectionUname     = ".uname"
 	SectionLinux     = ".linux"
 	SectionInitrd    = ".initrd"
+	SectionGRUB      = ".grub" // ours
 )
 
-// Contents is what Build puts behind the stub; each must be there.
+// The place of .grub in the file, in bytes. GRUB's configuration, which lives as long as the disk's layout, counts on it.
+const (
+	GRUBOffset = 0x40000 // more than twice the size of systemd's stub
+	GRUBSize   = 4096
+)
+
+// Contents is what Build puts behind the stub; each text and file must be there.
 type Contents struct {
 	OSRelease string // text of /usr/lib/os-release; systemd-boot shows and sorts by it
 	Cmdline   string // kernel command line
 	Uname     string // kernel release, as uname -r
 	Linux     []byte // kernel, a PE file itself
 	Initrd    []byte // initramfs, a cpio archive
+	GRUB      bool   // add what GRUB needs to boot the program on a BIOS machine
 }
 
 const (

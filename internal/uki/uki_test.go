@@ -186,6 +186,10 @@ func TestBuildRefuses(t *testing.T) {
 		{"stub: read DOS header", nil, nil},
 		{"already has one", build(t), nil},
 		{"no room in headers", program(0, 0x200, [2]string{".text", "x"}), nil},
+		{"cannot hand over", stub(), func(c *Contents) { c.GRUB, c.Cmdline = true, "a=b'c" }},
+		{"cannot hand over", stub(), func(c *Contents) { c.GRUB, c.Cmdline = true, `a="b\c"` }},
+		{"too long", stub(), func(c *Contents) { c.GRUB, c.Cmdline = true, strings.Repeat("word ", 1000) }},
+		{"expected at most 262144", program(0, 0x600, [2]string{".text", strings.Repeat("c", 256<<10)}), func(c *Contents) { c.GRUB = true }},
 		{"stub is signed", edit(stub(), 0x80+24+optSecurity, 1), nil},
 	} {
 		cont := contents()
