@@ -1,0 +1,130 @@
+package stage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// A Seal says what files a directory held, so that a change is noticed.
+//
+// Beside size and sum it has each file's identity: inode and the times of the last change of content and inode. No program can set
+// the latter (inode(7)), so a file whose identity is the same has not been written to since, and is not read again. If it differs,
+// the content decides.
+type Seal struct {
+	Files []File `json:"files"` // in the order of names
+}
+
+// A File is one file of a Seal.
+type File struct {
+	Name   string        `json:"name"`
+	Size   int64         `json:"size"`
+	SHA256 digest.SHA256 `json:"sha256"`
+	ID     identity      `json:"id"`
+}
+
+type identity struct {
+	Inode    uint64 `json:"inode"`
+	Modified int64  `json:"mtime"` // nanoseconds
+	Changed  int64  `json:"ctime"` // nanoseconds
+}
+
+// NewSeal looks at the files of dir. Sums that are known already are passed in, by name; the others are computed.
+func NewSeal(dir string, known map[string]digest.SHA256) (*Seal, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", dir, err)
+	}
+	s := &Seal{}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			return nil, fmt.Errorf("seal %s: %s is not a regular file", dir, e.Name())
+		}
+		f, err := sealFile(dir, e.Name(), known)
+		if err != nil {
+			return nil, fmt.Errorf("seal %s: %w", dir, err)
+		}
+		s.Files = append(s.Files, f)
+	}
+	slices.SortFunc(s.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	return s, nil
+}
+
+func sealFile(dir, name string, known map[string]digest.SHA256) (File, error) {
+	f := File{Name: name}
+	var err error
+	if f.Size, f.ID, err = look(filepath.Join(dir, name)); err != nil {
+		return f, err
+	}
+	if sum, ok := known[name]; ok {
+		f.SHA256 = sum
+		return f, nil
+	}
+	f.SHA256, err = sum(filepath.Join(dir, name))
+	return f, err
+}
+
+// Check compares dir with the seal; further files in dir do not matter. It reports whether identities had changed but contents had
+// not, in which case s has the new ones and may be stored again. A difference is an error that names the file.
+func (s *Seal) Check(dir string) (renewed bool, err error) {
+	for i := range s.Files {
+		f := &s.Files[i]
+		name := filepath.Join(dir, f.Name)
+		size, id, err := look(name)
+		if err != nil {
+			return false, err
+		}
+		if size != f.Size {
+			return false, fmt.Errorf("%s: expected %d bytes, found %d", name, f.Size, size)
+		}
+		if id == f.ID {
+			continue
+		}
+		got, err := sum(name)
+		if err != nil {
+			return false, err
+		}
+		if got != f.SHA256 {
+			return false, fmt.Errorf("%s: expected sha256 %s, found %s", name, f.SHA256, got)
+		}
+		f.ID, renewed = id, true
+	}
+	return renewed, nil
+}
+
+// Sum returns the sum of the file called name, zero if there is none.
+func (s *Seal) Sum(name string) digest.SHA256 {
+	for _, f := range s.Files {
+		if f.Name == name {
+			return f.SHA256
+		}
+	}
+	return digest.SHA256{}
+}
+
+func look(name string) (int64, identity, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return 0, identity{}, &os.PathError{Op: "look at", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, identity{}, fmt.Errorf("%s is not a regular file", name)
+	}
+	return st.Size, identity{Inode: st.Ino, Modified: st.Mtim.Nano(), Changed: st.Ctim.Nano()}, nil
+}
+
+func sum(name string) (digest.SHA256, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	defer f.Close()
+	d, _, err := digest.OfReader(f)
+	return d, err
+}
