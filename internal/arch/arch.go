@@ -15,8 +15,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-
-	"github.com/proa-os/proa/internal/gpt"
 )
 
 // Arch is one architecture.
@@ -28,7 +26,7 @@ type Arch struct {
 	Machine  elf.Machine // of its ELF files
 	Loader   string      // dynamic loader, as a path in an unpacked libc6: links among the parents are resolved
 	EFI      string      // suffix of UEFI file names: x64 as in systemd-bootx64.efi
-	RootType gpt.GUID    // partition type of a root partition
+	RootType string      // GPT type of a root partition, as gpt.GUID is written
 	QEMU     string      // program that emulates a whole machine
 	Console  string      // serial console of the emulated machine
 	Kernel   string      // Debian's package that depends on the current kernel
@@ -39,12 +37,12 @@ func table() []Arch {
 	return []Arch{{
 		Debian: "amd64", GOARCH: "amd64", Uname: "x86_64", Triplet: "x86_64-linux-gnu",
 		Machine: elf.EM_X86_64, Loader: "usr/lib64/ld-linux-x86-64.so.2",
-		EFI: "x64", RootType: gpt.TypeRootAMD64,
+		EFI: "x64", RootType: "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
 		QEMU: "qemu-system-x86_64", Console: "ttyS0", Kernel: "linux-image-amd64",
 	}, {
 		Debian: "arm64", GOARCH: "arm64", Uname: "aarch64", Triplet: "aarch64-linux-gnu",
 		Machine: elf.EM_AARCH64, Loader: "usr/lib/ld-linux-aarch64.so.1",
-		EFI: "aa64", RootType: gpt.TypeRootARM64,
+		EFI: "aa64", RootType: "b921b045-1df0-41c3-af44-4c6f280d3fae",
 		QEMU: "qemu-system-aarch64", Console: "ttyAMA0", Kernel: "linux-image-arm64",
 	}}
 }

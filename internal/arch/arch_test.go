@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/proa-os/proa/internal/gpt"
 )
 
 // TestTable: no field is forgotten, and no two architectures share a value that tells them apart.
@@ -40,6 +42,15 @@ func TestNames(t *testing.T) {
 	want := "usr/lib/aarch64-linux-gnu usr/lib/systemd/boot/efi/linuxaa64.efi.stub usr/lib/systemd/boot/efi/systemd-bootaa64.efi EFI/BOOT/BOOTAA64.EFI"
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Package gpt, whose tests run programs of the tools tree, cannot be imported by what the tools tree stands on.
+func TestRootTypes(t *testing.T) {
+	for debian, want := range map[string]gpt.GUID{"amd64": gpt.TypeRootAMD64, "arm64": gpt.TypeRootARM64} {
+		if a, err := Of(debian); err != nil || a.RootType != string(want) {
+			t.Errorf("%s: got %s, %v, want %s", debian, a.RootType, err, want)
+		}
 	}
 }
 
