@@ -3,7 +3,8 @@
 //
 // Write makes a whole file system from a list of files; it does not change an existing one. A test that wants to
 // change an ESP reads it with Open and Files and writes it anew. Everything is deterministic: order, serial number
-// and times are the caller's. Sectors have 512 bytes.
+// and times are the caller's. Sectors have 512 or 4096 bytes. A file system with the larger ones works on disks of
+// both kinds, since its sectors only have to be whole ones of the disk; with the smaller ones it does not on a disk with 4096.
 //
 //	sector             content
 //	0                  boot sector: the numbers below; no boot code
@@ -14,8 +15,9 @@
 //	32+2f              cluster 2: the root directory
 //	                   then the other directories, then the files, each in consecutive clusters
 //
-// A cluster has 512 bytes in file systems below 260 MiB and 4096 above, as Microsoft's format makes them; the size
-// in sectors of a FAT, f, is rounded up to 8 so that clusters are aligned to 4096 bytes.
+// A cluster has 4096 bytes, in file systems below 260 MiB with small sectors 512, as Microsoft's format makes them; the size
+// of a FAT, f, is rounded up so that clusters are aligned to 4096 bytes. The words below are at the same places in a sector
+// of any size.
 //
 // A directory entry, 32 bytes:
 //
@@ -41,7 +43,7 @@ import (
 )
 
 const (
-	sectorSize = 512 // bytes
+	headerSize = 512 // bytes of boot sector and FSInfo that mean something
 	reserved   = 32  // sectors in front of the first FAT
 	fats       = 2
 	rootDir    = 2     // cluster
@@ -64,6 +66,8 @@ type Options struct {
 	Label  string    // up to 11 characters of upper case, digits, "_" and "-"; may be empty
 	Serial uint32    // the volume's serial number; Linux shows it as UUID XXXX-XXXX
 	Time   time.Time // of every file; kept in UTC to two seconds, before 1980 as 1980
+	// SectorSize is in bytes: 512, also if it is zero, or 4096.
+	SectorSize int
 	// HiddenSectors is how many sectors of the disk precede the file system. Firmware does not look at it.
 	HiddenSectors uint32
 }
@@ -78,6 +82,7 @@ type File struct {
 
 // geometry is where things are.
 type geometry struct {
+	sectorSize int64 // bytes
 	sectors    int64 // of the file system
 	perCluster int64 // sectors
 	fatSectors int64 // of one FAT
@@ -85,24 +90,32 @@ type geometry struct {
 }
 
 // newGeometry fits a file system into size bytes.
-func newGeometry(size int64) (geometry, error) {
-	g := geometry{sectors: size / sectorSize, perCluster: 1}
-	if size >= 260<<20 {
+func newGeometry(size int64, sectorSize int) (geometry, error) {
+	g := geometry{sectorSize: int64(sectorSize), perCluster: 1}
+	switch {
+	case sectorSize == 0:
+		g.sectorSize = 512
+	case sectorSize != 512 && sectorSize != 4096:
+		return geometry{}, fmt.Errorf("sector size is %d, expected 512 or 4096", sectorSize)
+	}
+	g.sectors = size / g.sectorSize
+	if g.sectorSize == 512 && size >= 260<<20 {
 		g.perCluster = 8
 	}
 	// A FAT that has room for all clusters there could be if the FATs had no size is large enough.
 	most := max(g.sectors-reserved, 0) / g.perCluster
-	g.fatSectors = (((most+2)*4+sectorSize-1)/sectorSize + 7) / 8 * 8
+	align := 4096 / g.sectorSize
+	g.fatSectors = (((most+2)*4+g.sectorSize-1)/g.sectorSize + align - 1) / align * align
 	g.clusters = (g.sectors - reserved - fats*g.fatSectors) / g.perCluster
 	if g.clusters < minFAT32 || g.clusters > maxFAT32 || g.sectors > 1<<32-1 {
-		return geometry{}, fmt.Errorf("%d bytes are not a size for FAT32: expected 33 MiB to 1 TiB", size)
+		return geometry{}, fmt.Errorf("%d bytes are not a size for FAT32 with sectors of %d bytes: expected %d MiB to 1 TiB", size, g.sectorSize, 32*g.sectorSize/512+1)
 	}
 	return g, nil
 }
 
-func (g geometry) clusterSize() int64 { return g.perCluster * sectorSize }
+func (g geometry) clusterSize() int64 { return g.perCluster * g.sectorSize }
 
 // offset returns where a cluster is, in bytes.
 func (g geometry) offset(cluster uint32) int64 {
-	return (reserved+fats*g.fatSectors)*sectorSize + int64(cluster-rootDir)*g.clusterSize()
+	return (reserved+fats*g.fatSectors)*g.sectorSize + int64(cluster-rootDir)*g.clusterSize()
 }

@@ -12,7 +12,10 @@ import (
 	"time"
 )
 
-const mib = 1 << 20
+const (
+	mib        = 1 << 20
+	sectorSize = 512 // of the sparse device
+)
 
 // sparse is a device that only keeps what is written; the rest reads as zeros, or as fill.
 type sparse struct {
@@ -71,7 +74,14 @@ func esp() []File {
 }
 
 func options(size int64) Options {
-	return Options{Size: size, Label: "PROA-ESP", Serial: 0x1234abcd, Time: time.Date(2025, 11, 1, 12, 34, 57, 0, time.UTC)}
+	return Options{Size: size, Label: "PROA-ESP", Serial: 0x1234abcd, Time: time.Date(2025, 11, 1, 12, 34, 57, 0, time.UTC), SectorSize: 512}
+}
+
+// large is options for sectors of 4096 bytes.
+func large(size int64) Options {
+	o := options(size)
+	o.SectorSize = 4096
+	return o
 }
 
 // list is the whole content as text.
@@ -107,10 +117,14 @@ func text(t testing.TB, files []File) string {
 }
 
 func TestRoundTrip(t *testing.T) {
-	for _, size := range []int64{34 * mib, 34*mib + 5, 100 * mib, 259 * mib, 260 * mib, 512 * mib} {
+	for _, o := range []Options{
+		options(34 * mib), options(34*mib + 5), options(100 * mib), options(259 * mib), options(260 * mib), options(512 * mib),
+		large(257 * mib), large(260*mib + 4000), large(512 * mib),
+	} {
+		size := o.Size
 		d := newSparse(size)
 		d.fill = 0xa5 // an old file system may have been there
-		if err := Write(d, options(size), esp()); err != nil {
+		if err := Write(d, o, esp()); err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 		f, err := Open(d)
@@ -120,8 +134,8 @@ func TestRoundTrip(t *testing.T) {
 		if got, want := list(t, f), text(t, esp()); got != want {
 			t.Errorf("%d bytes: got\n%s\nwant\n%s", size, got, want)
 		}
-		want := options(size)
-		want.Size, want.Time = size/sectorSize*sectorSize, time.Time{}
+		want := o
+		want.Size, want.Time = size/int64(o.SectorSize)*int64(o.SectorSize), time.Time{}
 		if got := f.Options(); got != want {
 			t.Errorf("%d bytes: options %+v, want %+v", size, got, want)
 		}
@@ -240,6 +254,8 @@ func TestWriteRefuses(t *testing.T) {
 	}{
 		{"not a size for FAT32", options(32 * mib), nil},
 		{"not a size for FAT32", options(-1), nil},
+		{"with sectors of 4096 bytes: expected 257 MiB", large(256 * mib), nil},
+		{"sector size is 1024", Options{Size: 512 * mib, SectorSize: 1024}, nil},
 		{"label", Options{Size: 64 * mib, Label: "lower"}, nil},
 		{"label", Options{Size: 64 * mib, Label: "MORE-THAN-11"}, nil},
 		{"is not one for FAT", options(64 * mib), one("a:b")},
@@ -292,7 +308,7 @@ func TestOpenRefuses(t *testing.T) {
 		b    []byte
 	}{
 		{"no boot sector", 510, []byte{0}},
-		{"not a FAT32", 11, []byte{0, 16}},
+		{"not a FAT32", 11, []byte{0, 8}},
 		{"not a FAT32", 17, []byte{1}},
 		{"makes no sense", 13, []byte{0}},
 		{"makes no sense", 13, []byte{3}},
@@ -388,7 +404,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-func image(t *testing.T, size int64, files []File) string {
+func image(t *testing.T, o Options, files []File) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "esp")
 	f, err := os.Create(path)
@@ -396,10 +412,10 @@ func image(t *testing.T, size int64, files []File) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(size); err != nil {
+	if err := f.Truncate(o.Size); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(f, options(size), files); err != nil {
+	if err := Write(f, o, files); err != nil {
 		t.Fatal(err)
 	}
 	return path

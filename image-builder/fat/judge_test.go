@@ -1,6 +1,7 @@
 package fat
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,21 +12,29 @@ import (
 
 func TestFsck(t *testing.T) {
 	tools := testenv.Tools(t)
-	for _, size := range []int64{34 * mib, 259 * mib, 512 * mib} {
-		out, err := tools.Command(t.Context(), "fsck.fat", "-n", "-v", image(t, size, esp())).CombinedOutput()
+	for _, o := range []Options{options(34 * mib), options(259 * mib), options(512 * mib), large(257 * mib), large(512 * mib)} {
+		out, err := tools.Command(t.Context(), "fsck.fat", "-n", "-v", image(t, o, esp())).CombinedOutput()
 		// A complaint would stand between these lines.
 		_, tail, _ := strings.Cut(string(out), "Checking for unused clusters.\n")
 		lines := strings.Split(strings.TrimSpace(tail), "\n")
 		if err != nil || len(lines) != 2 || lines[0] != "Checking free cluster summary." || !strings.Contains(lines[1], ": 12 files, ") {
-			t.Errorf("%d bytes: fsck.fat: %v\n%s", size, err, out)
+			t.Errorf("%d bytes: fsck.fat: %v\n%s", o.Size, err, out)
+		}
+		if want := fmt.Sprintf("%d bytes per logical sector", o.SectorSize); !strings.Contains(string(out), want) {
+			t.Errorf("fsck.fat does not see %s:\n%s", want, out)
 		}
 	}
 }
 
 // mtools must see the names and contents, and Open must read what mtools changed.
 func TestMtools(t *testing.T) {
+	for _, o := range []Options{options(64 * mib), large(512 * mib)} {
+		t.Run(fmt.Sprint(o.SectorSize), func(t *testing.T) { mtools(t, image(t, o, esp())) })
+	}
+}
+
+func mtools(t *testing.T, path string) {
 	tools := testenv.Tools(t)
-	path := image(t, 64*mib, esp())
 	run := func(program string, args ...string) string {
 		t.Helper()
 		out, err := tools.Command(t.Context(), program, append([]string{"-i", path}, args...)...).CombinedOutput()
@@ -87,29 +96,31 @@ func TestMtools(t *testing.T) {
 // Open must read what mkfs.fat made.
 func TestMkfs(t *testing.T) {
 	tools := testenv.Tools(t)
-	path := filepath.Join(t.TempDir(), "esp")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, 300*mib); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := tools.Command(t.Context(), "mkfs.fat", "-F32", "-n", "OTHER", "-i", "cafe0123", path).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.fat: %v\n%s", err, out)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fs, err := Open(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := fs.Options(); got.Label != "OTHER" || got.Serial != 0xcafe0123 {
-		t.Errorf("options %+v, want label OTHER and serial number cafe0123", got)
-	}
-	if entries, err := fs.ReadDir("/"); err != nil || len(entries) != 0 {
-		t.Errorf("root directory: %v, %v", entries, err)
+	for _, sector := range []string{"512", "4096"} {
+		path := filepath.Join(t.TempDir(), "esp")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 300*mib); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := tools.Command(t.Context(), "mkfs.fat", "-F32", "-S", sector, "-n", "OTHER", "-i", "cafe0123", path).CombinedOutput(); err != nil {
+			t.Fatalf("mkfs.fat: %v\n%s", err, out)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fs, err := Open(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fs.Options(); got.Label != "OTHER" || got.Serial != 0xcafe0123 || fmt.Sprint(got.SectorSize) != sector {
+			t.Errorf("options %+v, want label OTHER, serial number cafe0123 and sectors of %s", got, sector)
+		}
+		if entries, err := fs.ReadDir("/"); err != nil || len(entries) != 0 {
+			t.Errorf("root directory: %v, %v", entries, err)
+		}
 	}
 }

@@ -49,7 +49,7 @@ func Open(r io.ReaderAt) (*FS, error) {
 }
 
 func open(r io.ReaderAt) (*FS, error) {
-	b := make([]byte, sectorSize)
+	b := make([]byte, headerSize)
 	if err := readAt(r, b, 0); err != nil {
 		return nil, fmt.Errorf("read boot sector: %w", err)
 	}
@@ -57,10 +57,12 @@ func open(r io.ReaderAt) (*FS, error) {
 	if le.Uint16(b[510:]) != 0xaa55 {
 		return nil, fmt.Errorf("no boot sector: it ends in %x, expected 55aa", b[510:])
 	}
-	if s := le.Uint16(b[11:]); s != sectorSize || le.Uint16(b[17:]) != 0 || le.Uint16(b[22:]) != 0 {
-		return nil, fmt.Errorf("not a FAT32 with sectors of %d bytes", sectorSize)
+	sectorSize := int64(le.Uint16(b[11:]))
+	if sectorSize != 512 && sectorSize != 4096 || le.Uint16(b[17:]) != 0 || le.Uint16(b[22:]) != 0 {
+		return nil, fmt.Errorf("not a FAT32 with sectors of 512 or 4096 bytes")
 	}
 	f := &FS{r: r, root: le.Uint32(b[44:]), serial: le.Uint32(b[67:]), label: strings.TrimRight(string(b[71:82]), " ")}
+	f.sectorSize = sectorSize
 	f.sectors, f.perCluster, f.fatSectors = int64(le.Uint32(b[32:])), int64(b[13]), int64(le.Uint32(b[36:]))
 	start := int64(le.Uint16(b[14:]))
 	data := start + int64(b[16])*f.fatSectors
@@ -76,13 +78,13 @@ func open(r io.ReaderAt) (*FS, error) {
 	return f, nil
 }
 
-// Options returns what Write needs to make a file system of the same size, label and serial number.
+// Options returns what Write needs to make a file system of the same size, label, serial number and sectors.
 func (f *FS) Options() Options {
 	label := f.label
 	if label == "NO NAME" {
 		label = ""
 	}
-	return Options{Size: f.sectors * sectorSize, Label: label, Serial: f.serial}
+	return Options{Size: f.sectors * f.sectorSize, Label: label, Serial: f.serial, SectorSize: int(f.sectorSize)}
 }
 
 // ReadDir returns what is in a directory, in the order of names. Upper and lower case are the same in dir.

@@ -21,7 +21,7 @@ func Write(w io.WriterAt, o Options, files []File) error {
 }
 
 func write(w io.WriterAt, o Options, files []File) error {
-	g, err := newGeometry(o.Size)
+	g, err := newGeometry(o.Size, o.SectorSize)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func write(w io.WriterAt, o Options, files []File) error {
 	if err != nil {
 		return err
 	}
-	v := &volume{geometry: g, w: w, label: label, labelled: o.Label != "", stamp: newStamp(o.Time), table: make([]byte, g.fatSectors*sectorSize), next: rootDir}
+	v := &volume{geometry: g, w: w, label: label, labelled: o.Label != "", stamp: newStamp(o.Time), table: make([]byte, g.fatSectors*g.sectorSize), next: rootDir}
 	binary.LittleEndian.PutUint32(v.table[0:], 0x0ffffff8) // the medium, as in the boot sector
 	binary.LittleEndian.PutUint32(v.table[4:], endOfChain)
 	if err := v.allocate(root); err != nil {
@@ -285,19 +285,19 @@ func (v *volume) writeClusters(cluster uint32, r io.Reader, size int64) error {
 // written is not taken for one.
 func (v *volume) writeHead(o Options) error {
 	boot := v.bootSector(o)
-	info := make([]byte, sectorSize)
+	info := make([]byte, headerSize)
 	binary.LittleEndian.PutUint32(info, 0x41615252)
 	binary.LittleEndian.PutUint32(info[484:], 0x61417272)
 	binary.LittleEndian.PutUint32(info[488:], uint32(v.clusters)-(v.next-rootDir))
 	binary.LittleEndian.PutUint32(info[492:], v.next)
 	binary.LittleEndian.PutUint32(info[508:], 0xaa550000)
-	head := make([]byte, reserved*sectorSize)
-	for _, s := range []int{0, 6} {
-		copy(head[s*sectorSize:], boot)
-		copy(head[(s+1)*sectorSize:], info)
+	head := make([]byte, reserved*v.sectorSize)
+	for _, s := range []int64{0, 6} {
+		copy(head[s*v.sectorSize:], boot)
+		copy(head[(s+1)*v.sectorSize:], info)
 	}
 	for i := range int64(fats) {
-		if _, err := v.w.WriteAt(v.table, (reserved+i*v.fatSectors)*sectorSize); err != nil {
+		if _, err := v.w.WriteAt(v.table, (reserved+i*v.fatSectors)*v.sectorSize); err != nil {
 			return err
 		}
 	}
@@ -307,10 +307,10 @@ func (v *volume) writeHead(o Options) error {
 
 // bootSector is section 3 of the specification, for FAT32.
 func (v *volume) bootSector(o Options) []byte {
-	b := make([]byte, sectorSize)
+	b := make([]byte, headerSize)
 	copy(b, "\xeb\xfe\x90") // a jump to itself: nobody starts this
 	copy(b[3:], "MSWIN4.1")
-	binary.LittleEndian.PutUint16(b[11:], sectorSize)
+	binary.LittleEndian.PutUint16(b[11:], uint16(v.sectorSize))
 	b[13] = byte(v.perCluster)
 	binary.LittleEndian.PutUint16(b[14:], reserved)
 	b[16] = fats

@@ -16,13 +16,16 @@ import (
 )
 
 // The disk's layout (design, section 2). The state partition is not here: the machine makes it, as large as its disk.
+//
+// The image starts from disks with sectors of 512 and of 4096 bytes: it has a table for either (package gpt), and its ESP has
+// the larger ones, which are whole sectors of both.
 const (
-	sectorSize = 512
+	sectorSize = 4096
 	mib        = 1 << 20
 	espSize    = 512 * mib
 	biosSize   = 1 * mib
 	slotSize   = 1024 * mib
-	// diskSize leaves a MiB before the first partition and one behind the last for the table's copies.
+	// diskSize leaves a MiB before the first partition and one behind the last for the tables' copies.
 	diskSize = 1*mib + espSize + biosSize + 2*slotSize + 1*mib
 )
 
@@ -61,7 +64,7 @@ func writeDisk(f *os.File, in *inputs, r *release.Release) error {
 	if err != nil {
 		return err
 	}
-	if err := t.Write(f); err != nil {
+	if err := t.WriteBoth(f); err != nil {
 		return err
 	}
 	esp, err := t.Find("esp")
@@ -124,7 +127,7 @@ func writeESP(w io.WriterAt, in *inputs, r *release.Release, firstSector uint32)
 		files = append(files, fat.File{Path: p, Size: fi.Size(), Open: func() (io.ReadCloser, error) { return os.Open(name) }})
 	}
 	return fat.Write(w, fat.Options{
-		Size: espSize, Label: "ESP", Serial: binary.BigEndian.Uint32(serial[:]), Time: Epoch, HiddenSectors: firstSector,
+		Size: espSize, Label: "ESP", Serial: binary.BigEndian.Uint32(serial[:]), Time: Epoch, SectorSize: sectorSize, HiddenSectors: firstSector,
 	}, files)
 }
 
