@@ -35,8 +35,10 @@ func TestImageJudges(t *testing.T) {
 	}
 	judge(nil, "", "fsck.erofs", root)
 	judge(nil, "Command successful", "veritysetup", "verify", "-v", fmt.Sprintf("--hash-offset=%d", r.Root.HashOffset), root, root, r.Root.RootHash.String())
-	judge(nil, "No errors detected", "sfdisk", "--verify", image.Disk())
-	judge(nil, `name="root-a"`, "sfdisk", "--dump", image.Disk())
+	for _, sectorSize := range []string{"--sector-size=512", "--sector-size=4096"} {
+		judge(nil, "No errors detected", "sfdisk", sectorSize, "--verify", image.Disk())
+		judge(nil, `name="root-a"`, "sfdisk", sectorSize, "--dump", image.Disk())
+	}
 
 	disk, err := os.Open(image.Disk())
 	if err != nil {

@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,21 +19,34 @@ type Disk struct {
 	table *gpt.Table
 }
 
-// OpenDisk opens the image file name for reading and writing.
+// OpenDisk opens the image file name for reading and writing, of a machine with either sector size.
 func OpenDisk(name string) (*Disk, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
 	}
-	fi, err := f.Stat()
-	if err == nil {
-		d := &Disk{file: f}
-		if d.table, err = gpt.Read(f, fi.Size(), 512); err == nil {
-			return d, nil
-		}
+	table, err := readTable(f)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open disk %s: %w", name, err)
 	}
-	f.Close()
-	return nil, fmt.Errorf("open disk %s: %w", name, err)
+	return &Disk{file: f, table: table}, nil
+}
+
+func readTable(f *os.File) (*gpt.Table, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	table, err := gpt.Read(f, fi.Size(), 512)
+	if err == nil {
+		return table, nil
+	}
+	table, lerr := gpt.Read(f, fi.Size(), 4096)
+	if lerr == nil {
+		return table, nil
+	}
+	return nil, errors.Join(err, lerr)
 }
 
 // Close ends the work on it.
