@@ -42,7 +42,7 @@ func makeImage(ctx context.Context, tools *tooltree.Tree, t *tree.Tree, out stri
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := tools.Command(ctx, "mkfs.erofs", "--tar=f", "--quiet", fmt.Sprintf("-b%d", BlockSize), "-U"+uuid.String(),
+	cmd := tools.Command(ctx, "mkfs.erofs", "--tar=f", "--sort=none", "-E^inline_data", "--quiet", fmt.Sprintf("-b%d", BlockSize), "-U"+uuid.String(),
 		fmt.Sprintf("-T%d", mtime.Unix()), out)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output

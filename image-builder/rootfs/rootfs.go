@@ -6,7 +6,6 @@
 package rootfs
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
@@ -30,12 +29,15 @@ type Input struct {
 	Manifest *manifest.Manifest
 	Lock     *lock.Lock // its packages are in the cache
 	CacheDir string
-	Spool    *tree.Spool
+	Archives *tree.Archives // keeps the packages open until the tree is written
 	Kernel   *kernel.Kernel
 	Programs string   // directory of the compiled programs, each under its package's last element
 	Overlays []string // directories laid over the packages, in order; the first is manifests/files
 	Version  string   // semver of the release
 }
+
+// Own is what the tree calls the package of whatever comes from this repository.
+const Own = "proa"
 
 // IsKernel reports whether a package is the kernel's, which Build leaves to package kernel.
 func IsKernel(p lock.Package) bool { return strings.HasPrefix(p.Name, "linux-image-") }
@@ -124,8 +126,8 @@ func unpack(p lock.Package, in Input) (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return tree.FromTar(tar.NewReader(f), p.Name, in.Spool)
+	in.Archives.Keep(f)
+	return tree.FromTar(f, p.Name)
 }
 
 // bundleCertificates does update-ca-certificates' work: one file of all authorities, in the order of their names.
@@ -153,7 +155,7 @@ func bundleCertificates(t *tree.Tree, _ Input) error {
 }
 
 func file(p string, content []byte, mode uint32) tree.Entry {
-	return tree.Entry{Path: p, Type: tree.File, Mode: mode, Size: int64(len(content)), Content: tree.Bytes(content)}
+	return tree.Entry{Path: p, Type: tree.File, Mode: mode, Size: int64(len(content)), Content: tree.Bytes(content), Package: Own}
 }
 
 // remove fails for a pattern that matches nothing, so that the list never outlives what it was written for.
@@ -175,12 +177,16 @@ func remove(t *tree.Tree, in Input) error {
 }
 
 func overlay(t *tree.Tree, in Input) error {
-	for _, dir := range in.Overlays {
+	for i, dir := range in.Overlays {
+		source := Own
+		if i > 0 {
+			source = "overlay:" + filepath.Base(dir)
+		}
 		root, err := os.OpenRoot(dir)
 		if err != nil {
 			return err
 		}
-		o, err := tree.FromDir(root, "files of "+filepath.Base(dir))
+		o, err := tree.FromDir(root, source)
 		root.Close()
 		if err != nil {
 			return err
@@ -194,7 +200,7 @@ func overlay(t *tree.Tree, in Input) error {
 
 func links(t *tree.Tree, in Input) error {
 	for _, d := range in.Manifest.Tree.Dirs {
-		if err := t.Add(tree.Entry{Path: d, Type: tree.Dir, Mode: 0o755}); err != nil {
+		if err := t.Add(tree.Entry{Path: d, Type: tree.Dir, Mode: 0o755, Package: Own}); err != nil {
 			return err
 		}
 	}
@@ -207,7 +213,7 @@ func links(t *tree.Tree, in Input) error {
 }
 
 func link(p, target string) tree.Entry {
-	return tree.Entry{Path: p, Type: tree.Symlink, Mode: 0o777, Target: target}
+	return tree.Entry{Path: p, Type: tree.Symlink, Mode: 0o777, Target: target, Package: Own}
 }
 
 // busybox stands in where no package brings the real program.
@@ -246,22 +252,28 @@ func real(t *tree.Tree, name string) bool {
 
 func programs(t *tree.Tree, in Input) error {
 	for _, p := range slices.Sorted(maps.Keys(in.Manifest.Programs)) {
-		if err := addHostFile(t, p, filepath.Join(in.Programs, path.Base(in.Manifest.Programs[p])), 0o755); err != nil {
+		if err := addHostFile(t, p, filepath.Join(in.Programs, path.Base(in.Manifest.Programs[p])), 0o755, Own); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func addHostFile(t *tree.Tree, p, name string, mode uint32) error {
+func addHostFile(t *tree.Tree, p, name string, mode uint32, pkg string) error {
 	fi, err := os.Stat(name)
 	if err != nil {
 		return err
 	}
-	return t.Replace(tree.Entry{Path: p, Type: tree.File, Mode: mode, Size: fi.Size(), Content: tree.HostFile(name)})
+	return t.Replace(tree.Entry{Path: p, Type: tree.File, Mode: mode, Size: fi.Size(), Content: tree.HostFile(name), Package: pkg})
 }
 
 func modules(t *tree.Tree, in Input) error {
+	pkg := Own
+	for _, p := range in.Lock.Packages {
+		if IsKernel(p) && strings.HasSuffix(p.Name, in.Kernel.Version) {
+			pkg = p.Name
+		}
+	}
 	return filepath.WalkDir(in.Kernel.ModulesDir(), func(name string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -270,7 +282,7 @@ func modules(t *tree.Tree, in Input) error {
 		if err != nil {
 			return err
 		}
-		return addHostFile(t, filepath.ToSlash(rel), name, 0o644)
+		return addHostFile(t, filepath.ToSlash(rel), name, 0o644, pkg)
 	})
 }
 

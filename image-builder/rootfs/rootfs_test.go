@@ -33,12 +33,8 @@ func world(t *testing.T) Input {
 			Programs: map[string]string{"usr/bin/updatectl": "./update-engine/cmd/updatectl"},
 		},
 	}
-	spool, err := tree.NewSpool(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { spool.Close() })
-	in.Spool = spool
+	in.Archives = &tree.Archives{}
+	t.Cleanup(func() { in.Archives.Close() })
 	in.add(t, "base-files", archivetest.File{Name: "./bin", Link: "usr/bin", Type: tar.TypeSymlink}, archivetest.File{Name: "./usr/share/doc/x", Body: "x"})
 	in.add(t, "busybox", archivetest.File{Name: "./bin/busybox", Body: "busybox", Mode: 0o755}, archivetest.File{Name: "./usr/bin/mount", Body: "mount", Mode: 0o4755})
 	in.add(t, "ca-certificates", archivetest.File{Name: "./usr/share/ca-certificates/mozilla/B.crt", Body: "B\n\n"}, archivetest.File{Name: "./usr/share/ca-certificates/mozilla/A.crt", Body: "A"})

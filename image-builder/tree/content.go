@@ -2,10 +2,11 @@ package tree
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"sync/atomic"
+	"sync"
 )
 
 // Content is where a file's bytes are. Open may be called any number of times.
@@ -25,7 +26,7 @@ type HostFile string
 // Open implements Content.
 func (f HostFile) Open() (io.ReadCloser, error) { return os.Open(string(f)) }
 
-// section is a range of something larger, such as a spool.
+// section is a range of something larger, such as an archive.
 type section struct {
 	r      io.ReaderAt
 	off, n int64
@@ -82,38 +83,28 @@ func (e Entry) WriteTo(w io.Writer) (int64, error) {
 	return e.Size, nil
 }
 
-// A Spool keeps file contents that come as a stream, in one unnamed temporary file. Close it when the trees that
-// were read with it are written. Several trees may be read with it at the same time.
-type Spool struct {
-	f   *os.File
-	end atomic.Int64
+// Archives are the open files that contents lie in. Close them when the trees that were read from them are written.
+// Several readers may keep files at the same time.
+type Archives struct {
+	mu    sync.Mutex
+	files []io.Closer
 }
 
-// NewSpool makes a spool in dir; empty means the host's directory for temporary files.
-func NewSpool(dir string) (*Spool, error) {
-	f, err := os.CreateTemp(dir, "proa-spool-")
-	if err != nil {
-		return nil, fmt.Errorf("make spool: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("make spool: %w", err)
-	}
-	return &Spool{f: f}, nil
+// Keep takes over f.
+func (a *Archives) Keep(f io.Closer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.files = append(a.files, f)
 }
 
-// Close gives the space back; contents can no longer be read.
-func (s *Spool) Close() error { return s.f.Close() }
-
-// keep copies n bytes of r.
-func (s *Spool) keep(r io.Reader, n int64) (Content, error) {
-	off := s.end.Add(n) - n
-	w := io.NewOffsetWriter(s.f, off)
-	if _, err := io.CopyN(w, r, n); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+// Close closes all files; contents can no longer be read.
+func (a *Archives) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for _, f := range a.files {
+		errs = append(errs, f.Close())
 	}
-	return section{s.f, off, n}, nil
+	a.files = nil
+	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,10 +11,17 @@ import (
 
 const paxXattr = "SCHILY.xattr."
 
-// FromTar reads the files of a package. Contents go to spool. Owners are the archive's numbers; their names, and
-// times, are ignored.
-func FromTar(r *tar.Reader, pkg string, spool *Spool) (*Tree, error) {
+// An Archive is an uncompressed tar, such as an open file.
+type Archive interface {
+	io.ReadSeeker
+	io.ReaderAt
+}
+
+// FromTar reads the files of a package. Contents stay where they are in the archive, which must stay open and unchanged. Owners
+// are the archive's numbers; their names, and times, are ignored.
+func FromTar(archive Archive, pkg string) (*Tree, error) {
 	t := New()
+	r := tar.NewReader(archive)
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
@@ -22,13 +30,13 @@ func FromTar(r *tar.Reader, pkg string, spool *Spool) (*Tree, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read archive of %s: %w", pkg, err)
 		}
-		if err := t.addHeader(h, r, pkg, spool); err != nil {
+		if err := t.addHeader(h, archive, pkg); err != nil {
 			return nil, fmt.Errorf("read archive of %s: %w", pkg, err)
 		}
 	}
 }
 
-func (t *Tree) addHeader(h *tar.Header, r io.Reader, pkg string, spool *Spool) error {
+func (t *Tree) addHeader(h *tar.Header, archive Archive, pkg string) error {
 	e := Entry{Path: h.Name, Mode: uint32(h.Mode) & permissions, UID: h.Uid, GID: h.Gid, Package: pkg}
 	for key, value := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(key, paxXattr); ok {
@@ -44,7 +52,7 @@ func (t *Tree) addHeader(h *tar.Header, r io.Reader, pkg string, spool *Spool) e
 	case tar.TypeReg:
 		e.Type, e.Size = File, h.Size
 		var err error
-		if e.Content, err = spool.keep(r, h.Size); err != nil {
+		if e.Content, err = inPlace(h, archive); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	case tar.TypeSymlink:
@@ -63,6 +71,29 @@ func (t *Tree) addHeader(h *tar.Header, r io.Reader, pkg string, spool *Spool) e
 		return fmt.Errorf("%s: entries of type %q are not supported", h.Name, h.Typeflag)
 	}
 	return t.Add(e)
+}
+
+// inPlace returns the content of the file whose header was just read: tar.Reader reads no further than it must, so the archive
+// stands at the content's first byte. A sparse file's content is not one piece.
+func inPlace(h *tar.Header, archive Archive) (Content, error) {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return nil, errors.New("sparse files are not supported")
+		}
+	}
+	off, err := archive.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, err
+	}
+	end, err := archive.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	if off+h.Size > end {
+		return nil, io.ErrUnexpectedEOF
+	}
+	_, err = archive.Seek(off, io.SeekStart)
+	return section{archive, off, h.Size}, err
 }
 
 // WriteTar writes the whole tree with its root, in USTAR format and where that cannot say it in PAX. Every entry

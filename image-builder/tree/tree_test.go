@@ -252,12 +252,7 @@ func TestFromTarAndBack(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	spool, err := NewSpool(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer spool.Close()
-	tr, err := FromTar(tar.NewReader(&archive), "pkg", spool)
+	tr, err := FromTar(bytes.NewReader(archive.Bytes()), "pkg")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +273,7 @@ var/soft: symlink 0777 0:0 /f
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Error("the same tree makes different archives")
 	}
-	again, err := FromTar(tar.NewReader(&first), "pkg", spool)
+	again, err := FromTar(bytes.NewReader(first.Bytes()), "pkg")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,11 +281,6 @@ var/soft: symlink 0777 0:0 /f
 }
 
 func TestFromTarRefuses(t *testing.T) {
-	spool, err := NewSpool(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer spool.Close()
 	for want, h := range map[string]tar.Header{
 		"not supported":        {Typeflag: tar.TypeFifo, Name: "./fifo"},
 		"not a file before it": {Typeflag: tar.TypeLink, Name: "./a", Linkname: "./b"},
@@ -303,8 +293,29 @@ func TestFromTarRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close()
-		if _, err := FromTar(tar.NewReader(&b), "pkg", spool); !says(err, want) {
+		if _, err := FromTar(bytes.NewReader(b.Bytes()), "pkg"); !says(err, want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// An archive that was cut off, or whose content is not one piece, must not become a file of other bytes.
+func TestFromTarCut(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "f", Size: 2000}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 2000)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FromTar(bytes.NewReader(b.Bytes()[:1000]), "pkg"); !says(err, "unexpected EOF") {
+		t.Errorf("cut off: got %v", err)
+	}
+	for _, version := range []string{"0.1", "1.0"} {
+		h := &tar.Header{PAXRecords: map[string]string{"GNU.sparse.minor": "0", "GNU.sparse.major": version}}
+		if _, err := inPlace(h, bytes.NewReader(nil)); !says(err, "sparse") {
+			t.Errorf("sparse %s: got %v", version, err)
 		}
 	}
 }
