@@ -49,6 +49,7 @@ func bootProgram(_ context.Context, in *inputs, r *release.Release) error {
 		return fmt.Errorf("make the boot program: %w", err)
 	}
 	r.Boot = release.BootProgram{Size: int64(len(b)), SHA256: digest.Of(b)}
+	in.sums["boot.efi"] = r.Boot.SHA256
 	return os.WriteFile(filepath.Join(in.work, "boot.efi"), b, 0o644)
 }
 

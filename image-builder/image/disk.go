@@ -83,7 +83,11 @@ func writeDisk(f *os.File, in *inputs, r *release.Release) error {
 		return err
 	}
 	defer root.Close()
-	return copySparse(f, t.Offset(slot), root)
+	if _, err := f.Seek(t.Offset(slot), io.SeekStart); err != nil {
+		return err
+	}
+	_, err = f.ReadFrom(root) // the kernel copies
+	return err
 }
 
 func layout(r *release.Release) (*gpt.Table, error) {
@@ -129,24 +133,4 @@ func writeESP(w io.WriterAt, in *inputs, r *release.Release, firstSector uint32)
 	return fat.Write(w, fat.Options{
 		Size: espSize, Label: "ESP", Serial: binary.BigEndian.Uint32(serial[:]), Time: Epoch, SectorSize: sectorSize, HiddenSectors: firstSector,
 	}, files)
-}
-
-// copySparse copies r to f's offset, leaving holes where there are only zeros.
-func copySparse(f *os.File, offset int64, r io.Reader) error {
-	buf, zero := make([]byte, 1*mib), make([]byte, 1*mib)
-	for {
-		n, err := io.ReadFull(r, buf)
-		if n > 0 && !bytes.Equal(buf[:n], zero[:n]) {
-			if _, err := f.WriteAt(buf[:n], offset); err != nil {
-				return err
-			}
-		}
-		offset += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

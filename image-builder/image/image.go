@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,8 +30,8 @@ import (
 	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/image-builder/program"
 	"github.com/proa-os/proa/image-builder/rootfs"
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/image-builder/tools"
-	"github.com/proa-os/proa/image-builder/tree"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/tooltree"
@@ -49,6 +50,7 @@ type Options struct {
 	CommandLine string   // put behind the manifest's kernel command line
 
 	CacheDir string
+	NoCache  bool            // make every stage anew, and keep none
 	Mirror   archive.Mirrors // wins over manifest and host if set
 	APT      string          // the host's apt configuration, normally /etc/apt
 	Progress io.Writer
@@ -62,47 +64,82 @@ type inputs struct {
 	manifest *manifest.Manifest
 	lock     *lock.Lock
 	tools    *tooltree.Tree
-	programs string // directory of compiled programs
 	kernel   *kernel.Kernel
-	spool    *tree.Spool
+	stages   *stage.Cache
+	entries  []*stage.Entry // in use until the end
+	self     digest.SHA256  // of the builder
+	sources  *program.Listing
+	programs string // directory of compiled programs
+	root     *stage.Entry
 	work     string // becomes Out
+	sums     map[string]digest.SHA256
+	clock    *clock
 }
-
-func (in *inputs) say(format string, a ...any) { fmt.Fprintf(in.Progress, "==> "+format+"\n", a...) }
 
 // initProgram is /init of the initramfs.
 const initProgram = "./init/cmd/init"
 
-// Build makes the release's files and returns what it writes to release.json.
-func Build(ctx context.Context, o Options) (*release.Release, error) {
+// A Result is what Build has made.
+type Result struct {
+	*release.Release
+	Fresh bool // false if Out held just this already
+}
+
+// Build makes the release's files.
+func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := checkVersion(o.Version); err != nil {
 		return nil, err
 	}
 	if err := checkOut(o.Out); err != nil {
 		return nil, err
 	}
-	in := &inputs{Options: &o}
-	if err := in.open(ctx); err != nil {
+	in := &inputs{Options: &o, sums: map[string]digest.SHA256{}, clock: newClock(o.Progress)}
+	defer in.close()
+	r := &release.Release{Version: o.Version}
+	if err := in.run(ctx, r, open, prepareKernel, listPrograms); err != nil {
 		return nil, err
 	}
-	defer in.spool.Close()
-	defer os.RemoveAll(in.work)
+	if old := in.finished(); old != nil {
+		return &Result{Release: old}, nil
+	}
+	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, diskImage, describe, publish); err != nil {
+		return nil, err
+	}
+	return &Result{Release: r, Fresh: true}, nil
+}
 
-	r := &release.Release{Version: o.Version, Arch: in.manifest.Packages.Arch}
-	for _, step := range []func(context.Context, *inputs, *release.Release) error{
-		compile, prepareKernel, rootImage, bootProgram, diskImage, describe,
-	} {
-		if err := step(ctx, in, r); err != nil {
-			return nil, err
+type step func(context.Context, *inputs, *release.Release) error
+
+func (in *inputs) run(ctx context.Context, r *release.Release, steps ...step) error {
+	for _, do := range steps {
+		if err := errors.Join(do(ctx, in, r), ctx.Err()); err != nil {
+			return err
 		}
 	}
-	if err := os.RemoveAll(o.Out); err != nil {
-		return nil, fmt.Errorf("replace %s: %w", o.Out, err)
+	in.clock.stop()
+	return nil
+}
+
+// say names what is being done now.
+func (in *inputs) say(format string, a ...any) { in.clock.start(fmt.Sprintf(format, a...)) }
+
+func (in *inputs) close() {
+	in.clock.stop()
+	for _, e := range in.entries {
+		e.Close()
 	}
-	if err := os.Rename(in.work, o.Out); err != nil {
-		return nil, fmt.Errorf("replace %s: %w", o.Out, err)
+	if in.work != "" {
+		os.RemoveAll(in.work)
 	}
-	return r, nil
+}
+
+// make runs a stage, unless its result is in the cache.
+func (in *inputs) make(key digest.SHA256, fill stage.Fill) (*stage.Entry, error) {
+	e, _, err := in.stages.Make(key, fill)
+	if err == nil {
+		in.entries = append(in.entries, e)
+	}
+	return e, err
 }
 
 // checkVersion refuses what could not become the name of a boot program.
@@ -130,17 +167,15 @@ func checkOut(dir string) error {
 }
 
 // open reads the manifest and the locks, and fetches what they name.
-func (in *inputs) open(ctx context.Context) (err error) {
+func open(ctx context.Context, in *inputs, r *release.Release) (err error) {
 	if in.manifest, err = manifest.Read(in.path("image.toml")); err != nil {
 		return err
 	}
+	r.Arch = in.manifest.Packages.Arch
 	if in.lock, err = lock.Read(in.path("image.lock.json")); err != nil {
 		return err
 	}
 	if err := in.lock.Check(in.manifest.Packages); err != nil {
-		return err
-	}
-	if err := checkSpace(filepath.Dir(filepath.Clean(in.Out)), buildSpace); err != nil {
 		return err
 	}
 	dir, err := tools.Run(ctx, tools.Options{Manifest: in.path("tools.toml"), LockFile: in.path("tools.lock.json"), CacheDir: in.CacheDir,
@@ -158,31 +193,33 @@ func (in *inputs) open(ctx context.Context) (err error) {
 	if err := lock.Fetch(ctx, in.lock, mirrors, in.CacheDir, in.Progress); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(filepath.Clean(in.Out)), 0o755); err != nil {
+	in.self, err = stage.Self()
+	return err
+}
+
+// makeRoom makes the directory that becomes Out, and opens the cache of stages: a private one if nothing may be taken from earlier builds.
+func makeRoom(_ context.Context, in *inputs, _ *release.Release) (err error) {
+	parent := filepath.Dir(filepath.Clean(in.Out))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
-	if in.work, err = os.MkdirTemp(filepath.Dir(filepath.Clean(in.Out)), ".build-"); err != nil {
+	if err := checkSpace(parent, buildSpace); err != nil {
+		return err
+	}
+	if in.work, err = os.MkdirTemp(parent, ".build-"); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
 	if err := os.Chmod(in.work, 0o755); err != nil {
 		return err
 	}
-	in.spool, err = tree.NewSpool(in.work)
-	return err
-}
-
-func compile(ctx context.Context, in *inputs, r *release.Release) (err error) {
-	in.say("compile programs")
-	in.programs = filepath.Join(in.work, "programs")
-	packages := []string{initProgram}
-	for _, p := range in.manifest.Programs {
-		packages = append(packages, p)
-	}
-	slices.Sort(packages)
-	if r.Build.GoVersion, err = program.Version(ctx, in.Module); err != nil {
+	stages, limit := filepath.Join(in.CacheDir, "stages"), int64(stageSpace)
+	if in.NoCache {
+		stages, limit = filepath.Join(in.work, "stages"), math.MaxInt64
+	} else if err := checkSpace(stages, buildSpace); err != nil {
 		return err
 	}
-	return program.Build(ctx, in.Module, in.manifest.Packages.Arch, in.programs, packages)
+	in.stages, err = stage.Open(stages, limit)
+	return err
 }
 
 func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {
@@ -200,7 +237,7 @@ func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {
 	return err
 }
 
-// describe writes release.json and takes away what was only needed on the way.
+// describe writes release.json.
 func describe(_ context.Context, in *inputs, r *release.Release) error {
 	for _, p := range in.lock.Packages {
 		r.Packages = append(r.Packages, release.Package{Name: p.Name, Version: p.Version})
@@ -217,17 +254,22 @@ func describe(_ context.Context, in *inputs, r *release.Release) error {
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(in.programs); err != nil {
-		return err
-	}
 	return os.WriteFile(filepath.Join(in.work, "release.json"), b, 0o644)
 }
 
-func sumFile(name string) (digest.SHA256, int64, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return digest.SHA256{}, 0, err
+// publish replaces Out by the work directory, without what was only needed on the way.
+func publish(_ context.Context, in *inputs, _ *release.Release) error {
+	for _, dir := range []string{in.programs, filepath.Join(in.work, "stages")} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
-	defer f.Close()
-	return digest.OfReader(f)
+	if err := os.RemoveAll(in.Out); err != nil {
+		return fmt.Errorf("replace %s: %w", in.Out, err)
+	}
+	if err := os.Rename(in.work, in.Out); err != nil {
+		return fmt.Errorf("replace %s: %w", in.Out, err)
+	}
+	in.work = ""
+	return in.remember()
 }

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,25 +61,6 @@ func TestBuildRefusesVersions(t *testing.T) {
 		if _, err := Build(t.Context(), Options{Version: v}); err == nil || !strings.Contains(err.Error(), "expected semver") {
 			t.Errorf("version %q: got %v", v, err)
 		}
-	}
-}
-
-func TestCopySparse(t *testing.T) {
-	content := append(make([]byte, 3*mib), "end"...)
-	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(8 * mib); err != nil {
-		t.Fatal(err)
-	}
-	if err := copySparse(f, mib, bytes.NewReader(content)); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, len(content))
-	if _, err := f.ReadAt(got, mib); err != nil || !bytes.Equal(got, content) {
-		t.Errorf("got other bytes back, %v", err)
 	}
 }
 

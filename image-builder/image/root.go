@@ -1,15 +1,21 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/proa-os/proa/image-builder/erofs"
+	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/image-builder/rootfs"
+	"github.com/proa-os/proa/image-builder/stage"
+	"github.com/proa-os/proa/image-builder/tree"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/gpt"
 	"github.com/proa-os/proa/internal/release"
@@ -30,52 +36,154 @@ func guid(words ...string) gpt.GUID {
 	return gpt.NewGUID([16]byte(d[:16]))
 }
 
+// The files of the root image's stage.
+const (
+	rootFile   = "root.img"
+	treeFile   = "tree.txt"
+	rootRecord = "root.json" // release.RootImage
+)
+
+// rootKey is the key of the root image's stage.
+func (in *inputs) rootKey() (digest.SHA256, error) {
+	packages, err := in.lock.Sum()
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	m := *in.manifest // what only other steps read must not count
+	m.Mirror, m.Initramfs, m.Boot, m.Sum = "", manifest.Initramfs{}, manifest.Boot{}, digest.SHA256{}
+	parts, err := json.Marshal(m)
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	k := stage.NewKey("root image").Add("builder", in.self.String()).Add("version", in.Version).Add("packages", packages.String()).
+		Add("manifest", string(parts)).Add("tools", filepath.Base(in.tools.Dir())).Add("kernel", filepath.Base(in.kernel.Dir))
+	for _, p := range in.ownPrograms() {
+		k.Add("program "+p, in.sources.Inputs[p])
+	}
+	for _, dir := range in.overlays() {
+		dump, err := dumpDir(dir)
+		if err != nil {
+			return digest.SHA256{}, err
+		}
+		k.Add("overlay "+filepath.Base(dir), dump)
+	}
+	return k.Sum(), nil
+}
+
+func (in *inputs) overlays() []string { return append([]string{in.path("files")}, in.Overlays...) }
+
+// dumpDir says what the tree takes from a directory, to the byte and the mode.
+func dumpDir(dir string) (string, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	t, err := tree.FromDir(root, dir)
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := t.Dump(&b); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
 // rootImage makes root.img: EROFS, then the verity superblock and tree.
 func rootImage(ctx context.Context, in *inputs, r *release.Release) error {
-	in.say("make the tree")
-	t, err := rootfs.Build(ctx, rootfs.Input{
-		Manifest: in.manifest, Lock: in.lock, CacheDir: in.CacheDir, Spool: in.spool, Kernel: in.kernel,
-		Programs: in.programs, Overlays: append([]string{in.path("files")}, in.Overlays...), Version: in.Version,
-	})
+	in.say("make the root image")
+	key, err := in.rootKey()
 	if err != nil {
-		return fmt.Errorf("make the tree: %w", err)
+		return fmt.Errorf("make the root image: %w", err)
 	}
-	in.say("write the root image: %d entries", t.Len())
-	name := filepath.Join(in.work, "root.img")
-	size, err := erofs.Make(ctx, in.tools, t, name, guid("root image", r.Arch), Epoch)
+	in.root, err = in.make(key, func(dir string) (map[string]digest.SHA256, error) { return fillRoot(ctx, in, r.Arch, dir) })
 	if err != nil {
 		return err
 	}
-	if err := appendTree(name, size, r); err != nil {
-		return fmt.Errorf("append verity tree: %w", err)
+	b, err := os.ReadFile(in.root.Path(rootRecord))
+	if err == nil {
+		err = json.Unmarshal(b, &r.Root)
+	}
+	if err != nil {
+		return fmt.Errorf("read the root image's record: %w", err)
+	}
+	for _, name := range []string{rootFile, treeFile} {
+		if err := copyFile(filepath.Join(in.work, name), in.root.Path(name)); err != nil {
+			return fmt.Errorf("copy the root image: %w", err)
+		}
+		in.sums[name] = in.root.Sum(name)
 	}
 	return nil
 }
 
+// fillRoot makes the files of the root image's stage in dir.
+func fillRoot(ctx context.Context, in *inputs, arch, dir string) (map[string]digest.SHA256, error) {
+	var archives tree.Archives
+	defer archives.Close()
+	t, err := rootfs.Build(ctx, rootfs.Input{
+		Manifest: in.manifest, Lock: in.lock, CacheDir: in.CacheDir, Archives: &archives, Kernel: in.kernel,
+		Programs: in.programs, Overlays: in.overlays(), Version: in.Version,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the tree: %w", err)
+	}
+	in.say("write the root image: %d entries", t.Len())
+	reported := make(chan error, 1)
+	go func() { reported <- writeReport(filepath.Join(dir, treeFile), t) }()
+	name := filepath.Join(dir, rootFile)
+	size, err := erofs.Make(ctx, in.tools, t, name, guid("root image", arch), Epoch)
+	if err := errors.Join(err, <-reported); err != nil {
+		return nil, err
+	}
+	root, err := appendTree(name, size)
+	if err != nil {
+		return nil, fmt.Errorf("append verity tree: %w", err)
+	}
+	b, err := json.Marshal(root)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]digest.SHA256{rootFile: root.SHA256}, os.WriteFile(filepath.Join(dir, rootRecord), b, 0o644)
+}
+
+func writeReport(name string, t *tree.Tree) error {
+	sums, err := t.Sums()
+	if err != nil {
+		return fmt.Errorf("write tree report: %w", err)
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("write tree report: %w", err)
+	}
+	return errors.Join(t.Report(f, sums), f.Close())
+}
+
 // appendTree derives the salt from the file system, so that the same content always has the same root hash.
-func appendTree(name string, size int64, r *release.Release) error {
+func appendTree(name string, size int64) (r release.RootImage, err error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return r, err
 	}
 	defer f.Close()
-	sum, _, err := digest.OfReader(f)
-	if err != nil {
-		return err
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return r, err
 	}
-	salt := derive("verity salt", sum.String())
+	salt := derive("verity salt", digest.SHA256(h.Sum(nil)).String())
 	// The UUID is the start of the salt, as where a machine rebuilds the tree: then its slot is root.img to the byte.
 	root, written, err := verity.Build(f, size, salt, [16]byte(salt[:16]), io.NewOffsetWriter(f, size))
 	if err != nil {
-		return err
+		return r, err
 	}
-	if err := f.Close(); err != nil {
-		return err
+	r = release.RootImage{Size: size + written, RootHash: root, Salt: fmt.Sprintf("%x", salt), HashOffset: size}
+	if r.Size > slotSize {
+		return r, fmt.Errorf("root image has %d bytes, a slot holds %d", r.Size, int64(slotSize))
 	}
-	r.Root = release.RootImage{Size: size + written, RootHash: root, Salt: fmt.Sprintf("%x", salt), HashOffset: size}
-	if r.Root.Size > slotSize {
-		return fmt.Errorf("root image has %d bytes, a slot holds %d", r.Root.Size, int64(slotSize))
+	// The sum of the whole goes on where that of the file system ended.
+	if _, err := io.Copy(h, io.NewSectionReader(f, size, written)); err != nil {
+		return r, err
 	}
-	r.Root.SHA256, _, err = sumFile(name)
-	return err
+	r.SHA256 = digest.SHA256(h.Sum(nil))
+	return r, f.Close()
 }

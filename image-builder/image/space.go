@@ -8,8 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buildSpace is what one build writes at the most, in bytes: spool, root image, boot program, disk image.
-const buildSpace = 2 << 30
+const (
+	// buildSpace is what one build writes at the most, in bytes: root image, boot program, disk images.
+	buildSpace = 2 << 30
+	// stageSpace is what the cache of stages may hold, in bytes: some ten root images.
+	stageSpace = 4 << 30
+)
 
 // checkSpace says early what would otherwise fail late.
 func checkSpace(dir string, want int64) error {

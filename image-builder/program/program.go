@@ -12,6 +12,11 @@ import (
 	"strings"
 )
 
+// flags go to go build and go list alike, so that both speak of the same packages.
+var flags = []string{"-trimpath", "-buildvcs=false"}
+
+const linkFlags = "-ldflags=-s -w -buildid="
+
 // Build compiles packages (as ./init/cmd/init) of the module at dir into outDir, each under its last path element.
 // The Go build cache makes a second call cheap.
 func Build(ctx context.Context, dir, arch, outDir string, packages []string) error {
@@ -22,10 +27,10 @@ func Build(ctx context.Context, dir, arch, outDir string, packages []string) err
 	if err != nil {
 		return fmt.Errorf("compile programs: %w", err)
 	}
-	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out + "/"}, packages...)
-	cmd := exec.CommandContext(ctx, "go", args...)
+	args := append([]string{"build", "-o", out + "/", linkFlags}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = dir
-	cmd.Env = append(clean(os.Environ()), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOFLAGS=", "GOEXPERIMENT=")
+	cmd.Env = environment(arch)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
@@ -43,6 +48,10 @@ func Version(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("ask go for its version: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+func environment(arch string) []string {
+	return append(clean(os.Environ()), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOFLAGS=", "GOEXPERIMENT=")
 }
 
 // clean drops what would change the bytes.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // The same source in two directories must give the same bytes: nothing of the build host may be in them.
@@ -38,6 +39,88 @@ func TestBuildSaysWhy(t *testing.T) {
 	err := Build(t.Context(), dir, "amd64", t.TempDir(), []string{"."})
 	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("undefined: undefined")) {
 		t.Errorf("got %v, want the compiler's message", err)
+	}
+}
+
+// A program's key must follow whatever its bytes follow, and nothing else.
+func TestList(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]string{
+		"go.mod":            "module example.test/hello\n\ngo 1.26\n",
+		"cmd/hello/main.go": "package main\n\nimport (\n\t_ \"embed\"\n\n\t\"example.test/hello/word\"\n)\n\n//go:embed text\nvar text string\n\nfunc main() { println(word.Word, text) }\n",
+		"cmd/hello/text":    "text",
+		"cmd/bye/main.go":   "package main\n\nfunc main() { println(\"bye\") }\n",
+		"word/word.go":      "package word\n\nconst Word = \"hello\"\n",
+		"word/doc.txt":      "not compiled",
+	}
+	for name, text := range files {
+		write(t, dir, name, text)
+	}
+	packages := []string{"./cmd/bye", "./cmd/hello"}
+	list := func() *Listing {
+		t.Helper()
+		l, err := List(t.Context(), dir, "amd64", packages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	old := list()
+	if old.GoVersion == "" || old.Key("./cmd/bye") == old.Key("./cmd/hello") {
+		t.Fatalf("got %+v", old)
+	}
+	for _, step := range []struct {
+		file, text string
+		changes    bool // of hello; bye stays the same
+	}{
+		{"word/doc.txt", "still not compiled", false},
+		{"word/word.go", "package word\n\nconst Word = \"hallo\"\n", true},
+		{"cmd/hello/text", "other", true},
+	} {
+		write(t, dir, step.file, step.text)
+		l := list()
+		if got := l.Key("./cmd/hello") != old.Key("./cmd/hello"); got != step.changes {
+			t.Errorf("%s: hello's key changed: %v, want %v", step.file, got, step.changes)
+		}
+		if l.Key("./cmd/bye") != old.Key("./cmd/bye") {
+			t.Errorf("%s: bye's key changed", step.file)
+		}
+		old = l
+	}
+	if _, err := List(t.Context(), dir, "amd64", []string{"./cmd/none"}); err == nil || !bytes.Contains([]byte(err.Error()), []byte("cmd/none")) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What is saved while the compiler runs must not be kept as the older source's program.
+func TestChanged(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "go.mod", "module example.test/hello\n\ngo 1.26\n")
+	write(t, dir, "cmd/hello/main.go", "package main\n\nfunc main() {}\n")
+	source := filepath.Join(dir, "cmd/hello/main.go")
+	long := time.Now().Add(-time.Hour)
+	for _, p := range []string{source, filepath.Dir(source)} {
+		if err := os.Chtimes(p, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := List(t.Context(), dir, "amd64", []string{"./cmd/hello"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := l.Changed(); err != nil || name != "" {
+		t.Errorf("untouched: got %q, %v", name, err)
+	}
+	write(t, dir, "cmd/hello/main.go", "package main\n\nfunc main() { println() }\n")
+	if name, err := l.Changed(); err != nil || name != source {
+		t.Errorf("got %q, %v, want %s", name, err, source)
+	}
+	if err := os.Chtimes(source, long, long); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "cmd/hello/more.go", "package main\n")
+	if name, err := l.Changed(); err != nil || name != filepath.Dir(source) {
+		t.Errorf("a new file: got %q, %v, want its directory", name, err)
 	}
 }
 

@@ -35,7 +35,8 @@ type identity struct {
 	Changed  int64  `json:"ctime"` // nanoseconds
 }
 
-// NewSeal looks at the files of dir. Sums that are known already are passed in, by name; the others are computed.
+// NewSeal looks at the files of dir. Sums that are known already are passed in, by name; the others are computed. A file passed in with the
+// zero sum has none: it is not worth reading, and a new identity counts as a change.
 func NewSeal(dir string, known map[string]digest.SHA256) (*Seal, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -85,6 +86,9 @@ func (s *Seal) Check(dir string) (renewed bool, err error) {
 		}
 		if id == f.ID {
 			continue
+		}
+		if f.SHA256.IsZero() {
+			return false, fmt.Errorf("%s: was written to", name)
 		}
 		got, err := sum(name)
 		if err != nil {

@@ -123,6 +123,28 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// A file without a sum is compared by identity alone.
+func TestSealWithoutSum(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "f")
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSeal(dir, map[string]digest.SHA256{"f": {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if renewed, err := s.Check(dir); err != nil || renewed {
+		t.Errorf("untouched: %v, %v", renewed, err)
+	}
+	if err := os.Chtimes(name, time.Unix(1e9, 0), time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Check(dir); err == nil || !strings.Contains(err.Error(), "f: was written to") {
+		t.Errorf("touched: got %v", err)
+	}
+}
+
 func TestFillFails(t *testing.T) {
 	c := open(t, 1<<20)
 	broken := errors.New("broken")

@@ -92,6 +92,7 @@ func build(ctx context.Context, c *common, flags *flag.FlagSet, args []string) e
 	flags.StringVar(&o.Out, "out", "", "`directory` of the results (default out/VERSION)")
 	flags.StringVar(&o.Module, "module", ".", "`directory` of the checkout")
 	flags.StringVar(&o.CommandLine, "command-line", "", "put behind the manifest's kernel `command line`")
+	flags.BoolVar(&o.NoCache, "no-cache", false, "make every stage anew, and keep none")
 	flags.Func("overlay", "`directory` of files laid over the image; may be repeated", func(s string) error {
 		o.Overlays = append(o.Overlays, s)
 		return nil

@@ -1,0 +1,163 @@
+package image
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/proa-os/proa/image-builder/kernel"
+	"github.com/proa-os/proa/image-builder/lock"
+	"github.com/proa-os/proa/image-builder/manifest"
+	"github.com/proa-os/proa/image-builder/program"
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/release"
+	"github.com/proa-os/proa/internal/tooltree"
+)
+
+func write(t *testing.T, text string, elem ...string) {
+	t.Helper()
+	name := filepath.Join(elem...)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func toolTree(t *testing.T, name string) *tooltree.Tree {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), name)
+	write(t, "", dir, "usr/lib64/ld-linux-x86-64.so.2")
+	write(t, "", dir, "usr/lib/x86_64-linux-gnu/libc.so.6")
+	tools, err := tooltree.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tools
+}
+
+func sample(t *testing.T) *inputs {
+	t.Helper()
+	o := &Options{Version: "1.0.0", Out: filepath.Join(t.TempDir(), "out"), Module: t.TempDir(), CacheDir: t.TempDir()}
+	write(t, "proa", o.Module, "manifests/files/etc/hostname")
+	return &inputs{
+		Options: o, sums: map[string]digest.SHA256{}, tools: toolTree(t, "tools"), self: digest.Of([]byte("builder")),
+		manifest: &manifest.Manifest{Programs: map[string]string{"usr/bin/p": "./p"}, Boot: manifest.Boot{CommandLine: "panic=10"}},
+		lock:     &lock.Lock{Arch: "amd64", Packages: []lock.Package{{Name: "libc6", Version: "2.41"}}},
+		kernel:   &kernel.Kernel{Version: "6.12", Dir: "/cache/kernel/1"},
+		sources:  &program.Listing{Inputs: map[string]string{"./p": "p 1", initProgram: "init 1"}},
+	}
+}
+
+// A cache lies when an input is not in its key. Each of these must change the keys, and what only the boot program is made of the
+// release's key alone.
+func TestKeys(t *testing.T) {
+	root := map[string]func(*testing.T, *inputs){
+		"builder":         func(_ *testing.T, in *inputs) { in.self = digest.Of([]byte("another builder")) },
+		"version":         func(_ *testing.T, in *inputs) { in.Version = "1.0.1" },
+		"package":         func(_ *testing.T, in *inputs) { in.lock.Packages[0].Version = "2.42" },
+		"package's bytes": func(_ *testing.T, in *inputs) { in.lock.Packages[0].SHA256 = digest.Of([]byte("other")) },
+		"tools":           func(t *testing.T, in *inputs) { in.tools = toolTree(t, "other") },
+		"kernel":          func(_ *testing.T, in *inputs) { in.kernel.Dir = "/cache/kernel/2" },
+		"program":         func(_ *testing.T, in *inputs) { in.sources.Inputs["./p"] = "p 2" },
+		"program's place": func(_ *testing.T, in *inputs) { in.manifest.Programs = map[string]string{"usr/bin/q": "./p"} },
+		"mode":            func(_ *testing.T, in *inputs) { in.manifest.Tree.Modes = []manifest.Mode{{Path: "tmp", Mode: "1777"}} },
+		"removed file":    func(_ *testing.T, in *inputs) { in.manifest.Tree.Remove = []string{"usr/share/doc"} },
+		"file":            func(t *testing.T, in *inputs) { write(t, "proa2", in.Module, "manifests/files/etc/hostname") },
+		"new file":        func(t *testing.T, in *inputs) { write(t, "", in.Module, "manifests/files/etc/motd") },
+		"file's mode": func(t *testing.T, in *inputs) {
+			if err := os.Chmod(filepath.Join(in.Module, "manifests/files/etc/hostname"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"overlay": func(t *testing.T, in *inputs) { in.Overlays = []string{t.TempDir()} },
+	}
+	boot := map[string]func(*testing.T, *inputs){
+		"command line":   func(_ *testing.T, in *inputs) { in.manifest.Boot.CommandLine = "quiet" },
+		"--command-line": func(_ *testing.T, in *inputs) { in.CommandLine = "debug" },
+		"modules":        func(_ *testing.T, in *inputs) { in.manifest.Initramfs.Modules = []string{"ext4"} },
+		"manifest file":  func(_ *testing.T, in *inputs) { in.manifest.Sum = digest.Of([]byte("with a comment")) },
+	}
+	nothing := map[string]func(*testing.T, *inputs){
+		"nothing": func(*testing.T, *inputs) {},
+		"file's time": func(t *testing.T, in *inputs) {
+			write(t, "proa", in.Module, "manifests/files/etc/hostname")
+		},
+		"places": func(t *testing.T, in *inputs) {
+			in.Out, in.CacheDir, in.tools = "elsewhere", "cache", toolTree(t, "tools")
+		},
+	}
+	for _, group := range []struct {
+		changes                   map[string]func(*testing.T, *inputs)
+		rootChanges, wholeChanges bool
+	}{{root, true, true}, {boot, false, true}, {nothing, false, false}} {
+		for _, name := range slices.Sorted(maps.Keys(group.changes)) {
+			in := sample(t)
+			oldRoot, oldWhole := keys(t, in)
+			group.changes[name](t, in)
+			newRoot, newWhole := keys(t, in)
+			if got := newRoot != oldRoot; got != group.rootChanges {
+				t.Errorf("%s: root image's key changed: %v", name, got)
+			}
+			if got := newWhole != oldWhole; got != group.wholeChanges {
+				t.Errorf("%s: release's key changed: %v", name, got)
+			}
+		}
+	}
+}
+
+func keys(t *testing.T, in *inputs) (root, whole digest.SHA256) {
+	t.Helper()
+	root, err := in.rootKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole, err = in.releaseKey(); err != nil {
+		t.Fatal(err)
+	}
+	return root, whole
+}
+
+// What a build has left is taken for finished only while it is just that.
+func TestFinished(t *testing.T) {
+	r := &release.Release{Version: "1.0.0", Arch: "amd64",
+		Root: release.RootImage{Size: 3 * 4096, HashOffset: 4096, RootHash: digest.Of([]byte("root")), SHA256: digest.Of([]byte("image"))},
+		Boot: release.BootProgram{Size: 1, SHA256: digest.Of([]byte("boot"))}}
+	text, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(t *testing.T, in *inputs)
+		want   bool
+	}{
+		"untouched":       {func(*testing.T, *inputs) {}, true},
+		"with machine":    {func(t *testing.T, in *inputs) { write(t, "", in.Out, "run/console.log") }, true},
+		"rewritten":       {func(t *testing.T, in *inputs) { write(t, "root", in.Out, "root.img") }, true},
+		"another input":   {func(t *testing.T, in *inputs) { in.CommandLine = "debug" }, false},
+		"damaged":         {func(t *testing.T, in *inputs) { write(t, "tOOr", in.Out, "root.img") }, false},
+		"used disk":       {func(t *testing.T, in *inputs) { write(t, "disk", in.Out, "disk.img") }, false},
+		"a file less":     {func(t *testing.T, in *inputs) { os.Remove(filepath.Join(in.Out, "disk.img")) }, false},
+		"no cache":        {func(t *testing.T, in *inputs) { in.NoCache = true }, false},
+		"elsewhere":       {func(t *testing.T, in *inputs) { in.Out += "2" }, false},
+		"damaged receipt": {func(t *testing.T, in *inputs) { name, _ := in.receiptFile(); write(t, "{", name) }, false},
+	} {
+		in := sample(t)
+		for file, text := range map[string]string{"root.img": "root", "disk.img": "disk", "release.json": string(text)} {
+			write(t, text, in.Out, file)
+		}
+		if in.finished() != nil {
+			t.Errorf("%s: finished before the first build", name)
+		}
+		if err := in.remember(); err != nil {
+			t.Fatal(err)
+		}
+		c.change(t, in)
+		if got := in.finished(); (got != nil) != c.want || got != nil && got.Version != r.Version {
+			t.Errorf("%s: finished: %v, want %v", name, got != nil, c.want)
+		}
+	}
+}
