@@ -99,7 +99,7 @@ func TestMake(t *testing.T) {
 			}
 		}
 		// dump.erofs does not show setuid, setgid and sticky bits, nor devices.
-		ino := inode(t, content, out)
+		ino := rawInode(t, content, out)
 		if mode := binary.LittleEndian.Uint16(ino[4:]); mode != want.mode {
 			t.Errorf("%s: mode %#o, want %#o", path, mode, want.mode)
 		}
@@ -119,8 +119,8 @@ func TestMake(t *testing.T) {
 
 var nid = regexp.MustCompile(`NID: (\d+)`)
 
-// inode returns the inode that dump.erofs's output is about (fs/erofs/erofs_fs.h, erofs_inode_compact).
-func inode(t *testing.T, img []byte, dump string) []byte {
+// rawInode returns the inode that dump.erofs's output is about (fs/erofs/erofs_fs.h, erofs_inode_compact).
+func rawInode(t *testing.T, img []byte, dump string) []byte {
 	t.Helper()
 	m := nid.FindStringSubmatch(dump)
 	if m == nil {

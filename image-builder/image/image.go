@@ -239,9 +239,7 @@ func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {
 
 // describe writes release.json.
 func describe(_ context.Context, in *inputs, r *release.Release) error {
-	for _, p := range in.lock.Packages {
-		r.Packages = append(r.Packages, release.Package{Name: p.Name, Version: p.Version})
-	}
+	r.Packages = packages(in.lock)
 	sum, err := in.lock.Sum()
 	if err != nil {
 		return err

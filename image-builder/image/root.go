@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"github.com/proa-os/proa/image-builder/erofs"
+	"github.com/proa-os/proa/image-builder/inventory"
+	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/image-builder/rootfs"
 	"github.com/proa-os/proa/image-builder/stage"
@@ -128,6 +130,9 @@ func fillRoot(ctx context.Context, in *inputs, arch, dir string) (map[string]dig
 	if err != nil {
 		return nil, fmt.Errorf("make the tree: %w", err)
 	}
+	if err := addInventory(t, in.lock); err != nil {
+		return nil, fmt.Errorf("make the tree: %w", err)
+	}
 	in.say("write the root image: %d entries", t.Len())
 	reported := make(chan error, 1)
 	go func() { reported <- writeReport(filepath.Join(dir, treeFile), t) }()
@@ -145,6 +150,22 @@ func fillRoot(ctx context.Context, in *inputs, arch, dir string) (map[string]dig
 		return nil, err
 	}
 	return map[string]digest.SHA256{rootFile: root.SHA256}, os.WriteFile(filepath.Join(dir, rootRecord), b, 0o644)
+}
+
+// packages are the lock's, as release.json and the inventory name them.
+func packages(l *lock.Lock) (list []release.Package) {
+	for _, p := range l.Packages {
+		list = append(list, release.Package{Name: p.Name, Version: p.Version})
+	}
+	return list
+}
+
+func addInventory(t *tree.Tree, l *lock.Lock) error {
+	b, err := inventory.Marshal(packages(l))
+	if err != nil {
+		return err
+	}
+	return t.Add(tree.Entry{Path: inventory.Path, Type: tree.File, Mode: 0o644, Size: int64(len(b)), Content: tree.Bytes(b), Package: rootfs.Own})
 }
 
 func writeReport(name string, t *tree.Tree) error {
