@@ -13,7 +13,8 @@
 //	proa_1.2.3+0-3.efi    exhausted or bad: last in the order
 //
 // A pre-release's "-" is written "~" (proa_1.3.0~rc.1.efi), because the loader's version order puts "~" before the
-// release and "-" behind it. Build metadata ("+...") cannot be written and is refused. Other names are not ours:
+// release and "-" behind it. Under a BIOS, GRUB follows the same rule but cannot rename: it keeps the tries that are left beside the
+// names (Counts, package grubenv), and Seen is the name that a file has with them. Build metadata ("+...") cannot be written and is refused. Other names are not ours:
 // Parse refuses them and Choose does not see them.
 package slot
 

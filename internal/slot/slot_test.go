@@ -120,7 +120,8 @@ func TestVerdicts(t *testing.T) {
 }
 
 // A model of every machine with up to three boot programs, each release either booting well or always failing. Booted
-// until the choice settles, the machine must run the newest release that works, after at most the counted tries.
+// until the choice settles, the machine must run the newest release that works, after at most the counted tries, and the
+// loaders of both firmwares must agree at every boot.
 func TestEveryMachine(t *testing.T) {
 	versions := []string{"1.0.0", "1.0.1-rc.1", "1.0.1"}
 	counters := []string{"-", "", "+3", "+2-1", "+1-2", "+0-3"} // "-": not on the disk
@@ -152,34 +153,33 @@ func checkMachine(t *testing.T, files []string, broken map[string]bool) {
 	t.Helper()
 	want := expected(files, broken)
 	machine := fmt.Sprintf("%q broken %v", files, broken)
-	files = slices.Clone(files)
+	one, other := &uefi{slices.Clone(files)}, &bios{uefi: uefi{slices.Clone(files)}}
 	for boot := 0; ; boot++ {
-		next, renamed, ok := Choose(files)
+		version, counted, ok := one.boot()
+		if v, c, o := other.boot(); v != version || c != counted || o != ok || !slices.Equal(one.seen(), other.seen()) {
+			t.Fatalf("%s: systemd-boot starts %q (try: %v) and leaves %q, GRUB starts %q (try: %v) and leaves %q", machine, version, counted, one.seen(), v, c, other.seen())
+		}
 		if !ok {
 			if len(files) != 0 {
 				t.Errorf("%s: nothing boots", machine)
 			}
 			return
 		}
-		files[slices.Index(files, next)] = renamed
-		n, err := Parse(renamed)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !broken[n.Version] {
-			if n.Version != want {
-				t.Errorf("%s: runs %s, want %s", machine, n.Version, want)
+		if !broken[version] {
+			if version != want {
+				t.Errorf("%s: runs %s, want %s", machine, version, want)
 			}
-			good, _ := MarkGood(renamed)
-			files[slices.Index(files, renamed)] = good
-			if again, _, _ := Choose(files); again != good {
-				t.Errorf("%s: after it became good, %s boots instead of %s", machine, again, good)
+			for _, l := range []loader{one, other} {
+				l.good(version)
+				if again, counted, _ := l.boot(); again != version || counted {
+					t.Errorf("%s: after %s became good, %s boots (try: %v)", machine, version, again, counted)
+				}
 			}
 			return
 		}
-		if renamed == next { // uncounted or the last resort: it will fail for ever
+		if !counted { // good or the last resort: it will fail for ever
 			if want != "" {
-				t.Errorf("%s: stuck on %s, want %s", machine, next, want)
+				t.Errorf("%s: stuck on %s, want %s", machine, version, want)
 			}
 			return
 		}
