@@ -44,6 +44,7 @@ func bootProgram(_ context.Context, in *inputs, r *release.Release) error {
 		Uname:     in.kernel.Version,
 		Linux:     linux,
 		Initrd:    initramfs,
+		GRUB:      bootsBIOS(r.Arch),
 	})
 	if err != nil {
 		return fmt.Errorf("make the boot program: %w", err)

@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/proa-os/proa/image-builder/fat"
+	"github.com/proa-os/proa/image-builder/grub"
 	"github.com/proa-os/proa/internal/gpt"
+	"github.com/proa-os/proa/internal/grubenv"
 	"github.com/proa-os/proa/internal/release"
 )
 
@@ -42,21 +44,24 @@ func rootType(arch string) (gpt.GUID, error) {
 	return "", fmt.Errorf("no root partition type for architecture %q", arch)
 }
 
+// bootsBIOS says which machines may have a BIOS instead of UEFI: those with GRUB on their disk.
+func bootsBIOS(arch string) bool { return arch == "amd64" }
+
 // diskImage makes disk.img: a sparse file with the ESP and slot A filled.
-func diskImage(_ context.Context, in *inputs, r *release.Release) error {
+func diskImage(ctx context.Context, in *inputs, r *release.Release) error {
 	in.say("write the disk image")
 	f, err := os.Create(filepath.Join(in.work, "disk.img"))
 	if err != nil {
 		return fmt.Errorf("make the disk image: %w", err)
 	}
 	defer f.Close()
-	if err := writeDisk(f, in, r); err != nil {
+	if err := writeDisk(ctx, f, in, r); err != nil {
 		return fmt.Errorf("make the disk image: %w", err)
 	}
 	return f.Close()
 }
 
-func writeDisk(f *os.File, in *inputs, r *release.Release) error {
+func writeDisk(ctx context.Context, f *os.File, in *inputs, r *release.Release) error {
 	if err := f.Truncate(diskSize); err != nil {
 		return err
 	}
@@ -66,6 +71,11 @@ func writeDisk(f *os.File, in *inputs, r *release.Release) error {
 	}
 	if err := t.WriteBoth(f); err != nil {
 		return err
+	}
+	if bootsBIOS(r.Arch) {
+		if err := grub.Install(ctx, in.tools, f, t); err != nil {
+			return err
+		}
 	}
 	esp, err := t.Find("esp")
 	if err != nil {
@@ -115,9 +125,9 @@ func layout(r *release.Release) (*gpt.Table, error) {
 func writeESP(w io.WriterAt, in *inputs, r *release.Release, firstSector uint32) error {
 	serial := derive("esp", r.Root.RootHash.String())
 	program := fmt.Sprintf("EFI/Linux/proa_%s.efi", strings.Replace(r.Version, "-", "~", 1))
-	conf := []byte(loaderConfig)
-	files := []fat.File{
-		{Path: "loader/loader.conf", Size: int64(len(conf)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(conf)), nil }},
+	files := []fat.File{fat.BytesFile("loader/loader.conf", []byte(loaderConfig))}
+	if bootsBIOS(r.Arch) {
+		files = append(files, fat.BytesFile(grub.ConfigPath, []byte(grub.Config)), fat.BytesFile("EFI/Linux/"+grubenv.File, grubenv.Empty()))
 	}
 	for p, name := range map[string]string{
 		"EFI/BOOT/BOOTX64.EFI":            in.tools.Path(loader),
