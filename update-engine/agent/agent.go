@@ -165,7 +165,11 @@ func (a *Agent) judge(running state.Release, q state.Quarantine) (state.Boot, er
 	if err != nil {
 		return state.Boot{}, err
 	}
-	return state.Judge(running.Root, programs, q), nil
+	counts, err := install.Counts(folder)
+	if err != nil {
+		return state.Boot{}, err
+	}
+	return state.Judge(running.Root, programs, counts, q), nil
 }
 
 func programs(f install.Folder) ([]state.Program, error) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/grubenv"
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/agent"
 	"github.com/proa-os/proa/update-engine/client"
@@ -39,6 +40,7 @@ type machine struct {
 	failed   []string
 	rebooted bool
 	forced   bool
+	bios     bool   // the loader is GRUB
 	mounting func() // called when the ESP is opened
 	free     int64
 	log      bytes.Buffer
@@ -116,7 +118,9 @@ func (m *machine) esp() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != grubenv.File {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }
@@ -126,6 +130,10 @@ func (m *machine) boot() {
 	m.t.Helper()
 	m.rebooted = false
 	next, renamed, ok := slot.Choose(m.esp())
+	if m.bios {
+		next, ok = m.grub()
+		renamed = next
+	}
 	if !ok {
 		m.t.Fatal("nothing boots")
 	}

@@ -3,7 +3,8 @@
 // It is the part of the update agent between the verified stream of a payload and the reboot. The order of the durable
 // writes is the whole point; each is harmless if it is the last one that happened:
 //
-//  1. the passive slot is emptied: its boot program is removed from the ESP, so nothing boots what is now overwritten
+//  1. the passive slot is emptied: its boot program is removed from the ESP, so nothing boots what is now overwritten, and
+//     GRUB's count of it is forgotten
 //  2. the root image is written, synced, read back from the disk, its verity tree built, the root hash compared with the
 //     signed one; only then the tree is written, synced and read back
 //  3. the boot program is written under a name that the loader does not see, synced, read back, its hash compared
@@ -60,7 +61,7 @@ func (e *BadRelease) Error() string {
 // A Program is a boot program on the ESP.
 type Program struct {
 	File string
-	Name slot.Name
+	Name slot.Name     // with the tries that GRUB has counted
 	Root digest.SHA256 // root hash on its command line; zero if it cannot be read
 }
 
@@ -70,9 +71,13 @@ func Programs(f Folder) ([]Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list boot programs: %w", err)
 	}
+	counts, err := Counts(f)
+	if err != nil {
+		return nil, err
+	}
 	var programs []Program
 	for _, file := range names {
-		name, err := slot.Parse(file)
+		name, err := counts.Seen(file)
 		if err != nil {
 			continue
 		}
@@ -175,7 +180,7 @@ func fits(r *release.Release, m *payload.Manifest) error {
 	return nil
 }
 
-// empty removes every boot program but the running one, and what an interrupted installation left.
+// empty removes every boot program but the running one, what an interrupted installation left, and GRUB's count.
 func (i *Installer) empty() error {
 	names, err := Leaving(i.Boot, i.Running)
 	if err != nil {
@@ -186,7 +191,7 @@ func (i *Installer) empty() error {
 			return err
 		}
 	}
-	return nil
+	return forget(i.Boot)
 }
 
 // Leaving returns the files that an installation removes from the ESP before it writes: what boots another root image than the

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/grubenv"
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/match"
@@ -51,6 +52,7 @@ func full(t testing.TB, b *repotest.Build) []byte {
 type machine struct {
 	*disk
 	running, older *repotest.Build
+	grub           bool // the loader
 }
 
 const slotSize = 5 << 20
@@ -92,6 +94,9 @@ func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) st
 		t.Errorf("%s: nothing boots, the ESP holds %q", what, names)
 		return ""
 	}
+	if m.grub {
+		next = m.grubBoots(t, what, names)
+	}
 	program := m.files[next].durable
 	root, _, err := match.RootHash(bytes.NewReader(program))
 	if err != nil {
@@ -112,6 +117,30 @@ func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) st
 	}
 	t.Errorf("%s: %s boots an unknown root hash", what, next)
 	return ""
+}
+
+// grubBoots is what GRUB starts: with a damaged block it counts nothing and so tries nothing.
+func (m *machine) grubBoots(t *testing.T, what string, names []string) string {
+	t.Helper()
+	counts, err := grubenv.Parse(m.files[grubenv.File].durable)
+	if err != nil {
+		names = slices.DeleteFunc(names, func(n string) bool { return strings.Contains(n, "+") })
+	}
+	next, _, ok := slot.ChooseBIOS(names, counts)
+	if !ok {
+		t.Fatalf("%s: GRUB starts nothing, the ESP holds %q", what, names)
+	}
+	return next
+}
+
+// tried makes m a machine whose GRUB has used up the tries of an earlier release with the name that will be armed.
+func (m *machine) tried() *machine {
+	block := bytes.TrimRight(grubenv.Empty(), "#")
+	block = append(block, "tries=proa_1.0.2+3.efi=0\n"...)
+	block = append(block, bytes.Repeat([]byte("#"), grubenv.Size-len(block))...)
+	m.files[grubenv.File] = &file{d: m.disk, durable: block, seen: block}
+	m.grub = true
+	return m
 }
 
 func TestInstall(t *testing.T) {
@@ -135,6 +164,30 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// GRUB's block is written only if there is something to forget, or if GRUB could not use it.
+func TestForget(t *testing.T) {
+	now, next := small(t, "1.0.1"), small(t, "1.0.2")
+	body := full(t, next)
+	for name, c := range map[string]struct {
+		block []byte
+		write bool
+	}{"none": {nil, false}, "empty": {grubenv.Empty(), false}, "torn": {[]byte("# GRUB Env"), true}, "lost": {[]byte{}, true}} {
+		m := newMachine(now, now)
+		delete(m.files, "proa_1.0.0.efi")
+		if c.block != nil {
+			m.files[grubenv.File] = &file{d: m.disk, durable: c.block, seen: c.block}
+		}
+		before := m.files[grubenv.File]
+		if err := m.install(next, body); err != nil {
+			t.Fatal(err)
+		}
+		after := m.files[grubenv.File]
+		if (after != before) != c.write || after != nil && !bytes.Equal(after.durable, grubenv.Empty()) {
+			t.Errorf("%s: written: %v, want %v", name, after != before, c.write)
+		}
+	}
+}
+
 // FAT may keep both names of a rename in which power was lost, and both name the same bytes.
 func TestBothNamesOfARename(t *testing.T) {
 	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
@@ -154,6 +207,13 @@ func TestBothNamesOfARename(t *testing.T) {
 // Power is lost in every durable step and in between, with unsynced writes kept, lost or torn: what the loader then starts is
 // always whole, it is the running release before the commit point and the new one after.
 func TestPowerLostAfterEveryWrite(t *testing.T) {
+	t.Run("uefi", func(t *testing.T) { powerLostAfterEveryWrite(t, newMachine) })
+	t.Run("bios", func(t *testing.T) {
+		powerLostAfterEveryWrite(t, func(running, older *repotest.Build) *machine { return newMachine(running, older).tried() })
+	})
+}
+
+func powerLostAfterEveryWrite(t *testing.T, newMachine func(running, older *repotest.Build) *machine) {
 	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
 	body := full(t, next)
 	probe := newMachine(now, old)

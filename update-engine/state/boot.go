@@ -24,12 +24,12 @@ type Boot struct {
 	Next    string    `json:"next"`               // what boots next
 }
 
-// Judge finds out, by content, what this boot is. running is the root hash on the kernel command line.
-func Judge(running digest.SHA256, programs []Program, q Quarantine) Boot {
+// Judge finds out, by content, what this boot is. running is the root hash on the kernel command line, counts are GRUB's.
+func Judge(running digest.SHA256, programs []Program, counts slot.Counts, q Quarantine) Boot {
 	var b Boot
 	var names, others []string
 	for _, p := range programs {
-		n, err := slot.Parse(p.File)
+		n, err := counts.Seen(p.File)
 		if err != nil {
 			continue
 		}
@@ -48,7 +48,7 @@ func Judge(running digest.SHA256, programs []Program, q Quarantine) Boot {
 			others = append(others, p.File)
 		}
 	}
-	b.Next, _, _ = slot.Choose(names)
+	b.Next, _, _ = slot.ChooseBIOS(names, counts) // without counts this is what systemd-boot chooses
 	b.WayBack, _, _ = slot.Choose(others)
 	return b
 }

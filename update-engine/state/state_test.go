@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/slot"
 )
 
 func hash(s string) digest.SHA256 { return digest.Of([]byte(s)) }
@@ -40,26 +41,32 @@ func TestPhases(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	a, b, c := Program{"proa_1.0.1.efi", hash("a")}, Program{"proa_1.0.0.efi", hash("b")}, Program{"proa_1.0.2+2-1.efi", hash("c")}
+	armed := Program{"proa_1.0.2+3.efi", hash("c")}
 	exhausted := Program{"proa_1.0.2+0-3.efi", hash("c")}
 	for _, x := range []struct {
 		name     string
 		running  string
 		programs []Program
+		counts   slot.Counts
 		q        Quarantine
 		want     Boot
 	}{
-		{"good", "a", []Program{a, b}, nil, Boot{File: a.File, Version: "1.0.1", WayBack: b.File, Next: a.File}},
-		{"a try", "c", []Program{a, c}, nil, Boot{File: c.File, Version: "1.0.2", Trying: true, Left: 2, WayBack: a.File, Next: c.File}},
-		{"the last try", "c", []Program{a, exhausted}, nil, Boot{File: exhausted.File, Version: "1.0.2", Trying: true, WayBack: a.File, Next: a.File}},
-		{"came back", "a", []Program{a, exhausted}, nil, Boot{File: a.File, Version: "1.0.1", Lost: []Release{{"1.0.2", hash("c")}}, Next: a.File}},
-		{"came back, known", "a", []Program{a, exhausted}, Quarantine{{Release: Release{"1.0.2", hash("c")}}}, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
-		{"armed", "a", []Program{a, {"proa_1.0.2+3.efi", hash("c")}}, nil, Boot{File: a.File, Version: "1.0.1", Next: "proa_1.0.2+3.efi"}},
-		{"no way back", "c", []Program{c}, nil, Boot{File: c.File, Version: "1.0.2", Trying: true, Left: 2, Next: c.File}},
-		{"a leftover of the same release", "a", []Program{{"proa_1.0.1+0-1.efi", hash("a")}, a}, nil, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
-		{"unknown", "x", []Program{a, {"notes.txt", hash("x")}}, nil, Boot{WayBack: a.File, Next: a.File}},
-		{"an unreadable one", "a", []Program{a, {"proa_1.0.2+0-3.efi", digest.SHA256{}}}, nil, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
+		{"good", "a", []Program{a, b}, nil, nil, Boot{File: a.File, Version: "1.0.1", WayBack: b.File, Next: a.File}},
+		{"a try", "c", []Program{a, c}, nil, nil, Boot{File: c.File, Version: "1.0.2", Trying: true, Left: 2, WayBack: a.File, Next: c.File}},
+		{"the last try", "c", []Program{a, exhausted}, nil, nil, Boot{File: exhausted.File, Version: "1.0.2", Trying: true, WayBack: a.File, Next: a.File}},
+		{"came back", "a", []Program{a, exhausted}, nil, nil, Boot{File: a.File, Version: "1.0.1", Lost: []Release{{"1.0.2", hash("c")}}, Next: a.File}},
+		{"came back, known", "a", []Program{a, exhausted}, nil, Quarantine{{Release: Release{"1.0.2", hash("c")}}}, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
+		{"armed", "a", []Program{a, armed}, nil, nil, Boot{File: a.File, Version: "1.0.1", Next: "proa_1.0.2+3.efi"}},
+		{"no way back", "c", []Program{c}, nil, nil, Boot{File: c.File, Version: "1.0.2", Trying: true, Left: 2, Next: c.File}},
+		{"a leftover of the same release", "a", []Program{{"proa_1.0.1+0-1.efi", hash("a")}, a}, nil, nil, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
+		{"unknown", "x", []Program{a, {"notes.txt", hash("x")}}, nil, nil, Boot{WayBack: a.File, Next: a.File}},
+		{"an unreadable one", "a", []Program{a, {"proa_1.0.2+0-3.efi", digest.SHA256{}}}, nil, nil, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
+		{"a try under a BIOS", "c", []Program{a, armed}, slot.Counts{armed.File: 1}, nil, Boot{File: armed.File, Version: "1.0.2", Trying: true, Left: 1, WayBack: a.File, Next: armed.File}},
+		{"the last try under a BIOS", "c", []Program{a, armed}, slot.Counts{armed.File: 0}, nil, Boot{File: armed.File, Version: "1.0.2", Trying: true, WayBack: a.File, Next: a.File}},
+		{"came back under a BIOS", "a", []Program{a, armed}, slot.Counts{armed.File: 0}, nil, Boot{File: a.File, Version: "1.0.1", Lost: []Release{{"1.0.2", hash("c")}}, Next: a.File}},
+		{"good, counted before", "a", []Program{a}, slot.Counts{a.File: 0, "proa_1.0.1+3.efi": 0}, nil, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
 	} {
-		got := Judge(hash(x.running), x.programs, x.q)
+		got := Judge(hash(x.running), x.programs, x.counts, x.q)
 		if len(got.Lost) != len(x.want.Lost) || len(got.Lost) > 0 && got.Lost[0] != x.want.Lost[0] {
 			t.Errorf("%s: lost %v, want %v", x.name, got.Lost, x.want.Lost)
 		}

@@ -1,0 +1,63 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/proa-os/proa/internal/grubenv"
+	"github.com/proa-os/proa/internal/slot"
+)
+
+// Counts reads which tries GRUB has taken from boot programs without renaming them: none on a machine without GRUB, and none
+// under UEFI, where names say it. A block that is damaged says nothing to GRUB either.
+func Counts(f Folder) (slot.Counts, error) {
+	block, err := readBlock(f)
+	if err != nil || block == nil {
+		return nil, err
+	}
+	counts, err := grubenv.Parse(block)
+	if err != nil {
+		return nil, nil
+	}
+	return counts, nil
+}
+
+// readBlock returns GRUB's environment block, nil if there is none.
+func readBlock(f Folder) ([]byte, error) {
+	file, err := f.Open(grubenv.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what GRUB has counted: %w", err)
+	}
+	defer file.Close()
+	block, err := io.ReadAll(io.NewSectionReader(file, 0, grubenv.Size+1))
+	if err != nil {
+		return nil, fmt.Errorf("read what GRUB has counted: %w", err)
+	}
+	return block, nil
+}
+
+// forget empties GRUB's environment block, for the release to be armed may have the name of one that has been tried before. A damaged
+// block is mended by it: GRUB tries nothing that it cannot count. It comes before the commit point, so nothing is counted then.
+func forget(f Folder) error {
+	block, err := readBlock(f)
+	if err != nil || block == nil {
+		return err
+	}
+	if counts, err := grubenv.Parse(block); err == nil && len(counts) == 0 {
+		return nil
+	}
+	file, err := f.Create(grubenv.File)
+	if err != nil {
+		return fmt.Errorf("forget what GRUB has counted: %w", err)
+	}
+	_, err = file.WriteAt(grubenv.Empty(), 0)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("forget what GRUB has counted: %w", err)
+	}
+	return nil
+}
