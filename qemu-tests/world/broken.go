@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/uki"
@@ -41,24 +42,25 @@ func WrongRootHash(image Image, dir string) (Image, error) {
 	return Image{Dir: dir, Release: &broken}, nil
 }
 
-// ReplaceRootHash returns a boot program whose command line has another root hash.
+// ReplaceRootHash returns a boot program whose command line has another root hash, for both firmwares.
 func ReplaceRootHash(program []byte, root digest.SHA256) ([]byte, error) {
 	const key = "proa.roothash="
 	p, err := uki.Open(bytes.NewReader(program))
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range p.Sections() {
-		if s.Name != ".cmdline" {
-			continue
-		}
-		i := bytes.Index(program[s.Offset:s.Offset+s.Size], []byte(key))
+	changed := bytes.Clone(program)
+	for _, name := range []string{uki.SectionCmdline, uki.SectionGRUB} {
+		i := slices.IndexFunc(p.Sections(), func(s uki.Section) bool { return s.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no %s on the command line", key)
+			return nil, fmt.Errorf("no section %s", name)
 		}
-		changed := bytes.Clone(program)
-		copy(changed[s.Offset+int64(i+len(key)):], root.String())
-		return changed, nil
+		s := p.Sections()[i]
+		at := bytes.Index(program[s.Offset:s.Offset+s.Size], []byte(key))
+		if at < 0 {
+			return nil, fmt.Errorf("no %s in section %s", key, name)
+		}
+		copy(changed[s.Offset+int64(at+len(key)):], root.String())
 	}
-	return nil, fmt.Errorf("no command line")
+	return changed, nil
 }
