@@ -12,8 +12,10 @@ import (
 	"github.com/proa-os/proa/internal/digest"
 )
 
-// maxRelease caps an InRelease file in bytes; Debian's have 150 KB.
-const maxRelease = 8 << 20
+const (
+	maxRelease = 8 << 20   // bytes of an InRelease file; Debian's have 150 KB
+	maxIndex   = 512 << 20 // bytes of an index; Debian's have 55 MB
+)
 
 // Client reads the indexes of an archive.
 type Client struct {
@@ -62,13 +64,22 @@ func (c *Client) release(ctx context.Context, suite string) (*Release, error) {
 	return VerifyRelease(url, b, suite, c.Keys, c.Now())
 }
 
-// index returns an uncompressed index and its URL. Of the forms that the Release names, the first that the mirror has is taken.
+// index returns an uncompressed index and the URL it came from. Of the forms that the Release names, the first that the mirror
+// has is taken. The uncompressed form has to be named even where no mirror has it ("DebianRepository/Format", MD5Sum, SHA1, SHA256):
+// with it, what comes out of the decompressor is bounded and verified too.
 func (c *Client) index(ctx context.Context, rel *Release, file string) (io.Reader, string, error) {
+	want, ok := rel.File(file)
+	if !ok {
+		return nil, "", fmt.Errorf("read index: InRelease of %s names no %s: does the archive have this architecture?", rel.Suite, file)
+	}
 	var missing error
 	for _, suffix := range []string{".xz", ".gz", ""} {
 		f, ok := rel.File(file + suffix)
 		if !ok {
 			continue
+		}
+		if size := max(f.Size, want.Size); size > maxIndex {
+			return nil, "", fmt.Errorf("read index %s of %s: it has %d bytes, at most %d are read", f.Path, rel.Suite, size, maxIndex)
 		}
 		b, url, err := c.file(ctx, rel, f)
 		if IsMissing(err) {
@@ -78,21 +89,25 @@ func (c *Client) index(ctx context.Context, rel *Release, file string) (io.Reade
 		if err != nil {
 			return nil, "", err
 		}
-		plain, release, err := deb.Decompress(suffix, bytes.NewReader(b))
-		if err != nil {
-			return nil, "", fmt.Errorf("read index %s: %w", url, err)
-		}
-		defer release()
-		b, err = io.ReadAll(plain)
-		if err != nil {
-			return nil, "", fmt.Errorf("read index %s: decompress: %w", url, err)
+		if b, err = decompress(url, suffix, b, want); err != nil {
+			return nil, "", fmt.Errorf("read index: %w", err)
 		}
 		return bytes.NewReader(b), url, nil
 	}
-	if missing != nil {
-		return nil, "", fmt.Errorf("read index %s of %s: %w", file, rel.Suite, missing)
+	return nil, "", fmt.Errorf("read index %s of %s: %w", file, rel.Suite, missing)
+}
+
+func decompress(url, suffix string, b []byte, want File) ([]byte, error) {
+	plain, release, err := deb.Decompress(suffix, bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
 	}
-	return nil, "", fmt.Errorf("read index: InRelease of %s names no %s: does the archive have this architecture?", rel.Suite, file)
+	defer release()
+	var out bytes.Buffer
+	if _, err := out.ReadFrom(digest.NewReader(url+", decompressed", plain, want.Size, want.SHA256)); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // file gets a file and compares it with the Release. The name by hash comes first: it stays valid while the mirror is updated.

@@ -3,6 +3,8 @@ package archive_test
 import (
 	"bytes"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +71,43 @@ func TestPackagesRefused(t *testing.T) {
 		{"index longer", func(a *archivetest.Archive, _ *archive.Client) {
 			a.Put(indexURL, append(bytes.Clone(a.Get(indexURL)), 0))
 		}, "Packages.xz: expected"},
+		{"index larger than named", func(a *archivetest.Archive, _ *archive.Client) {
+			name := "main/binary-amd64/Packages"
+			a.PublishIndexes("trixie", map[string][]byte{name: []byte("Package: a1\n"), name + ".xz": archivetest.Compress(t, ".xz", make([]byte, 1<<20))})
+		}, "Packages.xz, decompressed: expected 12 bytes, found 13"},
+		{"index of other content than named", func(a *archivetest.Archive, _ *archive.Client) {
+			name := "main/binary-amd64/Packages"
+			a.PublishIndexes("trixie", map[string][]byte{name: []byte("Package: a1\n"), name + ".xz": archivetest.Compress(t, ".xz", []byte("Package: b1\n"))})
+		}, "Packages.xz, decompressed: expected sha256"},
+		{"index without an uncompressed form", func(a *archivetest.Archive, _ *archive.Client) {
+			a.PublishIndexes("trixie", map[string][]byte{"main/binary-amd64/Packages.xz": archivetest.Compress(t, ".xz", nil)})
+		}, "names no main/binary-amd64/Packages"},
+		{"index too large", func(a *archivetest.Archive, _ *archive.Client) {
+			text := a.Release("trixie", nil) + " " + strings.Repeat("0", 64) + " 99999999999 main/binary-amd64/Packages\n"
+			a.Put(releaseURL, a.Sign(text))
+		}, "has 99999999999 bytes, at most"},
+		{"index named twice", func(a *archivetest.Archive, _ *archive.Client) {
+			line := " " + strings.Repeat("0", 64) + " 1 main/binary-amd64/Packages\n"
+			a.Put(releaseURL, a.Sign(a.Release("trixie", nil)+line+line))
+		}, "main/binary-amd64/Packages is there twice"},
+		{"index outside of the suite", func(a *archivetest.Archive, _ *archive.Client) {
+			a.Put(releaseURL, a.Sign(a.Release("trixie", nil)+" "+strings.Repeat("0", 64)+" 1 ../../evil\n"))
+		}, `path "../../evil" is not allowed`},
+		{"negative size", func(a *archivetest.Archive, _ *archive.Client) {
+			a.Put(releaseURL, a.Sign(a.Release("trixie", nil)+" "+strings.Repeat("0", 64)+" -1 x\n"))
+		}, `size "-1" of x is not a number`},
+		{"no date", func(a *archivetest.Archive, _ *archive.Client) {
+			a.Put(releaseURL, a.Sign(strings.Replace(a.Release("trixie", nil), "Date:", "Dated:", 1)))
+		}, `Date "" is not a date`},
+		{"date twice", func(a *archivetest.Archive, _ *archive.Client) {
+			a.Put(releaseURL, a.Sign("Date: Sat, 09 Aug 2025 12:00:00 UTC\n"+a.Release("trixie", nil)))
+		}, "field Date appears twice"},
+		{"a second paragraph", func(a *archivetest.Archive, _ *archive.Client) {
+			a.Put(releaseURL, a.Sign(a.Release("trixie", nil)+"\nCodename: sid\n"))
+		}, "expected one paragraph"},
+		{"older distribution as this one", func(a *archivetest.Archive, _ *archive.Client) {
+			a.Put(releaseURL, a.Sign(a.Release("bookworm", nil)))
+		}, `expected codename trixie, found "bookworm"`},
 		{"index gone", func(a *archivetest.Archive, _ *archive.Client) { a.Put(indexURL, nil) }, "404 Not Found"},
 		{"release tampered", func(a *archivetest.Archive, _ *archive.Client) {
 			a.Put(releaseURL, bytes.Replace(a.Get(releaseURL), []byte("Origin: Test"), []byte("Origin: Evil"), 1))
@@ -105,11 +144,11 @@ func TestPackagesRefused(t *testing.T) {
 		}, "names no main/binary-amd64/Packages"},
 		{"index entry leads out of the archive", func(a *archivetest.Archive, _ *archive.Client) {
 			a.Publish()
-			index := "Package: evil\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/x.deb\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\n"
+			index := "Package: evil\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/x.deb\nSize: 1\nSHA256: " + strings.Repeat("1", 64) + "\n"
 			putIndex(a, index)
 		}, `package "evil": filename "../../etc/x.deb" is not a path`},
 		{"index entry of another architecture", func(a *archivetest.Archive, _ *archive.Client) {
-			putIndex(a, "Package: evil\nVersion: 1\nArchitecture: arm64\nFilename: x.deb\nSize: 1\nSHA256: "+strings.Repeat("0", 64)+"\n")
+			putIndex(a, "Package: evil\nVersion: 1\nArchitecture: arm64\nFilename: x.deb\nSize: 1\nSHA256: "+strings.Repeat("1", 64)+"\n")
 		}, `package evil is of architecture "arm64"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -126,9 +165,7 @@ func TestPackagesRefused(t *testing.T) {
 
 // putIndex publishes a properly signed index with this content, uncompressed.
 func putIndex(a *archivetest.Archive, index string) {
-	const name = "main/binary-amd64/Packages"
-	a.Put("/debian/dists/trixie/"+name, []byte(index))
-	a.Put(releaseURL, a.Sign(a.Release("trixie", map[string][]byte{name: []byte(index)})))
+	a.PublishIndexes("trixie", map[string][]byte{"main/binary-amd64/Packages": []byte(index)})
 }
 
 // TestByHash: while a mirror is updated, the plain name may already have the next content; the name by hash does not.
@@ -147,6 +184,23 @@ func TestByHash(t *testing.T) {
 	a.Put(indexURL, []byte("the next one"))
 	if _, _, err := c.Packages(t.Context(), "trixie", "amd64"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRedirectToFile: a mirror must not make the builder read files of its host.
+func TestRedirectToFile(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(http.RedirectHandler("file://"+secret, http.StatusFound))
+	defer s.Close()
+	body, _, err := archive.NewGetter().Get(t.Context(), s.URL, 0)
+	if err == nil {
+		body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "leads to a file: URL") {
+		t.Errorf("got %v, want the redirection refused", err)
 	}
 }
 
@@ -209,6 +263,30 @@ func FuzzVerifyRelease(f *testing.F) {
 		}
 		if got, _ := r.File("main/binary-amd64/Packages.xz"); got != want {
 			t.Fatalf("forged: got %v, want %v", got, want)
+		}
+	})
+}
+
+// FuzzParseRelease is about what stands inside a good signature.
+func FuzzParseRelease(f *testing.F) {
+	a := archivetest.New(f)
+	f.Add(a.Release("trixie", map[string][]byte{"main/binary-amd64/Packages": []byte("x")}))
+	f.Add("Codename: trixie\nDate: Sat, 9 Aug 2025 12:00:00 UTC\nValid-Until: Sun, 10 Aug 2025 12:00:00 +0000\nSHA256:\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := archive.ParseRelease("fuzz", []byte(text), "trixie", a.Now)
+		if err != nil {
+			return
+		}
+		if r.Date.After(a.Now.AddDate(0, 0, 1)) {
+			t.Errorf("accepted a date of the future: %v", r.Date)
+		}
+		if f, ok := r.File("main/binary-amd64/Packages"); ok && (f.Size < 0 || f.Path != "main/binary-amd64/Packages") {
+			t.Errorf("got %+v", f)
+		}
+		for _, bad := range []string{"", "/", "..", "../x", "/etc/passwd", "a//b", "a/./b"} {
+			if _, ok := r.File(bad); ok {
+				t.Errorf("accepted an index at %q", bad)
+			}
 		}
 	})
 }

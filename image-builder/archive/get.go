@@ -37,7 +37,18 @@ func NewGetter() *Getter {
 	t.ResponseHeaderTimeout = 60 * time.Second
 	t.DisableCompression = true
 	t.RegisterProtocol("file", http.NewFileTransport(http.Dir("/")))
-	return &Getter{http: &http.Client{Transport: t}, stall: 60 * time.Second}
+	return &Getter{http: &http.Client{Transport: t, CheckRedirect: checkRedirect}, stall: 60 * time.Second}
+}
+
+// checkRedirect lets a mirror lead to another server, not to files of this host.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if req.URL.Scheme == "file" {
+		return fmt.Errorf("%s leads to a file: URL", via[0].URL)
+	}
+	if len(via) >= 10 {
+		return errors.New("it leads on more than 10 times")
+	}
+	return nil
 }
 
 // Get returns the content of url from offset on, in bytes. start is where the body really begins: a server may ignore the

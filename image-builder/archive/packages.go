@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -64,11 +65,14 @@ func parsePackage(p deb.Paragraph) (Package, error) {
 	if pkg.Version, err = deb.ParseVersion(p.Get("Version")); err != nil {
 		return Package{}, err
 	}
-	if pkg.Size, err = strconv.ParseInt(p.Get("Size"), 10, 64); err != nil || pkg.Size <= 0 {
-		return Package{}, fmt.Errorf("size %q is not a positive number", p.Get("Size"))
+	if pkg.Size, err = strconv.ParseInt(p.Get("Size"), 10, 64); err != nil || pkg.Size <= 0 || pkg.Size > MaxPackage {
+		return Package{}, fmt.Errorf("size %q is not a positive number of at most %d", p.Get("Size"), int64(MaxPackage))
 	}
 	if pkg.SHA256, err = digest.Parse(p.Get("SHA256")); err != nil {
 		return Package{}, err
+	}
+	if pkg.SHA256.IsZero() {
+		return Package{}, errors.New("sha256 is all zero")
 	}
 	if err := CheckFilename(pkg.Filename); err != nil {
 		return Package{}, err
@@ -76,9 +80,13 @@ func parsePackage(p deb.Paragraph) (Package, error) {
 	return pkg, nil
 }
 
-// CheckFilename checks that a package file's path is relative, clean and ends in .deb.
+// MaxPackage is more bytes than any package file has: an ar archive keeps a member's size in ten digits.
+const MaxPackage = 8 << 30
+
+// CheckFilename checks that a package file's path is relative, clean, printable ASCII, means the same in a URL, and ends in .deb.
 func CheckFilename(s string) error {
-	if !strings.HasSuffix(s, ".deb") || path.Clean("/"+s) != "/"+s || strings.ContainsAny(s, "?#%\\ ") {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`?#%\`, r) }
+	if !strings.HasSuffix(s, ".deb") || path.Clean("/"+s) != "/"+s || strings.ContainsFunc(s, odd) {
 		return fmt.Errorf("filename %q is not a path to a .deb below the archive", s)
 	}
 	return nil

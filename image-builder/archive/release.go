@@ -1,54 +1,20 @@
 package archive
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
-
 	"github.com/proa-os/proa/image-builder/deb"
 	"github.com/proa-os/proa/internal/digest"
 )
 
-// Keyring is the set of public keys whose signature under an index counts.
-type Keyring struct{ keys openpgp.EntityList }
-
-// ReadKeyring reads every *.gpg file (binary OpenPGP public keys) in the root of dir. None at all is an error.
-func ReadKeyring(dir fs.FS) (Keyring, error) {
-	names, err := fs.Glob(dir, "*.gpg")
-	if err != nil {
-		return Keyring{}, fmt.Errorf("read keyring: %w", err)
-	}
-	var k Keyring
-	for _, name := range names {
-		b, err := fs.ReadFile(dir, name)
-		if err != nil {
-			return Keyring{}, fmt.Errorf("read keyring: %w", err)
-		}
-		keys, err := openpgp.ReadKeyRing(bytes.NewReader(b))
-		if err != nil {
-			return Keyring{}, fmt.Errorf("read keyring %s: %w", name, err)
-		}
-		k.keys = append(k.keys, keys...)
-	}
-	if len(k.keys) == 0 {
-		return Keyring{}, errors.New("read keyring: no *.gpg file in the key directory (--keys)")
-	}
-	return k, nil
-}
-
 // Release is the verified content of an InRelease file.
 type Release struct {
 	Suite  string    // the suite asked for, and the Codename inside
+	Status string    // what the archive calls it now: stable, oldstable-security
 	Date   time.Time // when the archive was last changed
 	Signer string    // user id of the key that signed
 
@@ -71,11 +37,21 @@ func VerifyRelease(name string, b []byte, suite string, keys Keyring, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", name, err)
 	}
+	r, err := parseRelease(name, signed, suite, now)
+	if err != nil {
+		return nil, err
+	}
+	r.Signer = signer
+	return r, nil
+}
+
+// parseRelease reads the signed text.
+func parseRelease(name string, signed []byte, suite string, now time.Time) (*Release, error) {
 	p, err := deb.ParseParagraph(name, signed)
 	if err != nil {
 		return nil, fmt.Errorf("verify %w", err)
 	}
-	r := &Release{Suite: suite, Signer: signer}
+	r := &Release{Suite: suite, Status: p.Get("Suite")}
 	if got := p.Get("Codename"); got != suite {
 		return nil, fmt.Errorf("verify %s: expected codename %s, found %q", name, suite, got)
 	}
@@ -106,36 +82,6 @@ func VerifyRelease(name string, b []byte, suite string, keys Keyring, now time.T
 func (r *Release) File(path string) (File, bool) {
 	f, ok := r.files[path]
 	return f, ok
-}
-
-// verifyClearsigned returns the signed text of a message in OpenPGP's cleartext signature framework (RFC 9580, 7).
-// Text in front of or behind the signed part is refused, since readers disagree about what to do with it.
-func verifyClearsigned(b []byte, keys Keyring, now time.Time) (text []byte, signer string, err error) {
-	if !bytes.HasPrefix(b, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
-		return nil, "", fmt.Errorf("expected a signed text, found %.40q", b)
-	}
-	block, rest := clearsign.Decode(b)
-	if block == nil {
-		return nil, "", errors.New("the signed text is cut off or malformed")
-	}
-	if len(bytes.TrimSpace(rest)) != 0 {
-		return nil, "", errors.New("there is text behind the signature")
-	}
-	config := &packet.Config{Time: func() time.Time { return now }}
-	entity, err := block.VerifySignature(keys.keys, config)
-	if errors.Is(err, pgperrors.ErrUnknownIssuer) {
-		return nil, "", errors.New("it is not signed by any key of the keyring (--keys): add the archive's current key if it has changed")
-	}
-	if errors.Is(err, pgperrors.ErrSignatureExpired) || errors.Is(err, pgperrors.ErrKeyExpired) {
-		return nil, "", fmt.Errorf("%w at %s, which is now by this host's clock: set the clock if it is wrong", err, now.UTC().Format(time.RFC3339))
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("bad signature: %w", err)
-	}
-	if id := entity.PrimaryIdentity(); id != nil {
-		signer = id.Name
-	}
-	return block.Plaintext, signer, nil
 }
 
 // releaseTime reads a date as Release files have it; the zone is always UTC, sometimes written as +0000.
@@ -170,6 +116,9 @@ func parseFiles(field string) (map[string]File, error) {
 		}
 		if path.Clean("/"+w[2]) != "/"+w[2] {
 			return nil, fmt.Errorf("SHA256: path %q is not allowed", w[2])
+		}
+		if _, twice := files[w[2]]; twice {
+			return nil, fmt.Errorf("SHA256: %s is there twice", w[2])
 		}
 		files[w[2]] = File{Path: w[2], Size: size, SHA256: sum}
 	}

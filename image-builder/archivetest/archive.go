@@ -8,17 +8,16 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"github.com/proa-os/proa/image-builder/archive"
 )
@@ -26,18 +25,29 @@ import (
 // Archive is a pair of archives, main and security, signed by one key.
 type Archive struct {
 	Key *openpgp.Entity
+	// Arches are the architectures that Publish makes indexes for: amd64, unless changed.
+	Arches []string
 	// Now is the time of the archive and of its readers.
 	Now time.Time
 	// ValidUntil is written into the InRelease files if it is set.
 	ValidUntil time.Time
 
 	t      testing.TB
-	suites map[string]*strings.Builder // paragraphs of each suite's index
+	suites map[string][]entry
 
 	mu       sync.Mutex // guards what the server reads
 	files    map[string][]byte
-	cuts     map[string]int
+	cuts     map[string]cut
 	requests []string
+}
+
+// entry is a paragraph of a suite's index.
+type entry struct{ arch, text string }
+
+// cut is where an answer stops: the connection breaks, or it stays open and nothing more comes.
+type cut struct {
+	after int
+	hold  bool
 }
 
 // New makes an empty archive with a new key.
@@ -47,46 +57,12 @@ func New(t testing.TB) *Archive {
 	return &Archive{
 		Key:    NewKey(t, "Test Archive", now.AddDate(-1, 0, 0)),
 		Now:    now,
+		Arches: []string{"amd64"},
 		t:      t,
-		suites: make(map[string]*strings.Builder),
+		suites: make(map[string][]entry),
 		files:  make(map[string][]byte),
-		cuts:   make(map[string]int),
+		cuts:   make(map[string]cut),
 	}
-}
-
-// NewKey makes a signing key.
-func NewKey(t testing.TB, name string, created time.Time) *openpgp.Entity {
-	t.Helper()
-	key, err := openpgp.NewEntity(name, "", "archive@example.org", &packet.Config{
-		Algorithm: packet.PubKeyAlgoEdDSA,
-		Time:      func() time.Time { return created },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// Keyring is the public half of keys, as read from a directory.
-func Keyring(t testing.TB, keys ...*openpgp.Entity) archive.Keyring {
-	t.Helper()
-	k, err := archive.ReadKeyring(fstest.MapFS{"test.gpg": {Data: PublicKeys(t, keys...)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// PublicKeys is the content of a keyring file.
-func PublicKeys(t testing.TB, keys ...*openpgp.Entity) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	for _, key := range keys {
-		if err := key.Serialize(&b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.Bytes()
 }
 
 // Add puts a package into a suite and returns its URL path.
@@ -99,10 +75,8 @@ func (a *Archive) Add(suite string, d Deb) string {
 	body := d.Build(a.t)
 	version := d.Version[strings.IndexByte(d.Version, ':')+1:]
 	name := fmt.Sprintf("pool/main/%s/%s_%s_%s.deb", d.Name, d.Name, version, d.Arch)
-	if a.suites[suite] == nil {
-		a.suites[suite] = new(strings.Builder)
-	}
-	fmt.Fprintf(a.suites[suite], "%sFilename: %s\nSize: %d\nSHA256: %x\n\n", d.Paragraph(), name, len(body), sha256.Sum256(body))
+	text := fmt.Sprintf("%sFilename: %s\nSize: %d\nSHA256: %x\n\n", d.Paragraph(), name, len(body), sha256.Sum256(body))
+	a.suites[suite] = append(a.suites[suite], entry{d.Arch, text})
 	url := base(suite) + name
 	a.files[url] = body
 	return url
@@ -111,16 +85,34 @@ func (a *Archive) Add(suite string, d Deb) string {
 // Publish writes the indexes of all suites, signed.
 func (a *Archive) Publish() {
 	a.t.Helper()
-	for suite, index := range a.suites {
-		dir := base(suite) + "dists/" + suite + "/"
-		plain := []byte(index.String())
-		packed := Compress(a.t, ".xz", plain)
-		a.files[dir+"main/binary-amd64/Packages.xz"] = packed
-		a.Put(dir+"InRelease", a.Sign(a.Release(suite, map[string][]byte{
-			"main/binary-amd64/Packages":    plain,
-			"main/binary-amd64/Packages.xz": packed,
-		})))
+	for suite, entries := range a.suites {
+		indexes := make(map[string][]byte)
+		for _, arch := range a.Arches {
+			var plain bytes.Buffer
+			for _, e := range entries {
+				if e.arch == arch || e.arch == "all" {
+					plain.WriteString(e.text)
+				}
+			}
+			name := "main/binary-" + arch + "/Packages"
+			indexes[name] = plain.Bytes()
+			indexes[name+".xz"] = Compress(a.t, ".xz", plain.Bytes())
+		}
+		a.PublishIndexes(suite, indexes)
 	}
+}
+
+// PublishIndexes writes indexes, by their path below dists/SUITE, and the signed text that names them. As at Debian's mirrors,
+// an uncompressed index is named but not there if a compressed one is.
+func (a *Archive) PublishIndexes(suite string, indexes map[string][]byte) {
+	a.t.Helper()
+	dir := base(suite) + "dists/" + suite + "/"
+	for name, body := range indexes {
+		if indexes[name+".xz"] == nil {
+			a.Put(dir+name, body)
+		}
+	}
+	a.Put(dir+"InRelease", a.Sign(a.Release(suite, indexes)))
 }
 
 // Release is the text of a Release file for the given indexes.
@@ -130,9 +122,9 @@ func (a *Archive) Release(suite string, indexes map[string][]byte) string {
 	if !a.ValidUntil.IsZero() {
 		fmt.Fprintf(&b, "Valid-Until: %s\n", a.ValidUntil.Format(time.RFC1123))
 	}
-	b.WriteString("Architectures: amd64\nComponents: main\nSHA256:\n")
-	for name, body := range indexes {
-		fmt.Fprintf(&b, " %x %8d %s\n", sha256.Sum256(body), len(body), name)
+	fmt.Fprintf(&b, "Architectures: %s\nComponents: main\nSHA256:\n", strings.Join(a.Arches, " "))
+	for _, name := range slices.Sorted(maps.Keys(indexes)) {
+		fmt.Fprintf(&b, " %x %8d %s\n", sha256.Sum256(indexes[name]), len(indexes[name]), name)
 	}
 	return b.String()
 }
@@ -140,18 +132,7 @@ func (a *Archive) Release(suite string, indexes map[string][]byte) string {
 // Sign clearsigns a text with the archive's key.
 func (a *Archive) Sign(text string) []byte {
 	a.t.Helper()
-	var b bytes.Buffer
-	w, err := clearsign.Encode(&b, a.Key.PrivateKey, &packet.Config{Time: func() time.Time { return a.Now }})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if _, err := w.Write([]byte(text)); err != nil {
-		a.t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		a.t.Fatal(err)
-	}
-	return append(b.Bytes(), '\n')
+	return Clearsign(a.t, text, Signature{Key: a.Key, Time: a.Now})
 }
 
 // Serve starts a server and returns its mirrors. It ends with the test.
@@ -174,7 +155,7 @@ func (a *Archive) Client() *archive.Client {
 func (a *Archive) serve(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	body, ok := a.files[r.URL.Path]
-	cut, cutting := a.cuts[r.URL.Path]
+	c, cutting := a.cuts[r.URL.Path]
 	delete(a.cuts, r.URL.Path)
 	a.requests = append(a.requests, r.URL.Path+" "+r.Header.Get("Range"))
 	a.mu.Unlock()
@@ -183,8 +164,11 @@ func (a *Archive) serve(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 	case cutting:
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-		w.Write(body[:cut])
+		w.Write(body[:c.after])
 		w.(http.Flusher).Flush()
+		if c.hold {
+			<-r.Context().Done()
+		}
 		panic(http.ErrAbortHandler)
 	default:
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
@@ -210,10 +194,15 @@ func (a *Archive) Put(url string, body []byte) {
 }
 
 // Cut makes the next request of the file break off after n bytes.
-func (a *Archive) Cut(url string, n int) {
+func (a *Archive) Cut(url string, n int) { a.cutNext(url, cut{after: n}) }
+
+// Hold makes the next request of the file stop after n bytes and go on only when the reader hangs up.
+func (a *Archive) Hold(url string, n int) { a.cutNext(url, cut{after: n, hold: true}) }
+
+func (a *Archive) cutNext(url string, c cut) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.cuts[url] = n
+	a.cuts[url] = c
 }
 
 // Requests lists what was asked for so far: "path range".

@@ -136,7 +136,7 @@ func Compress(t testing.TB, suffix string, b []byte) []byte {
 	case "":
 		return b
 	case ".xz":
-		w, err = xz.NewWriter(&out)
+		w, err = xz.WriterConfig{DictCap: 1 << 16}.NewWriter(&out) // the default of 8 MiB takes a while
 	case ".zst":
 		w, err = zstd.NewWriter(&out)
 	case ".gz":

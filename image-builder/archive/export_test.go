@@ -1,0 +1,4 @@
+package archive
+
+// ParseRelease reads the text inside a signature.
+var ParseRelease = parseRelease
