@@ -5,10 +5,12 @@
 //
 // The rules, all simpler than apt's, and each failure names the package and the chain that led to it:
 //
-//   - Of each name the highest version over all suites is the only candidate; there is no search for older ones.
+//   - Of each name the highest version over all suites is the only candidate; there is no search for older ones. One version
+//     with two contents is an error.
 //   - A group of alternatives is satisfied by a package already chosen, else by the first that exists and fits.
 //   - A virtual package is satisfied by a chosen provider, else by its only provider; if there are several, one has to be included.
 //     A versioned relation is satisfied by a versioned Provides only (Debian Policy 7.5).
+//   - There is one architecture: name:any and name:native mean name, and name:OTHER is never there.
 //   - A package of the exclude list counts as present but is not chosen: what needs it is satisfied, what it needs is not looked at.
 //     Package data is a guide; what a tree really needs shows in its ELF files. An exclude that changes nothing is an error, so
 //     that the list stays true.
@@ -63,6 +65,9 @@ func Closure(available []archive.Package, arch string, include, exclude []string
 	if err := s.run(); err != nil {
 		return nil, fmt.Errorf("resolve packages: %w", err)
 	}
+	if err := s.checkTwins(available); err != nil {
+		return nil, fmt.Errorf("resolve packages: %w", err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.excluded)) {
 		if !s.excluded[name] {
 			return nil, fmt.Errorf("resolve packages: exclude %s: nothing would bring it in; remove the entry", name)
@@ -71,7 +76,7 @@ func Closure(available []archive.Package, arch string, include, exclude []string
 	return s.result(), nil
 }
 
-// candidates keeps the highest version of each name; of equal versions the first in suite order, which is the same file anyway.
+// candidates keeps the highest version of each name; of equal versions the first in suite order, which is the same file: see twins.
 func candidates(available []archive.Package) map[string]*archive.Package {
 	m := make(map[string]*archive.Package, len(available))
 	for i := range available {
@@ -86,6 +91,20 @@ func candidates(available []archive.Package) map[string]*archive.Package {
 		m[p.Name] = p
 	}
 	return m
+}
+
+// checkTwins fails if another suite, or the same one, has a chosen version with another content.
+func (s *solver) checkTwins(available []archive.Package) error {
+	for i := range available {
+		p := &available[i]
+		c := s.chosen[p.Name]
+		if c == nil || c.pkg.SHA256 == p.SHA256 || c.pkg.Version.Compare(p.Version) != 0 {
+			continue
+		}
+		return fmt.Errorf("%s %s is in %s and in %s with different contents: the archive is broken, nothing is chosen",
+			p.Name, p.Version, min(c.pkg.Suite, p.Suite), max(c.pkg.Suite, p.Suite))
+	}
+	return nil
 }
 
 // provider is a package that provides a virtual one, at a version if versioned is set.
@@ -221,6 +240,9 @@ func (s *solver) chosenFor(r deb.Relation) bool {
 // fitting returns what satisfies r: the package of that name first, then providers by name.
 func (s *solver) fitting(r deb.Relation) []*archive.Package {
 	var found []*archive.Package
+	if !slices.Contains([]string{"", "any", "native", s.arch}, r.Qualifier) {
+		return nil
+	}
 	if p, ok := s.byName[r.Name]; ok && r.Allows(p.Version) {
 		found = append(found, p)
 	}
@@ -235,17 +257,29 @@ func (s *solver) fitting(r deb.Relation) []*archive.Package {
 	return found
 }
 
+// whyNot says what there is in place of what would fit.
 func (s *solver) whyNot(group []deb.Relation) string {
 	var found []string
 	for _, r := range group {
 		if p, ok := s.byName[r.Name]; ok {
-			found = append(found, p.Name+" "+p.Version.String())
+			what := p.Name + " " + p.Version.String() + " of " + p.Suite
+			if r.Qualifier != "" {
+				what += " for " + s.arch
+			}
+			found = append(found, what)
+		}
+		for _, p := range s.providers[r.Name] {
+			what := p.pkg.Name + " " + p.pkg.Version.String() + " of " + p.pkg.Suite + ", which provides " + r.Name
+			if p.versioned {
+				what += " (= " + p.version.String() + ")"
+			}
+			found = append(found, what)
 		}
 	}
 	if found == nil {
 		return "which no suite has"
 	}
-	return "found only " + strings.Join(found, ", ")
+	return "found only " + strings.Join(found, "; ")
 }
 
 func (s *solver) providerHint(name string) string {
