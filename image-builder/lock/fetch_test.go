@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/image-builder/archive"
+	"github.com/proa-os/proa/image-builder/archivetest"
+	"github.com/proa-os/proa/image-builder/deb"
 	"github.com/proa-os/proa/image-builder/lock"
 )
 
@@ -60,6 +62,47 @@ func TestFetch(t *testing.T) {
 	// A full cache needs no server.
 	if err := lock.Fetch(t.Context(), l, archive.Mirrors{Main: "http://127.0.0.1:1/debian"}, cache, &progress); err != nil {
 		t.Errorf("from the cache: %v", err)
+	}
+}
+
+// TestARM64 goes from an arm64 manifest to the cache, at an archive that has both architectures.
+func TestARM64(t *testing.T) {
+	a := archivetest.New(t)
+	a.Arches = []string{"amd64", "arm64"}
+	for _, arch := range a.Arches {
+		a.Add("trixie", archivetest.Deb{Name: "hello", Arch: arch, Fields: map[string]string{"Depends": "data, libc6, x86-only [amd64], arm-only [arm64]"}})
+		a.Add("trixie", archivetest.Deb{Name: "libc6", Arch: arch, Version: map[string]string{"amd64": "2", "arm64": "1"}[arch]})
+	}
+	a.Add("trixie", archivetest.Deb{Name: "data", Arch: "all"})
+	a.Add("trixie", archivetest.Deb{Name: "arm-only", Arch: "arm64"})
+	a.Publish()
+	l, err := lock.Update(t.Context(), lock.Spec{Arch: "arm64", Suites: []string{"trixie"}, Include: []string{"hello"}}, a.Client(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range l.Packages {
+		got = append(got, p.String()+" "+p.Arch)
+	}
+	if want := "arm-only 1.0 arm64,data 1.0 all,hello 1.0 arm64,libc6 1 arm64"; strings.Join(got, ",") != want {
+		t.Errorf("got %q, want %s", got, want)
+	}
+	cache := t.TempDir()
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(lock.Path(cache, find(t, l, "hello")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d, err := deb.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got := d.Control.Get("Architecture"); got != "arm64" {
+		t.Errorf("fetched hello for %s, want arm64", got)
 	}
 }
 

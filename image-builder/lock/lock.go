@@ -1,7 +1,7 @@
 // Package lock pins the packages of an image: the lock file says, byte for byte, what a build uses.
 //
-// Update resolves a manifest's package list against the signed archive and writes the lock; it is the only thing that
-// reads indexes. Fetch brings exactly the locked files into the cache. Everything after that works from the cache.
+// Run resolves a manifest's package list against the signed archive, says what changes, and writes the lock; it is the only thing
+// that reads indexes. Fetch brings exactly the locked files into the cache. Everything after that works from the cache.
 //
 // The lock is JSON, one package a line, sorted by name, so that a diff of two locks reads as a list of upgrades:
 //
@@ -9,12 +9,18 @@
 //	  "format": 1,
 //	  "arch": "amd64",
 //	  "spec": "<sha256 of the package list it was resolved from>",
+//	  "suites": [
+//	    {"name":"trixie","date":"2025-08-09T09:12:33Z"}
+//	  ],
 //	  "packages": [
 //	    {"name":"libc6","version":"2.41-12","arch":"amd64","archive":"main","suite":"trixie","filename":"pool/...","size":1,"sha256":"..."}
 //	  ]
 //	}
 //
-// It names archives, never mirrors: filename is relative to the base of any mirror of that archive. Whoever controls the lock
+// The date of a suite is that of the signed index which the lock was resolved from. A later lock accepts no older one: a signature
+// does not expire (plain trixie has no Valid-Until), so without the date a mirror could replay a state from before a security fix.
+//
+// A lock names archives, never mirrors: filename is relative to the base of any mirror of that archive. Whoever controls the lock
 // controls the image; whoever controls the mirror controls nothing.
 package lock
 
@@ -28,6 +34,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/deb"
@@ -42,7 +49,14 @@ type Lock struct {
 	Format   int           `json:"format"`
 	Arch     string        `json:"arch"` // Debian's name: amd64
 	Spec     digest.SHA256 `json:"spec"` // Spec.Sum of the package list
+	Suites   []Suite       `json:"suites,omitempty"`
 	Packages []Package     `json:"packages"`
+}
+
+// Suite is the signed state of a suite.
+type Suite struct {
+	Name string    `json:"name"`
+	Date time.Time `json:"date"` // in UTC, to the second
 }
 
 // Package is one pinned package file.
@@ -59,9 +73,9 @@ type Package struct {
 
 func (p Package) String() string { return p.Name + " " + p.Version }
 
-// New makes a lock of resolved packages.
-func New(spec Spec, packages []archive.Package) *Lock {
-	l := &Lock{Format: Format, Arch: spec.Arch, Spec: spec.Sum()}
+// New makes a lock of packages resolved from suites.
+func New(spec Spec, suites []Suite, packages []archive.Package) *Lock {
+	l := &Lock{Format: Format, Arch: spec.Arch, Spec: spec.Sum(), Suites: suites}
 	for _, p := range packages {
 		l.Packages = append(l.Packages, Package{
 			Name:     p.Name,
@@ -94,6 +108,9 @@ func Parse(b []byte) (*Lock, error) {
 	if l.Format != Format {
 		return nil, fmt.Errorf("parse lock: expected format %d, found %d; run image-builder lock", Format, l.Format)
 	}
+	if err := checkSuites(l.Suites); err != nil {
+		return nil, fmt.Errorf("parse lock: %w", err)
+	}
 	for i, p := range l.Packages {
 		if err := p.validate(l.Arch); err != nil {
 			return nil, fmt.Errorf("parse lock: package %d, %q: %w", i, p.Name, err)
@@ -103,6 +120,20 @@ func Parse(b []byte) (*Lock, error) {
 		}
 	}
 	return &l, nil
+}
+
+func checkSuites(suites []Suite) error {
+	for i, s := range suites {
+		switch {
+		case !validSuite(s.Name):
+			return fmt.Errorf("suite %q is not a codename", s.Name)
+		case slices.ContainsFunc(suites[:i], func(o Suite) bool { return o.Name == s.Name }):
+			return fmt.Errorf("suite %s is there twice", s.Name)
+		case s.Date.IsZero() || s.Date.Location() != time.UTC || s.Date.Nanosecond() != 0:
+			return fmt.Errorf("suite %s: expected a date in UTC to the second, found %s", s.Name, s.Date.Format(time.RFC3339Nano))
+		}
+	}
+	return nil
 }
 
 func (p Package) validate(arch string) error {
@@ -117,8 +148,8 @@ func (p Package) validate(arch string) error {
 		return fmt.Errorf("architecture %q is neither %s nor all", p.Arch, arch)
 	case p.Archive != archive.Main && p.Archive != archive.Security:
 		return fmt.Errorf("archive %q is neither %s nor %s", p.Archive, archive.Main, archive.Security)
-	case p.Size <= 0:
-		return fmt.Errorf("size %d is not positive", p.Size)
+	case p.Size <= 0 || p.Size > archive.MaxPackage:
+		return fmt.Errorf("size %d is not positive and at most %d", p.Size, int64(archive.MaxPackage))
 	case p.SHA256.IsZero():
 		return errors.New("no sha256")
 	}
@@ -144,40 +175,53 @@ func Read(file string) (*Lock, error) {
 // Marshal returns the canonical bytes.
 func (l *Lock) Marshal() ([]byte, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "{\n  \"format\": %d,\n  \"arch\": %q,\n  \"spec\": %q,\n  \"packages\": [", l.Format, l.Arch, l.Spec)
-	for i, p := range l.Packages {
-		line, err := marshalLine(p)
-		if err != nil {
-			return nil, fmt.Errorf("write lock: package %s: %w", p.Name, err)
+	fmt.Fprintf(&b, "{\n  \"format\": %d,\n  \"arch\": %q,\n  \"spec\": %q,\n", l.Format, l.Arch, l.Spec)
+	if len(l.Suites) > 0 { // locks of before suites were recorded stay as they are
+		if err := marshalLines(&b, "suites", l.Suites); err != nil {
+			return nil, fmt.Errorf("write lock: %w", err)
 		}
+		b.WriteString(",\n")
+	}
+	if err := marshalLines(&b, "packages", l.Packages); err != nil {
+		return nil, fmt.Errorf("write lock: %w", err)
+	}
+	b.WriteString("\n}\n")
+	return b.Bytes(), nil
+}
+
+// marshalLines writes a list with one element a line, without json.Marshal's escaping of "<", ">" and "&".
+func marshalLines[T any](b *bytes.Buffer, key string, list []T) error {
+	fmt.Fprintf(b, "  %q: [", key)
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false)
+	for i, v := range list {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		b.WriteString("\n    ")
-		b.Write(line)
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+		b.Truncate(b.Len() - 1) // the newline
 	}
-	b.WriteString("\n  ]\n}\n")
-	return b.Bytes(), nil
+	b.WriteString("\n  ]")
+	return nil
 }
 
-// marshalLine is json.Marshal without its escaping of "<", ">" and "&".
-func marshalLine(p Package) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(p); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// Sum is the sum of the canonical bytes; it names the set of packages.
+// Sum is the sum of the canonical bytes.
 func (l *Lock) Sum() (digest.SHA256, error) {
 	b, err := l.Marshal()
 	if err != nil {
 		return digest.SHA256{}, err
 	}
 	return digest.Of(b), nil
+}
+
+// PackagesSum is the sum of the packages alone: it stays the same when a newer state of the archive changes nothing.
+func (l *Lock) PackagesSum() (digest.SHA256, error) {
+	bare := *l
+	bare.Suites = nil
+	return bare.Sum()
 }
 
 // Write replaces the file in one step.
@@ -200,7 +244,7 @@ func replaceFile(name string, b []byte) error {
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(b)
-	if err := cmp.Or(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
+	if err := cmp.Or(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), name)

@@ -11,6 +11,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/proa-os/proa/image-builder/deb"
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/digest"
 )
 
@@ -32,9 +33,15 @@ func (s Spec) Validate() error {
 	case len(s.Include) == 0:
 		return errors.New("[packages] has no include")
 	}
-	for _, suite := range s.Suites {
-		if suite == "" || strings.Trim(suite, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+	if _, err := arch.Of(s.Arch); err != nil {
+		return fmt.Errorf("[packages] %w", err)
+	}
+	for i, suite := range s.Suites {
+		if !validSuite(suite) {
 			return fmt.Errorf("[packages] suite %q is not a codename such as trixie or trixie-security", suite)
+		}
+		if slices.Contains(s.Suites[:i], suite) {
+			return fmt.Errorf("[packages] suite %s is there twice", suite)
 		}
 	}
 	for _, list := range []struct {
@@ -53,6 +60,10 @@ func (s Spec) Validate() error {
 		}
 	}
 	return nil
+}
+
+func validSuite(s string) bool {
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // Sum identifies the package list; the order of include and exclude does not count.

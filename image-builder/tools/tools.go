@@ -17,12 +17,13 @@ import (
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/lock"
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/tooltree"
 )
 
 // Dir is where the tree of this lock is, or will be.
 func Dir(l *lock.Lock, cacheDir string) (string, error) {
-	sum, err := l.Sum()
+	sum, err := l.PackagesSum()
 	if err != nil {
 		return "", err
 	}
@@ -125,9 +126,24 @@ func Run(ctx context.Context, o Options) (string, error) {
 	if err := l.Check(m.Packages); err != nil {
 		return "", fmt.Errorf("%s: %w", o.LockFile, err)
 	}
+	if err := checkHost(l); err != nil {
+		return "", fmt.Errorf("%s: %w", o.LockFile, err)
+	}
 	mirrors, err := lock.FindMirrors(l, o.CacheDir, o.Flag, m.Mirror, o.APT)
 	if err != nil {
 		return "", err
 	}
 	return Install(ctx, l, mirrors, o.CacheDir, o.Progress)
+}
+
+// checkHost fails if the tools are for another kind of machine than this one. The image's architecture does not matter here.
+func checkHost(l *lock.Lock) error {
+	host, err := arch.Host()
+	if err != nil {
+		return fmt.Errorf("install tools: %w", err)
+	}
+	if l.Arch != host.Debian {
+		return fmt.Errorf("install tools: they are for %s, and this build host is %s: set arch in the tools manifest and run image-builder lock on it", l.Arch, host.Debian)
+	}
+	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/proa-os/proa/image-builder/archivetest"
 	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/image-builder/tools"
+	"github.com/proa-os/proa/internal/arch"
 )
 
 func makeLock(t *testing.T, debs ...archivetest.Deb) (*archivetest.Archive, *lock.Lock) {
@@ -212,6 +213,26 @@ func TestInstallCancelled(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(cache, "tools")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestRunOtherHost: tools run on the build host, whatever the image is for.
+func TestRunOtherHost(t *testing.T) {
+	host, err := arch.Host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[host.Debian]
+	spec := lock.Spec{Arch: other, Suites: []string{"trixie"}, Include: []string{"first"}}
+	dir := t.TempDir()
+	o := tools.Options{Manifest: filepath.Join(dir, "tools.toml"), LockFile: filepath.Join(dir, "lock.json"), CacheDir: dir, APT: dir, Progress: io.Discard}
+	manifest := fmt.Sprintf("[packages]\narch = %q\nsuites = [\"trixie\"]\ninclude = [\"first\"]\n", other)
+	if err := errors.Join(lock.New(spec, nil, nil).Write(o.LockFile), os.WriteFile(o.Manifest, []byte(manifest), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tools.Run(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "they are for "+other+", and this build host is "+host.Debian) {
+		t.Errorf("got %v, want both architectures named", err)
 	}
 }
 

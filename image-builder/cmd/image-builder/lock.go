@@ -2,20 +2,32 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
+	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/image-builder/manifest"
 )
 
+// errChanged makes `lock --check` end with exit code 2: not a failure, and not "nothing to do" either.
+var errChanged = errors.New("the archive has newer packages than the lock")
+
 // pin locks manifests/image.toml and manifests/tools.toml, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
 func pin(ctx context.Context, c *common, flags *flag.FlagSet, args []string) error {
 	keys := flags.String("keys", "manifests/keys", "`directory` of the archive's public keys")
+	check := flags.Bool("check", false, "write nothing; exit with 0 if the locks would stay as they are, 2 if packages would change, 1 on errors")
+	flags.BoolVar(check, "dry-run", false, "the same as --check")
+	asJSON := flags.Bool("json", false, "print the changes as a JSON array, one object a manifest")
+	older := flags.Bool("allow-older", false, "accept a state of the archive that is older than the one a lock was made from")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	o := lock.Options{Keys: *keys, Flag: c.mirror, APT: aptDir, AllowOlder: *older, DryRun: *check, Progress: os.Stderr}
 	names := flags.Args()
 	if len(names) == 0 {
 		names = []string{"manifests/image.toml", "manifests/tools.toml"}
@@ -25,8 +37,30 @@ func pin(ctx context.Context, c *common, flags *flag.FlagSet, args []string) err
 		if err != nil {
 			return err
 		}
-		if err := lock.Run(ctx, lock.Options{Spec: m.Packages, Mirror: m.Mirror, LockFile: strings.TrimSuffix(name, ".toml") + ".lock.json",
-			Keys: *keys, Flag: c.mirror, APT: aptDir, Progress: os.Stderr}); err != nil {
+		o.Targets = append(o.Targets, lock.Target{Manifest: name, Spec: m.Packages, Mirror: m.Mirror,
+			LockFile: strings.TrimSuffix(name, ".toml") + ".lock.json"})
+	}
+	changes, err := lock.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := printChanges(os.Stdout, changes, *asJSON); err != nil {
+		return err
+	}
+	if *check && slices.ContainsFunc(changes, func(c lock.Changes) bool { return c.Changed }) {
+		return errChanged
+	}
+	return nil
+}
+
+func printChanges(w io.Writer, changes []lock.Changes, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(changes)
+	}
+	for _, c := range changes {
+		if err := c.WriteText(w); err != nil {
 			return err
 		}
 	}

@@ -2,8 +2,9 @@
 //
 //	image-builder build --version X.Y.Z [--out DIR] [--overlay DIR]... [--command-line ARGS]
 //	      build root image, boot program, disk image and release.json into DIR (out/X.Y.Z)
-//	image-builder lock [MANIFEST...]
-//	      resolve the packages of manifests (image.toml, tools.toml) against the signed archive and pin them in their locks
+//	image-builder lock [--check] [--json] [--allow-older] [MANIFEST...]
+//	      resolve the packages of manifests (image.toml, tools.toml) against the signed archive, pin them in their locks and print what
+//	      changed; --check writes nothing and exits with 2 if there is anything newer
 //	image-builder tools
 //	      fetch and unpack the tools tree
 //
@@ -41,6 +42,8 @@ func main() {
 	defer stop()
 	switch err := run(ctx, os.Args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errChanged):
+		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "image-builder:", err)
 		os.Exit(1)
