@@ -13,3 +13,10 @@ func FetchWithoutPause(ctx context.Context, l *Lock, mirrors archive.Mirrors, ca
 	f := &fetcher{mirrors: mirrors, cacheDir: cacheDir, getter: archive.NewGetter(), pause: time.Millisecond}
 	return f.fetch(ctx, l, progress)
 }
+
+// FetchOne fetches one package without looking at the free space first.
+func FetchOne(ctx context.Context, p Package, mirrors archive.Mirrors, cacheDir string) error {
+	f := &fetcher{mirrors: mirrors, cacheDir: cacheDir, getter: archive.NewGetter(), pause: time.Millisecond, meter: newMeter(io.Discard, 1, p.Size)}
+	defer f.meter.close()
+	return f.one(ctx, p)
+}

@@ -31,7 +31,8 @@ func Path(cacheDir string, p Package) string {
 
 // Fetch brings all packages of l that are not there yet into the cache, a few at a time. What a broken connection or an
 // interrupted run has left is continued. A file appears under its name only when all of it has the locked
-// sha256. Fetch stops at the first error; progress shows bytes and rate.
+// sha256; one there of another size is fetched anew. Fetch stops at the first error, which names the package and what to do;
+// progress shows bytes and rate.
 func Fetch(ctx context.Context, l *Lock, mirrors archive.Mirrors, cacheDir string, progress io.Writer) error {
 	f := &fetcher{mirrors: mirrors, cacheDir: cacheDir, getter: archive.NewGetter(), pause: time.Second}
 	return f.fetch(ctx, l, progress)
@@ -46,7 +47,7 @@ type fetcher struct {
 }
 
 func (f *fetcher) fetch(ctx context.Context, l *Lock, progress io.Writer) error {
-	missing, err := f.missing(l)
+	missing, err := f.missing(l, progress)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -88,7 +89,8 @@ send:
 	return context.Cause(ctx)
 }
 
-func (f *fetcher) missing(l *Lock) ([]Package, error) {
+// missing lists what has to be fetched.
+func (f *fetcher) missing(l *Lock, progress io.Writer) ([]Package, error) {
 	if err := os.MkdirAll(filepath.Join(f.cacheDir, "debs"), 0o755); err != nil {
 		return nil, fmt.Errorf("fetch packages: %w", err)
 	}
@@ -101,8 +103,8 @@ func (f *fetcher) missing(l *Lock) ([]Package, error) {
 		case err != nil:
 			return nil, fmt.Errorf("fetch packages: %w", err)
 		case fi.Size() != p.Size:
-			return nil, fmt.Errorf("fetch %s: the cache's %s has %d bytes, expected %d: remove it",
-				p, Path(f.cacheDir, p), fi.Size(), p.Size)
+			fmt.Fprintf(progress, "fetch %s anew: the cache's %s has %d bytes, expected %d\n", p, Path(f.cacheDir, p), fi.Size(), p.Size)
+			list = append(list, p)
 		}
 	}
 	return list, nil
@@ -126,8 +128,11 @@ func (f *fetcher) one(ctx context.Context, p Package) error {
 	pause := f.pause
 	for n := 1; ; n++ {
 		err := f.attempt(ctx, p)
-		if err == nil || ctx.Err() != nil || n == attempts || !transient(err) {
+		if err == nil || ctx.Err() != nil {
 			return err
+		}
+		if n == attempts || !transient(err) {
+			return f.explain(err)
 		}
 		select {
 		case <-time.After(pause):
@@ -149,6 +154,28 @@ func transient(err error) bool {
 	return !errors.As(err, &mismatch) && !errors.As(err, &path)
 }
 
+// explain puts the next step behind an error.
+func (f *fetcher) explain(err error) error {
+	var (
+		mismatch *digest.MismatchError
+		path     *os.PathError
+		hint     string
+	)
+	switch {
+	case archive.IsMissing(err):
+		hint = "the mirror no longer has this version: run image-builder lock to move to the current one"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		hint = f.cacheDir + " is full: free some space, or set PROA_CACHE to a directory with more; what has been fetched is kept"
+	case errors.As(err, &mismatch):
+		hint = "the mirror's file is not the locked one: try another with --mirror URL"
+	case errors.As(err, &path):
+		return err
+	default:
+		hint = "try again, what has been fetched is kept; or another mirror with --mirror URL"
+	}
+	return fmt.Errorf("%w: %s", err, hint)
+}
+
 // attempt continues <sha256>.part or begins it, and renames it when it is complete and right. A part that completes to wrong
 // bytes is removed, so that it cannot spoil the next attempt.
 func (f *fetcher) attempt(ctx context.Context, p Package) error {
@@ -158,7 +185,7 @@ func (f *fetcher) attempt(ctx context.Context, p Package) error {
 		return err
 	}
 	defer part.Close()
-	if _, err := os.Stat(name); err == nil { // another image-builder was faster
+	if fi, err := os.Stat(name); err == nil && fi.Size() == p.Size { // another image-builder was faster
 		return os.Remove(part.Name())
 	}
 	have, err := part.Seek(0, io.SeekEnd)
@@ -225,11 +252,8 @@ func sameFile(f *os.File, name string) bool {
 func (f *fetcher) download(ctx context.Context, p Package, part *os.File, have int64) error {
 	url := f.mirrors.URL(p.Archive, p.Filename)
 	body, start, err := f.getter.Get(ctx, url, have)
-	if archive.IsMissing(err) {
-		return fmt.Errorf("the mirror no longer has this version (%w); run image-builder lock to move to the current one", err)
-	}
 	if status := (*archive.StatusError)(nil); errors.As(err, &status) && status.Code == http.StatusRequestedRangeNotSatisfiable {
-		return fmt.Errorf("the mirror's file has only %d of %d bytes (%w); try another mirror", have, p.Size, err)
+		return fmt.Errorf("the mirror's file has only %d of %d bytes: %w", have, p.Size, err)
 	}
 	if err != nil {
 		return err

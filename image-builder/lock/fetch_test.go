@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/archivetest"
@@ -113,9 +117,10 @@ func TestFetchRefused(t *testing.T) {
 		body func([]byte) []byte // nil result: the file is gone
 		want []string
 	}{
-		{"wrong bytes", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, []string{"expected sha256", "found"}},
-		{"cut", func(b []byte) []byte { return b[:1000] }, []string{"has only 1000 of"}},
+		{"wrong bytes", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, []string{"expected sha256", "found", "is not the locked one", "--mirror"}},
+		{"cut", func(b []byte) []byte { return b[:1000] }, []string{"has only 1000 of", "--mirror"}},
 		{"longer", func(b []byte) []byte { return append(b, 'x') }, []string{"bytes, found"}},
+		{"another's page", func([]byte) []byte { return []byte("<html>pay here</html>") }, []string{"has only 21 of", "--mirror"}},
 		{"gone", func([]byte) []byte { return nil }, []string{"no longer has this version", "404", "run image-builder lock"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -219,6 +224,7 @@ func TestFetchCancelled(t *testing.T) {
 	}
 }
 
+// TestFetchDamagedCache: a file that cannot be the locked one is fetched anew, and said so.
 func TestFetchDamagedCache(t *testing.T) {
 	a := newArchive(t)
 	l := update(t, a)
@@ -230,8 +236,109 @@ func TestFetchDamagedCache(t *testing.T) {
 	if err := os.Truncate(file, 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err == nil || !strings.Contains(err.Error(), "has 10 bytes, expected") {
-		t.Errorf("got %v", err)
+	var progress bytes.Buffer
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, &progress); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(progress.String(), "fetch libc6 2.41-12+deb13u1 anew: ") || !strings.Contains(progress.String(), "has 10 bytes, expected") {
+		t.Errorf("progress: got %q", progress.String())
+	}
+	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, a.Get(libcURL)) {
+		t.Errorf("%v, or other bytes", err)
+	}
+	if files := cacheFiles(t, cache); len(files) != 2 {
+		t.Errorf("got %q, want two packages and nothing else", files)
+	}
+}
+
+// TestFetchInterrupted stops a run in the middle of a file, as Ctrl-C does; the next one asks for the rest only.
+func TestFetchInterrupted(t *testing.T) {
+	a := newArchive(t)
+	l := update(t, a)
+	cache := t.TempDir()
+	a.Hold(helloURL, 30000)
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- lock.Fetch(ctx, l, a.Serve(), cache, io.Discard) }()
+	part := lock.Path(cache, find(t, l, "hello")) + ".part"
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		if fi, err := os.Stat(part); err == nil && fi.Size() == 30000 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the first 30000 bytes did not come")
+		}
+	}
+	interrupt()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: got %v, want context.Canceled", err)
+	}
+	for _, name := range cacheFiles(t, cache) {
+		if name == find(t, l, "hello").SHA256.String()+".deb" {
+			t.Error("half a package is in the cache under its final name")
+		}
+	}
+	before := len(a.Requests())
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Requests()[before:]; !slices.Contains(got, helloURL+" bytes=30000-") || slices.Contains(got, helloURL+" ") {
+		t.Errorf("second run: got %q, want the rest of hello only", got)
+	}
+	if got, err := os.ReadFile(lock.Path(cache, find(t, l, "hello"))); err != nil || !bytes.Equal(got, a.Get(helloURL)) {
+		t.Errorf("%v, or other bytes", err)
+	}
+}
+
+// TestFetchDiskFull fills a real file system, in a mount namespace of its own.
+func TestFetchDiskFull(t *testing.T) {
+	if os.Getenv("PROA_TEST_DISK_FULL") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestFetchDiskFull$", "-test.v")
+		cmd.Env = append(os.Environ(), "PROA_TEST_DISK_FULL=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		if len(out) == 0 || strings.Contains(string(out), "no name space") {
+			t.Skipf("SKIPPED, NOT CHECKED on a full disk: this host gives no user name space: %v %s", err, out)
+		}
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	cache := t.TempDir()
+	if err := syscall.Mount("tmpfs", cache, "tmpfs", 0, "size=32k"); err != nil {
+		t.Fatalf("no name space that may mount: %v", err)
+	}
+	defer syscall.Unmount(cache, 0)
+	if err := os.Mkdir(filepath.Join(cache, "debs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a := newArchive(t)
+	l := update(t, a)
+	err := lock.FetchOne(t.Context(), find(t, l, "hello"), a.Serve(), cache)
+	for _, want := range []string{"no space left on device", cache + " is full", "PROA_CACHE"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+	// What came is kept, and a larger disk takes the rest.
+	part := lock.Path(cache, find(t, l, "hello")) + ".part"
+	fi, err := os.Stat(part)
+	if err != nil || fi.Size() == 0 || fi.Size() > 32<<10 {
+		t.Fatalf("part: got %v, %v", fi, err)
+	}
+	if err := syscall.Mount("tmpfs", cache, "tmpfs", syscall.MS_REMOUNT, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.FetchOne(t.Context(), find(t, l, "hello"), a.Serve(), cache); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%s bytes=%d-", helloURL, fi.Size()); !slices.Contains(a.Requests(), want) {
+		t.Errorf("requests: got %q, want %q", a.Requests(), want)
 	}
 }
 
@@ -317,8 +424,11 @@ func TestOpenTar(t *testing.T) {
 	if err := errors.Join(os.Remove(file), os.WriteFile(lock.Path(cache, libc), b, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lock.OpenTar(cache, libc); err == nil {
-		t.Error("a package with wrong bytes was unpacked")
+	if _, err := lock.OpenTar(cache, libc); err == nil || !strings.Contains(err.Error(), "decompress libc6 2.41-12+deb13u1: the cache was damaged") {
+		t.Errorf("a package with wrong bytes: got %v", err)
+	}
+	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Errorf("fetched anew: %v", err)
 	}
 	if left, err := filepath.Glob(filepath.Join(cache, "tar", "*.tar")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %q, %v", left, err)

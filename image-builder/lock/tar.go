@@ -25,7 +25,7 @@ func OpenTar(cacheDir string, p Package) (*os.File, error) {
 		return nil, fmt.Errorf("open files of %s: %w", p, err)
 	}
 	if err := makeTar(Path(cacheDir, p), p, name); err != nil {
-		return nil, fmt.Errorf("decompress %s: %w", p, err)
+		return nil, fmt.Errorf("decompress %s: %w", p, DropDamaged(cacheDir, p, err))
 	}
 	if f, err = openSummed(name); err != nil {
 		return nil, fmt.Errorf("open files of %s: %w", p, err)
@@ -64,9 +64,32 @@ func openSummed(name string) (*os.File, error) {
 	return f, nil
 }
 
+// DropDamaged is called when reading a package file of the cache has failed with cause. If the file is no longer the locked one (a disk
+// that forgets, somebody's editor), it is removed, so that the next run fetches it anew, and the error says so; otherwise the error
+// is cause: then the package itself is bad, and fetching it again would not help.
+func DropDamaged(cacheDir string, p Package, cause error) error {
+	name := Path(cacheDir, p)
+	f, err := os.Open(name)
+	if err != nil {
+		return cause
+	}
+	defer f.Close()
+	var mismatch *digest.MismatchError
+	if _, err := io.Copy(io.Discard, digest.NewReader(name, f, p.Size, p.SHA256)); !errors.As(err, &mismatch) {
+		return cause
+	}
+	if err := os.Remove(name); err != nil {
+		return fmt.Errorf("the cache is damaged: %w: remove the file (%w) and run the command again", mismatch, err)
+	}
+	return fmt.Errorf("the cache was damaged: %w: the file has been removed; run the command again to fetch it anew", mismatch)
+}
+
 // makeTar writes name and name.sha256, the sum first: a tar without its sum, or with that of another, does not count.
 func makeTar(debFile string, p Package, name string) error {
 	f, err := os.Open(debFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: fetch it first, with image-builder build", err)
+	}
 	if err != nil {
 		return err
 	}

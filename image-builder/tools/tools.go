@@ -76,7 +76,7 @@ func unpackAll(ctx context.Context, l *lock.Lock, cacheDir, dir string) error {
 			return context.Cause(ctx)
 		}
 		if err := unpack(root, lock.Path(cacheDir, p), p); err != nil {
-			return fmt.Errorf("unpack %s: %w", p, err)
+			return fmt.Errorf("unpack %s: %w", p, lock.DropDamaged(cacheDir, p, err))
 		}
 	}
 	err = os.Rename(tmp, dir)

@@ -171,6 +171,9 @@ func TestInstallRefused(t *testing.T) {
 			if left, err := os.ReadDir(filepath.Join(cache, "tools")); err != nil || len(left) != 0 {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
+			if _, err := os.Stat(lock.Path(cache, l.Packages[0])); err != nil {
+				t.Errorf("a bad package was taken for a damaged one: %v", err)
+			}
 		})
 	}
 	if left, err := os.ReadDir(outside); err != nil || len(left) != 0 {
@@ -178,25 +181,38 @@ func TestInstallRefused(t *testing.T) {
 	}
 }
 
-// TestInstallChecksCache: a package that was changed in the cache since it was fetched is not unpacked.
+// TestInstallChecksCache: a package that was changed in the cache since it was fetched is not unpacked but dropped, and the next run
+// fetches it.
 func TestInstallChecksCache(t *testing.T) {
-	a, l := makeLock(t, first)
-	cache := t.TempDir()
-	if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	file := lock.Path(cache, l.Packages[0])
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The last byte is behind the compressed files: only the hash can tell.
-	b[len(b)-1] ^= 1
-	if err := os.WriteFile(file, b, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tools.Install(t.Context(), l, archive.Mirrors{}, cache, io.Discard); err == nil {
-		t.Error("no error")
+	for name, offset := range map[string]func(size int) int{
+		"in the compressed files": func(size int) int { return size / 2 },
+		"behind them":             func(size int) int { return size - 1 }, // only the hash can tell
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, l := makeLock(t, first)
+			cache := t.TempDir()
+			if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			file := lock.Path(cache, l.Packages[0])
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[offset(len(b))] ^= 1
+			if err := os.WriteFile(file, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, err = tools.Install(t.Context(), l, archive.Mirrors{}, cache, io.Discard)
+			for _, want := range []string{"unpack first 1.0", "the cache was damaged", file, "run the command again"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want an error with %q", err, want)
+				}
+			}
+			if _, err := tools.Install(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+				t.Errorf("the second run: %v", err)
+			}
+		})
 	}
 }
 
