@@ -51,6 +51,27 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// The same image on a disk with sectors of 4096 bytes: its other table counts.
+func TestFindLargeSectors(t *testing.T) {
+	one, hash, offset := disktest.RootImage(t, 200, 1)
+	image := disktest.Image(t, 0, one, nil)
+	w := disktest.New(t)
+	w.AttachSectors("nvme0n1", image, 4096)
+	l, err := w.Scanner().Find(hash, offset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Disk.SectorSize != 4096 || l.Disk.Table.SectorSize != 4096 || l.Active.Path != "/dev/nvme0n1p3" ||
+		l.Active.Start != 6*mib || l.Active.Size != disktest.SlotSize || l.Active.GUID == "" {
+		t.Errorf("sectors of %d, active %+v", l.Disk.SectorSize, *l.Active)
+	}
+	// A table that was written for small sectors only is none on this disk.
+	edit(t, image, func(*gpt.Table) {})
+	if l, err := w.Scanner().Find(hash, offset); err == nil || !strings.Contains(err.Error(), "neither copy is usable") {
+		t.Errorf("found %+v, %v", l, err)
+	}
+}
+
 func TestFindState(t *testing.T) {
 	one, hash, offset := disktest.RootImage(t, 200, 1)
 	image := disktest.Image(t, 32*mib, one, nil)

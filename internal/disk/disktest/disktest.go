@@ -56,19 +56,25 @@ func (w *World) Scanner() *disk.Scanner {
 // show them.
 func (w *World) Attach(name, image string) {
 	w.t.Helper()
+	w.AttachSectors(name, image, 512)
+}
+
+// AttachSectors is Attach for a disk with sectors of another size. sysfs counts in 512 bytes all the same.
+func (w *World) AttachSectors(name, image string, sectorSize int) {
+	w.t.Helper()
 	fi, err := os.Stat(image)
 	w.check(err)
 	w.images["/dev/"+name] = image
 	dir := "devices/" + name
 	w.Set(dir+"/size", fi.Size()/512)
-	w.Set(dir+"/queue/logical_block_size", 512)
+	w.Set(dir+"/queue/logical_block_size", int64(sectorSize))
 	w.check(os.Mkdir(filepath.Join(w.sys, dir, "device"), 0o755))
 	w.check(os.Symlink("../../"+dir, filepath.Join(w.sys, "class/block", name)))
 
 	f, err := os.Open(image)
 	w.check(err)
 	defer f.Close()
-	table, err := gpt.Read(f, fi.Size(), 512)
+	table, err := gpt.Read(f, fi.Size(), sectorSize)
 	if err != nil || table.PrimaryError != nil {
 		return // the kernel shows no partitions either
 	}
@@ -78,8 +84,8 @@ func (w *World) Attach(name, image string) {
 			part = name + "p" + strconv.Itoa(p.Number)
 		}
 		w.Set(dir+"/"+part+"/partition", int64(p.Number))
-		w.Set(dir+"/"+part+"/start", int64(p.FirstLBA))
-		w.Set(dir+"/"+part+"/size", int64(p.Sectors()))
+		w.Set(dir+"/"+part+"/start", table.Offset(p)/512)
+		w.Set(dir+"/"+part+"/size", table.Size(p)/512)
 		w.check(os.MkdirAll(filepath.Join(w.sys, dir, part, "holders"), 0o755))
 		w.check(os.Symlink("../../"+dir+"/"+part, filepath.Join(w.sys, "class/block", part)))
 	}
@@ -127,7 +133,7 @@ const (
 )
 
 // Image writes a disk image as the image builder ships it, without state, and returns its file: ESP 4 MiB, BIOS 1 MiB, two slots of
-// SlotSize with the given root images in them. The file has size bytes, or what the partitions need if that is zero.
+// SlotSize with the given root images in them, and tables for both sector sizes. The file has size bytes, or what the partitions need if that is zero.
 func Image(t testing.TB, size int64, rootA, rootB []byte) string {
 	t.Helper()
 	table := &gpt.Table{DiskGUID: gpt.NewGUID([16]byte{1}), SectorSize: 512, Sectors: imageSize / 512}
@@ -156,7 +162,7 @@ func Image(t testing.TB, size int64, rootA, rootB []byte) string {
 		}
 	}
 	if err == nil {
-		err = table.Write(f)
+		err = table.WriteBoth(f)
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
