@@ -1,7 +1,8 @@
 // Package blockdev talks to the kernel about disks: writing, flushing, and what partitions there are.
 //
 // init changes the partition table of a disk whose other partitions are in use, where the kernel refuses to read the
-// table again. So a new partition is announced alone (BLKPG), and a whole table is read only while nothing uses the disk.
+// table again. So a partition that is new, larger or gone is announced alone (BLKPG), and a whole table is read only while nothing
+// uses the disk.
 package blockdev
 
 import (
@@ -37,16 +38,33 @@ func Open(path string) (*Disk, error) {
 // AddPartition makes a partition known to the kernel; nothing is written. start and size are bytes and whole sectors. When it
 // returns the device node is there.
 func (d *Disk) AddPartition(number int, start, size int64) error {
-	p := partition(number, start, size)
-	arg := unix.BlkpgIoctlArg{
-		Op:      unix.BLKPG_ADD_PARTITION,
-		Datalen: int32(unsafe.Sizeof(p)),
-		Data:    (*byte)(unsafe.Pointer(&p)),
-	}
-	if err := d.ioctl(unix.BLKPG, unsafe.Pointer(&arg)); err != nil {
+	if err := d.blkpg(unix.BLKPG_ADD_PARTITION, number, start, size); err != nil {
 		return fmt.Errorf("add partition %d to %s in the kernel, %d bytes at %d: %w", number, d.Name(), size, start, err)
 	}
 	return nil
+}
+
+// ResizePartition changes the size of a partition in the kernel, which may be in use; nothing is written. start must be what the
+// kernel knows.
+func (d *Disk) ResizePartition(number int, start, size int64) error {
+	if err := d.blkpg(unix.BLKPG_RESIZE_PARTITION, number, start, size); err != nil {
+		return fmt.Errorf("resize partition %d of %s in the kernel to %d bytes at %d: %w", number, d.Name(), size, start, err)
+	}
+	return nil
+}
+
+// RemovePartition makes the kernel forget a partition, which must not be in use; nothing is written.
+func (d *Disk) RemovePartition(number int) error {
+	if err := d.blkpg(unix.BLKPG_DEL_PARTITION, number, 0, 0); err != nil {
+		return fmt.Errorf("remove partition %d of %s in the kernel: %w", number, d.Name(), err)
+	}
+	return nil
+}
+
+func (d *Disk) blkpg(op int32, number int, start, size int64) error {
+	p := partition(number, start, size)
+	arg := unix.BlkpgIoctlArg{Op: op, Datalen: int32(unsafe.Sizeof(p)), Data: (*byte)(unsafe.Pointer(&p))}
+	return d.ioctl(unix.BLKPG, unsafe.Pointer(&arg))
 }
 
 func partition(number int, start, size int64) unix.BlkpgPartition {

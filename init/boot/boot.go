@@ -72,14 +72,11 @@ func Run(console *rescue.Console) error {
 	}
 
 	tools := state.Tools{Root: sysroot}
-	if layout.State == nil {
-		console.Step("making the state partition on %s", layout.Disk.Path)
-		if layout, err = createState(f, layout, tools); err != nil {
-			return err
-		}
+	if layout, err = prepareState(f, layout, tools, console); err != nil {
+		return err
 	}
 	console.Step("mounting state (%s)", layout.State.Path)
-	if err := mountState(layout.State.Path, tools, console.Note); err != nil {
+	if err := mountState(layout.State, tools, console); err != nil {
 		return err
 	}
 

@@ -1,18 +1,15 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-os/proa/init/blockdev"
 	"github.com/proa-os/proa/init/kmod"
 	"github.com/proa-os/proa/init/state"
 	"github.com/proa-os/proa/internal/cmdline"
-	"github.com/proa-os/proa/internal/disk"
 )
 
 // mountBasics mounts the kernel's file systems with the options systemd would use, since systemd takes them as they are.
@@ -64,51 +61,6 @@ func mountRoot(device string) error {
 		return fmt.Errorf("mount %s as erofs on %s: %w", device, sysroot, err)
 	}
 	return nil
-}
-
-// createState makes the state partition and looks at the disk again.
-func createState(f finder, layout *disk.Layout, tools state.Tools) (*disk.Layout, error) {
-	var id [16]byte
-	if _, err := unix.Getrandom(id[:], 0); err != nil {
-		return nil, fmt.Errorf("make a partition GUID: %w", err)
-	}
-	table, part, err := state.Plan(layout.Disk, id)
-	if err != nil {
-		return nil, err
-	}
-	dev, err := blockdev.Open(layout.Disk.Path)
-	if err != nil {
-		return nil, err
-	}
-	format := func() error {
-		path, err := f.scanner.Node(layout.Disk.Name, part.Number)
-		if err != nil {
-			return err
-		}
-		return tools.Format(path)
-	}
-	if err := errors.Join(state.Create(dev, table, part, format), dev.Close()); err != nil {
-		return nil, err
-	}
-	if layout, err = f.scanner.Find(f.root, f.hashOffset); err != nil {
-		return nil, err
-	}
-	if layout.State == nil {
-		return nil, fmt.Errorf("partition table of %s: expected the new state partition, found none", layout.Disk.Path)
-	}
-	return layout, nil
-}
-
-// mountState mounts state on /var and makes its directories.
-func mountState(path string, tools state.Tools, note func(format string, args ...any)) error {
-	if err := tools.Mount(path, varDir, note); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(varDir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(state.MakeDirs(root, state.Dirs()), root.Close())
 }
 
 // overlayEtc makes /etc writable: what is changed goes to state, what is not comes from the image.

@@ -225,7 +225,7 @@ func (w *world) makeImage(t *testing.T) {
 		_, err := w.table.Add(gpt.Partition{Name: p.name, TypeGUID: p.typ, GUID: gpt.NewGUID([16]byte{2, byte(i)})}, p.size)
 		check(t, err)
 	}
-	check(t, w.table.Write(f))
+	check(t, w.table.WriteBoth(f))
 	tree := io.NewOffsetWriter(f, w.offset(disk.NameRootA)+w.hashOffset)
 	w.root, _, err = verity.Build(bytes.NewReader(data), w.hashOffset, [32]byte{3}, [16]byte{4}, tree)
 	check(t, err)
@@ -266,6 +266,7 @@ type run struct {
 	options string            // more on the kernel command line
 	root    string            // root hash, if not the right one
 	drive   string            // more options for QEMU's -drive
+	sector  int               // bytes of the disk's sectors, 512 if zero
 	until   func(string) bool // cuts the power as soon as it returns true for the console so far; asked all the time
 }
 
@@ -277,13 +278,17 @@ func (w *world) boot(t *testing.T, r run) string {
 	if r.root == "" {
 		r.root = w.root.String()
 	}
+	device := "virtio-blk-pci,drive=d"
+	if r.sector != 0 {
+		device += fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", r.sector, r.sector)
+	}
 	line := fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d console=ttyS0 panic=-1 no_timer_check %s", r.root, w.hashOffset, r.options)
 	cmd := w.tools.Command(ctx, "qemu-system-x86_64",
 		"-L", w.tools.Path("usr/share/qemu"), "-L", w.tools.Path("usr/share/seabios"),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-machine", "q35,accel=tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "512",
 		"-kernel", w.kernel, "-initrd", w.initrd, "-append", line,
-		"-drive", "if=none,id=d,format=raw,file="+r.disk+r.drive, "-device", "virtio-blk-pci,drive=d",
+		"-drive", "if=none,id=d,format=raw,file="+r.disk+r.drive, "-device", device,
 		"-device", "virtio-rng-pci")
 	console := &console{}
 	cmd.Stdout, cmd.Stderr = console, console

@@ -1,4 +1,4 @@
-// Package state makes, mounts and lays out the state partition, the only one Proa writes to in daily use.
+// Package state makes, mounts, grows and forgets the state partition, the only one Proa writes to in daily use.
 //
 // It is not shipped: the first boot makes it in the space behind the slots. A power cut at any moment of that must be
 // harmless, and what was made must never be made again over somebody's files. So the entry in the partition table comes
@@ -11,7 +11,14 @@
 // Before step 3 a disk has no state partition and the next boot begins anew; the space is free whatever lies in it, also
 // where the shipped image had its backup table. After step 3 the file system is whole. A state partition is therefore never
 // formatted: when it cannot be mounted, e2fsck may repair what is safe to repair, and if that fails the boot does, with
-// everything left as it is. Removing the entry from the table, and nothing else, asks for fresh state.
+// everything left as it is.
+//
+// Removing the entry from the table asks for fresh state: that is all a factory reset does (Reset), and again the one commit
+// point. A partition that was wiped (Blank: only zeros wherever a superblock could be) is reset in the same way, so that
+// a power cut while its file system is made anew is a power cut of a first boot.
+//
+// When the disk becomes larger, the entry does (Grow), then the mounted file system (GrowFileSystem). Both are compared at
+// every boot, and each step is whole by itself: a power cut between them leaves a file system smaller than its partition.
 package state
 
 import (

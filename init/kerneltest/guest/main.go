@@ -39,6 +39,11 @@ func run() error {
 		return err
 	}
 	fmt.Printf("guest: read %d bytes of blob\n", len(blob))
+	var st unix.Statfs_t
+	if err := unix.Statfs("/var", &st); err != nil {
+		return err
+	}
+	fmt.Printf("guest: /var has %d MiB\n", int64(st.Blocks)*st.Bsize>>20)
 	if err := count("/var/lib/boots"); err != nil {
 		return err
 	}
