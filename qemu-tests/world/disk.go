@@ -9,6 +9,8 @@ import (
 	"path"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/image-builder/fat"
 	"github.com/proa-os/proa/internal/gpt"
 )
@@ -118,4 +120,16 @@ func (d *Disk) FlipBit(partition string, text []byte) error {
 	}
 	_, err = d.file.WriteAt([]byte{b[i] ^ 1}, offset+int64(i))
 	return err
+}
+
+// Wipe makes a partition read as zeros, as blkdiscard does on most disks, and gives its space back to the host.
+func (d *Disk) Wipe(partition string) error {
+	p, err := d.table.Find(partition)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fallocate(int(d.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.table.Offset(p), d.table.Size(p)); err != nil {
+		return fmt.Errorf("wipe %s: %w", partition, err)
+	}
+	return nil
 }
