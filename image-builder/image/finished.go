@@ -60,6 +60,9 @@ func (in *inputs) finished() *release.Release {
 	if key, err := in.releaseKey(); err != nil || key != old.Key {
 		return nil
 	}
+	if !in.NoQcow2 && old.Seal.Sum(qcow2File).IsZero() {
+		return nil
+	}
 	renewed, err := old.Seal.Check(in.Out)
 	if err != nil {
 		return nil

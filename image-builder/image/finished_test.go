@@ -142,11 +142,12 @@ func TestFinished(t *testing.T) {
 		"used disk":       {func(t *testing.T, in *inputs) { write(t, "disk", in.Out, "disk.img") }, false},
 		"a file less":     {func(t *testing.T, in *inputs) { os.Remove(filepath.Join(in.Out, "disk.img")) }, false},
 		"no cache":        {func(t *testing.T, in *inputs) { in.NoCache = true }, false},
+		"qcow2 left out":  {func(t *testing.T, in *inputs) { in.NoQcow2 = true }, true},
 		"elsewhere":       {func(t *testing.T, in *inputs) { in.Out += "2" }, false},
 		"damaged receipt": {func(t *testing.T, in *inputs) { name, _ := in.receiptFile(); write(t, "{", name) }, false},
 	} {
 		in := sample(t)
-		for file, text := range map[string]string{"root.img": "root", "disk.img": "disk", "release.json": string(text)} {
+		for file, text := range map[string]string{"root.img": "root", "disk.img": "disk", qcow2File: "qcow2", "release.json": string(text)} {
 			write(t, text, in.Out, file)
 		}
 		if in.finished() != nil {
@@ -159,5 +160,19 @@ func TestFinished(t *testing.T) {
 		if got := in.finished(); (got != nil) != c.want || got != nil && got.Version != r.Version {
 			t.Errorf("%s: finished: %v, want %v", name, got != nil, c.want)
 		}
+	}
+}
+
+// A build without a qcow2 image does not finish one that is to have it.
+func TestFinishedWithoutQcow2(t *testing.T) {
+	in := sample(t)
+	write(t, "", in.Out, "release.json")
+	in.NoQcow2 = true
+	if err := in.remember(); err != nil {
+		t.Fatal(err)
+	}
+	in.NoQcow2 = false
+	if in.finished() != nil {
+		t.Error("finished without disk.qcow2")
 	}
 }

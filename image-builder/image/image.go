@@ -1,9 +1,15 @@
 // Package image is the pipeline that turns a manifest and its lock into a release's files:
 //
-//	out/<version>/root.img      EROFS and its verity tree, what a slot holds
-//	out/<version>/boot.efi      the boot program
-//	out/<version>/disk.img      the whole disk, sparse: ESP, BIOS partition, slot A filled, slot B empty
-//	out/<version>/release.json  what the release desk signs (package release)
+//	out/<version>/root.img        EROFS and its verity tree, what a slot holds
+//	out/<version>/boot.efi        the boot program
+//	out/<version>/disk.img        the whole disk, sparse: ESP, BIOS partition, slot A filled, slot B empty
+//	out/<version>/disk.qcow2      the same disk, compressed (package qcow2)
+//	out/<version>/tree.txt        every file of the root image (tree.Report)
+//	out/<version>/sbom.spdx.json  what all this is made of (package sbom)
+//	out/<version>/release.json    what the release desk signs (package release)
+//
+// Programs and the root image are stages: they are made once for the same inputs (package stage). If nothing at all has changed since the last
+// build into a directory, that is noticed and nothing is done.
 //
 // It needs no root and no loop devices, takes nothing from the build host, and makes the same bytes everywhere: entries are
 // sorted, times are fixed, identifiers are derived from content. Build is the list of steps; each lives in its package.
@@ -51,6 +57,7 @@ type Options struct {
 
 	CacheDir string
 	NoCache  bool            // make every stage anew, and keep none
+	NoQcow2  bool            // leave out disk.qcow2, which takes longer than the rest
 	Mirror   archive.Mirrors // wins over manifest and host if set
 	APT      string          // the host's apt configuration, normally /etc/apt
 	Progress io.Writer
@@ -102,7 +109,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if old := in.finished(); old != nil {
 		return &Result{Release: old}, nil
 	}
-	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, diskImage, describe, publish); err != nil {
+	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, diskImage, qcow2Image, billOfMaterials, describe, publish); err != nil {
 		return nil, err
 	}
 	return &Result{Release: r, Fresh: true}, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +32,12 @@ func checkSpace(dir string, want int64) error {
 		return fmt.Errorf("%s has %d MiB free, a build needs %d MiB: make room, or set --out to another disk", dir, free>>20, want>>20)
 	}
 	return nil
+}
+
+// usage returns the bytes a file takes on its disk, without its holes.
+func usage(fi os.FileInfo) int64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return fi.Size()
 }
