@@ -234,6 +234,15 @@ func (d *Diff) compareTrees(a, b *tree.Tree) error {
 	return nil
 }
 
+// FirstEntry returns the path of the first entry that is not the same in both trees.
+func FirstEntry(a, b *tree.Tree) (path string, ok bool) {
+	var d Diff
+	if err := d.compareTrees(a, b); err != nil || len(d.Files) == 0 {
+		return "", false
+	}
+	return d.Files[0].Path, true
+}
+
 // compareEntries says what differs, and whether content does.
 func compareEntries(a, b tree.Entry) (what []string, content bool, err error) {
 	if a.Type != b.Type {

@@ -1,0 +1,192 @@
+package reproduce
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options say what Run works on.
+type Options struct {
+	Version   string // semver of the release
+	Module    string // the checkout
+	CacheDir  string // with the packages
+	Dir       string // of the first build
+	Elsewhere string // directory for the second build, which any user may enter
+	Args      []string
+	Progress  io.Writer
+	// Between, if set, gets the two directories of artifacts before they are compared; tests spoil one there.
+	Between func(first, second string) error
+}
+
+// nobody is the unprivileged user of the second build.
+const nobody = 65534
+
+// A Report says what was compared.
+type Report struct {
+	First, Second string // directories of the artifacts; they are kept if there is a difference
+	Difference    *Difference
+}
+
+// Run builds twice and compares.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("reproduce: %w", err)
+	}
+	first, err := os.MkdirTemp(o.Dir, "first-")
+	if err != nil {
+		return nil, fmt.Errorf("reproduce: %w", err)
+	}
+	second, err := os.MkdirTemp(o.Elsewhere, "proa-reproduce-")
+	if err != nil {
+		return nil, fmt.Errorf("reproduce: %w", err)
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			remove(first)
+			remove(second)
+		}
+	}()
+	builds, err := o.prepare(ctx, first, second)
+	if err != nil {
+		return nil, fmt.Errorf("reproduce: %w", err)
+	}
+	for _, b := range builds {
+		fmt.Fprintf(o.Progress, "== the %s build: %s\n", b.name, b.how)
+		start := time.Now()
+		if err := b.run(ctx, o); err != nil {
+			return nil, fmt.Errorf("reproduce: the %s build: %w", b.name, err)
+		}
+		fmt.Fprintf(o.Progress, "== the %s build took %.0f s\n", b.name, time.Since(start).Seconds())
+	}
+	r := &Report{First: builds[0].out, Second: builds[1].out}
+	if o.Between != nil {
+		if err := o.Between(r.First, r.Second); err != nil {
+			return nil, err
+		}
+	}
+	r.Difference, err = Compare(r.First, r.Second)
+	keep = r.Difference != nil
+	return r, err
+}
+
+// build is one of the two.
+type build struct {
+	name, how string
+	checkout  string
+	out       string
+	umask     string
+	env       []string
+	user      *syscall.Credential
+}
+
+func (o *Options) prepare(ctx context.Context, first, second string) ([]*build, error) {
+	files, err := sources(ctx, o.Module)
+	if err != nil {
+		return nil, err
+	}
+	a := &build{name: "first", how: "as you", checkout: filepath.Join(first, "checkout"), out: filepath.Join(first, "built"), umask: "022",
+		env: []string{"TZ=UTC", "PROA_CACHE=" + o.CacheDir}}
+	b := &build{name: "second", how: "another place, time zone, locale and umask", umask: "077",
+		checkout: filepath.Join(second, "a much longer path to the", "checkout"), out: filepath.Join(second, "built")}
+	if err := copyCheckout(o.Module, a.checkout, files, time.Now()); err != nil {
+		return nil, err
+	}
+	if err := copyCheckout(o.Module, b.checkout, files, time.Date(2019, 2, 3, 4, 5, 6, 0, time.UTC)); err != nil {
+		return nil, err
+	}
+	dirs := map[string]string{"HOME": "home", "GOCACHE": "gocache", "PROA_CACHE": "packages", "TMPDIR": "tmp"}
+	b.env = []string{"TZ=Pacific/Auckland", "LC_ALL=tr_TR.UTF-8", "LANG=tr_TR.UTF-8", "USER=nobody", "LOGNAME=nobody", "GOTOOLCHAIN=local"}
+	for name, dir := range dirs {
+		if err := os.Mkdir(filepath.Join(second, dir), 0o755); err != nil {
+			return nil, err
+		}
+		b.env = append(b.env, name+"="+filepath.Join(second, dir))
+	}
+	if err := linkAll(filepath.Join(o.CacheDir, "debs"), filepath.Join(second, "packages", "debs")); err != nil {
+		return nil, err
+	}
+	modules, err := b.modules(ctx, second)
+	if err != nil {
+		return nil, err
+	}
+	b.env = append(b.env, modules...)
+	if os.Getuid() == 0 {
+		b.how += fmt.Sprintf(", as user %d", nobody)
+		b.user = &syscall.Credential{Uid: nobody, Gid: nobody}
+		if err := errors.Join(os.Chmod(second, 0o755), handOver(second)); err != nil {
+			return nil, err
+		}
+	}
+	return []*build{a, b}, nil
+}
+
+// run builds with the builder of the build's own checkout.
+func (b *build) run(ctx context.Context, o Options) error {
+	// Only a shell can set the umask of one child.
+	args := []string{"-c", "umask " + b.umask + ` && exec go run ./image-builder/cmd/image-builder build --no-cache "$@"`, "sh", "--version", o.Version, "--out", b.out}
+	cmd := exec.CommandContext(ctx, "sh", append(args, o.Args...)...)
+	cmd.Dir = b.checkout
+	cmd.Env = append(os.Environ(), b.env...)
+	cmd.Env = append(cmd.Env, "PWD="+b.checkout, "CGO_ENABLED=0")
+	cmd.Stdout, cmd.Stderr = o.Progress, o.Progress
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: b.user}
+	return cmd.Run()
+}
+
+// modules returns the environment by which the second build finds the Go modules: the caller's cache, or for another user, who may not
+// be able to read that, a new one that is filled from it.
+func (b *build) modules(ctx context.Context, second string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask go for its module cache: %w", err)
+	}
+	cache := strings.TrimSpace(string(out))
+	if os.Getuid() != 0 {
+		return []string{"GOMODCACHE=" + cache}, nil
+	}
+	own := filepath.Join(second, "modules")
+	env := []string{"GOMODCACHE=" + own, "GOFLAGS=-modcacherw", "GOSUMDB=off"} // go.sum still rules
+	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "./...")
+	cmd.Dir = b.checkout
+	cmd.Env = append(os.Environ(), append(env, "GOPROXY=file://"+filepath.Join(cache, "cache", "download"))...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("copy the Go modules: %w\n%s", err, strings.TrimSpace(stderr.String()))
+	}
+	return append(env, "GOPROXY=off"), nil
+}
+
+// remove removes a tree in which directories may be read-only.
+func remove(dir string) {
+	filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			os.Chmod(name, 0o755)
+		}
+		return nil
+	})
+	os.RemoveAll(dir)
+}
+
+// handOver gives everything below dir to the second build's user, but for the packages, which it only reads.
+func handOver(dir string) error {
+	return filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if strings.HasSuffix(name, ".deb") && d.Type().IsRegular() {
+			return nil
+		}
+		return os.Lchown(name, nobody, nobody)
+	})
+}
