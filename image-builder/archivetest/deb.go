@@ -33,6 +33,8 @@ type File struct {
 	Type byte   // tar.TypeReg by default
 	Link string // target of a symbolic or hard link
 	Mode int64  // default 0644, or 0755 for a directory
+	UID  int
+	PAX  map[string]string // further records, such as SCHILY.xattr.user.x; "XNU.sparse." stands for "GNU.sparse."
 }
 
 // Paragraph is the control file.
@@ -100,7 +102,8 @@ func Tar(t testing.TB, files []File) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range files {
-		h := &tar.Header{Name: f.Name, Typeflag: f.Type, Linkname: f.Link, Mode: f.Mode, ModTime: time.Unix(1735689600, 0), Uname: "root", Gname: "root"}
+		h := &tar.Header{Name: f.Name, Typeflag: f.Type, Linkname: f.Link, Mode: f.Mode, Uid: f.UID, PAXRecords: f.PAX,
+			ModTime: time.Unix(1735689600, 0), Uname: "root", Gname: "root"}
 		if h.Typeflag == 0 {
 			h.Typeflag = tar.TypeReg
 		}
@@ -123,7 +126,8 @@ func Tar(t testing.TB, files []File) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	// archive/tar writes no sparse files, but reads them.
+	return bytes.ReplaceAll(b.Bytes(), []byte("XNU.sparse."), []byte("GNU.sparse."))
 }
 
 // Compress compresses b as suffix says: ".xz", ".zst", ".gz" or "".

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -14,8 +15,10 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// maxControl caps the control file in bytes; the largest of Debian 13 has 60 KiB.
-const maxControl = 4 << 20
+const (
+	maxControl    = 4 << 20  // bytes of the control file; the largest of Debian 13 has 60 KiB
+	maxControlTar = 64 << 20 // bytes of control.tar, uncompressed; check sums and scripts fill it
+)
 
 // Reader is one package file, read as a stream: the control file is there at once, then Data yields the
 // uncompressed tar of the files.
@@ -28,7 +31,10 @@ type Reader struct {
 
 // NewReader reads up to the start of the files. r is read without seeking and not past the data member.
 // The caller closes the Reader.
-func NewReader(r io.Reader) (*Reader, error) {
+func NewReader(r io.Reader) (*Reader, error) { return newReader(r, maxFiles) }
+
+// newReader is NewReader for files of at most so many bytes, uncompressed.
+func newReader(r io.Reader, limit int64) (*Reader, error) {
 	a, err := newArReader(r)
 	if err != nil {
 		return nil, err
@@ -59,7 +65,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", m.name, err)
 	}
-	return &Reader{Control: control, Data: &dataReader{m, data}, release: release}, nil
+	return &Reader{Control: control, Data: &dataReader{m, &capped{data, limit}}, release: release}, nil
 }
 
 // Close frees the decompressor; it does not close the underlying reader.
@@ -95,11 +101,12 @@ func readControl(m *member) (Paragraph, error) {
 		return Paragraph{}, err
 	}
 	defer release()
-	t := tar.NewReader(data)
+	t := tar.NewReader(&capped{data, maxControlTar})
+	var text []byte
 	for {
 		h, err := t.Next()
 		if err == io.EOF {
-			return Paragraph{}, fmt.Errorf("file control is missing")
+			break
 		}
 		if err != nil {
 			return Paragraph{}, err
@@ -107,15 +114,20 @@ func readControl(m *member) (Paragraph, error) {
 		if path.Clean(h.Name) != "control" {
 			continue
 		}
-		if h.Size > maxControl {
-			return Paragraph{}, fmt.Errorf("file control has %d bytes, at most %d are read", h.Size, maxControl)
+		if text != nil { // dpkg takes the last one, others the first
+			return Paragraph{}, fmt.Errorf("file control is there twice")
 		}
-		b, err := io.ReadAll(t)
-		if err != nil {
+		if h.Typeflag != tar.TypeReg || h.Size == 0 || h.Size > maxControl {
+			return Paragraph{}, fmt.Errorf("file control is of type %q and has %d bytes, expected a file of at most %d", h.Typeflag, h.Size, maxControl)
+		}
+		if text, err = io.ReadAll(t); err != nil {
 			return Paragraph{}, fmt.Errorf("file control: %w", err)
 		}
-		return ParseParagraph("control", b)
 	}
+	if text == nil {
+		return Paragraph{}, fmt.Errorf("file control is missing")
+	}
+	return ParseParagraph("control", text)
 }
 
 // ParseParagraph reads a text that holds exactly one paragraph; name is what errors call it.
@@ -183,6 +195,23 @@ func (d *dataReader) Read(p []byte) (int, error) {
 	}
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("read %s: %w", d.m.name, err)
+	}
+	return n, err
+}
+
+// capped fails where io.LimitReader would end: a small file can decompress to more than any disk holds.
+type capped struct {
+	r    io.Reader
+	left int64 // bytes
+}
+
+func (c *capped) Read(p []byte) (int, error) {
+	if int64(len(p)) > c.left+1 {
+		p = p[:c.left+1]
+	}
+	n, err := c.r.Read(p)
+	if c.left -= int64(n); c.left < 0 {
+		return 0, errors.New("it decompresses to more than a package may have")
 	}
 	return n, err
 }

@@ -121,6 +121,15 @@ func TestReaderErrors(t *testing.T) {
 		{"order", archivetest.Ar(version, archivetest.Member{Name: "data.tar"}), `expected member control.tar, found "data.tar"`},
 		{"no data", archivetest.Ar(version, archivetest.Member{Name: "control.tar", Body: control}), "member data.tar is missing"},
 		{"no control", archivetest.Ar(version, archivetest.Member{Name: "control.tar", Body: archivetest.Tar(t, nil)}), "file control is missing"},
+		{"control twice", archivetest.Ar(version, archivetest.Member{Name: "control.tar", Body: archivetest.Tar(t, []archivetest.File{
+			{Name: "./control", Body: sample.Paragraph()}, {Name: "control", Body: "Package: evil\n"}})}), "file control is there twice"},
+		{"control is a link", archivetest.Ar(version, archivetest.Member{Name: "control.tar", Body: archivetest.Tar(t, []archivetest.File{
+			{Name: "./control", Type: tar.TypeSymlink, Link: "/etc/passwd"}})}), "file control is of type '2'"},
+		{"control without end", archivetest.Ar(version, archivetest.Member{Name: "control.tar.zst", Body: archivetest.Compress(t, ".zst",
+			archivetest.Tar(t, []archivetest.File{{Name: "./md5sums", Body: strings.Repeat("\x00", 65<<20)}}))}), "decompresses to more than"},
+		{"data twice, before control", archivetest.Ar(version, archivetest.Member{Name: "data.tar"}, archivetest.Member{Name: "control.tar", Body: control}), `found "data.tar"`},
+		{"two controls", archivetest.Ar(version, archivetest.Member{Name: "control.tar", Body: control}, archivetest.Member{Name: "control.tar", Body: control}), `expected member data.tar, found "control.tar"`},
+		{"two versions", archivetest.Ar(version, version), `expected member control.tar, found "debian-binary"`},
 		{"bzip2", archivetest.Ar(version, archivetest.Member{Name: "control.tar.bz2", Body: control}), `compression ".bz2" is not one of`},
 		{"wrong compression", archivetest.Ar(version, archivetest.Member{Name: "control.tar.xz", Body: control}), "decompress xz"},
 		{"bad size", bytes.Replace(archivetest.Ar(version), []byte("4         `"), []byte("4x        `"), 1), `size "4x        " is not a decimal number`},
@@ -129,6 +138,24 @@ func TestReaderErrors(t *testing.T) {
 	} {
 		if err := readAll(bytes.NewReader(tc.body)); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want an error with %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestReaderBomb: 1 MiB of zeros is a small file, and so would be 1 TiB.
+func TestReaderBomb(t *testing.T) {
+	for _, compression := range []string{".xz", ".zst", ".gz"} {
+		d := archivetest.Deb{Name: "bomb", Compression: compression, Files: []archivetest.File{{Name: "./zeros", Body: strings.Repeat("\x00", 1<<20)}}}
+		for limit, ok := range map[int64]bool{1 << 20: false, 2 << 20: true} {
+			r, err := deb.NewReaderLimit(bytes.NewReader(d.Build(t)), limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := io.Copy(io.Discard, r.Data)
+			r.Close()
+			if ok != (err == nil) || n > limit || err != nil && !strings.Contains(err.Error(), "data.tar"+compression+": it decompresses to more than") {
+				t.Errorf("%s, %d bytes allowed: got %d, %v", compression, limit, n, err)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package lock_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -432,5 +433,49 @@ func TestOpenTar(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(cache, "tar", "*.tar")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+// TestOpenTarRefuses hostile packages that are exactly as locked: nothing of them gets into the cache, and the error names package and
+// entry. That this is no damage must be told too: fetching again would bring the same.
+func TestOpenTarRefuses(t *testing.T) {
+	sparse := map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": "./huge", "XNU.sparse.realsize": "1099511627776"}
+	for _, tc := range []struct {
+		name string
+		file archivetest.File
+		want string
+	}{
+		{"path out", archivetest.File{Name: "./usr/../../evil", Body: "x"}, "./usr/../../evil: path"},
+		{"absolute path", archivetest.File{Name: "/etc/passwd", Body: "x"}, "/etc/passwd: path"},
+		{"hard link out", archivetest.File{Name: "./evil", Type: tar.TypeLink, Link: "/etc/shadow"}, "./evil: hard link"},
+		{"device", archivetest.File{Name: "./mem", Type: tar.TypeChar}, "./mem: an entry of type"},
+		{"huge sparse file", archivetest.File{Name: "./huge", PAX: sparse, Body: "1\n1099511627776\n0\n" + strings.Repeat("\x00", 512-18)}, "./huge: a sparse file"},
+		{"somebody's file", archivetest.File{Name: "./x", UID: 1000, Body: "x"}, "./x: owner 1000:0"},
+		{"capability", archivetest.File{Name: "./x", Body: "x", PAX: map[string]string{"SCHILY.xattr.security.capability": "x"}}, "extended attribute security.capability"},
+		{"twice", archivetest.File{Name: "./usr/bin/../bin/ok", Body: "x"}, "it is there twice"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := archivetest.New(t)
+			a.Add("trixie", archivetest.Deb{Name: "evil", Files: []archivetest.File{{Name: "./usr/bin/ok", Body: "ok"}, tc.file}})
+			a.Publish()
+			l, err := lock.Update(t.Context(), lock.Spec{Arch: "amd64", Suites: []string{"trixie"}, Include: []string{"evil"}}, a.Client(), io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cache := t.TempDir()
+			if err := lock.Fetch(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			_, err = lock.OpenTar(cache, l.Packages[0])
+			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "decompress evil 1.0: ") {
+				t.Errorf("got %v, want an error with the package and %q", err, tc.want)
+			}
+			if left, err := filepath.Glob(filepath.Join(cache, "tar", "*")); err != nil || len(left) != 0 {
+				t.Errorf("left behind: %q, %v", left, err)
+			}
+			if _, err := os.Stat(lock.Path(cache, l.Packages[0])); err != nil {
+				t.Errorf("the package was dropped: %v", err)
+			}
+		})
 	}
 }

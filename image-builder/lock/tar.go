@@ -1,11 +1,13 @@
 package lock
 
 import (
+	"archive/tar"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/proa-os/proa/image-builder/deb"
@@ -64,6 +66,32 @@ func openSummed(name string) (*os.File, error) {
 	return f, nil
 }
 
+// copyChecked copies a tar byte by byte and looks at each entry on the way: what a package may not have never gets into the cache.
+func copyChecked(w io.Writer, r io.Reader) error {
+	r = io.TeeReader(r, w)
+	t := tar.NewReader(r)
+	seen := make(map[string]bool)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := deb.CheckEntry(h); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+		name := path.Clean(h.Name)
+		if seen[name] {
+			return fmt.Errorf("%s: it is there twice", h.Name)
+		}
+		seen[name] = true
+	}
+	_, err := io.Copy(io.Discard, r) // the padding
+	return err
+}
+
 // DropDamaged is called when reading a package file of the cache has failed with cause. If the file is no longer the locked one (a disk
 // that forgets, somebody's editor), it is removed, so that the next run fetches it anew, and the error says so; otherwise the error
 // is cause: then the package itself is bad, and fetching it again would not help.
@@ -110,7 +138,7 @@ func makeTar(debFile string, p Package, name string) error {
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(tmp, sum), d.Data); err != nil {
+	if err := copyChecked(io.MultiWriter(tmp, sum), d.Data); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, verified); err != nil {

@@ -157,7 +157,7 @@ func TestInstallRefused(t *testing.T) {
 		{"through a relative link", []archivetest.File{{Name: "./out", Type: tar.TypeSymlink, Link: "../.."}, {Name: "./out/evil", Body: "x"}}, "escapes"},
 		{"directory through a link", []archivetest.File{{Name: "./out", Type: tar.TypeSymlink, Link: outside}, {Name: "./out/evil", Type: tar.TypeDir}}, "escapes"},
 		{"hard link to the outside", []archivetest.File{{Name: "./evil", Type: tar.TypeLink, Link: "../../../etc/passwd"}}, "leads out of the tree"},
-		{"device", []archivetest.File{{Name: "./dev/null", Type: tar.TypeChar}}, "has no place in the tools tree"},
+		{"device", []archivetest.File{{Name: "./dev/null", Type: tar.TypeChar}}, "has no place in a package"},
 		{"twice", []archivetest.File{{Name: "./a", Body: "1"}, {Name: "./a", Body: "2"}}, "file exists"},
 		{"over a link", []archivetest.File{{Name: "./a", Type: tar.TypeSymlink, Link: outside + "/evil"}, {Name: "./a", Body: "2"}}, "./a: "},
 	} {

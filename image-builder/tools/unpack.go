@@ -49,6 +49,9 @@ func unpack(root *os.Root, file string, p lock.Package) error {
 }
 
 func unpackEntry(root *os.Root, h *tar.Header, content io.Reader) error {
+	if err := deb.CheckEntry(h); err != nil {
+		return err
+	}
 	name, err := localName(h.Name)
 	if err != nil {
 		return err

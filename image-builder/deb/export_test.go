@@ -1,0 +1,4 @@
+package deb
+
+// NewReaderLimit is NewReader for small packages.
+var NewReaderLimit = newReader
