@@ -8,7 +8,7 @@ export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 
 BUILDER  = $(GO) run ./image-builder/cmd/image-builder
 
-.PHONY: help build image run demo test unit check bench lock release clean check-go
+.PHONY: help build image run demo test unit check bench fuzz lock release clean check-go
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,12 @@ bench: check-go ## benchmarks
 
 lock: check-go ## pin today's packages of the Debian archive in manifests/
 	$(BUILDER) lock
+
+FUZZTIME ?= 30s
+fuzz: check-go ## run every fuzzer for FUZZTIME (30s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for f in $$($(GO) test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do echo "$$dir $$f"; \
+		$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; done; done
 
 release: check-go ## the release desk's commands
 	$(GO) run ./update-engine/cmd/release --help

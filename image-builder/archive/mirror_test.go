@@ -76,3 +76,20 @@ func TestURL(t *testing.T) {
 		}
 	}
 }
+
+// FuzzFindMirrors reads whatever a host's administrator has written.
+func FuzzFindMirrors(f *testing.F) {
+	f.Add("deb [arch=amd64] http://m.test/debian/ trixie main\n", "Types: deb\nURIs: http://m.test/debian\nSuites: trixie\n")
+	f.Fuzz(func(t *testing.T, list, sources string) {
+		m, err := archive.FindMirrors(archive.Mirrors{}, archive.Mirrors{},
+			fstest.MapFS{"sources.list": {Data: []byte(list)}, "sources.list.d/x.sources": {Data: []byte(sources)}})
+		if err != nil {
+			return
+		}
+		for _, u := range []string{m.Main, m.Security} {
+			if !strings.HasPrefix(u, "http://") && !strings.HasPrefix(u, "https://") && !strings.HasPrefix(u, "file:///") || strings.HasSuffix(u, "/") {
+				t.Errorf("got mirror %q", u)
+			}
+		}
+	})
+}

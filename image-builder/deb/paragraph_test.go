@@ -1,7 +1,10 @@
 package deb_test
 
 import (
+	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,8 +67,18 @@ func TestParseParagraphWantsOne(t *testing.T) {
 	}
 }
 
+// print writes a paragraph so that it reads back as it is.
+func print(p deb.Paragraph) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(p.Fields())) {
+		fmt.Fprintf(&b, "%s: %s\n", name, strings.ReplaceAll(p.Fields()[name], "\n", "\n "))
+	}
+	return b.String() + "\n"
+}
+
 func FuzzParagraph(f *testing.F) {
 	f.Add("Package: a1\nDescription: x\n y\n\nPackage: b2\n")
+	f.Add("#c\nA:\n  1\n\t2 \r\n .\n#c\n 3\nB: x:y")
 	f.Fuzz(func(t *testing.T, s string) {
 		r := deb.NewParagraphReader("fuzz", strings.NewReader(s))
 		for range len(s) + 1 {
@@ -73,8 +86,14 @@ func FuzzParagraph(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if p.Line == 0 {
+			if p.Line == 0 || len(p.Fields()) == 0 {
 				t.Fatal("a paragraph without a field")
+			}
+			if strings.Contains(print(p), "\n \n") {
+				continue // an empty continuation line, which ends a paragraph when it is written
+			}
+			if again, err := deb.ParseParagraph("again", []byte(print(p))); err != nil || !maps.Equal(again.Fields(), p.Fields()) {
+				t.Fatalf("got %q, printed and read again %q, %v", p.Fields(), again.Fields(), err)
 			}
 		}
 		t.Fatal("more paragraphs than bytes")

@@ -235,6 +235,7 @@ func cached(t *testing.T) []string {
 	return files[:min(12, len(files))]
 }
 
+// FuzzReader: how the bytes arrive does not change what is read, an end is never taken for success, and no more comes out than allowed.
 func FuzzReader(f *testing.F) {
 	for _, compression := range []string{".xz", ".zst", ".gz", "none"} {
 		d := sample
@@ -242,11 +243,24 @@ func FuzzReader(f *testing.F) {
 		f.Add(d.Build(f))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d, err := deb.NewReader(bytes.NewReader(b))
-		if err != nil {
-			return
+		const limit = 1 << 20
+		read := func(r io.Reader) (fields, files string, err error) {
+			d, err := deb.NewReaderLimit(r, limit)
+			if err != nil {
+				return "", "", err
+			}
+			defer d.Close()
+			var out bytes.Buffer
+			_, err = out.ReadFrom(d.Data)
+			return fmt.Sprint(d.Control.Fields()), out.String(), err
 		}
-		defer d.Close()
-		io.Copy(io.Discard, io.LimitReader(d.Data, 1<<20))
+		fields, files, err := read(bytes.NewReader(b))
+		if len(files) > limit || errors.Is(err, io.EOF) {
+			t.Errorf("got %d bytes, %v", len(files), err)
+		}
+		fields2, files2, err2 := read(iotest.HalfReader(iotest.DataErrReader(bytes.NewReader(b))))
+		if fields != fields2 || (err == nil) != (err2 == nil) || err == nil && files != files2 {
+			t.Errorf("at once: %q, %d bytes, %v; in pieces: %q, %d bytes, %v", fields, len(files), err, fields2, len(files2), err2)
+		}
 	})
 }

@@ -3,6 +3,7 @@ package deb_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os/exec"
 	"strings"
 	"testing"
@@ -101,21 +102,137 @@ func TestVersionJudge(t *testing.T) {
 	}
 }
 
-func FuzzVersion(f *testing.F) {
-	for _, line := range ordered {
-		f.Add(line[0], "1.0-1")
+// TestVersionJudgeRandom asks dpkg about versions that nobody would write, from an alphabet in which every character matters: it must
+// refuse what is refused here, and order the others as they are ordered here.
+func TestVersionJudgeRandom(t *testing.T) {
+	tree := testenv.Tools(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r := rand.New(rand.NewPCG(1, 2))
+	random := func() string {
+		const alphabet = "00019aZ~~+.-:"
+		b := make([]byte, 1+r.IntN(7))
+		for i := range b {
+			b[i] = alphabet[r.IntN(len(alphabet))]
+		}
+		return strings.TrimLeft(string(b), "-") // dpkg would take it for an option
 	}
-	f.Fuzz(func(t *testing.T, a, b string) {
+	counts := make(map[int]int)
+	for range 400 {
+		a, b := random(), random()
 		v, errA := deb.ParseVersion(a)
 		w, errB := deb.ParseVersion(b)
-		if errA == nil {
-			again, err := deb.ParseVersion(v.String())
-			if err != nil || again.Compare(v) != 0 {
-				t.Fatalf("%q prints as %q, which reads as %v, %v", a, v, again, err)
+		op, want := map[int]string{-1: "lt", 0: "eq", 1: "gt"}[v.Compare(w)], 0
+		if a == "" || b == "" { // dpkg takes an empty version for one that sorts before all
+			continue
+		}
+		if errA != nil || errB != nil {
+			want = 2
+		}
+		got := 0
+		err := tree.Command(ctx, "dpkg", "--compare-versions", a, op, b).Run()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			got = exit.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("dpkg --compare-versions %s %s %s: exit code %d, want %d; here %v, %v", a, op, b, got, want, errA, errB)
+		}
+		counts[want]++
+	}
+	if counts[0] < 50 || counts[2] < 50 {
+		t.Errorf("got %d comparisons and %d refusals, want plenty of both", counts[0], counts[2])
+	}
+}
+
+// verrevcmp is a transcription of dpkg's function of that name (lib/dpkg/version.c), as the oracle of FuzzVersion.
+func verrevcmp(a, b string) int {
+	at := func(s string, i int) byte {
+		if i < len(s) {
+			return s[i]
+		}
+		return 0
+	}
+	digit := func(c byte) bool { return c >= '0' && c <= '9' }
+	order := func(c byte) int {
+		switch {
+		case digit(c):
+			return 0
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z':
+			return int(c)
+		case c == '~':
+			return -1
+		case c != 0:
+			return int(c) + 256
+		}
+		return 0
+	}
+	i, j := 0, 0
+	for at(a, i) != 0 || at(b, j) != 0 {
+		firstDiff := 0
+		for (at(a, i) != 0 && !digit(at(a, i))) || (at(b, j) != 0 && !digit(at(b, j))) {
+			if ac, bc := order(at(a, i)), order(at(b, j)); ac != bc {
+				return ac - bc
+			}
+			i++
+			j++
+		}
+		for at(a, i) == '0' {
+			i++
+		}
+		for at(b, j) == '0' {
+			j++
+		}
+		for digit(at(a, i)) && digit(at(b, j)) {
+			if firstDiff == 0 {
+				firstDiff = int(at(a, i)) - int(at(b, j))
+			}
+			i++
+			j++
+		}
+		if digit(at(a, i)) {
+			return 1
+		}
+		if digit(at(b, j)) {
+			return -1
+		}
+		if firstDiff != 0 {
+			return firstDiff
+		}
+	}
+	return 0
+}
+
+func sign(n int) int { return min(1, max(-1, n)) }
+
+func FuzzVersion(f *testing.F) {
+	for _, line := range ordered {
+		f.Add(line[0], "1.0-1", "2:1~rc")
+	}
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		var v [3]deb.Version
+		for i, s := range []string{a, b, c} {
+			var err error
+			if v[i], err = deb.ParseVersion(s); err != nil {
+				return
+			}
+			again, err := deb.ParseVersion(v[i].String())
+			if err != nil || again != v[i] {
+				t.Fatalf("%q prints as %q, which reads as %v, %v", s, v[i], again, err)
 			}
 		}
-		if errA == nil && errB == nil && v.Compare(w) != -w.Compare(v) {
-			t.Fatalf("%q against %q: %d and %d", a, b, v.Compare(w), w.Compare(v))
+		want := sign(v[0].Epoch - v[1].Epoch)
+		for _, part := range [][2]string{{v[0].Upstream, v[1].Upstream}, {v[0].Revision, v[1].Revision}} {
+			if want == 0 {
+				want = sign(verrevcmp(part[0], part[1]))
+			}
+		}
+		if got := v[0].Compare(v[1]); got != want || got != -v[1].Compare(v[0]) {
+			t.Fatalf("%q against %q: got %d and %d the other way round, dpkg %d", a, b, got, v[1].Compare(v[0]), want)
+		}
+		if v[0].Compare(v[1]) <= 0 && v[1].Compare(v[2]) <= 0 && v[0].Compare(v[2]) > 0 {
+			t.Fatalf("%q <= %q <= %q, and yet %q > %q", a, b, c, a, c)
 		}
 	})
 }

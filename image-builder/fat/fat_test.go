@@ -382,7 +382,8 @@ func FuzzRead(f *testing.F) {
 	d.ReadAt(dirs, fs.dataStart)
 	f.Add(boot, table, dirs)
 	f.Fuzz(func(t *testing.T, boot, table, dirs []byte) {
-		d := newSparse(34 * mib)
+		const size = 34 * mib
+		d := newSparse(size)
 		for off, b := range map[int64][]byte{0: boot, fs.fatStart: table, fs.dataStart: dirs} {
 			d.WriteAt(b[:min(len(b), 16*sectorSize)], off)
 		}
@@ -395,13 +396,39 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		for _, e := range entries[:min(len(entries), 10)] {
+			if e.Name == "" || e.Name == "." || e.Name == ".." || strings.ContainsAny(e.Name, "/\x00") || e.Size < 0 || e.Dir && e.Size != 0 {
+				t.Errorf("got entry %+v", e)
+			}
 			if e.Dir {
 				f.ReadDir(e.Name)
-			} else if e.Size < mib {
-				f.ReadFile(e.Name)
+				continue
+			}
+			b, err := f.chain(e.cluster, e.Size)
+			if err == nil && int64(len(b)) != e.Size || len(b) > size {
+				t.Errorf("%q of %d bytes: got %d, %v", e.Name, e.Size, len(b), err)
 			}
 		}
 	})
+}
+
+// TestFileLoops: a chain that loops is told before it has yielded more than there is.
+func TestFileLoops(t *testing.T) {
+	d := small(t)
+	f, err := Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, next := range []byte{6, 7, 8, 6} { // 5 -> 6 -> 7 -> 8 -> 6
+		if _, err := d.WriteAt([]byte{next, 0, 0, 0}, f.fatStart+4*int64(5+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := f.chain(5, 4*f.clusterSize()); err != nil || int64(len(b)) != 4*f.clusterSize() {
+		t.Errorf("before it loops: got %d bytes, %v", len(b), err)
+	}
+	if b, err := f.chain(5, maxFile); err == nil || !strings.Contains(err.Error(), "the chain comes back to cluster") {
+		t.Errorf("got %d bytes, %v, want the loop named", len(b), err)
+	}
 }
 
 func image(t *testing.T, o Options, files []File) string {

@@ -190,12 +190,21 @@ func (f *FS) chain(cluster uint32, size int64) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	b := make([]byte, f.clusterSize())
+	// Brent's search for loops: compare with a cluster seen before, at distances that double. Without it a small file system
+	// could yield gigabytes.
+	seen, steps, distance := uint32(0), 0, 1
 	for left := size; left > 0; left -= f.clusterSize() {
 		if whole && cluster >= endOfChain-7 {
 			break
 		}
 		if !f.valid(cluster) {
 			return nil, fmt.Errorf("the chain leads to cluster %d of %d, %d bytes before the end", cluster, f.clusters, left)
+		}
+		if cluster == seen {
+			return nil, fmt.Errorf("the chain comes back to cluster %d", cluster)
+		}
+		if steps++; steps == distance {
+			seen, steps, distance = cluster, 0, 2*distance
 		}
 		b = b[:min(left, f.clusterSize())]
 		if err := readAt(f.r, b, f.dataStart+int64(cluster-rootDir)*f.clusterSize()); err != nil {

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -58,13 +59,38 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// FuzzParse: what is accepted is valid, and the canonical bytes are a fixed point.
 func FuzzParse(f *testing.F) {
-	b, _ := valid().Marshal()
-	f.Add(b)
+	full := valid()
+	h := digest.Of([]byte("payload"))
+	full.Packages = []Package{{Name: "libc6", Version: "2.41-12"}}
+	full.Payloads = &Payloads{Full: Payload{Name: "full", Size: 1, SHA256: h}, Deltas: map[string]Payload{h.String(): {Name: "delta", Size: 1, SHA256: h}}}
+	full.MinSource = "0.9.0"
+	for _, r := range []*Release{valid(), full} {
+		b, err := r.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := Parse(b)
-		if err == nil && r.Validate() != nil {
-			t.Error("parsed but not valid")
+		if err != nil {
+			return
+		}
+		if err := r.Validate(); err != nil {
+			t.Errorf("parsed but not valid: %v", err)
+		}
+		text, err := r.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if text2, err := again.Marshal(); err != nil || !bytes.Equal(text, text2) {
+			t.Errorf("got %s, %v, want %s", text2, err, text)
 		}
 	})
 }

@@ -245,6 +245,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// FuzzOpen: whatever Open accepts, Go's debug/pe reads in the same way, and Build on top of it can be opened again.
 func FuzzOpen(f *testing.F) {
 	f.Add(build(f))
 	f.Add(stub())
@@ -253,12 +254,46 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p.Cmdline()
+		line, err := p.Cmdline()
+		if err == nil && (len(line) > maxCmdline || strings.ContainsAny(line, "\n\x00")) {
+			t.Errorf("accepted a command line of %d bytes: %.80q", len(line), line)
+		}
 		for _, s := range p.Sections() {
 			r, err := p.Section(s.Name)
 			if err != nil || r.Size() < 0 || r.Size() > maxProgramSize {
 				t.Errorf("section %v: %v", s, err)
 			}
 		}
+		comparePE(t, b, p)
+		if again, err := Build(b, contents()); err == nil {
+			q, err := Open(bytes.NewReader(again))
+			if err != nil {
+				t.Fatalf("built but does not open: %v", err)
+			}
+			if got, err := q.Cmdline(); err != nil || got != contents().Cmdline {
+				t.Errorf("built, and then: command line %q, %v", got, err)
+			}
+		}
 	})
+}
+
+// comparePE holds the sections against debug/pe, where that takes the file.
+func comparePE(t *testing.T, b []byte, p *Program) {
+	t.Helper()
+	f, err := pe.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return
+	}
+	if len(f.Sections) != len(p.Sections()) {
+		t.Fatalf("got %d sections, debug/pe %d", len(p.Sections()), len(f.Sections))
+	}
+	for i, s := range p.Sections() {
+		o := f.Sections[i]
+		if strings.ContainsAny(s.Name, "/\x00") {
+			continue // debug/pe looks long names up in a table of symbols, and cuts at the first NUL
+		}
+		if s.Name != o.Name || uint32(s.Offset) != o.Offset || s.Size != int64(min(o.Size, o.VirtualSize)) {
+			t.Errorf("section %d: got %+v, debug/pe %+v", i, s, o.SectionHeader)
+		}
+	}
 }
