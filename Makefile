@@ -6,26 +6,41 @@ export CGO_ENABLED = 0
 # What is run calls go and gofmt, too: the same ones.
 export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 
-BUILDER  = $(GO) run ./image-builder/cmd/image-builder
+# Built once, so that a build in which little has changed does not begin with linking the builder. Its bytes are part of the cache's keys:
+# without paths in it, all checkouts of the same source share what they have built.
+BUILDER  = $(OUT)/bin/image-builder
 
-.PHONY: help build image run demo test unit check bench fuzz lock release clean check-go
+.PHONY: help build image inspect diff reproducible run demo test unit check bench fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check-go:
 	@command -v $(GO) >/dev/null || { echo "proa: Go 1.26 or newer is needed; '$(GO)' is not in PATH (set GO=/path/to/go)" >&2; exit 1; }
 	@v=$$($(GO) env GOVERSION); n=$$(echo "$$v" | sed -n 's/^go1\.\([0-9]*\).*/\1/p'); \
 	[ "$${n:-0}" -ge 26 ] || { echo "proa: Go 1.26 or newer is needed; $(GO) is $$v (Debian's is older: install a newer one and set GO=/path/to/go)" >&2; exit 1; }
 
+builder: check-go
+	@$(GO) build -trimpath -buildvcs=false -o $(BUILDER) ./image-builder/cmd/image-builder
+
 build: check-go ## compile every program
 	$(GO) build ./...
 
-image: check-go ## build out/VERSION/ (VERSION=x.y.z)
+image: builder ## build out/VERSION/ (VERSION=x.y.z): disk images, root image, boot program, SBOM, reports
 	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION)
 
-run: image ## build the image and boot it in QEMU (CONFIG=file: an Ignition config)
+inspect: builder ## what is in IMAGE (default out/VERSION): partitions, slots, boot programs, packages
+	$(BUILDER) inspect --verify $(or $(IMAGE),$(OUT)/$(VERSION))
+
+diff: builder ## what changed from OLD to NEW, two releases or images (OLD=out/1.0.0 NEW=out/1.0.1)
+	$(BUILDER) diff $(OLD) $(NEW)
+
+reproducible: builder ## build VERSION twice, as differently as can be; name the first byte that differs
+	$(BUILDER) reproduce --version $(VERSION) --dir $(OUT)/reproduce
+
+run: builder ## build the image and boot it in QEMU (CONFIG=file: an Ignition config)
+	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION) --no-qcow2
 	$(GO) run ./qemu-tests/cmd/run --image $(OUT)/$(VERSION)/disk.img $(if $(CONFIG),--config $(CONFIG))
 
 demo: check-go ## build, boot, provision, run a container, update, come back: the story on the terminal
@@ -34,7 +49,7 @@ demo: check-go ## build, boot, provision, run a container, update, come back: th
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
 	PROA_STORIES=1 $(GO) test -count=1 -timeout 40m -v ./qemu-tests/
 
-unit: check-go ## unit tests and foreign judges only
+unit: builder ## unit tests and foreign judges only
 	$(BUILDER) tools
 	PROA_REQUIRE_TOOLS=1 $(GO) test ./...
 
@@ -45,7 +60,7 @@ check: check-go ## formatting and vet
 bench: check-go ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
 
-lock: check-go ## pin today's packages of the Debian archive in manifests/
+lock: builder ## pin today's packages of the Debian archive in manifests/
 	$(BUILDER) lock
 
 FUZZTIME ?= 30s

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/proa-os/proa/image-builder/erofs"
@@ -24,7 +25,7 @@ import (
 // programs is where the loaders look for boot programs.
 const programs = "EFI/Linux"
 
-// ReadTable reads the partition table, whatever the sectors are.
+// ReadTable reads the partition table, whatever the sectors are; of a disk that has one for each size, that for 512 bytes.
 func ReadTable(r io.ReaderAt, size int64) (*gpt.Table, error) {
 	t, err := gpt.Read(r, size, 512)
 	if err != nil {
@@ -35,17 +36,42 @@ func ReadTable(r io.ReaderAt, size int64) (*gpt.Table, error) {
 	return t, err
 }
 
-func (i *Image) disk(r io.ReaderAt, size int64, o Options) error {
+// tables reads the partition table, and looks for another one for larger sectors.
+func (i *Image) tables(r io.ReaderAt, size int64) (*gpt.Table, error) {
 	t, err := ReadTable(r, size)
+	if err != nil {
+		return nil, err
+	}
+	i.SectorSizes, i.DiskGUID = []int{t.SectorSize}, string(t.DiskGUID)
+	all := []*gpt.Table{t}
+	if large, err := gpt.Read(r, size, 4096); err == nil && t.SectorSize == 512 {
+		i.SectorSizes, all = append(i.SectorSizes, 4096), append(all, large)
+		if !sameLayout(t, large) {
+			i.warn("the partition tables for sectors of 512 and 4096 bytes do not say the same")
+		}
+	}
+	for _, t := range all {
+		for _, err := range []error{t.PrimaryError, t.BackupError} {
+			if err != nil {
+				i.warn("partition table for sectors of %d bytes: %v", t.SectorSize, err)
+			}
+		}
+	}
+	return t, nil
+}
+
+// sameLayout reports whether two tables put the same partitions at the same bytes.
+func sameLayout(a, b *gpt.Table) bool {
+	return slices.EqualFunc(a.Partitions, b.Partitions, func(p, q gpt.Partition) bool {
+		return p.Name == q.Name && p.GUID == q.GUID && p.TypeGUID == q.TypeGUID && a.Offset(p) == b.Offset(q) && a.Size(p) == b.Size(q)
+	})
+}
+
+func (i *Image) disk(r io.ReaderAt, size int64, o Options) error {
+	t, err := i.tables(r, size)
 	if err != nil {
 		return err
 	}
-	for _, err := range []error{t.PrimaryError, t.BackupError} {
-		if err != nil {
-			i.warn("partition table: %v", err)
-		}
-	}
-	i.SectorSize, i.DiskGUID = t.SectorSize, string(t.DiskGUID)
 	for _, p := range t.Partitions {
 		part := io.NewSectionReader(r, t.Offset(p), t.Size(p))
 		i.Partitions = append(i.Partitions, Partition{p.Number, p.Name, string(p.TypeGUID), string(p.GUID), t.Offset(p), t.Size(p)})

@@ -29,14 +29,15 @@ const (
 
 // An Image is what was found in a file. The JSON form is `image-builder inspect --json`.
 type Image struct {
-	File       string        `json:"file"`
-	Kind       string        `json:"kind"`
-	Size       int64         `json:"size"` // bytes
-	SectorSize int           `json:"sector_size,omitempty"`
-	DiskGUID   string        `json:"disk_guid,omitempty"`
-	Partitions []Partition   `json:"partitions,omitempty"`
-	Slots      []Slot        `json:"slots,omitempty"`
-	Programs   []BootProgram `json:"boot_programs,omitempty"`
+	File string `json:"file"`
+	Kind string `json:"kind"`
+	Size int64  `json:"size"` // bytes
+	// SectorSizes are those for which the disk has a partition table, in bytes.
+	SectorSizes []int         `json:"sector_sizes,omitempty"`
+	DiskGUID    string        `json:"disk_guid,omitempty"`
+	Partitions  []Partition   `json:"partitions,omitempty"`
+	Slots       []Slot        `json:"slots,omitempty"`
+	Programs    []BootProgram `json:"boot_programs,omitempty"`
 	// Warnings are what a person should know and a machine can live with.
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/proa-os/proa/image-builder/imagetest"
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/gpt"
 	"github.com/proa-os/proa/internal/release"
 )
 
@@ -30,7 +32,7 @@ func file(t *testing.T, name string, o Options) *Image {
 func TestDisk(t *testing.T) {
 	dir, r := imagetest.Build(t, spec)
 	i := file(t, dir, Options{Verify: true})
-	if len(i.Warnings) > 0 || i.Kind != KindDisk || i.SectorSize != 512 || len(i.Partitions) != 3 || i.Partitions[1].Name != "root-a" {
+	if len(i.Warnings) > 0 || i.Kind != KindDisk || !slices.Equal(i.SectorSizes, []int{512}) || len(i.Partitions) != 3 || i.Partitions[1].Name != "root-a" {
 		t.Errorf("got %+v", i)
 	}
 	a, b := i.Slots[0], i.Slots[1]
@@ -57,6 +59,43 @@ func TestDisk(t *testing.T) {
 	b2, err := json.Marshal(i)
 	if err != nil || !strings.Contains(string(b2), `"verified":true`) {
 		t.Errorf("%v, %s", err, b2)
+	}
+}
+
+// A disk with tables for both sector sizes is shown as one, and if the two do not say the same, that is said.
+func TestBothSectorSizes(t *testing.T) {
+	dir, _ := imagetest.Build(t, spec)
+	name := filepath.Join(dir, "disk.img")
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := gpt.Read(f, fi.Size(), 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.WriteBoth(f); err != nil {
+		t.Fatal(err)
+	}
+	i := file(t, name, Options{})
+	if !slices.Equal(i.SectorSizes, []int{512, 4096}) || len(i.Warnings) > 0 || len(i.Partitions) != 3 || !i.Slots[0].Filled {
+		t.Errorf("got %+v", i)
+	}
+	large, err := gpt.Read(f, fi.Size(), 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !sameLayout(table, large) {
+		t.Error("the two tables of one disk are not the same")
+	}
+	large.Partitions[2].LastLBA--
+	if sameLayout(table, large) {
+		t.Error("a shorter partition is the same")
 	}
 }
 

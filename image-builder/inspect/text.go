@@ -28,8 +28,11 @@ func typeName(guid string) string {
 func (i *Image) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "%s: %s, %d bytes", i.File, i.Kind, i.Size)
-	if i.SectorSize > 0 {
-		fmt.Fprintf(t, ", sectors of %d bytes", i.SectorSize)
+	for n, size := range i.SectorSizes {
+		fmt.Fprintf(t, "%s%d", []string{", for sectors of ", " and "}[min(n, 1)], size)
+	}
+	if len(i.SectorSizes) > 0 {
+		fmt.Fprint(t, " bytes")
 	}
 	fmt.Fprintln(t)
 	for _, p := range i.Partitions {

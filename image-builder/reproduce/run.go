@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/proa-os/proa/internal/digest"
 )
 
 // Options say what Run works on.
@@ -32,8 +34,52 @@ const nobody = 65534
 
 // A Report says what was compared.
 type Report struct {
-	First, Second string // directories of the artifacts; they are kept if there is a difference
-	Difference    *Difference
+	First      string      `json:"first"` // directories of the artifacts; they are kept if there is a difference
+	Second     string      `json:"second"`
+	Files      []File      `json:"files"`      // of the first build
+	Difference *Difference `json:"difference"` // nil if every artifact is the same
+}
+
+// A File is an artifact.
+type File struct {
+	Name   string        `json:"name"`
+	Size   int64         `json:"size"` // bytes
+	SHA256 digest.SHA256 `json:"sha256"`
+}
+
+// Print writes what a person wants to see.
+func (r *Report) Print(w io.Writer) error {
+	if r.Difference != nil {
+		_, err := fmt.Fprintf(w, "NOT reproducible: %v\n  first build   %s\n  second build  %s\n", r.Difference, r.First, r.Second)
+		return err
+	}
+	for _, f := range r.Files {
+		fmt.Fprintf(w, "  %s  %s\n", f.SHA256, f.Name)
+	}
+	_, err := fmt.Fprintf(w, "reproducible: %d artifacts are the same in both builds\n", len(r.Files))
+	return err
+}
+
+// list returns the artifacts in dir with their sums.
+func list(dir string) ([]File, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []File
+	for _, e := range entries {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		sum, n, err := digest.OfReader(f)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, File{e.Name(), n, sum})
+	}
+	return all, nil
 }
 
 // Run builds twice and compares.
@@ -74,9 +120,14 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, err
 		}
 	}
-	r.Difference, err = Compare(r.First, r.Second)
+	if r.Difference, err = Compare(r.First, r.Second); err != nil {
+		return nil, err
+	}
 	keep = r.Difference != nil
-	return r, err
+	if r.Files, err = list(r.First); err != nil {
+		return nil, fmt.Errorf("reproduce: %w", err)
+	}
+	return r, nil
 }
 
 // build is one of the two.

@@ -17,40 +17,50 @@ import (
 // errChanged makes `lock --check` end with exit code 2: not a failure, and not "nothing to do" either.
 var errChanged = errors.New("the archive has newer packages than the lock")
 
-// pin locks manifests/image.toml and manifests/tools.toml, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
-func pin(ctx context.Context, c *common, flags *flag.FlagSet, args []string) error {
+func lockCommand() command {
+	return command{
+		name: "lock", args: "[MANIFEST...]", max: -1, short: "pin today's packages of the Debian archive", setup: setupLock,
+		long: `Resolves the package lists of manifests, by default manifests/image.toml and manifests/tools.toml, against the signed indices of the archive, writes
+name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
+manifests/keys.`,
+		examples: []string{"image-builder lock", "image-builder lock --check --json"},
+		exits:    "With --check, 2 if packages would change.",
+	}
+}
+
+// setupLock locks manifests/image.toml and manifests/tools.toml, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
+func setupLock(c *common, flags *flag.FlagSet) func(context.Context, []string) error {
 	keys := flags.String("keys", "manifests/keys", "`directory` of the archive's public keys")
 	check := flags.Bool("check", false, "write nothing; exit with 0 if the locks would stay as they are, 2 if packages would change, 1 on errors")
 	flags.BoolVar(check, "dry-run", false, "the same as --check")
 	asJSON := flags.Bool("json", false, "print the changes as a JSON array, one object a manifest")
 	older := flags.Bool("allow-older", false, "accept a state of the archive that is older than the one a lock was made from")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	o := lock.Options{Keys: *keys, Flag: c.mirror, APT: aptDir, AllowOlder: *older, DryRun: *check, Progress: os.Stderr}
-	names := flags.Args()
-	if len(names) == 0 {
-		names = []string{"manifests/image.toml", "manifests/tools.toml"}
-	}
-	for _, name := range names {
-		m, err := manifest.Read(name)
+	c.mirrors(flags)
+	return func(ctx context.Context, names []string) error {
+		o := lock.Options{Keys: *keys, Flag: c.mirror, APT: aptDir, AllowOlder: *older, DryRun: *check, Progress: os.Stderr}
+		if len(names) == 0 {
+			names = []string{"manifests/image.toml", "manifests/tools.toml"}
+		}
+		for _, name := range names {
+			m, err := manifest.Read(name)
+			if err != nil {
+				return err
+			}
+			o.Targets = append(o.Targets, lock.Target{Manifest: name, Spec: m.Packages, Mirror: m.Mirror,
+				LockFile: strings.TrimSuffix(name, ".toml") + ".lock.json"})
+		}
+		changes, err := lock.Run(ctx, o)
 		if err != nil {
 			return err
 		}
-		o.Targets = append(o.Targets, lock.Target{Manifest: name, Spec: m.Packages, Mirror: m.Mirror,
-			LockFile: strings.TrimSuffix(name, ".toml") + ".lock.json"})
+		if err := printChanges(c.out, changes, *asJSON); err != nil {
+			return err
+		}
+		if *check && slices.ContainsFunc(changes, func(c lock.Changes) bool { return c.Changed }) {
+			return errChanged
+		}
+		return nil
 	}
-	changes, err := lock.Run(ctx, o)
-	if err != nil {
-		return err
-	}
-	if err := printChanges(os.Stdout, changes, *asJSON); err != nil {
-		return err
-	}
-	if *check && slices.ContainsFunc(changes, func(c lock.Changes) bool { return c.Changed }) {
-		return errChanged
-	}
-	return nil
 }
 
 func printChanges(w io.Writer, changes []lock.Changes, asJSON bool) error {

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/image-builder/imagetest"
+	"github.com/proa-os/proa/internal/release"
+	"github.com/proa-os/proa/internal/testenv"
+)
+
+func output1(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	t.Setenv("PROA_CACHE", t.TempDir())
+	var b bytes.Buffer
+	err := runTo(t.Context(), &b, args)
+	return b.String(), err
+}
+
+// Every command must have a whole manual page, each flag in it with a usage, and --help must print the same.
+func TestHelp(t *testing.T) {
+	for _, c := range commands() {
+		page, err := output1(t, "help", c.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS"} {
+			if !strings.Contains(page, "\n"+want+"\n") && !strings.HasPrefix(page, want+"\n") {
+				t.Errorf("%s: no %s", c.name, want)
+			}
+		}
+		c.flags().VisitAll(func(f *flag.Flag) {
+			if f.Usage == "" || !strings.Contains(page, "--"+f.Name) {
+				t.Errorf("%s: --%s is not explained", c.name, f.Name)
+			}
+		})
+		for line := range strings.Lines(page) {
+			if len(line) > width+1 && !strings.Contains(line, "image-builder") {
+				t.Errorf("%s: a line of %d characters: %s", c.name, len(line), line)
+			}
+		}
+		if other, err := output1(t, c.name, "--help"); err != nil || other != page {
+			t.Errorf("%s --help: %v, not the page of help %s", c.name, err, c.name)
+		}
+	}
+	if list, err := output1(t); err != nil || !strings.Contains(list, "reproduce") {
+		t.Errorf("no arguments: %v, %s", err, list)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	for want, args := range map[string][]string{
+		"got 0 arguments":         {"inspect"},
+		"got 3 arguments":         {"diff", "a", "b", "c"},
+		"-bad":                    {"build", "--bad"},
+		"--version is missing":    {"reproduce"},
+		"image-builder help diff": {"diff", "one"},
+		"unknown shell":           {"completion", "csh"},
+		"unknown command":         {"help", "bild"},
+	} {
+		if _, err := output1(t, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+	flags := flag.NewFlagSet("x", flag.ContinueOnError)
+	a, b := flags.Bool("a", false, ""), flags.String("b", "", "")
+	rest, err := parse(flags, []string{"one", "--a", "two", "--b", "value", "--", "--three"})
+	if err != nil || !*a || *b != "value" || !slices.Equal(rest, []string{"one", "two", "--three"}) {
+		t.Errorf("got %v, %v, %q, %v", rest, *a, *b, err)
+	}
+}
+
+func TestInspectAndDiff(t *testing.T) {
+	one, _ := imagetest.Build(t, imagetest.Spec{Version: "1.0.0", Packages: []release.Package{{Name: "bash", Version: "5"}}})
+	two, _ := imagetest.Build(t, imagetest.Spec{Version: "1.0.1", Packages: []release.Package{{Name: "bash", Version: "6"}}})
+	out, err := output1(t, "inspect", one, "--json", "--verify")
+	var i struct {
+		Slots []struct{ Verified bool }
+	}
+	if err != nil || json.Unmarshal([]byte(out), &i) != nil || len(i.Slots) != 2 || !i.Slots[0].Verified {
+		t.Errorf("%v in\n%s", err, out)
+	}
+	if out, err = output1(t, "diff", one, two); err != nil || !strings.Contains(out, "5 -> 6") {
+		t.Errorf("%v in\n%s", err, out)
+	}
+	if out, err = output1(t, "diff", "--json", filepath.Join(one, "root.img"), two); err != nil || !strings.Contains(out, `"old": "5"`) {
+		t.Errorf("%v in\n%s", err, out)
+	}
+	if _, err = output1(t, "diff", "--exit-code", one, two); !errors.Is(err, errDiffers) {
+		t.Errorf("got %v", err)
+	}
+	if _, err = output1(t, "diff", "--exit-code", one, one); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A shell that has read our script completes as the table says.
+func TestBashCompletion(t *testing.T) {
+	script, err := output1(t, "completion", "bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell, err := exec.LookPath("bash")
+	if err != nil && testenv.Required() {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Skip("SKIPPED, NOT CHECKED: no bash here")
+	}
+	for line, want := range map[string]string{
+		"image-builder ins":              "inspect",
+		"image-builder build --no-":      "--no-cache --no-qcow2",
+		"image-builder completion ":      "bash zsh fish",
+		"image-builder help dif":         "diff",
+		"image-builder inspect /etc/hos": "/etc/host.conf /etc/hostname /etc/hosts",
+	} {
+		words := strings.Split(line, " ")
+		cmd := exec.CommandContext(t.Context(), shell, "-c", script+`COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _image_builder; echo "${COMPREPLY[@]}"`)
+		cmd.Args = append(cmd.Args, append([]string{"bash"}, words...)...)
+		out, err := cmd.CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || !strings.HasPrefix(got, want) && !(strings.Contains(line, "/etc") && strings.Contains(got, "/etc/hosts")) {
+			t.Errorf("%q: got %q, %v, want %q", line, got, err, want)
+		}
+	}
+}
+
+// All scripts know every command and every flag.
+func TestCompletionIsWhole(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		script, err := output1(t, "completion", shell)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range commands() {
+			if !strings.Contains(script, c.name) {
+				t.Errorf("%s: no command %s", shell, c.name)
+			}
+			c.flags().VisitAll(func(f *flag.Flag) {
+				if !strings.Contains(script, "--"+f.Name) && !strings.Contains(script, "-l "+f.Name) {
+					t.Errorf("%s: %s has no --%s", shell, c.name, f.Name)
+				}
+			})
+		}
+	}
+}
