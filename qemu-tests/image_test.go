@@ -1,95 +1,269 @@
 package qemutests
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdxlib"
+
+	"github.com/proa-os/proa/image-builder/inspect"
+	"github.com/proa-os/proa/image-builder/reproduce"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/gpt"
 	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/tooltree"
 	"github.com/proa-os/proa/internal/uki"
+	"github.com/proa-os/proa/qemu-tests/world"
 )
+
+// judges are programs of other people, who look at a built release.
+type judges struct {
+	t     *testing.T
+	tools *tooltree.Tree
+	image world.Image
+	disk  *os.File
+	table *gpt.Table
+}
 
 // TestImageJudges lets programs of other people read every format of a built release.
 func TestImageJudges(t *testing.T) {
 	s := begin(t)
-	image := s.image("1.0.0", "")
-	tools := testenv.Tools(t)
-	root := filepath.Join(image.Dir, "root.img")
-	r := image.Release
-
-	judge := func(stdin io.Reader, want, program string, args ...string) {
-		t.Helper()
-		cmd := tools.Command(t.Context(), program, args...)
-		cmd.Stdin = stdin
-		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), want) {
-			t.Errorf("%s %s: %v, want %q in\n%s", program, strings.Join(args, " "), err, want, out)
-		}
+	j := &judges{t: t, tools: testenv.Tools(t), image: s.wholeImage("1.0.0")}
+	j.open()
+	for _, part := range []struct {
+		name  string
+		judge func(*judges)
+	}{
+		{"root image", (*judges).rootImage}, {"partitions", (*judges).partitions}, {"ESP", (*judges).esp}, {"boot program", (*judges).bootProgram},
+		{"release", (*judges).release}, {"qcow2", (*judges).qcow2}, {"bill of materials", (*judges).bill}, {"tree report", (*judges).treeReport},
+		{"inspect", (*judges).inspect},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			k := *j
+			k.t = t
+			part.judge(&k)
+		})
 	}
-	judge(nil, "", "fsck.erofs", root)
-	judge(nil, "Command successful", "veritysetup", "verify", "-v", fmt.Sprintf("--hash-offset=%d", r.Root.HashOffset), root, root, r.Root.RootHash.String())
-	for _, sectorSize := range []string{"--sector-size=512", "--sector-size=4096"} {
-		judge(nil, "No errors detected", "sfdisk", sectorSize, "--verify", image.Disk())
-		judge(nil, `name="root-a"`, "sfdisk", sectorSize, "--dump", image.Disk())
-	}
+}
 
-	disk, err := os.Open(image.Disk())
+// wholeImage builds a release with all its files, as `make image` does.
+func (s *story) wholeImage(version string) world.Image {
+	s.t.Helper()
+	dir := filepath.Join(s.dir, version)
+	if _, err := s.programs.Run(s.t.Context(), os.Stderr, "image-builder/cmd/image-builder", "build", "--version", version, "--out", dir); err != nil {
+		s.t.Fatal(err)
+	}
+	image, err := world.OpenImage(dir)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	defer disk.Close()
+	return image
+}
+
+func (j *judges) open() {
+	disk, err := os.Open(j.image.Disk())
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	j.t.Cleanup(func() { disk.Close() })
 	fi, err := disk.Stat()
 	if err != nil {
-		t.Fatal(err)
+		j.t.Fatal(err)
 	}
-	table, err := gpt.Read(disk, fi.Size(), 512)
-	if err != nil {
-		t.Fatal(err)
+	j.disk = disk
+	if j.table, err = gpt.Read(disk, fi.Size(), 512); err != nil {
+		j.t.Fatal(err)
 	}
-	part := func(name string) *io.SectionReader {
-		t.Helper()
-		p, err := table.Find(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return io.NewSectionReader(disk, table.Offset(p), table.Size(p))
-	}
-	esp := filepath.Join(t.TempDir(), "esp.img")
-	copyTo(t, esp, part("esp"))
-	judge(nil, "esp.img", "fsck.fat", "-n", esp)
-	judge(nil, "proa_1.0.0.efi", "mdir", "-b", "-i", esp, "::/EFI/Linux")
+}
 
-	boot := filepath.Join(image.Dir, "boot.efi")
-	judge(nil, ".initrd", "objdump", "-h", boot)
+func (j *judges) file(name string) string { return filepath.Join(j.image.Dir, name) }
+
+// ask runs a program of the tools tree, which must succeed and print want.
+func (j *judges) ask(stdin io.Reader, want, program string, args ...string) {
+	j.t.Helper()
+	cmd := j.tools.Command(j.t.Context(), program, args...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), want) {
+		j.t.Errorf("%s %s: %v, want %q in\n%s", program, strings.Join(args, " "), err, want, out)
+	}
+}
+
+func (j *judges) partition(name string) *io.SectionReader {
+	j.t.Helper()
+	p, err := j.table.Find(name)
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	return io.NewSectionReader(j.disk, j.table.Offset(p), j.table.Size(p))
+}
+
+func (j *judges) rootImage() {
+	root, r := j.file("root.img"), j.image.Release.Root
+	j.ask(nil, "", "fsck.erofs", root)
+	j.ask(nil, "Command successful", "veritysetup", "verify", "-v", fmt.Sprintf("--hash-offset=%d", r.HashOffset), root, root, r.RootHash.String())
+}
+
+func (j *judges) partitions() {
+	for _, sectorSize := range []string{"--sector-size=512", "--sector-size=4096"} {
+		j.ask(nil, "No errors detected", "sfdisk", sectorSize, "--verify", j.image.Disk())
+		j.ask(nil, `name="root-a"`, "sfdisk", sectorSize, "--dump", j.image.Disk())
+	}
+}
+
+func (j *judges) esp() {
+	esp := filepath.Join(j.t.TempDir(), "esp.img")
+	copyTo(j.t, esp, j.partition("esp"))
+	j.ask(nil, "esp.img", "fsck.fat", "-n", esp)
+	j.ask(nil, "proa_1.0.0.efi", "mdir", "-b", "-i", esp, "::/EFI/Linux")
+}
+
+func (j *judges) bootProgram() {
+	boot := j.file("boot.efi")
+	j.ask(nil, ".initrd", "objdump", "-h", boot)
 	f, err := os.Open(boot)
 	if err != nil {
-		t.Fatal(err)
+		j.t.Fatal(err)
 	}
 	defer f.Close()
 	program, err := uki.Open(f)
 	if err != nil {
-		t.Fatal(err)
+		j.t.Fatal(err)
 	}
 	initrd, err := program.Section(".initrd")
 	if err != nil {
-		t.Fatal(err)
+		j.t.Fatal(err)
 	}
-	judge(initrd, "etc/proa/modules", "cpio", "-it")
+	j.ask(initrd, "etc/proa/modules", "cpio", "-it")
+}
 
-	// What the release says is what the disk holds.
-	got, _, err := digest.OfReader(io.LimitReader(part("root-a"), r.Root.Size))
+// release compares what the release says with what the files hold.
+func (j *judges) release() {
+	r := j.image.Release
+	got, _, err := digest.OfReader(io.LimitReader(j.partition("root-a"), r.Root.Size))
 	if err != nil || got != r.Root.SHA256 {
-		t.Errorf("slot A holds %s, %v, want root image %s", got, err, r.Root.SHA256)
+		j.t.Errorf("slot A holds %s, %v, want root image %s", got, err, r.Root.SHA256)
 	}
-	if got, _, err := digest.OfReader(f); err != nil || got != r.Boot.SHA256 {
-		t.Errorf("boot.efi is %s, %v, want %s", got, err, r.Boot.SHA256)
+	b, err := os.ReadFile(j.file("boot.efi"))
+	if err != nil || digest.Of(b) != r.Boot.SHA256 {
+		j.t.Errorf("boot.efi is %s, %v, want %s", digest.Of(b), err, r.Boot.SHA256)
+	}
+}
+
+func (j *judges) qcow2() {
+	img := j.file("disk.qcow2")
+	j.ask(nil, "No errors were found", "qemu-img", "check", "-f", "qcow2", img)
+	j.ask(nil, "Images are identical", "qemu-img", "compare", "-f", "raw", "-F", "qcow2", j.image.Disk(), img)
+}
+
+// bill asks the SPDX project's own reader.
+func (j *judges) bill() {
+	b, err := os.ReadFile(j.file("sbom.spdx.json"))
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	d, err := spdxjson.Read(bytes.NewReader(b))
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	if err := spdxlib.ValidateDocument(d); err != nil {
+		j.t.Error(err)
+	}
+	versions := map[string]string{}
+	for _, p := range d.Packages {
+		versions[p.PackageName] = p.PackageVersion
+	}
+	for _, p := range j.image.Release.Packages {
+		if versions[p.Name] != p.Version {
+			j.t.Errorf("%s is %q in the bill, %q in the release", p.Name, versions[p.Name], p.Version)
+		}
+	}
+	for _, name := range []string{"init", "updatectl", "github.com/godbus/dbus/v5", "stdlib"} {
+		if versions[name] == "" {
+			j.t.Errorf("no version of %s in the bill", name)
+		}
+	}
+}
+
+// treeReport compares the report with what fsck.erofs unpacks, line by line.
+func (j *judges) treeReport() {
+	dir := filepath.Join(j.t.TempDir(), "root")
+	j.ask(nil, "", "fsck.erofs", "--extract="+dir, "--no-preserve-owner", "--preserve-perms", j.file("root.img"))
+	f, err := os.Open(j.file("tree.txt"))
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	defer f.Close()
+	var paths []string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		path, rest, ok := strings.Cut(lines.Text(), ": ")
+		if strings.HasPrefix(path, `"`) {
+			path, err = strconv.Unquote(path)
+		}
+		if !ok || err != nil {
+			j.t.Fatalf("line %q: %v", lines.Text(), err)
+		}
+		paths = append(paths, path)
+		if want := describe(j.t, filepath.Join(dir, path)); !strings.HasPrefix(rest, want+" ") {
+			j.t.Errorf("%s: the report says %q, fsck.erofs unpacked %q", path, rest, want)
+		}
+	}
+	var unpacked []string
+	err = filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if name != dir {
+			unpacked = append(unpacked, strings.TrimPrefix(name, dir+"/"))
+		}
+		return err
+	})
+	slices.Sort(unpacked)
+	if err != nil || !slices.Equal(paths, unpacked) {
+		j.t.Errorf("%v: %d lines, %d files were unpacked", err, len(paths), len(unpacked))
+	}
+}
+
+// describe says of an unpacked file what its line in the report begins with; owners need root to unpack.
+func describe(t *testing.T, name string) string {
+	t.Helper()
+	fi, err := os.Lstat(name)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	mode := uint32(fi.Mode().Perm())
+	if fi.Mode()&fs.ModeSticky != 0 {
+		mode |= 0o1000
+	}
+	switch {
+	case fi.IsDir():
+		return fmt.Sprintf("dir %04o", mode)
+	case fi.Mode().Type() == fs.ModeSymlink:
+		return "symlink 0777"
+	}
+	return fmt.Sprintf("file %04o", mode)
+}
+
+// inspect must say what release.json says, from the disk image alone.
+func (j *judges) inspect() {
+	i, err := inspect.File(j.image.Disk(), inspect.Options{Verify: true})
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	r, a := j.image.Release, i.Slots[0]
+	if len(i.Warnings) > 0 || len(i.Partitions) != 4 || !a.Filled || i.Slots[1].Filled || len(i.Programs) != 1 || !i.Programs[0].Good {
+		j.t.Errorf("got warnings %q, partitions %v, slots filled %v and %v, programs %+v", i.Warnings, i.Partitions, a.Filled, i.Slots[1].Filled, i.Programs)
+	}
+	if !*a.Verified || *a.RootHash != r.Root.RootHash || a.HashOffset != r.Root.HashOffset || a.Version != r.Version || !slices.Equal(a.Packages, r.Packages) {
+		j.t.Errorf("slot A: %s %s, verified %v, %d packages", a.Version, a.RootHash, *a.Verified, len(a.Packages))
 	}
 }
 
@@ -105,57 +279,69 @@ func copyTo(t *testing.T, name string, r io.Reader) {
 	}
 }
 
-// TestSameBytes builds the same release from a copy of the checkout elsewhere, in another time zone and with another umask:
-// every file must be the same.
+// TestSameBytes builds the same release twice as differently as one machine can (package reproduce): every file must be the same.
 func TestSameBytes(t *testing.T) {
 	s := begin(t)
-	image := s.image("1.0.0", "")
-	elsewhere := filepath.Join(s.dir, "elsewhere")
-	archive := exec.CommandContext(t.Context(), "sh", "-c", `umask 077 && mkdir -p "$1" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -c 2>/dev/null | tar -x -C "$1"`, "sh", elsewhere)
-	archive.Dir = s.repo
-	if out, err := archive.CombinedOutput(); err != nil {
-		t.Fatalf("copy the checkout: %v\n%s", err, out)
+	s.image("1.0.0", "") // fetches the packages, if nobody has
+	cache, err := tooltree.CacheDir()
+	if err != nil {
+		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "sh", "-c", "umask 077 && exec go run ./image-builder/cmd/image-builder build --version 1.0.0 --out built")
-	build.Dir = elsewhere
-	build.Env = append(os.Environ(), "TZ=Pacific/Auckland", "LC_ALL=C")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build elsewhere: %v\n%s", err, out)
+	r, err := reproduce.Run(t.Context(), reproduce.Options{Version: "1.0.0", Module: s.repo, CacheDir: cache, Dir: s.dir, Elsewhere: "/var/tmp", Progress: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"root.img", "boot.efi", "disk.img", "release.json"} {
-		a, errA := os.Open(filepath.Join(image.Dir, name))
-		b, errB := os.Open(filepath.Join(elsewhere, "built", name))
-		if errA != nil || errB != nil {
-			t.Fatal(errA, errB)
-		}
-		if at, err := firstDifference(a, b); err != nil || at >= 0 {
-			t.Errorf("%s: %v, the builds differ from byte %d on", name, err, at)
-		}
-		a.Close()
-		b.Close()
+	if r.Difference != nil {
+		t.Errorf("%v\nkept: %s, %s", r.Difference, r.First, r.Second)
+	}
+	if len(r.Files) < 7 {
+		t.Errorf("only %v were compared", r.Files)
 	}
 }
 
-// firstDifference returns -1 if a and b yield the same bytes.
-func firstDifference(a, b io.Reader) (int64, error) {
-	bufA, bufB := make([]byte, 1<<20), make([]byte, 1<<20)
-	for at := int64(0); ; {
-		n, errA := io.ReadFull(a, bufA)
-		m, errB := io.ReadFull(b, bufB)
-		if !bytes.Equal(bufA[:n], bufB[:m]) {
-			for i := range min(n, m) {
-				if bufA[i] != bufB[i] {
-					return at + int64(i), nil
-				}
-			}
-			return at + int64(min(n, m)), nil
+// TestBuildAgain builds into a folder again and again: nothing is made anew without need, and nothing that was damaged stays.
+func TestBuildAgain(t *testing.T) {
+	s := begin(t)
+	dir := filepath.Join(s.dir, "out")
+	build := func(variant string) os.FileInfo {
+		t.Helper()
+		if _, err := s.programs.Build(t.Context(), os.Stderr, dir, "1.0.0", variant); err != nil {
+			t.Fatal(err)
 		}
-		at += int64(n)
-		if errA == io.EOF || errA == io.ErrUnexpectedEOF {
-			return -1, nil
+		fi, err := os.Stat(filepath.Join(dir, "root.img"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if errA != nil || errB != nil {
-			return at, fmt.Errorf("%v, %v", errA, errB)
+		return fi
+	}
+	sum := func() digest.SHA256 {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(dir, "root.img"))
+		if err != nil {
+			t.Fatal(err)
 		}
+		return digest.Of(b)
+	}
+	first := build("")
+	want := sum()
+	if again := build(""); !os.SameFile(first, again) {
+		t.Error("nothing has changed, and the release was built anew")
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "root.img"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("damaged"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if build(""); sum() != want {
+		t.Error("a damaged root image stayed")
+	}
+	if build("panic"); sum() == want {
+		t.Error("an overlay was laid over the image, and it is the same")
+	}
+	if build(""); sum() != want {
+		t.Error("without the overlay it is not the image it was")
 	}
 }

@@ -23,10 +23,7 @@ type Options struct {
 	CacheDir  string // with the packages
 	Dir       string // of the first build
 	Elsewhere string // directory for the second build, which any user may enter
-	Args      []string
 	Progress  io.Writer
-	// Between, if set, gets the two directories of artifacts before they are compared; tests spoil one there.
-	Between func(first, second string) error
 }
 
 // nobody is the unprivileged user of the second build.
@@ -84,6 +81,13 @@ func list(dir string) ([]File, error) {
 
 // Run builds twice and compares.
 func Run(ctx context.Context, o Options) (*Report, error) {
+	for _, dir := range []*string{&o.Module, &o.CacheDir, &o.Dir, &o.Elsewhere} {
+		abs, err := filepath.Abs(*dir) // the builds run elsewhere
+		if err != nil {
+			return nil, fmt.Errorf("reproduce: %w", err)
+		}
+		*dir = abs
+	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("reproduce: %w", err)
 	}
@@ -115,11 +119,6 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		fmt.Fprintf(o.Progress, "== the %s build took %.0f s\n", b.name, time.Since(start).Seconds())
 	}
 	r := &Report{First: builds[0].out, Second: builds[1].out}
-	if o.Between != nil {
-		if err := o.Between(r.First, r.Second); err != nil {
-			return nil, err
-		}
-	}
 	if r.Difference, err = Compare(r.First, r.Second); err != nil {
 		return nil, err
 	}
@@ -185,7 +184,7 @@ func (o *Options) prepare(ctx context.Context, first, second string) ([]*build, 
 func (b *build) run(ctx context.Context, o Options) error {
 	// Only a shell can set the umask of one child.
 	args := []string{"-c", "umask " + b.umask + ` && exec go run ./image-builder/cmd/image-builder build --no-cache "$@"`, "sh", "--version", o.Version, "--out", b.out}
-	cmd := exec.CommandContext(ctx, "sh", append(args, o.Args...)...)
+	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = b.checkout
 	cmd.Env = append(os.Environ(), b.env...)
 	cmd.Env = append(cmd.Env, "PWD="+b.checkout, "CGO_ENABLED=0")

@@ -31,7 +31,11 @@ type Cache struct {
 
 // Open returns the cache in dir, which is made if it is missing. Eviction keeps the entries below limit bytes.
 func Open(dir string, limit int64) (*Cache, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	dir, err := filepath.Abs(dir) // so that links to entries lead there from anywhere
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open stage cache: %w", err)
 	}
 	return &Cache{dir: dir, limit: limit}, nil
@@ -44,7 +48,7 @@ type Entry struct {
 	lock *os.File
 }
 
-// Path returns the path of a file of the entry. The file must not be written to.
+// Path returns the absolute path of a file of the entry. The file must not be written to.
 func (e *Entry) Path(name string) string { return filepath.Join(e.dir, name) }
 
 // Sum returns the sum of a file of the entry, zero if there is no such file.

@@ -229,6 +229,23 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
+func TestPathIsAbsolute(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c, err := Open("stages", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int32
+	e, _, err := c.Make(NewKey("a").Sum(), fill("text", &calls))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if !filepath.IsAbs(e.Path("f")) {
+		t.Errorf("got %s", e.Path("f"))
+	}
+}
+
 func TestSelf(t *testing.T) {
 	self, err := Self()
 	if err != nil || self.IsZero() {
