@@ -78,7 +78,7 @@ func TestKeys(t *testing.T) {
 	boot := map[string]func(*testing.T, *inputs){
 		"command line":   func(_ *testing.T, in *inputs) { in.manifest.Boot.CommandLine = "quiet" },
 		"--command-line": func(_ *testing.T, in *inputs) { in.CommandLine = "debug" },
-		"modules":        func(_ *testing.T, in *inputs) { in.manifest.Initramfs.Modules = []string{"ext4"} },
+		"modules":        func(_ *testing.T, in *inputs) { in.manifest.Initramfs.Always = []string{"ext4"} },
 		"manifest file":  func(_ *testing.T, in *inputs) { in.manifest.Sum = digest.Of([]byte("with a comment")) },
 	}
 	nothing := map[string]func(*testing.T, *inputs){

@@ -238,9 +238,10 @@ func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {
 	}
 	p := in.lock.Packages[i]
 	in.say("prepare %s", p.Name)
+	rules := in.manifest.Kernel.For(in.manifest.Packages.Arch)
 	var err error
 	in.kernel, err = kernel.Prepare(ctx, in.tools, p.SHA256, func() (io.ReadCloser, error) { return lock.OpenTar(in.CacheDir, p) },
-		in.manifest.Kernel.Drop, in.CacheDir)
+		kernel.Rules{Keep: rules.Keep, Drop: rules.Drop}, in.CacheDir)
 	return err
 }
 

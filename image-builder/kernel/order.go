@@ -10,23 +10,27 @@ import (
 
 // Index is what depmod(8) knows of a modules directory: modules.dep, modules.softdep, modules.alias and modules.builtin.
 type Index struct {
-	deps    map[string][]string // path -> paths it needs, as modules.dep lists them
-	byName  map[string]string   // normalised name -> path
-	soft    map[string][]string // normalised name -> names to load before
-	alias   map[string][]string // alias without wildcards -> normalised names
-	builtin map[string]bool     // normalised names
+	deps     map[string][]string // path -> paths it needs, as modules.dep lists them
+	byName   map[string]string   // normalised name -> path
+	soft     map[string][]string // normalised name -> names to load before
+	softPost map[string][]string // normalised name -> names to load after
+	alias    map[string][]string // normalised alias without wildcards -> normalised names
+	devices  map[string][]string // normalised name -> its aliases as they are, each a pattern for a device's modalias
+	builtin  map[string]bool     // normalised names
 }
 
 // normalise makes the two spellings of a module's name one, as modprobe does.
 func normalise(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-func nameOf(p string) string { return normalise(strings.TrimSuffix(path.Base(p), ".ko")) }
+func nameOf(p string) string {
+	return normalise(strings.TrimSuffix(strings.TrimSuffix(path.Base(p), ".xz"), ".ko"))
+}
 
 // ReadIndex reads the four files through open, which is given their names.
 func ReadIndex(open func(name string) (io.ReadCloser, error)) (*Index, error) {
 	x := &Index{
-		deps: map[string][]string{}, byName: map[string]string{}, soft: map[string][]string{},
-		alias: map[string][]string{}, builtin: map[string]bool{},
+		deps: map[string][]string{}, byName: map[string]string{}, soft: map[string][]string{}, softPost: map[string][]string{},
+		alias: map[string][]string{}, devices: map[string][]string{}, builtin: map[string]bool{},
 	}
 	for _, f := range []struct {
 		name string
@@ -74,16 +78,17 @@ func (x *Index) addSoft(l string) error {
 	if len(f) < 2 || f[0] != "softdep" {
 		return fmt.Errorf("line %q: want softdep NAME ...", l)
 	}
-	pre := false
+	n := normalise(f[1])
+	var to map[string][]string // words before "pre:" and "post:" mean nothing to modprobe either
 	for _, w := range f[2:] {
 		switch w {
 		case "pre:":
-			pre = true
+			to = x.soft
 		case "post:":
-			pre = false
+			to = x.softPost
 		default:
-			if n := normalise(f[1]); pre {
-				x.soft[n] = append(x.soft[n], normalise(w))
+			if to != nil {
+				to[n] = append(to[n], normalise(w))
 			}
 		}
 	}
@@ -92,14 +97,22 @@ func (x *Index) addSoft(l string) error {
 
 func (x *Index) addAlias(l string) error {
 	f := strings.Fields(l)
-	if len(f) == 3 && f[0] == "alias" && !strings.ContainsAny(f[1], "*?[") {
+	if len(f) != 3 || f[0] != "alias" {
+		return nil // an alias with a space in it cannot be a device's
+	}
+	n := normalise(f[2])
+	x.devices[n] = append(x.devices[n], f[1])
+	if !strings.ContainsAny(f[1], "*?[") {
 		a := normalise(f[1])
-		x.alias[a] = append(x.alias[a], normalise(f[2]))
+		x.alias[a] = append(x.alias[a], n)
 	}
 	return nil
 }
 
 func (x *Index) addBuiltin(l string) error { x.builtin[nameOf(l)] = true; return nil }
+
+// Aliases returns the patterns of the devices (their modalias) that the module of that name drives.
+func (x *Index) Aliases(name string) []string { return x.devices[normalise(name)] }
 
 // Order returns the modules' paths so that each comes after all it needs: hard dependencies and soft ones ("pre").
 // A name that is built into the kernel is left out; one that does not exist is an error.
@@ -119,11 +132,7 @@ func (x *Index) Order(names []string) ([]string, error) {
 		}
 		chain = append(chain, name)
 		for _, s := range x.soft[name] {
-			targets := []string{s}
-			if _, ok := x.byName[s]; !ok {
-				targets = x.alias[s]
-			}
-			for _, t := range targets {
+			for _, t := range x.providers(s) {
 				if err := add(t, chain); err != nil {
 					return err
 				}

@@ -1,8 +1,10 @@
 // Package kernel turns Debian's kernel package into what an image wants: the kernel itself, and its modules pruned,
 // uncompressed and indexed.
 //
+// Which modules stay is said by rules (Select); what those need stays too, by modules.dep and modules.softdep of the whole package.
 // Modules are stored plain: compressed ones would ruin deltas between releases (the payload compresses instead).
-// Their signatures stay. xz and depmod run from the tools tree. It also answers in which order /init must load modules.
+// Their signatures stay. xz and depmod run from the tools tree. It also answers in which order /init must load modules, and
+// for which devices.
 package kernel
 
 import (
@@ -38,14 +40,18 @@ func (k *Kernel) Index() (*Index, error) {
 	return ReadIndex(func(name string) (io.ReadCloser, error) { return os.Open(filepath.Join(k.ModulesDir(), name)) })
 }
 
-// Prepare unpacks a kernel package's data, without the modules below the paths of drop (relative to
-// usr/lib/modules/<version>/), into cacheDir, once for each combination of package, drop and tools. A drop path that
-// matches nothing is an error: it would silently mean nothing after a kernel update.
-func Prepare(ctx context.Context, tools *tooltree.Tree, pkg digest.SHA256, open func() (io.ReadCloser, error), drop []string, cacheDir string) (*Kernel, error) {
-	key := digest.Of([]byte("kernel 1\n" + pkg.String() + "\n" + strings.Join(drop, "\n")))
+// Packed returns the path of a module as Debian ships it, compressed with xz, given its path below ModulesDir.
+func (k *Kernel) Packed(module string) string {
+	return filepath.Join(k.Dir, "packed", filepath.Base(module)+".xz") // names of modules are unique
+}
+
+// Prepare unpacks a kernel package's data, with the modules that rules select, into cacheDir, once for each combination of
+// package and rules.
+func Prepare(ctx context.Context, tools *tooltree.Tree, pkg digest.SHA256, open func() (io.ReadCloser, error), rules Rules, cacheDir string) (*Kernel, error) {
+	key := digest.Of([]byte("kernel 2\n" + pkg.String() + "\n" + rules.String()))
 	dir := filepath.Join(cacheDir, "kernel", key.String())
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := prepare(ctx, tools, open, drop, dir); err != nil {
+		if err := prepare(ctx, tools, open, rules, dir); err != nil {
 			return nil, fmt.Errorf("prepare kernel: %w", err)
 		}
 	}
@@ -68,7 +74,7 @@ func version(dir string) (string, error) {
 }
 
 // prepare works beside dir and renames at the end: a cut leaves nothing that looks whole.
-func prepare(ctx context.Context, tools *tooltree.Tree, open func() (io.ReadCloser, error), drop []string, dir string) error {
+func prepare(ctx context.Context, tools *tooltree.Tree, open func() (io.ReadCloser, error), rules Rules, dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
@@ -82,20 +88,26 @@ func prepare(ctx context.Context, tools *tooltree.Tree, open func() (io.ReadClos
 		return err
 	}
 	defer r.Close()
-	modules, err := unpack(tar.NewReader(r), drop, work)
-	if err != nil {
-		return err
-	}
-	if err := decompress(ctx, tools, work, modules); err != nil {
+	if err := unpack(tar.NewReader(r), work); err != nil {
 		return err
 	}
 	v, err := version(work)
 	if err != nil {
 		return err
 	}
-	depmod := tools.Command(ctx, "depmod", "-b", work, "-m", "/usr/lib/modules", v)
-	if out, err := depmod.CombinedOutput(); err != nil {
-		return fmt.Errorf("depmod: %w: %s", err, out)
+	k := &Kernel{Version: v, Dir: work}
+	if err := k.depmod(ctx, tools); err != nil {
+		return err
+	}
+	modules, err := k.prune(rules)
+	if err != nil {
+		return err
+	}
+	if err := k.decompress(ctx, tools, modules); err != nil {
+		return err
+	}
+	if err := k.depmod(ctx, tools); err != nil {
+		return err
 	}
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
@@ -106,60 +118,42 @@ func prepare(ctx context.Context, tools *tooltree.Tree, open func() (io.ReadClos
 	return nil
 }
 
-// unpack writes the kernel and the wanted modules below dir and returns the modules' paths there.
-func unpack(t *tar.Reader, drop []string, dir string) ([]string, error) {
+func (k *Kernel) depmod(ctx context.Context, tools *tooltree.Tree) error {
+	cmd := tools.Command(ctx, "depmod", "-b", k.Dir, "-m", "/usr/lib/modules", k.Version)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("depmod: %w: %s", err, out)
+	}
+	return nil
+}
+
+// unpack writes the kernel and all modules below dir.
+func unpack(t *tar.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
-	var modules []string
-	dropped := map[string]bool{}
 	for {
 		h, err := t.Next()
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		name := strings.TrimPrefix(h.Name, "./")
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
 		switch {
+		case h.Typeflag != tar.TypeReg:
+			continue
 		case strings.HasPrefix(name, "boot/vmlinuz-"):
 			name = "vmlinuz"
-		case strings.HasPrefix(name, "usr/lib/modules/"):
-			if d := matches(drop, name); d != "" {
-				dropped[d] = true
-				continue
-			}
-			if strings.HasSuffix(name, ".ko.xz") {
-				modules = append(modules, name)
-			}
-		default:
+		case !strings.HasPrefix(name, "usr/lib/modules/"):
 			continue
 		}
 		if err := write(root, name, t); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if dead := slices.DeleteFunc(slices.Clone(drop), func(d string) bool { return dropped[d] }); len(dead) > 0 {
-		return nil, fmt.Errorf("kernel.drop: %q are not in this kernel package: remove them from the manifest", dead)
-	}
-	return modules, nil
-}
-
-// matches returns the entry of drop that covers name, or nothing.
-func matches(drop []string, name string) string {
-	_, rel, _ := strings.Cut(strings.TrimPrefix(name, "usr/lib/modules/"), "/")
-	for _, d := range drop {
-		if rel == d || strings.HasPrefix(rel, d+"/") {
-			return d
-		}
-	}
-	return ""
 }
 
 func write(root *os.Root, name string, r io.Reader) error {
@@ -174,13 +168,47 @@ func write(root *os.Root, name string, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// decompress replaces every x.ko.xz by x.ko, a few hundred to a process.
-func decompress(ctx context.Context, tools *tooltree.Tree, dir string, modules []string) error {
-	for batch := range slices.Chunk(modules, 300) {
-		cmd := tools.Command(ctx, "xz", append([]string{"-d", "--"}, batch...)...)
-		cmd.Dir = dir
+// prune removes the modules that rules do not select and returns the others' paths below ModulesDir.
+func (k *Kernel) prune(rules Rules) ([]string, error) {
+	index, err := k.Index()
+	if err != nil {
+		return nil, err
+	}
+	keep, err := index.Select(rules)
+	if err != nil {
+		return nil, err
+	}
+	for p := range index.deps {
+		if _, found := slices.BinarySearch(keep, p); !found {
+			if err := os.Remove(filepath.Join(k.ModulesDir(), p)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return keep, nil
+}
+
+// decompress replaces every x.ko.xz by x.ko, a few hundred to a process, and keeps the first where Packed finds it.
+func (k *Kernel) decompress(ctx context.Context, tools *tooltree.Tree, modules []string) error {
+	var compressed []string
+	for _, m := range modules {
+		if strings.HasSuffix(m, ".xz") {
+			compressed = append(compressed, m)
+		}
+	}
+	for batch := range slices.Chunk(compressed, 300) {
+		cmd := tools.Command(ctx, "xz", append([]string{"-d", "-k", "--"}, batch...)...)
+		cmd.Dir = k.ModulesDir()
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("xz: %w: %s", err, out)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(k.Dir, "packed"), 0o755); err != nil {
+		return err
+	}
+	for _, m := range compressed {
+		if err := os.Rename(filepath.Join(k.ModulesDir(), m), k.Packed(strings.TrimSuffix(m, ".xz"))); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,20 +30,50 @@ type Manifest struct {
 	Tree      Tree              `toml:"tree"`
 	Busybox   Busybox           `toml:"busybox"`
 	Programs  map[string]string `toml:"programs"` // path in the root image -> Go package of this module
+	Budget    Budget            `toml:"budget"`
 	// Sum is the hash of the file's bytes; it goes into release.json.
 	Sum digest.SHA256 `toml:"-"`
 }
 
-// Kernel says which modules stay.
+// Kernel says which modules stay: patterns below usr/lib/modules/<version>/, see kernel.Rules.
 type Kernel struct {
-	// Drop lists directories and files below usr/lib/modules/<version>/ that are left out.
+	Rules
+	Arch map[string]Rules `toml:"arch"` // more of them for one architecture
+}
+
+// Rules are what to keep, and what of that to drop.
+type Rules struct {
+	Keep []string `toml:"keep"`
 	Drop []string `toml:"drop"`
+}
+
+// For returns the rules for an architecture.
+func (k Kernel) For(arch string) Rules {
+	a := k.Arch[arch]
+	return Rules{Keep: slices.Concat(k.Keep, a.Keep), Drop: slices.Concat(k.Drop, a.Drop)}
 }
 
 // Initramfs says what the boot program carries besides /init.
 type Initramfs struct {
-	// Modules are names as modprobe takes them; what they depend on is added, built-in ones are left out.
-	Modules []string `toml:"modules"`
+	Modules
+	Arch map[string]Modules `toml:"arch"` // more of them for one architecture; they come first
+}
+
+// Modules are names as modprobe takes them; what they depend on is added, built-in ones are left out.
+type Modules struct {
+	Always  []string `toml:"modules"`      // loaded on every machine
+	Drivers []string `toml:"drivers"`      // loaded where there is a device for them
+	Packed  []string `toml:"packed"`       // drivers too, but stored compressed, as Debian ships them: for what few machines have
+	Root    []string `toml:"root_modules"` // loaded from the root image, once it is mounted
+}
+
+// For returns the modules for an architecture.
+func (i Initramfs) For(arch string) Modules {
+	a := i.Arch[arch]
+	return Modules{
+		Always: slices.Concat(a.Always, i.Always), Drivers: slices.Concat(a.Drivers, i.Drivers),
+		Packed: slices.Concat(a.Packed, i.Packed), Root: slices.Concat(a.Root, i.Root),
+	}
 }
 
 // Boot is about the boot program.
@@ -62,6 +93,41 @@ type Tree struct {
 type Busybox struct {
 	Bin  []string `toml:"bin"`  // in usr/bin
 	Sbin []string `toml:"sbin"` // in usr/sbin
+}
+
+// Budget says what an image may cost at the most. What is not given has no limit.
+type Budget struct {
+	RootImage     Size `toml:"root_image"`      // with its verity tree
+	RootImageZstd Size `toml:"root_image_zstd"` // the same, compressed as payloads are
+	BootProgram   Size `toml:"boot_program"`
+	Packages      Size `toml:"packages"`     // a number
+	SetuidFiles   Size `toml:"setuid_files"` // a number, for setgid ones too; none if not given
+	IdleMemory    Size `toml:"idle_memory"`  // in use on a machine after its boot; a story measures it
+}
+
+// Size is a number of bytes, or of things, given as a number or as "320 MB" or "1.5 GB", of 1000 bytes to the kB.
+type Size int64
+
+// UnmarshalTOML reads either form.
+func (s *Size) UnmarshalTOML(v any) error {
+	switch v := v.(type) {
+	case int64:
+		*s = Size(v)
+	case string:
+		number, unit, _ := strings.Cut(v, " ")
+		scale, ok := map[string]float64{"kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+		n, err := strconv.ParseFloat(number, 64)
+		if !ok || err != nil || n < 0 || n*scale > 1<<53 {
+			return fmt.Errorf(`size %q: want a number of bytes or one such as "320 MB"`, v)
+		}
+		*s = Size(n * scale)
+	default:
+		return fmt.Errorf("size %v: want a number or text", v)
+	}
+	if *s < 0 {
+		return fmt.Errorf("size %d is negative", *s)
+	}
+	return nil
 }
 
 // Mode sets what git cannot carry.

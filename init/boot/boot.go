@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/proa-os/proa/init/dmverity"
+	"github.com/proa-os/proa/init/kmod"
 	"github.com/proa-os/proa/init/rescue"
 	"github.com/proa-os/proa/init/state"
 	"github.com/proa-os/proa/init/switchroot"
@@ -42,12 +43,17 @@ func Run(console *rescue.Console) error {
 	}
 
 	console.Step("loading modules")
-	if err := loadModules(line); err != nil {
+	if err := loadModules(line, kmod.ListFile, ""); err != nil {
+		return err
+	}
+	drivers, err := loader(line)
+	if err != nil {
 		return err
 	}
 
 	console.Step("looking for the slot with root hash %s", root)
-	f := finder{scanner: disk.System(), root: root, hashOffset: hashOffset, note: console.Note}
+	loadDrivers := func() { drivers.Load(func(err error) { console.Note("%v; looking on without it", err) }) }
+	f := finder{scanner: disk.System(), root: root, hashOffset: hashOffset, drivers: loadDrivers, note: console.Note}
 	layout, err := f.wait()
 	if err != nil {
 		return err
@@ -68,6 +74,11 @@ func Run(console *rescue.Console) error {
 
 	console.Step("mounting the root image")
 	if err := mountRoot(device); err != nil {
+		return err
+	}
+
+	console.Step("loading modules of the root image")
+	if err := loadModules(line, kmod.RootListFile, sysroot); err != nil {
 		return err
 	}
 

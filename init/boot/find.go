@@ -24,6 +24,7 @@ type finder struct {
 	scanner    *disk.Scanner
 	root       digest.SHA256
 	hashOffset int64
+	drivers    func() // loads those of devices that have appeared
 	note       func(format string, args ...any)
 }
 
@@ -32,6 +33,7 @@ func (f finder) wait() (*disk.Layout, error) {
 	start := time.Now()
 	patient := true
 	for {
+		f.drivers()
 		layout, err := f.find()
 		if err == nil {
 			return layout, nil

@@ -16,7 +16,7 @@ func TestWait(t *testing.T) {
 		image, root, offset := disktest.RootImage(t, 200, 1)
 		w := disktest.New(t)
 		var notes []string
-		f := finder{scanner: w.Scanner(), root: root, hashOffset: offset, note: func(format string, args ...any) {
+		f := finder{scanner: w.Scanner(), root: root, hashOffset: offset, drivers: func() {}, note: func(format string, args ...any) {
 			notes = append(notes, fmt.Sprintf(format, args...))
 		}}
 		file := disktest.Image(t, 0, image, nil)
@@ -45,7 +45,7 @@ func TestWaitInVain(t *testing.T) {
 		w := disktest.New(t)
 		w.Attach("vda", disktest.Image(t, 0, other, nil))
 		start := time.Now()
-		f := finder{scanner: w.Scanner(), root: root, hashOffset: offset, note: func(string, ...any) {}}
+		f := finder{scanner: w.Scanner(), root: root, hashOffset: offset, drivers: func() {}, note: func(string, ...any) {}}
 		_, err := f.wait()
 		if err == nil || !strings.Contains(err.Error(), "not there after 30 seconds") || !strings.Contains(err.Error(), "vda: root-a: holds another root image") {
 			t.Errorf("got %v", err)

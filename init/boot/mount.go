@@ -34,22 +34,37 @@ func mountBasics() error {
 	return nil
 }
 
-// loadModules loads what the initramfs lists, in that order.
-func loadModules(line cmdline.Line) error {
-	text, err := os.ReadFile(kmod.ListFile)
+// loadModules loads what a list of the initramfs names, in that order. The paths are below root.
+func loadModules(line cmdline.Line, name, root string) error {
+	text, err := os.ReadFile(name)
 	if err != nil {
 		return fmt.Errorf("read module list: %w", err)
 	}
 	list, err := kmod.ParseList(string(text))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	for _, file := range list {
-		if err := kmod.Load(file, kmod.Parameters(line, kmod.Name(file))); err != nil {
+		if err := kmod.Load(filepath.Join(root, file), kmod.Parameters(line, kmod.Name(file))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// loader returns what loads the drivers of the initramfs.
+func loader(line cmdline.Line) (*kmod.Loader, error) {
+	text, err := os.ReadFile(kmod.DriverFile)
+	if err != nil {
+		return nil, fmt.Errorf("read driver list: %w", err)
+	}
+	list, err := kmod.ParseDrivers(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kmod.DriverFile, err)
+	}
+	return kmod.NewLoader(list, os.DirFS("/sys"), func(file string) error {
+		return kmod.Load(file, kmod.Parameters(line, kmod.Name(file)))
+	}), nil
 }
 
 // mountRoot mounts the verified device.

@@ -87,17 +87,23 @@ func (w *world) makeInitrd(t *testing.T, kernelDir string) {
 	var list bytes.Buffer
 	for _, m := range modules(t, kernelDir, "virtio_blk", "dm-verity", "crc32c_generic", "erofs", "overlay", "ext4") {
 		name := "lib/modules/" + m.name + ".ko"
+		if m.name == "virtio_blk" { // as a driver found by its device, and as Debian compressed it
+			files[name+".xz"] = m.packed
+			files["etc/proa/drivers"] = fmt.Appendf(nil, "/%s.xz virtio:d00000002v*\n", name)
+			continue
+		}
 		files[name] = m.content
 		fmt.Fprintf(&list, "/%s\n", name)
 	}
 	files["etc/proa/modules"] = list.Bytes()
+	files["etc/proa/root-modules"] = nil // the root image of these tests has no modules
 	w.initrd = filepath.Join(w.dir, "initrd")
 	check(t, os.WriteFile(w.initrd, newc(files), 0o600))
 }
 
 type module struct {
-	name    string
-	content []byte
+	name            string
+	content, packed []byte // as .ko and as .ko.xz
 }
 
 // modules returns the named modules behind those they need, by the "depends" in their own .modinfo.
@@ -120,10 +126,9 @@ func modules(t *testing.T, kernelDir string, names ...string) []module {
 			return
 		}
 		done[name] = true
-		f, err := os.Open(path)
+		packed, err := os.ReadFile(path)
 		check(t, err)
-		defer f.Close()
-		r, err := xz.NewReader(f)
+		r, err := xz.NewReader(bytes.NewReader(packed))
 		check(t, err)
 		content, err := io.ReadAll(r)
 		check(t, err)
@@ -133,7 +138,7 @@ func modules(t *testing.T, kernelDir string, names ...string) []module {
 				add(need)
 			}
 		}
-		list = append(list, module{normal.Replace(name), content})
+		list = append(list, module{normal.Replace(name), content, packed})
 	}
 	for _, name := range names {
 		add(name)

@@ -1,9 +1,10 @@
 // Package kmod loads kernel modules in the initramfs.
 //
-// Which ones and in which order was decided when the image was built: /etc/proa/modules has one absolute path per line,
-// sorted so that what a module needs stands before it. Modules are plain .ko files with Debian's signatures, which
-// the kernel checks under Secure Boot. There is no alias matching and no configuration; parameters come from the
-// kernel command line as MODULE.PARAMETER=VALUE, which for modules is the loader's work, not the kernel's
+// Which ones and in which order was decided when the image was built. ListFile has those of every machine, one absolute path per
+// line, sorted so that what a module needs stands before it. DriverFile has those for some devices, see Loader. RootListFile has
+// those that wait for the root image and lie in it. Modules are .ko files, or .ko.xz which the kernel decompresses, with
+// Debian's signatures, which the kernel checks under Secure Boot. There is no configuration; parameters come from the kernel
+// command line as MODULE.PARAMETER=VALUE, which for modules is the loader's work, not the kernel's
 // (Documentation/admin-guide/kernel-parameters.rst).
 package kmod
 
@@ -19,10 +20,14 @@ import (
 	"github.com/proa-os/proa/internal/cmdline"
 )
 
-// ListFile is the list of modules in the initramfs.
-const ListFile = "/etc/proa/modules"
+// The lists of modules in the initramfs.
+const (
+	ListFile     = "/etc/proa/modules"
+	DriverFile   = "/etc/proa/drivers"
+	RootListFile = "/etc/proa/root-modules"
+)
 
-// ParseList reads a list of modules. Every line must be a clean absolute path to a .ko file, and none may appear twice.
+// ParseList reads a list of modules. Every line must be a clean absolute path to a .ko or .ko.xz file, and none may appear twice.
 func ParseList(text string) ([]string, error) {
 	var list []string
 	seen := map[string]bool{}
@@ -30,8 +35,8 @@ func ParseList(text string) ([]string, error) {
 		switch {
 		case text == "":
 			return nil, nil
-		case !path.IsAbs(line) || path.Clean(line) != line || len(Name(line)) == 0 || !strings.HasSuffix(line, ".ko"):
-			return nil, fmt.Errorf("module list: line %d: expected the absolute path of a .ko file, found %q", i+1, line)
+		case !isModule(line):
+			return nil, fmt.Errorf("module list: line %d: expected the absolute path of a .ko or .ko.xz file, found %q", i+1, line)
 		case seen[line]:
 			return nil, fmt.Errorf("module list: line %d: %s is listed twice", i+1, line)
 		}
@@ -41,9 +46,16 @@ func ParseList(text string) ([]string, error) {
 	return list, nil
 }
 
+const packed = ".xz"
+
+// isModule reports whether s is the clean absolute path of a module's file.
+func isModule(s string) bool {
+	return path.IsAbs(s) && path.Clean(s) == s && Name(s) != "" && strings.HasSuffix(strings.TrimSuffix(s, packed), ".ko")
+}
+
 // Name returns the name the kernel has for the module in a file: dm_mod for /lib/modules/dm-mod.ko.
 func Name(file string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(path.Base(file), ".ko"), "-", "_")
+	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(path.Base(file), packed), ".ko"), "-", "_")
 }
 
 // Parameters returns the parameters the command line has for the module called name, as init_module(2) takes them.
@@ -74,7 +86,11 @@ func Load(file, parameters string) error {
 		return fmt.Errorf("load module: %w", err)
 	}
 	defer f.Close()
-	err = unix.FinitModule(int(f.Fd()), parameters, 0)
+	flags := 0
+	if strings.HasSuffix(file, packed) {
+		flags = unix.MODULE_INIT_COMPRESSED_FILE
+	}
+	err = unix.FinitModule(int(f.Fd()), parameters, flags)
 	if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("load module %s: %w%s", file, err, hint(err))
 	}

@@ -10,15 +10,15 @@ import (
 )
 
 func TestParseList(t *testing.T) {
-	got, err := ParseList("/lib/modules/virtio_blk.ko\n/lib/modules/dm-mod.ko\n")
-	if want := []string{"/lib/modules/virtio_blk.ko", "/lib/modules/dm-mod.ko"}; err != nil || !slices.Equal(got, want) {
+	got, err := ParseList("/lib/modules/virtio_blk.ko\n/lib/modules/dm-mod.ko.xz\n")
+	if want := []string{"/lib/modules/virtio_blk.ko", "/lib/modules/dm-mod.ko.xz"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v", got, err)
 	}
 	if got, err := ParseList(""); len(got) != 0 || err != nil {
 		t.Errorf("empty list: %q, %v", got, err)
 	}
 	for _, text := range []string{
-		"\n", "lib/a.ko\n", "/lib/a.ko.xz\n", "/lib/a\n", "/lib/../a.ko\n", "/lib//a.ko\n", "/lib/.ko\n", "/lib/a.ko\n\n",
+		"\n", "lib/a.ko\n", "/lib/a.xz\n", "/lib/a.ko.xz.xz\n", "/lib/.ko.xz\n", "/lib/a\n", "/lib/../a.ko\n", "/lib//a.ko\n", "/lib/.ko\n", "/lib/a.ko\n\n",
 		"/lib/a.ko\r\n", "/lib/a.ko\n/lib/a.ko\n", "# comment\n",
 	} {
 		if got, err := ParseList(text); err == nil {
