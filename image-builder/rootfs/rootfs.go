@@ -55,6 +55,7 @@ func Build(ctx context.Context, in Input) (*tree.Tree, error) {
 		{"bundle CA certificates", bundleCertificates},
 		{"remove files", remove},
 		{"lay files over", overlay},
+		{"derive accounts", accounts},
 		{"make links", links},
 		{"link busybox applets", busybox},
 		{"add programs", programs},

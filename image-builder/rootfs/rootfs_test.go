@@ -27,7 +27,7 @@ func world(t *testing.T) Input {
 		Manifest: &manifest.Manifest{
 			Tree: manifest.Tree{
 				Remove: []string{"usr/share/doc"}, Dirs: []string{"var"}, Symlinks: map[string]string{"home": "var/home"},
-				Modes: []manifest.Mode{{Path: "etc/shadow", Mode: "0640", GID: 42}},
+				Modes: []manifest.Mode{{Path: "etc/machine-id", Mode: "0444", GID: 7}},
 			},
 			Busybox:  manifest.Busybox{Bin: []string{"sh", "mount"}},
 			Programs: map[string]string{"usr/bin/updatectl": "./update-engine/cmd/updatectl"},
@@ -38,7 +38,9 @@ func world(t *testing.T) Input {
 	in.add(t, "base-files", archivetest.File{Name: "./bin", Link: "usr/bin", Type: tar.TypeSymlink}, archivetest.File{Name: "./usr/share/doc/x", Body: "x"})
 	in.add(t, "busybox", archivetest.File{Name: "./bin/busybox", Body: "busybox", Mode: 0o755}, archivetest.File{Name: "./usr/bin/mount", Body: "mount", Mode: 0o4755})
 	in.add(t, "ca-certificates", archivetest.File{Name: "./usr/share/ca-certificates/mozilla/B.crt", Body: "B\n\n"}, archivetest.File{Name: "./usr/share/ca-certificates/mozilla/A.crt", Body: "A"})
-	write(t, filepath.Join(in.Overlays[0], "etc/shadow"), "root:*:1::::::\n")
+	in.add(t, "openssh-server", archivetest.File{Name: "./usr/lib/sysusers.d/openssh-server.conf", Body: "u! sshd - \"sshd user\" /run/sshd\n"})
+	write(t, filepath.Join(in.Overlays[0], "etc/machine-id"), "uninitialized\n")
+	write(t, filepath.Join(in.Overlays[0], "usr/lib/sysusers.d/proa.conf"), "u root 0 - /root /bin/sh\nu sshd 984\ng shadow 42\n")
 	write(t, filepath.Join(in.Programs, "updatectl"), "program")
 	write(t, filepath.Join(in.Kernel.ModulesDir(), "modules.dep"), "")
 	return in
@@ -80,7 +82,11 @@ func TestBuild(t *testing.T) {
 		"usr/bin/sh: symlink 0777 0:0 busybox",
 		"usr/bin/updatectl: file 0755 0:0 " + sum("program"),
 		"etc/ssl/certs/ca-certificates.crt: file 0644 0:0 " + sum("A\nB\n"),
-		"etc/shadow: file 0640 0:42 " + sum("root:*:1::::::\n"),
+		"etc/machine-id: file 0444 0:7 " + sum("uninitialized\n"),
+		"etc/passwd: file 0644 0:0 " + sum("root:x:0:0::/root:/bin/sh\nsshd:x:984:984::/:/usr/sbin/nologin\n"),
+		"etc/group: file 0644 0:0 " + sum("root:x:0:\nshadow:x:42:\nsshd:x:984:\n"),
+		"etc/shadow: file 0640 0:42 " + sum("root:!unprovisioned:20000::::::\nsshd:!*:20000::::::\n"),
+		"etc/gshadow: file 0640 0:42 " + sum("root:!*::\nshadow:!*::\nsshd:!*::\n"),
 		"home: symlink 0777 0:0 var/home",
 		"var: dir 0755 0:0",
 		"usr/lib/modules/6.12.1/modules.dep: file 0644 0:0 " + sum(""),
@@ -89,6 +95,9 @@ func TestBuild(t *testing.T) {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
+	}
+	if strings.Contains(b.String(), "openssh-server.conf") {
+		t.Error("a package's sysusers.d file, which pins no numbers, is still there")
 	}
 	if strings.Contains(b.String(), "usr/share/doc") || strings.Contains(b.String(), "mozilla") {
 		t.Errorf("removed files are still there:\n%s", b.String())
@@ -112,6 +121,10 @@ func TestBuildRefuses(t *testing.T) {
 		{"two packages, one file", func(t *testing.T, in *Input) {
 			in.add(t, "thief", archivetest.File{Name: "./usr/bin/mount", Body: "mine"})
 		}, "thief"},
+		{"account without a number", func(t *testing.T, in *Input) {
+			in.add(t, "new-service", archivetest.File{Name: "./usr/lib/sysusers.d/new.conf", Body: "u! newcomer -\nu! sshd -\n"})
+		}, "usr/lib/sysusers.d/new.conf of a package declares user newcomer"},
+		{"static accounts", func(t *testing.T, in *Input) { write(t, filepath.Join(in.Overlays[0], "etc/passwd"), "") }, "derived from"},
 		{"cut package", func(t *testing.T, in *Input) {
 			p := in.Lock.Packages[1]
 			if err := os.Truncate(lock.Path(in.CacheDir, p), p.Size-1); err != nil {
