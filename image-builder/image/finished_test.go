@@ -79,6 +79,7 @@ func TestKeys(t *testing.T) {
 		"command line":   func(_ *testing.T, in *inputs) { in.manifest.Boot.CommandLine = "quiet" },
 		"--command-line": func(_ *testing.T, in *inputs) { in.CommandLine = "debug" },
 		"modules":        func(_ *testing.T, in *inputs) { in.manifest.Initramfs.Always = []string{"ext4"} },
+		"budget":         func(_ *testing.T, in *inputs) { in.manifest.Budget.RootImage = 1 },
 		"manifest file":  func(_ *testing.T, in *inputs) { in.manifest.Sum = digest.Of([]byte("with a comment")) },
 	}
 	nothing := map[string]func(*testing.T, *inputs){

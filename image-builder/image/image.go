@@ -57,6 +57,7 @@ type Options struct {
 
 	CacheDir string
 	NoCache  bool            // make every stage anew, and keep none
+	Zstd     bool            // measure the root image compressed too, which takes minutes, unless that is known
 	NoQcow2  bool            // leave out disk.qcow2, which takes longer than the rest
 	Mirror   archive.Mirrors // wins over manifest and host if set
 	APT      string          // the host's apt configuration, normally /etc/apt
@@ -107,9 +108,9 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	if old := in.finished(); old != nil {
-		return &Result{Release: old}, nil
+		return &Result{Release: old}, in.judge(ctx, old, in.Out)
 	}
-	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, diskImage, qcow2Image, billOfMaterials, describe, publish); err != nil {
+	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, diskImage, qcow2Image, billOfMaterials, describe, checkBudget, publish); err != nil {
 		return nil, err
 	}
 	return &Result{Release: r, Fresh: true}, nil

@@ -52,7 +52,7 @@ func (in *inputs) rootKey() (digest.SHA256, error) {
 		return digest.SHA256{}, err
 	}
 	m := *in.manifest // what only other steps read must not count
-	m.Mirror, m.Initramfs, m.Boot, m.Sum = "", manifest.Initramfs{}, manifest.Boot{}, digest.SHA256{}
+	m.Mirror, m.Initramfs, m.Boot, m.Budget, m.Sum = "", manifest.Initramfs{}, manifest.Boot{}, manifest.Budget{}, digest.SHA256{}
 	parts, err := json.Marshal(m)
 	if err != nil {
 		return digest.SHA256{}, err

@@ -44,3 +44,45 @@ func TestParseRefuses(t *testing.T) {
 		t.Error("no arch: no error")
 	}
 }
+
+func TestBudget(t *testing.T) {
+	m, err := Parse([]byte(minimal + "[budget]\nroot_image = \"320 MB\"\nroot_image_zstd = \"0.08 GB\"\nboot_program = 22000000\nsetuid_files = 0\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Budget{RootImage: 320e6, RootImageZstd: 80e6, BootProgram: 22e6}); m.Budget != want {
+		t.Errorf("got %+v, want %+v", m.Budget, want)
+	}
+	for _, bad := range []string{`"320"`, `"320 MiB"`, `"-1 MB"`, `"x MB"`, "-1", "1.5", "true", `"NaN MB"`, `"1e300 GB"`} {
+		if _, err := Parse([]byte(minimal + "[budget]\nroot_image = " + bad + "\n")); err == nil || !strings.Contains(err.Error(), "size") {
+			t.Errorf("%s: got %v, want an error that says what a size is", bad, err)
+		}
+	}
+}
+
+func TestArch(t *testing.T) {
+	m, err := Parse([]byte(minimal + `[kernel]
+keep = ["kernel/fs"]
+[kernel.arch.amd64]
+keep = ["kernel/arch/x86"]
+drop = ["kernel/fs/x"]
+[initramfs]
+modules = ["erofs"]
+drivers = ["nvme"]
+[initramfs.arch.amd64]
+modules = ["crc32c-intel"]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Kernel.For("amd64"); len(got.Keep) != 2 || len(got.Drop) != 1 {
+		t.Errorf("amd64: got %+v", got)
+	}
+	if got := m.Kernel.For("arm64"); len(got.Keep) != 1 || len(got.Drop) != 0 {
+		t.Errorf("arm64: got %+v", got)
+	}
+	// An architecture's modules come first: a fast checksum before the one for every processor.
+	if got := m.Initramfs.For("amd64"); strings.Join(got.Always, " ") != "crc32c-intel erofs" || len(got.Drivers) != 1 {
+		t.Errorf("amd64: got %+v", got)
+	}
+}

@@ -1,0 +1,53 @@
+package image
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/proa-os/proa/image-builder/budget"
+	"github.com/proa-os/proa/internal/release"
+)
+
+// checkBudget holds what was built in the work directory against the manifest's budgets.
+func checkBudget(ctx context.Context, in *inputs, r *release.Release) error {
+	return in.judge(ctx, r, in.work)
+}
+
+// judge prints the table of budgets for the release in dir, and fails if one is passed.
+func (in *inputs) judge(ctx context.Context, r *release.Release, dir string) error {
+	f, err := os.Open(filepath.Join(dir, treeFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	usage, err := budget.Read(f)
+	if err != nil {
+		return err
+	}
+	b := in.manifest.Budget
+	items := []budget.Item{
+		{Name: "root image", Value: r.Root.Size, Limit: int64(b.RootImage), Bytes: true},
+		{Name: "boot program", Value: r.Boot.Size, Limit: int64(b.BootProgram), Bytes: true},
+		{Name: "packages", Value: int64(len(r.Packages)), Limit: int64(b.Packages)},
+		{Name: "setuid and setgid files", Value: int64(len(usage.Setid)), Limit: int64(b.SetuidFiles), Zero: true},
+	}
+	memory := budget.Memory{Dir: filepath.Join(in.CacheDir, "budget")}
+	size, known := memory.Zstd(r.Root.SHA256)
+	if !known && in.Zstd {
+		in.say("compress the root image with zstd -19, to know its size")
+		if size, err = memory.Measure(ctx, in.tools, filepath.Join(dir, rootFile), r.Root.SHA256); err != nil {
+			return err
+		}
+		known = true
+	}
+	if known {
+		items = slices.Insert(items, 1, budget.Item{Name: "root image, zstd -19", Value: size, Limit: int64(b.RootImageZstd), Bytes: true})
+	}
+	in.clock.stop()
+	if err := budget.Write(in.clock.w, items); err != nil {
+		return err
+	}
+	return budget.Check(items, usage)
+}
