@@ -146,9 +146,6 @@ func varSize(t *testing.T, console string) (size int) {
 
 // Slow failures: nothing to find in time, and nothing to make state of.
 func TestRefusal(t *testing.T) {
-	if os.Getenv("PROA_TEST_SLOW") == "" {
-		t.Skip("takes a minute; set PROA_TEST_SLOW=1")
-	}
 	w := newWorld(t)
 	expect(t, w.boot(t, run{disk: w.disk(t, diskSize, nil), root: strings.Repeat("12", 32)}),
 		"still waiting", "FAILED while looking for the slot with root hash 1212", "root-a: holds another root image, root-b: ", "rebooting in 10 seconds")

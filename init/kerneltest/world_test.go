@@ -2,24 +2,19 @@ package kerneltest
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/ulikunitz/xz"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/disk"
 	"github.com/proa-os/proa/internal/gpt"
+	"github.com/proa-os/proa/internal/guesttest"
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/internal/tooltree"
 	"github.com/proa-os/proa/internal/verity"
@@ -34,29 +29,20 @@ const (
 
 // A world is everything a boot needs, made once.
 type world struct {
-	tools          *tooltree.Tree
-	dir            string
-	kernel, initrd string
-	image          string // the shipped disk image, as large as the disk
-	table          *gpt.Table
-	root           digest.SHA256
-	hashOffset     int64
-	blob           int64 // where the blob's bytes are in the root image
+	tools      *tooltree.Tree
+	dir        string
+	initrd     string
+	image      string // the shipped disk image, as large as the disk
+	table      *gpt.Table
+	root       digest.SHA256
+	hashOffset int64
+	blob       int64 // where the blob's bytes are in the root image
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("boots kernels")
-	}
-	w := &world{tools: testenv.Tools(t), dir: t.TempDir()}
-	kernelDir := w.tools.Dir()
-	kernels, _ := filepath.Glob(filepath.Join(kernelDir, "boot/vmlinuz-*"))
-	if len(kernels) == 0 {
-		t.Fatalf("no kernel in the tools tree %s: run image-builder tools", kernelDir)
-	}
-	w.kernel = kernels[0]
-	w.makeInitrd(t, kernelDir)
+	w := &world{tools: testenv.Machines(t), dir: t.TempDir()}
+	w.makeInitrd(t)
 	w.makeImage(t)
 	return w
 }
@@ -82,105 +68,27 @@ func (w *world) build(t *testing.T, pkg string) []byte {
 	return b
 }
 
-func (w *world) makeInitrd(t *testing.T, kernelDir string) {
+func (w *world) makeInitrd(t *testing.T) {
 	files := map[string][]byte{"init": w.build(t, "github.com/proa-os/proa/init/cmd/init")}
+	modules, err := guesttest.Modules(w.tools, "virtio_blk", "dm-verity", "crc32c_generic", "erofs", "overlay", "ext4")
+	check(t, err)
 	var list bytes.Buffer
-	for _, m := range modules(t, kernelDir, "virtio_blk", "dm-verity", "crc32c_generic", "erofs", "overlay", "ext4") {
-		name := "lib/modules/" + m.name + ".ko"
-		if m.name == "virtio_blk" { // as a driver found by its device, and as Debian compressed it
-			files[name+".xz"] = m.packed
+	for _, m := range modules {
+		name := "lib/modules/" + m.Name + ".ko"
+		if m.Name == "virtio_blk" { // as a driver found by its device, and as Debian compressed it
+			packed, err := os.ReadFile(m.File)
+			check(t, err)
+			files[name+".xz"] = packed
 			files["etc/proa/drivers"] = fmt.Appendf(nil, "/%s.xz virtio:d00000002v*\n", name)
 			continue
 		}
-		files[name] = m.content
+		files[name] = m.Content
 		fmt.Fprintf(&list, "/%s\n", name)
 	}
 	files["etc/proa/modules"] = list.Bytes()
 	files["etc/proa/root-modules"] = nil // the root image of these tests has no modules
 	w.initrd = filepath.Join(w.dir, "initrd")
-	check(t, os.WriteFile(w.initrd, newc(files), 0o600))
-}
-
-type module struct {
-	name            string
-	content, packed []byte // as .ko and as .ko.xz
-}
-
-// modules returns the named modules behind those they need, by the "depends" in their own .modinfo.
-func modules(t *testing.T, kernelDir string, names ...string) []module {
-	t.Helper()
-	normal := strings.NewReplacer("-", "_")
-	files := map[string]string{}
-	check(t, filepath.WalkDir(filepath.Join(kernelDir, "usr/lib/modules"), func(path string, _ fs.DirEntry, err error) error {
-		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko.xz"); ok {
-			files[normal.Replace(name)] = path
-		}
-		return err
-	}))
-	var list []module
-	done := map[string]bool{}
-	var add func(name string)
-	add = func(name string) {
-		path, ok := files[normal.Replace(name)]
-		if done[name] || !ok { // not ok: built in
-			return
-		}
-		done[name] = true
-		packed, err := os.ReadFile(path)
-		check(t, err)
-		r, err := xz.NewReader(bytes.NewReader(packed))
-		check(t, err)
-		content, err := io.ReadAll(r)
-		check(t, err)
-		if _, rest, ok := bytes.Cut(content, []byte("\x00depends=")); ok {
-			needs, _, _ := bytes.Cut(rest, []byte{0})
-			for need := range strings.SplitSeq(string(needs), ",") {
-				add(need)
-			}
-		}
-		list = append(list, module{normal.Replace(name), content, packed})
-	}
-	for _, name := range names {
-		add(name)
-	}
-	return list
-}
-
-// newc is a cpio archive of regular files and their directories (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst).
-func newc(files map[string][]byte) []byte {
-	var b bytes.Buffer
-	entry := func(name string, mode, major, minor int, content []byte) {
-		fmt.Fprintf(&b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
-			b.Len(), mode, 0, 0, 1, 0, len(content), 0, 0, major, minor, len(name)+1, 0, name)
-		b.Write(make([]byte, -b.Len()&3))
-		b.Write(content)
-		b.Write(make([]byte, -b.Len()&3))
-	}
-	dirs := map[string]bool{}
-	names := []string{}
-	for name := range files {
-		for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
-			dirs[dir] = true
-		}
-		names = append(names, name)
-	}
-	dirs["dev"] = true
-	for _, dir := range slices.Sorted(func(yield func(string) bool) {
-		for dir := range dirs {
-			if !yield(dir) {
-				return
-			}
-		}
-	}) {
-		entry(dir, 0o40755, 0, 0, nil)
-	}
-	entry("dev/console", 0o20600, 5, 1, nil)
-	slices.Sort(names)
-	for _, name := range names {
-		entry(name, 0o100755, 0, 0, files[name])
-	}
-	entry("TRAILER!!!", 0, 0, 0, nil)
-	return b.Bytes()
+	check(t, os.WriteFile(w.initrd, guesttest.Archive(files), 0o600))
 }
 
 // makeImage makes the shipped disk: a root image in root-a, nothing in root-b.
@@ -278,70 +186,22 @@ type run struct {
 // boot runs the machine until it turns off, restarts, or loses power, and returns its console.
 func (w *world) boot(t *testing.T, r run) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
 	if r.root == "" {
 		r.root = w.root.String()
 	}
-	device := "virtio-blk-pci,drive=d"
-	if r.sector != 0 {
-		device += fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", r.sector, r.sector)
-	}
-	line := fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d console=ttyS0 panic=-1 no_timer_check %s", r.root, w.hashOffset, r.options)
-	cmd := w.tools.Command(ctx, "qemu-system-x86_64",
-		"-L", w.tools.Path("usr/share/qemu"), "-L", w.tools.Path("usr/share/seabios"),
-		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-		"-machine", "q35,accel=tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "512",
-		"-kernel", w.kernel, "-initrd", w.initrd, "-append", line,
-		"-drive", "if=none,id=d,format=raw,file="+r.disk+r.drive, "-device", device,
-		"-device", "virtio-rng-pci")
-	console := &console{}
-	cmd.Stdout, cmd.Stderr = console, console
-	check(t, cmd.Start())
 	start := time.Now()
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	var err error
-	for running := true; running; {
-		select {
-		case err = <-ended:
-			running = false
-		case <-tick.C:
-			if r.until != nil && r.until(console.String()) {
-				check(t, cmd.Process.Kill())
-				r.until = nil
-			}
-		}
-	}
-	text := strings.ReplaceAll(console.String(), "\r", "")
-	t.Logf("%d bytes of console in %v, %v", len(text), time.Since(start).Round(time.Millisecond), err)
+	text, err := guesttest.Boot{
+		Initrd: w.initrd, Disks: []guesttest.Disk{{File: r.disk, Options: r.drive, SectorSize: r.sector}}, Until: r.until,
+		Options: fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d %s", r.root, w.hashOffset, r.options),
+	}.Run(t.Context(), w.tools)
+	t.Logf("%d bytes of console in %v", len(text), time.Since(start).Round(time.Millisecond))
 	if os.Getenv("PROA_TEST_CONSOLE") != "" {
 		t.Log(text)
 	}
-	if ctx.Err() != nil {
-		t.Fatalf("the machine did not end:\n%s", text)
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, text)
 	}
 	return text
-}
-
-// A console is written by one process and read at the same time.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
 }
 
 // expect fails unless all texts are in the console, in this order.

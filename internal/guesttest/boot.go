@@ -18,6 +18,8 @@ import (
 type Disk struct {
 	File    string
 	Options string // more of QEMU's -drive options, with a leading comma
+
+	SectorSize int // 512 by default
 }
 
 // A Boot is one life of a guest: it ends when the guest turns off or restarts.
@@ -108,9 +110,16 @@ func (b Boot) args(tools *tooltree.Tree) ([]string, error) {
 	for i, d := range b.Disks {
 		id := fmt.Sprintf("disk%d", i)
 		args = append(args, "-drive", "if=none,id="+id+",format=raw,cache=unsafe,file="+strings.ReplaceAll(d.File, ",", ",,")+d.Options,
-			"-device", "virtio-blk-pci,drive="+id)
+			"-device", "virtio-blk-pci,drive="+id+d.sectors())
 	}
 	return args, nil
+}
+
+func (d Disk) sectors() string {
+	if d.SectorSize == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", d.SectorSize, d.SectorSize)
 }
 
 // A console is written by one process and read at the same time.

@@ -30,6 +30,7 @@ func Kernel(tools *tooltree.Tree) (string, error) {
 type Module struct {
 	Name    string // with underscores
 	Content []byte
+	File    string // it again, as Debian compressed it (.ko.xz)
 }
 
 // Modules are the named modules of the tools tree's kernel, each behind those it needs ("depends" in its .modinfo). One that
@@ -71,7 +72,7 @@ func Modules(tools *tooltree.Tree, names ...string) ([]Module, error) {
 				return err
 			}
 		}
-		list = append(list, Module{name, content})
+		list = append(list, Module{name, content, files[name]})
 		return nil
 	}
 	for _, name := range names {
