@@ -217,10 +217,11 @@ func (l *Lock) Sum() (digest.SHA256, error) {
 	return digest.Of(b), nil
 }
 
-// PackagesSum is the sum of the packages alone: it stays the same when a newer state of the archive changes nothing.
+// PackagesSum is the sum of the packages alone: it stays the same when a newer state of the archive, or another package list, comes to
+// the same packages.
 func (l *Lock) PackagesSum() (digest.SHA256, error) {
 	bare := *l
-	bare.Suites = nil
+	bare.Spec, bare.Suites = digest.SHA256{}, nil
 	return bare.Sum()
 }
 

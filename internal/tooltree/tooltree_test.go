@@ -30,6 +30,8 @@ func TestPrograms(t *testing.T) {
 		{[]string{"fsck.erofs", "--version"}, "fsck.erofs"},
 		{[]string{"dump.erofs", "--version"}, "dump.erofs"},
 		{[]string{"veritysetup", "--version"}, "veritysetup 2."},
+		{[]string{"apt-get", "--version"}, "apt 3."},
+		{[]string{"gpgv", "--version"}, "gpgv (GnuPG) 2."},
 		{[]string{"dpkg", "--version"}, "package management program"},
 		{[]string{"dpkg-deb", "--version"}, "package archive backend"},
 		{[]string{"sfdisk", "--version"}, "sfdisk from util-linux"},
