@@ -50,6 +50,9 @@ func (c *Client) Packages(ctx context.Context, suite, arch string) ([]Package, *
 func (c *Client) release(ctx context.Context, suite string) (*Release, error) {
 	url := c.Mirrors.URL(Of(suite), "dists/"+suite+"/InRelease")
 	body, _, err := c.Getter.Get(ctx, url, 0)
+	if IsMissing(err) {
+		return nil, fmt.Errorf("%w: the mirror does not have suite %s: try another mirror, or correct the suites of the manifest", err, suite)
+	}
 	if err != nil {
 		return nil, err
 	}

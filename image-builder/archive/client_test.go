@@ -125,6 +125,7 @@ func TestPackagesRefused(t *testing.T) {
 		{"text behind", func(a *archivetest.Archive, _ *archive.Client) {
 			a.Put(releaseURL, append(bytes.Clone(a.Get(releaseURL)), "Codename: trixie\n"...))
 		}, "text behind the signature"},
+		{"release gone", func(a *archivetest.Archive, _ *archive.Client) { a.Put(releaseURL, nil) }, "404 Not Found: the mirror does not have suite trixie"},
 		{"release cut", func(a *archivetest.Archive, _ *archive.Client) {
 			a.Put(releaseURL, a.Get(releaseURL)[:200])
 		}, "cut off or malformed"},

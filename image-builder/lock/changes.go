@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
+	"github.com/proa-os/proa/image-builder/deb"
 )
 
 // Changes is what a new lock changes against the old one. Its JSON is the output of `image-builder lock --json`, one object a
@@ -31,6 +32,8 @@ type Change struct {
 	Security bool   `json:"security"`      // comes from the security archive
 	// Replaced says that the version is the same and the content is not, which an archive never does on purpose.
 	Replaced bool `json:"replaced,omitempty"`
+	// Downgrade says that the new version is older than the old one.
+	Downgrade bool `json:"downgrade,omitempty"`
 }
 
 // SuiteMovement is the state that a suite is locked at.
@@ -55,6 +58,7 @@ func Diff(old, l *Lock) Changes {
 			c.Added = append(c.Added, change)
 		case was.SHA256 != p.SHA256:
 			change.Replaced = was.Version == p.Version && was.Arch == p.Arch
+			change.Downgrade = older(p.Version, was.Version)
 			c.Updated = append(c.Updated, change)
 		case was != p:
 			c.Moved = append(c.Moved, change)
@@ -78,6 +82,13 @@ func Diff(old, l *Lock) Changes {
 	return c
 }
 
+// older compares versions that Parse has accepted, or that come from an index.
+func older(a, b string) bool {
+	v, errA := deb.ParseVersion(a)
+	w, errB := deb.ParseVersion(b)
+	return errA == nil && errB == nil && v.Compare(w) < 0
+}
+
 // WriteText writes a line per package and one with the counts.
 func (c Changes) WriteText(w io.Writer) error {
 	var err error
@@ -88,8 +99,11 @@ func (c Changes) WriteText(w io.Writer) error {
 	}
 	for _, p := range c.Updated {
 		note := ""
-		if p.Replaced {
+		switch {
+		case p.Replaced:
 			note = ", OTHER CONTENT UNDER THE SAME VERSION"
+		case p.Downgrade:
+			note = ", OLDER THAN BEFORE"
 		}
 		line("  %s %s -> %s (%s%s)", p.Name, p.Old, p.New, p.Suite, note)
 	}

@@ -92,15 +92,16 @@ func setCurrent(dir, link string) error {
 	if old, err := os.Readlink(link); err == nil && old == target {
 		return nil
 	}
-	tmp := fmt.Sprintf("%s.%d", link, os.Getpid())
+	dir, err := os.MkdirTemp(filepath.Dir(link), ".link-*") // a name that nobody else uses
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	tmp := filepath.Join(dir, "current")
 	if err := os.Symlink(target, tmp); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, link); err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return nil
+	return os.Rename(tmp, link)
 }
 
 // Options say what Run works on.

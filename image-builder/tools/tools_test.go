@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/proa-os/proa/image-builder/archive"
@@ -126,6 +127,25 @@ usr/secret/key -rw------- "k"
 	again, err := tools.Install(t.Context(), l, archive.Mirrors{}, cache, io.Discard)
 	if err != nil || again != dir {
 		t.Errorf("again: got %s, %v", again, err)
+	}
+}
+
+// TestInstallTwiceAtOnce is two builds on one empty cache.
+func TestInstallTwiceAtOnce(t *testing.T) {
+	a, l := makeLock(t, first, second)
+	mirrors, cache := a.Serve(), t.TempDir()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if _, err := tools.Install(t.Context(), l, mirrors, cache, io.Discard); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	left, err := os.ReadDir(filepath.Join(cache, "tools"))
+	if err != nil || len(left) != 2 {
+		t.Errorf("got %v, %v, want one tree and the link to it", left, err)
 	}
 }
 
