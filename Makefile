@@ -10,7 +10,7 @@ export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 # without paths in it, all checkouts of the same source share what they have built.
 BUILDER  = $(OUT)/bin/image-builder
 
-.PHONY: help build image inspect diff reproducible run demo test unit check bench fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test unit check bench bench-boot fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,8 +57,12 @@ check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: check-go ## benchmarks
+bench: check-go ## benchmarks, then bench-boot
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
+	$(MAKE) bench-boot
+
+bench-boot: image ## time Proa's boot beside plain Debian's (BENCH_ROUNDS=3)
+	$(GO) run ./qemu-tests/cmd/bench --image $(OUT)/$(VERSION) --out $(OUT)/bench
 
 lock: builder ## pin today's packages of the Debian archive in manifests/
 	$(BUILDER) lock
