@@ -9,6 +9,8 @@ export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 # Built once, so that a build in which little has changed does not begin with linking the builder. Its bytes are part of the cache's keys:
 # without paths in it, all checkouts of the same source share what they have built.
 BUILDER  = $(OUT)/bin/image-builder
+# The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
+WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 
 .PHONY: help build image inspect diff reproducible run demo test unit check bench bench-boot fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
@@ -41,28 +43,27 @@ reproducible: builder ## build VERSION twice, as differently as can be; name the
 
 run: builder ## build the image and boot it in QEMU (CONFIG=file: an Ignition config)
 	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION) --no-qcow2
-	$(GO) run ./qemu-tests/cmd/run --image $(OUT)/$(VERSION)/disk.img $(if $(CONFIG),--config $(CONFIG))
+	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/run --image $(OUT)/$(VERSION)/disk.img $(if $(CONFIG),--config $(CONFIG))
 
-demo: check-go ## build, boot, provision, run a container, update, come back: the story on the terminal
-	$(GO) run ./qemu-tests/cmd/demo
+demo: builder ## build, boot, provision, run a container, update, come back: the story on the terminal
+	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/demo
 
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
-	PROA_STORIES=1 $(GO) test -count=1 -timeout 40m -v ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 $(GO) test -count=1 -timeout 40m -v ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges only
-	$(BUILDER) tools
-	PROA_REQUIRE_TOOLS=1 $(GO) test ./...
+	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test ./...
 
 check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: check-go ## benchmarks, then bench-boot
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
+bench: builder ## benchmarks, then bench-boot
+	$(WITH_TOOLS) $(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
 	$(MAKE) bench-boot
 
 bench-boot: image ## time Proa's boot beside plain Debian's (BENCH_ROUNDS=3)
-	$(GO) run ./qemu-tests/cmd/bench --image $(OUT)/$(VERSION) --out $(OUT)/bench
+	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench --image $(OUT)/$(VERSION) --out $(OUT)/bench
 
 lock: builder ## pin today's packages of the Debian archive in manifests/
 	$(BUILDER) lock
