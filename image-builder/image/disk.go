@@ -11,6 +11,7 @@ import (
 
 	"github.com/proa-os/proa/image-builder/fat"
 	"github.com/proa-os/proa/image-builder/grub"
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/gpt"
 	"github.com/proa-os/proa/internal/grubenv"
 	"github.com/proa-os/proa/internal/release"
@@ -44,7 +45,10 @@ func rootType(arch string) (gpt.GUID, error) {
 }
 
 // bootsBIOS says which machines may have a BIOS instead of UEFI: those with GRUB on their disk.
-func bootsBIOS(arch string) bool { return arch == "amd64" }
+func bootsBIOS(name string) bool {
+	a, err := arch.Of(name)
+	return err == nil && a.HasBIOS()
+}
 
 // diskImage makes disk.img: a sparse file with the ESP and slot A filled.
 func diskImage(ctx context.Context, in *inputs, r *release.Release) error {

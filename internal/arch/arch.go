@@ -70,6 +70,9 @@ func find(want string, name func(Arch) string) (Arch, error) {
 	return all[i], nil
 }
 
+// HasBIOS reports whether machines of this architecture may have a BIOS instead of UEFI: PCs.
+func (a Arch) HasBIOS() bool { return a.Debian == "amd64" }
+
 // LibDir is the directory of shared libraries in a tree.
 func (a Arch) LibDir() string { return "usr/lib/" + a.Triplet }
 

@@ -43,6 +43,9 @@ func TestNames(t *testing.T) {
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	if a.HasBIOS() {
+		t.Error("arm64 has a BIOS")
+	}
 }
 
 // Package gpt, whose tests run programs of the tools tree, cannot be imported by what the tools tree stands on.
