@@ -3,63 +3,13 @@ package qemutests
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
 )
-
-// TestWrongRootHash arms, on the disk, a boot program that wants a root image which no slot has. The real loader tries it the
-// counted times, /init says why it cannot start, and the machine comes back on what it ran.
-func TestWrongRootHash(t *testing.T) {
-	s := begin(t)
-	image := s.image("1.0.0", "")
-	wrong := digest.Of([]byte("no slot has this root hash"))
-	s.damage(image, func(d *world.Disk) error {
-		program, err := os.ReadFile(filepath.Join(image.Dir, "boot.efi"))
-		if err != nil {
-			return err
-		}
-		if program, err = world.ReplaceRootHash(program, wrong); err != nil {
-			return err
-		}
-		// The loader sorts by the version inside; the same one twice goes by the file's name.
-		return d.AddBootProgram("proa_9.0.0+3.efi", program)
-	})
-	m := s.bootDamaged("wrong")
-	for range 3 {
-		if _, err := m.WaitConsole(t.Context(), `proa: init: .*root hash `+wrong.String()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := m.WaitBoot(t.Context(), 4); err != nil {
-		t.Fatal(err)
-	}
-	boots(t, m, "1.0.0")
-	if got := m.Boots(); got != 4 {
-		t.Errorf("got %d boots, want three tries and the one back", got)
-	}
-	m.AssertClean(t)
-	if err := m.PowerCut(); err != nil {
-		t.Fatal(err)
-	}
-	d, err := world.OpenDisk(m.Disk())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	names, err := d.BootPrograms()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := []string{"proa_1.0.0.efi", "proa_9.0.0+0-3.efi"}; !slices.Equal(names, want) {
-		t.Errorf("got boot programs %q, want %q", names, want)
-	}
-}
 
 // TestFlippedBit changes one bit of the service manager on the disk: it is never read as data, the machine stops there.
 func TestFlippedBit(t *testing.T) {

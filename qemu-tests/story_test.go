@@ -83,8 +83,8 @@ func (s *story) machine(name string, image world.Image, config *provision.Config
 	return s.machineFrom(name, image.Disk(), config)
 }
 
-// machineFrom is machine for a disk image.
-func (s *story) machineFrom(name, disk string, config *provision.Config) *vm.Machine {
+// machineFrom is machine for a disk image; edit may change the hardware.
+func (s *story) machineFrom(name, disk string, config *provision.Config, edit ...func(*vm.Config)) *vm.Machine {
 	s.t.Helper()
 	key, err := vm.NewKey()
 	if err != nil {
@@ -94,7 +94,11 @@ func (s *story) machineFrom(name, disk string, config *provision.Config) *vm.Mac
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.start(vm.Config{Name: name, Dir: filepath.Join(s.dir, name), Disk: disk, Ignition: ignition, Key: key})
+	c := vm.Config{Name: name, Dir: filepath.Join(s.dir, name), Disk: disk, Ignition: ignition, Key: key}
+	for _, e := range edit {
+		e(&c)
+	}
+	return s.start(c)
 }
 
 func (s *story) start(c vm.Config) *vm.Machine {

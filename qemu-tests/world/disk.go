@@ -7,12 +7,15 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/image-builder/fat"
 	"github.com/proa-os/proa/internal/gpt"
+	"github.com/proa-os/proa/internal/grubenv"
+	"github.com/proa-os/proa/internal/slot"
 )
 
 // A Disk is a raw disk image of a machine that is off, to look into and to damage.
@@ -63,34 +66,70 @@ func (d *Disk) section(name string) (*io.SectionReader, int64, error) {
 	return io.NewSectionReader(d.file, d.table.Offset(p), d.table.Size(p)), d.table.Offset(p), nil
 }
 
-// BootPrograms are the names of the files in the ESP's EFI/Linux.
-func (d *Disk) BootPrograms() ([]string, error) {
+func (d *Disk) esp() (*fat.FS, error) {
 	esp, _, err := d.section("esp")
 	if err != nil {
 		return nil, err
 	}
-	fs, err := fat.Open(esp)
+	return fat.Open(esp)
+}
+
+// BootPrograms are the names of the files in the ESP's EFI/Linux, without GRUB's environment block.
+func (d *Disk) BootPrograms() ([]string, error) {
+	fs, err := d.esp()
 	if err != nil {
 		return nil, err
 	}
-	entries, err := fs.ReadDir("EFI/Linux")
+	entries, err := fs.ReadDir(bootFolder)
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name)
+		if e.Name != grubenv.File {
+			names = append(names, e.Name)
+		}
 	}
 	return names, nil
 }
 
+// Counts are the tries that GRUB has left to boot programs.
+func (d *Disk) Counts() (slot.Counts, error) {
+	fs, err := d.esp()
+	if err != nil {
+		return nil, err
+	}
+	block, err := fs.ReadFile(path.Join(bootFolder, grubenv.File))
+	if err != nil {
+		return nil, err
+	}
+	return grubenv.Parse(block)
+}
+
+// bootFolder is where both loaders look for boot programs.
+const bootFolder = "EFI/Linux"
+
 // AddBootProgram puts a file into the ESP's EFI/Linux.
 func (d *Disk) AddBootProgram(name string, program []byte) error {
-	esp, offset, err := d.section("esp")
+	return d.changeESP(func(files []fat.File) []fat.File {
+		return append(files, fat.BytesFile(path.Join(bootFolder, name), program))
+	})
+}
+
+// RemoveBootProgram takes a file out of the ESP's EFI/Linux.
+func (d *Disk) RemoveBootProgram(name string) error {
+	return d.changeESP(func(files []fat.File) []fat.File {
+		return slices.DeleteFunc(files, func(f fat.File) bool { return f.Path == path.Join(bootFolder, name) })
+	})
+}
+
+// changeESP writes the ESP anew.
+func (d *Disk) changeESP(change func([]fat.File) []fat.File) error {
+	_, offset, err := d.section("esp")
 	if err != nil {
 		return err
 	}
-	fs, err := fat.Open(esp)
+	fs, err := d.esp()
 	if err != nil {
 		return err
 	}
@@ -98,10 +137,27 @@ func (d *Disk) AddBootProgram(name string, program []byte) error {
 	if err != nil {
 		return err
 	}
-	files = append(files, fat.BytesFile(path.Join("EFI/Linux", name), program))
 	o := fs.Options()
 	o.Time = time.Now()
-	return fat.Write(io.NewOffsetWriter(d.file, offset), o, files)
+	return fat.Write(io.NewOffsetWriter(d.file, offset), o, change(files))
+}
+
+// FillSlot copies a root image into a partition.
+func (d *Disk) FillSlot(partition, rootImage string) error {
+	slot, offset, err := d.section(partition)
+	if err != nil {
+		return err
+	}
+	in, err := os.Open(rootImage)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	n, err := io.Copy(io.NewOffsetWriter(d.file, offset), in)
+	if err == nil && n > slot.Size() {
+		err = fmt.Errorf("fill %s: the root image has %d bytes, it only %d", partition, n, slot.Size())
+	}
+	return err
 }
 
 // FlipBit changes one bit of the first place in a partition that holds text.

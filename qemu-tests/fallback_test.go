@@ -1,0 +1,310 @@
+package qemutests
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/slot"
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/tooltree"
+	"github.com/proa-os/proa/internal/uki"
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// TestFallback arms, under both firmwares and from the same image file, boot programs that are broken in every way: each is tried the
+// counted times, and the machine comes back by itself on what it ran.
+func TestFallback(t *testing.T) {
+	s := begin(t)
+	good, hang := s.image("1.0.0", ""), s.image("1.0.2", "hang")
+	for _, firmware := range []vm.Firmware{vm.UEFI, vm.BIOS} {
+		t.Run(string(firmware), func(t *testing.T) {
+			sub := *s
+			sub.t, sub.dir = t, filepath.Join(s.dir, string(firmware))
+			if err := os.MkdirAll(sub.dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			f := &fallback{story: &sub, firmware: firmware, tools: testenv.Machines(t), good: good, hang: hang}
+			f.run()
+		})
+	}
+}
+
+// fallback is one machine that goes through all of it.
+type fallback struct {
+	*story
+	firmware   vm.Firmware
+	tools      *tooltree.Tree
+	good, hang world.Image
+	m          *vm.Machine
+	counted    []string // names that were armed
+}
+
+// A breakage is a boot program that fails in its way.
+type breakage struct {
+	name    string // also a word on its command line
+	version string
+	image   world.Image
+	change  func(*uki.Contents)
+	shows   string // on the console, in each try
+	// impatient resets the machine then, as it would do itself later, but in the last try: /init waits half a minute for disks
+	// and ten seconds for somebody to read.
+	impatient bool
+}
+
+func (f *fallback) run() {
+	t := f.t
+	nobodys := digest.Of([]byte("no slot has this root hash")).String()
+	// The newest is tried first.
+	empty := []breakage{
+		{name: "panic", version: "9.0.3", image: f.good, shows: `Kernel panic - not syncing: VFS: Unable to mount root fs`,
+			change: func(c *uki.Contents) { c.Initrd = []byte("no archive, so no /init") }},
+		{name: "init-fails", version: "9.0.2", image: f.good, shows: `FAILED while loading modules`, impatient: true,
+			change: func(c *uki.Contents) { c.Initrd = withoutModule(t, c.Initrd) }},
+		{name: "missing-root", version: "9.0.1", image: f.good, shows: `still waiting: .*root-b: .*signature`, impatient: true,
+			change: func(c *uki.Contents) { replaceRoot(t, c, f.good, nobodys) }},
+	}
+	root := f.hang.Release.Root.RootHash.String()
+	filled := []breakage{
+		{name: "wrong-root-hash", version: "9.1.1", image: f.hang, shows: `still waiting: .*root-b: holds another root image`, impatient: true,
+			change: func(c *uki.Contents) { replaceRoot(t, c, f.hang, root[:63]+otherDigit(root[63:])) }},
+		{name: "hang", version: "9.1.0", image: f.hang, shows: `Starting.*lab-never`, change: func(*uki.Contents) {}},
+	}
+
+	f.damage(f.good, func(d *world.Disk) error { return f.arm(d, empty) })
+	f.m = f.machineFrom("machine", f.damaged(), provision.New(), func(c *vm.Config) {
+		c.Firmware = f.firmware
+		c.KernelArgs = append(c.KernelArgs, "panic=1") // wait less than the ten seconds of the boot program
+	})
+	step(t, f.m, "come back to A, with B empty", func(t *testing.T) { f.tried(t, 0, empty) },
+		append(vm.AllowPanic("the kernel has no /init on purpose"), vm.Allow(`VFS: `, "it looks for a root file system then"))...)
+
+	f.off(t, func(d *world.Disk) {
+		f.wantUsedUp(t, d, empty)
+		for _, name := range must(d.BootPrograms())(t) {
+			if name != "proa_1.0.0.efi" {
+				check(t, d.RemoveBootProgram(name))
+			}
+		}
+		check(t, d.FillSlot("root-b", filepath.Join(f.hang.Dir, "root.img")))
+		check(t, f.arm(d, filled))
+	})
+	n := f.m.Boots()
+	check(t, f.m.PowerOn())
+	step(t, f.m, "come back to A, with another root image in B", func(t *testing.T) { f.tried(t, n, filled) })
+
+	var before disk
+	f.off(t, func(d *world.Disk) {
+		f.wantUsedUp(t, d, filled)
+		before = f.look(t, d)
+	})
+	f.powerCycles(t, before)
+	if f.firmware == vm.BIOS { // TestLine does it under UEFI
+		f.update(t)
+	}
+}
+
+// arm puts the broken boot programs on the ESP, under counted names.
+func (f *fallback) arm(d *world.Disk, broken []breakage) error {
+	f.counted = nil
+	for _, b := range broken {
+		program, err := world.Rebuild(f.tools, b.image, b.version, func(c *uki.Contents) {
+			c.Cmdline += " lab.broken=" + b.name
+			b.change(c)
+		})
+		if err != nil {
+			return err
+		}
+		name, err := slot.Arm(b.version)
+		if err != nil {
+			return err
+		}
+		if err := d.AddBootProgram(name, program); err != nil {
+			return err
+		}
+		f.counted = append(f.counted, name)
+	}
+	return nil
+}
+
+// tried follows the console through the tries of every broken boot program and back to the good one.
+func (f *fallback) tried(t *testing.T, before int, broken []breakage) {
+	boot := before
+	for _, b := range broken {
+		for try := range slot.Tries {
+			boot++
+			// The kernel shows its command line twice.
+			l := must(f.m.WaitConsole(t.Context(), `lab\.broken=`))(t)
+			if l.Boot != boot || !strings.Contains(l.Text, "lab.broken="+b.name+" ") {
+				t.Fatalf("boot %d has %q, want try %d of %s in boot %d", l.Boot, l.Text, try+1, b.name, boot)
+			}
+			must(f.m.WaitConsole(t.Context(), b.shows))(t)
+			if last := try == slot.Tries-1; b.impatient && !last {
+				check(t, f.m.Reset(t.Context()))
+			}
+		}
+	}
+	check(t, f.m.WaitBoot(t.Context(), boot+1))
+	boots(t, f.m, "1.0.0")
+	if got := f.m.Boots(); got != boot+1 {
+		t.Errorf("got %d boots, want %d tries and the one back", got-before, boot-before)
+	}
+	if got := run(t, f.m, "systemctl show -P ConditionResult proa-try.timer"); got != "no" {
+		t.Errorf("got %q: a good boot program has the deadline of a try", got)
+	}
+	// The agent sees whose tries are used up, however the loader counts.
+	status := run(t, f.m, "updatectl status --json")
+	for _, b := range broken {
+		if !strings.Contains(status, fmt.Sprintf("%q", b.version)) {
+			t.Errorf("got status %s, want %s in quarantine", status, b.version)
+		}
+	}
+}
+
+// A disk is what the loaders know.
+type disk struct {
+	files  []string
+	counts slot.Counts
+}
+
+func (f *fallback) look(t *testing.T, d *world.Disk) disk {
+	t.Helper()
+	return disk{must(d.BootPrograms())(t), must(d.Counts())(t)}
+}
+
+// off cuts the power and looks at the disk.
+func (f *fallback) off(t *testing.T, do func(*world.Disk)) {
+	t.Helper()
+	check(t, f.m.PowerCut())
+	d := must(world.OpenDisk(f.m.Disk()))(t)
+	defer d.Close()
+	do(d)
+}
+
+// wantUsedUp checks that the loader has counted each boot program down, systemd-boot in its name and GRUB in its block.
+func (f *fallback) wantUsedUp(t *testing.T, d *world.Disk, broken []breakage) {
+	t.Helper()
+	want := disk{[]string{"proa_1.0.0.efi"}, slot.Counts{}}
+	for i, b := range broken {
+		if f.firmware == vm.UEFI {
+			want.files = append(want.files, "proa_"+b.version+"+0-3.efi")
+			continue
+		}
+		want.files = append(want.files, f.counted[i])
+		want.counts[f.counted[i]] = 0
+	}
+	f.want(t, d, want)
+}
+
+func (f *fallback) want(t *testing.T, d *world.Disk, want disk) {
+	t.Helper()
+	slices.Sort(want.files)
+	if got := f.look(t, d); !slices.Equal(got.files, want.files) || !maps.Equal(got.counts, want.counts) {
+		t.Errorf("got %+v on the disk, want %+v", got, want)
+	}
+}
+
+// powerCycles cuts the power of a good machine in five moments of its boot.
+func (f *fallback) powerCycles(t *testing.T, before disk) {
+	step(t, f.m, "five power cuts change nothing", func(t *testing.T) {
+		n := f.m.Boots()
+		first := "" // the firmware
+		if f.firmware == vm.BIOS {
+			first = `proa: grub: starting proa_1\.0\.0\.efi`
+		}
+		for _, moment := range []string{first, `Linux version`, `proa: init: mounting state`, `systemd\[1\]: Detected`, `Started.*ssh|Reached target.*multi-user`} {
+			check(t, f.m.PowerOn())
+			if moment != "" {
+				must(f.m.WaitConsole(t.Context(), moment))(t)
+			}
+			f.off(t, func(d *world.Disk) { f.want(t, d, before) })
+		}
+		check(t, f.m.PowerOn())
+		boots(t, f.m, "1.0.0")
+		if got := f.m.Boots() - n; got != 6 {
+			t.Errorf("got %d boots, want five that were cut and one", got)
+		}
+		f.off(t, func(d *world.Disk) { f.want(t, d, before) })
+		check(t, f.m.PowerOn())
+		boots(t, f.m, "1.0.0")
+	})
+}
+
+// update has the agent install a good release, which GRUB then counts and the agent judges.
+func (f *fallback) update(t *testing.T) {
+	desk := must(world.NewDesk(t.Context(), f.programs, f.dir))(t)
+	root := must(desk.Root())(t)
+	web := f.web(desk.Repository)
+	publish(t, desk, f.image("9.9.9", ""))
+	step(t, f.m, "update", func(t *testing.T) {
+		check(t, f.m.CopyTo(t.Context(), "root", "/etc/proa/update/root.json", 0o644, root))
+		check(t, f.m.CopyTo(t.Context(), "root", "/etc/proa/update/config.json", 0o644, fmt.Appendf(nil, `{"server":%q,"channel":"stable"}`, web.GuestURL())))
+		n := f.m.Boots()
+		applyUpdate(t, f.m)
+		must(f.m.WaitConsole(t.Context(), regexp.QuoteMeta("trying proa_9.9.9+3.efi, tries left behind this one: 2")))(t)
+		becomesGood(t, f.m, "9.9.9")
+		if got := f.m.Boots() - n; got != 1 {
+			t.Errorf("got %d boots for an update, want 1", got)
+		}
+		if got := run(t, f.m, "systemctl show -P ConditionResult proa-try.timer"); got != "yes" {
+			t.Errorf("got %q: a try has no deadline", got)
+		}
+		f.off(t, func(d *world.Disk) {
+			f.want(t, d, disk{[]string{"proa_1.0.0.efi", "proa_9.9.9.efi"}, slot.Counts{"proa_9.9.9+3.efi": 2}})
+		})
+		check(t, f.m.PowerOn())
+		boots(t, f.m, "9.9.9")
+	})
+}
+
+// withoutModule makes /init look for a module that is not in the initramfs.
+func withoutModule(t *testing.T, initrd []byte) []byte {
+	t.Helper()
+	list := regexp.MustCompile(`\n/lib/modules/[^\n]+\.ko\n`).FindIndex(initrd)
+	if list == nil {
+		t.Fatal("the initramfs has no list of modules")
+	}
+	changed := slices.Clone(initrd)
+	changed[list[1]-len("x.ko\n")] ^= 1
+	return changed
+}
+
+func replaceRoot(t *testing.T, c *uki.Contents, image world.Image, root string) {
+	t.Helper()
+	old := image.Release.Root.RootHash.String()
+	if strings.Count(c.Cmdline, old) != 1 {
+		t.Fatalf("the command line %q does not have root hash %s once", c.Cmdline, old)
+	}
+	c.Cmdline = strings.Replace(c.Cmdline, old, root, 1)
+}
+
+func otherDigit(d string) string {
+	if d == "0" {
+		return "1"
+	}
+	return "0"
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// must returns a function that takes the test, as Go passes two results on only as whole argument lists.
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		check(t, err)
+		return v
+	}
+}
