@@ -111,7 +111,7 @@ func TestStateFillsLargeDisk(t *testing.T) {
 	}
 	used := fi.Sys().(*syscall.Stat_t).Blocks * 512 >> 20
 	t.Logf("the disk of 2 TiB takes %d MiB of the host", used)
-	between(t, "space on the host", int(used), 300, 1500)
+	between(t, "space on the host", int(used), 50, 600)
 	verified(t, m, 4096, 512)
 }
 
@@ -256,5 +256,17 @@ func TestNVMe(t *testing.T) {
 		if got := identity(t, m); got != before {
 			t.Errorf("identity changed:\n%s\nwas\n%s", got, before)
 		}
+	})
+}
+
+// TestUSB boots from a USB stick of 8 GiB, which the kernel finds last.
+func TestUSB(t *testing.T) {
+	_, m := diskStory(t, vm.Config{Bus: vm.USB})
+	step(t, m, "first boot", func(t *testing.T) {
+		up(t, m)
+		if got := run(t, m, "readlink /sys/block/sda"); !strings.Contains(got, "/usb") {
+			t.Errorf("the disk is %s", got)
+		}
+		between(t, "/var", varSize(t, m), 5_300, 5_640)
 	})
 }
