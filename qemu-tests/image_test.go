@@ -164,6 +164,10 @@ func (j *judges) qcow2() {
 	img := j.file("disk.qcow2")
 	j.ask(nil, "No errors were found", "qemu-img", "check", "-f", "qcow2", img)
 	j.ask(nil, "Images are identical", "qemu-img", "compare", "-f", "raw", "-F", "qcow2", j.image.Disk(), img)
+	i, err := inspect.File(img, inspect.Options{})
+	if err != nil || i.Slot(j.image.Release.Root.RootHash) == nil {
+		j.t.Errorf("inspect: %v, slots %+v", err, i)
+	}
 }
 
 // bill asks the SPDX project's own reader.

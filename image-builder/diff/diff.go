@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -117,7 +116,7 @@ func Files(oldName, newName string) (*Diff, error) {
 // side is a Side with what it is compared by.
 type side struct {
 	Side
-	file     *os.File
+	file     *inspect.Source
 	tree     *tree.Tree // nil for a boot program
 	packages []release.Package
 	program  *inspect.BootProgram // nil for a root image
@@ -128,13 +127,13 @@ func open(name string) (*side, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(i.File)
+	f, err := inspect.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("compare image: %w", err)
+		return nil, err
 	}
 	s := &side{Side: Side{File: filepath.Clean(name)}, file: f}
 	if i.Kind != inspect.KindBoot {
-		if s.tree, err = inspect.Tree(f, i.Size); err != nil {
+		if s.tree, err = inspect.Tree(f, f.Size); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("compare %s: %w", name, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/digest"
@@ -109,8 +110,24 @@ func (in *inputs) write(name string, r *receipt) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	forget(dir)
 	return stage.ReplaceFile(name, b)
+}
+
+// forget removes the receipts of directories into which nobody has built for long. One too many costs a build.
+func forget(dir string) {
+	const long = 90 * 24 * time.Hour
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > long {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }

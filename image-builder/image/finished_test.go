@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/image-builder/kernel"
 	"github.com/proa-os/proa/image-builder/lock"
@@ -175,5 +176,22 @@ func TestFinishedWithoutQcow2(t *testing.T) {
 	in.NoQcow2 = false
 	if in.finished() != nil {
 		t.Error("finished without disk.qcow2")
+	}
+}
+
+func TestForget(t *testing.T) {
+	in := sample(t)
+	write(t, "", in.Out, "release.json")
+	old := filepath.Join(in.CacheDir, "receipts", "old.json")
+	write(t, "{}", old)
+	if err := os.Chtimes(old, time.Unix(1e9, 0), time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	in.NoQcow2 = true
+	if err := in.remember(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(old)); err != nil || len(left) != 1 || left[0].Name() == "old.json" {
+		t.Errorf("got %v, %v", left, err)
 	}
 }

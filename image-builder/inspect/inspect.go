@@ -1,6 +1,6 @@
 // Package inspect says what is in an image file: partitions, slots, boot programs, the release's version and packages.
 //
-// It reads a raw disk image, a root image, a boot program, or the directory of a built release, of which it takes the disk image. All comes out
+// It reads a disk image (raw or qcow2), a root image, a boot program, or the directory of a built release, of which it takes the disk image. All comes out
 // of the file's own bytes, by the formats' own rules and as the machine would find it: a slot by its EROFS and verity superblocks, a
 // boot program by its name and command line in the ESP. release.json is not asked. No root and no loop devices are needed.
 //
@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/proa-os/proa/image-builder/qcow2"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 )
@@ -29,9 +30,10 @@ const (
 
 // An Image is what was found in a file. The JSON form is `image-builder inspect --json`.
 type Image struct {
-	File string `json:"file"`
-	Kind string `json:"kind"`
-	Size int64  `json:"size"` // bytes
+	File   string `json:"file"`
+	Format string `json:"format"` // "raw" or "qcow2"
+	Kind   string `json:"kind"`
+	Size   int64  `json:"size"` // bytes
 	// SectorSizes are those for which the disk has a partition table, in bytes.
 	SectorSizes []int         `json:"sector_sizes,omitempty"`
 	DiskGUID    string        `json:"disk_guid,omitempty"`
@@ -94,25 +96,57 @@ type Options struct {
 	Verify bool // hash every block of the root images
 }
 
-// File looks into an image file, or into the disk image of a release's directory.
-func File(name string, o Options) (*Image, error) {
+// A Source is an opened image file, whose bytes are those of the disk, whatever the file's format.
+type Source struct {
+	io.ReaderAt
+	Name   string
+	Format string // "raw" or "qcow2"
+	Size   int64  // bytes
+	file   *os.File
+}
+
+// Open opens an image file, or the disk image of a release's directory. The caller closes it.
+func Open(name string) (*Source, error) {
 	if fi, err := os.Stat(name); err == nil && fi.IsDir() {
 		name = filepath.Join(name, "disk.img")
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("inspect image: %w", err)
+		return nil, fmt.Errorf("open image: %w", err)
 	}
-	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
+	s := &Source{ReaderAt: f, Name: name, Format: "raw", file: f}
+	head := make([]byte, 4)
+	if s.Size, err = f.Seek(0, io.SeekEnd); err == nil && s.Size >= int64(len(head)) {
+		_, err = f.ReadAt(head, 0)
+	}
+	if err == nil && qcow2.IsQcow2(head) {
+		var d *qcow2.Disk
+		if d, err = qcow2.Open(f); err == nil {
+			s.ReaderAt, s.Format, s.Size = d, "qcow2", d.Size()
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("inspect %s: %w", name, err)
+		f.Close()
+		return nil, fmt.Errorf("open image %s: %w", name, err)
 	}
-	i, err := Read(f, size, o)
+	return s, nil
+}
+
+// Close closes the file.
+func (s *Source) Close() error { return s.file.Close() }
+
+// File looks into an image file, or into the disk image of a release's directory.
+func File(name string, o Options) (*Image, error) {
+	s, err := Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("inspect %s: %w", name, err)
+		return nil, err
 	}
-	i.File = name
+	defer s.Close()
+	i, err := Read(s, s.Size, o)
+	if err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", s.Name, err)
+	}
+	i.File, i.Format = s.Name, s.Format
 	return i, nil
 }
 
@@ -153,8 +187,6 @@ func kindOf(r io.ReaderAt) (string, error) {
 		return KindDisk, nil
 	case string(b[1024:1028]) == "\xe2\xe1\xf5\xe0":
 		return KindRoot, nil
-	case string(b[:4]) == "QFI\xfb":
-		return "", errors.New("a qcow2 image: convert it with qemu-img convert -O raw, or inspect the disk.img that was built with it")
 	case string(b[:2]) == "MZ":
 		return KindBoot, nil
 	}

@@ -27,7 +27,7 @@ func typeName(guid string) string {
 // Print writes what a person wants to see; --json has the rest.
 func (i *Image) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "%s: %s, %d bytes", i.File, i.Kind, i.Size)
+	fmt.Fprintf(t, "%s: %s, %s, %d bytes", i.File, i.Kind, i.Format, i.Size)
 	for n, size := range i.SectorSizes {
 		fmt.Fprintf(t, "%s%d", []string{", for sectors of ", " and "}[min(n, 1)], size)
 	}

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,19 +12,42 @@ import (
 	"github.com/proa-os/proa/internal/testenv"
 )
 
-// disks are contents that touch every kind of cluster and table.
-func disks() map[string][]byte {
+// A disk is zeros with pieces in them.
+type disk struct {
+	size   int64
+	pieces map[int64][]byte // by their offset
+}
+
+// write makes the raw image, a sparse file.
+func (d disk) write(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(d.size); err != nil {
+		t.Fatal(err)
+	}
+	for at, b := range d.pieces {
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
+
+// disks touch every kind of cluster and table.
+func disks() map[string]disk {
 	noise := make([]byte, 5*clusterSize)
 	r := rand.NewChaCha8([32]byte{1})
 	r.Read(noise)
 	text := bytes.Repeat([]byte("words that compress well; "), 40_000)
-	mixed := make([]byte, 600<<20) // two L2 tables
-	copy(mixed[3*clusterSize-100:], text)
-	copy(mixed[100*clusterSize:], noise) // does not compress
-	copy(mixed[106*clusterSize:], text)
-	copy(mixed[len(mixed)-1000:], text)
-	return map[string][]byte{
-		"empty": make([]byte, 1<<20), "one byte": append(make([]byte, clusterSize-1), 1), "odd": text[:3*sector], "noise": noise, "mixed": mixed,
+	const large = 600 << 20 // two L2 tables
+	return map[string]disk{
+		"empty": {1 << 20, nil}, "one byte": {clusterSize, map[int64][]byte{clusterSize - 1: {1}}}, "odd": {3 * sector, map[int64][]byte{0: text[:3*sector]}},
+		"noise": {int64(len(noise)), map[int64][]byte{0: noise}},
+		"mixed": {large, map[int64][]byte{3*clusterSize - 100: text, 100 * clusterSize: noise, 106 * clusterSize: text, large - 1000: text[:1000]}},
 	}
 }
 
@@ -33,15 +57,7 @@ func TestJudge(t *testing.T) {
 	for name, disk := range disks() {
 		dir := t.TempDir()
 		raw, img := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2")
-		if err := os.WriteFile(raw, disk, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		f, err := os.Open(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if err := Write(img, f, int64(len(disk))); err != nil {
+		if err := Write(img, disk.write(t, raw), disk.size); err != nil {
 			t.Fatal(err)
 		}
 		for _, judge := range []struct{ want, args string }{
@@ -64,28 +80,16 @@ func TestJudge(t *testing.T) {
 
 // Neither timing nor where the disk has holes may show.
 func TestSameBytes(t *testing.T) {
-	disk := disks()["mixed"]
+	d := disk{8 << 20, disks()["mixed"].pieces}
+	delete(d.pieces, 600<<20-1000)
 	dir := t.TempDir()
-	sparse, err := os.Create(filepath.Join(dir, "sparse"))
-	if err != nil {
+	sparse := d.write(t, filepath.Join(dir, "sparse"))
+	dense := make([]byte, d.size)
+	if _, err := sparse.ReadAt(dense, 0); err != nil {
 		t.Fatal(err)
-	}
-	defer sparse.Close()
-	if err := sparse.Truncate(int64(len(disk))); err != nil {
-		t.Fatal(err)
-	}
-	for at := 0; at < len(disk); at += 4096 {
-		if b := disk[at : at+4096]; !bytes.Equal(b, make([]byte, 4096)) {
-			if _, err := sparse.WriteAt(b, int64(at)); err != nil {
-				t.Fatal(err)
-			}
-		}
 	}
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	if err := Write(a, bytes.NewReader(disk), int64(len(disk))); err != nil {
-		t.Fatal(err)
-	}
-	if err := Write(b, sparse, int64(len(disk))); err != nil {
+	if err := errors.Join(Write(a, bytes.NewReader(dense), d.size), Write(b, sparse, d.size)); err != nil {
 		t.Fatal(err)
 	}
 	x, errX := os.ReadFile(a)

@@ -18,7 +18,7 @@ import (
 func inspectCommand() command {
 	return command{
 		name: "inspect", args: "IMAGE", min: 1, max: 1, short: "print what is in an image file",
-		long: `IMAGE is a raw disk image, a root image, a boot program, or the directory of a built release, of which the disk image is taken.
+		long: `IMAGE is a disk image (raw or qcow2), a root image, a boot program, or the directory of a built release, of which the disk image is taken.
 
 Prints partitions, slots (which is filled, its version and root hash), boot programs (version, tries, kernel, command line) and the packages of
 the root image. All is read out of the file itself, as a machine would find it; nothing is mounted and root is not needed. What a machine could

@@ -1,0 +1,67 @@
+package image
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestArtifacts(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Artifacts(dir); err == nil || !strings.Contains(err.Error(), "no release.json") {
+		t.Errorf("an empty directory: got %v", err)
+	}
+	write(t, "{}", dir, "release.json")
+	write(t, "log", dir, "run/console.log")
+	f, err := os.Create(filepath.Join(dir, "disk.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+	list, err := Artifacts(dir)
+	if err != nil || len(list) != 2 || list[0].Name != "disk.img" || list[0].Size != 1<<30 || list[0].Disk > 1<<20 || list[1].Size != 2 {
+		t.Errorf("got %+v, %v", list, err)
+	}
+}
+
+// Where nobody watches, a step is one line, and a second one if it took long.
+func TestClock(t *testing.T) {
+	var b bytes.Buffer
+	c := newClock(&b)
+	c.stop() // nothing has begun
+	c.start("one")
+	c.start("two")
+	c.from = time.Now().Add(-3 * time.Second)
+	c.stop()
+	c.stop()
+	if want := "==> one\n==> two\n    took 3.0 s\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
+
+// On a terminal the seconds of the current step are counted in its line.
+func TestClockLive(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := &clock{w: w, live: true}
+	c.start("one")
+	time.Sleep(1100 * time.Millisecond)
+	c.stop()
+	w.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(r); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); !strings.HasPrefix(got, "==> one\r==> one: 1 s\r==> one: 1.") || !strings.HasSuffix(got, " s\n") {
+		t.Errorf("got %q", got)
+	}
+}
