@@ -207,6 +207,9 @@ func open(ctx context.Context, in *inputs, r *release.Release) (err error) {
 
 // makeRoom makes the directory that becomes Out, and opens the cache of stages: a private one if nothing may be taken from earlier builds.
 func makeRoom(_ context.Context, in *inputs, _ *release.Release) (err error) {
+	if in.work != "" {
+		return nil
+	}
 	parent := filepath.Dir(filepath.Clean(in.Out))
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
@@ -241,8 +244,15 @@ func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {
 	in.say("prepare %s", p.Name)
 	rules := in.manifest.Kernel.For(in.manifest.Packages.Arch)
 	var err error
+	cache := in.CacheDir
+	if in.NoCache {
+		if err := makeRoom(ctx, in, nil); err != nil {
+			return err
+		}
+		cache = in.work
+	}
 	in.kernel, err = kernel.Prepare(ctx, in.tools, p.SHA256, func() (io.ReadCloser, error) { return lock.OpenTar(in.CacheDir, p) },
-		kernel.Rules{Keep: rules.Keep, Drop: rules.Drop}, in.CacheDir)
+		kernel.Rules{Keep: rules.Keep, Drop: rules.Drop}, cache)
 	return err
 }
 
@@ -266,7 +276,7 @@ func describe(_ context.Context, in *inputs, r *release.Release) error {
 
 // publish replaces Out by the work directory, without what was only needed on the way.
 func publish(_ context.Context, in *inputs, _ *release.Release) error {
-	for _, dir := range []string{in.programs, filepath.Join(in.work, "stages")} {
+	for _, dir := range []string{in.programs, filepath.Join(in.work, "stages"), filepath.Join(in.work, "kernel")} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}

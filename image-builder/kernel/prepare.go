@@ -46,11 +46,14 @@ func (k *Kernel) Packed(module string) string {
 }
 
 // Prepare unpacks a kernel package's data, with the modules that rules select, into cacheDir, once for each combination of
-// package and rules.
+// package, rules and tools. What is there is compared with its seal, and made anew if it has been changed.
 func Prepare(ctx context.Context, tools *tooltree.Tree, pkg digest.SHA256, open func() (io.ReadCloser, error), rules Rules, cacheDir string) (*Kernel, error) {
-	key := digest.Of([]byte("kernel 2\n" + pkg.String() + "\n" + rules.String()))
+	key := digest.Of([]byte("kernel 3\n" + pkg.String() + "\n" + filepath.Base(tools.Dir()) + "\n" + rules.String()))
 	dir := filepath.Join(cacheDir, "kernel", key.String())
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if !intact(dir) {
+		if err := discard(dir); err != nil {
+			return nil, fmt.Errorf("prepare kernel: %w", err)
+		}
 		if err := prepare(ctx, tools, open, rules, dir); err != nil {
 			return nil, fmt.Errorf("prepare kernel: %w", err)
 		}
@@ -109,7 +112,7 @@ func prepare(ctx context.Context, tools *tooltree.Tree, open func() (io.ReadClos
 	if err := k.depmod(ctx, tools); err != nil {
 		return err
 	}
-	if err := os.Chmod(work, 0o755); err != nil {
+	if err := errors.Join(os.Chmod(work, 0o755), writeSeal(work)); err != nil {
 		return err
 	}
 	if err := os.Rename(work, dir); err != nil && !errors.Is(err, fs.ErrExist) {
