@@ -17,6 +17,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/proa-os/proa/image-builder/lock"
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/digest"
 )
 
@@ -83,7 +84,7 @@ type Boot struct {
 
 // Tree says how the packages' files become the root image's.
 type Tree struct {
-	Remove   []string          `toml:"remove"`   // patterns of path.Match and **; one that removes nothing is an error
+	Remove   []string          `toml:"remove"`   // patterns of path.Match and **, ${triplet} is Debian's directory of libraries; one that removes nothing is an error
 	Symlinks map[string]string `toml:"symlinks"` // path -> target
 	Dirs     []string          `toml:"dirs"`     // empty directories: mount points
 	Modes    []Mode            `toml:"mode"`
@@ -174,7 +175,37 @@ func Parse(b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("unknown key %q", u[0].String())
 	}
 	m.Sum = digest.Of(b)
+	if err := m.expand(); err != nil {
+		return nil, err
+	}
 	return &m, m.check()
+}
+
+// expand replaces ${arch} in names of packages, as in linux-image-amd64, and ${triplet} in patterns by Debian's name of the directory of
+// libraries: x86_64-linux-gnu. There are no other variables.
+func (m *Manifest) expand() error {
+	if m.Packages.Arch == "" {
+		return nil // check says so
+	}
+	a, err := arch.Of(m.Packages.Arch)
+	if err != nil {
+		return fmt.Errorf("packages.arch: %w", err)
+	}
+	for _, v := range []struct {
+		key, name, value string
+		list             []string
+	}{
+		{"packages.include", "${arch}", a.Debian, m.Packages.Include},
+		{"tree.remove", "${triplet}", a.Triplet, m.Tree.Remove},
+	} {
+		for i, s := range v.list {
+			v.list[i] = strings.ReplaceAll(s, v.name, v.value)
+			if strings.Contains(v.list[i], "${") {
+				return fmt.Errorf("%s: %q: the only variable here is %s", v.key, s, v.name)
+			}
+		}
+	}
+	return nil
 }
 
 func (m *Manifest) check() error {

@@ -31,6 +31,7 @@ func TestParseRefuses(t *testing.T) {
 		{"our keys", "[boot]\ncommand_line = \"proa.roothash=1\"\n", "written by the builder"},
 		{"mode", "[[tree.mode]]\npath = \"x\"\nmode = \"rw\"\n", "octal"},
 		{"foreign program", "[programs]\n\"usr/bin/x\" = \"example.com/x\"\n", "package of this module"},
+		{"variable", "[tree]\nremove = [\"usr/lib/${tripel}/gconv\"]\n", "${triplet}"},
 		{"absolute pattern", "[tree]\nremove = [\"/etc\"]\n", "without a leading slash"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -57,6 +58,19 @@ func TestBudget(t *testing.T) {
 		if _, err := Parse([]byte(minimal + "[budget]\nroot_image = " + bad + "\n")); err == nil || !strings.Contains(err.Error(), "size") {
 			t.Errorf("%s: got %v, want an error that says what a size is", bad, err)
 		}
+	}
+}
+
+func TestVariables(t *testing.T) {
+	for arch, want := range map[string]string{"amd64": "usr/lib/x86_64-linux-gnu/gconv", "arm64": "usr/lib/aarch64-linux-gnu/gconv"} {
+		text := strings.Replace(minimal, "amd64", arch, 1)
+		text = strings.Replace(text, `"systemd"`, `"systemd", "linux-image-${arch}"`, 1) + "[tree]\nremove = [\"usr/lib/${triplet}/gconv\"]\n"
+		if m, err := Parse([]byte(text)); err != nil || m.Tree.Remove[0] != want || m.Packages.Include[1] != "linux-image-"+arch {
+			t.Errorf("%s: got %v, %v, want %s", arch, m, err, want)
+		}
+	}
+	if _, err := Parse([]byte(strings.Replace(minimal, "amd64", "vax", 1))); err == nil || !strings.Contains(err.Error(), "vax") {
+		t.Errorf("got %v for an unknown architecture", err)
 	}
 }
 

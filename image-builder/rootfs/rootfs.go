@@ -22,6 +22,7 @@ import (
 	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/image-builder/tree"
+	"github.com/proa-os/proa/internal/arch"
 )
 
 // Input is all that a root image is made of.
@@ -268,7 +269,9 @@ func addHostFile(t *tree.Tree, p, name string, mode uint32, pkg string) error {
 	return t.Replace(tree.Entry{Path: p, Type: tree.File, Mode: mode, Size: fi.Size(), Content: tree.HostFile(name), Package: pkg})
 }
 
+// modules leaves out the indices that only depmod reads, and those that modprobe reads in their binary form.
 func modules(t *tree.Tree, in Input) error {
+	unread := []string{"modules.alias", "modules.dep", "modules.order", "modules.symbols"}
 	pkg := Own
 	for _, p := range in.Lock.Packages {
 		if IsKernel(p) && strings.HasSuffix(p.Name, in.Kernel.Version) {
@@ -276,7 +279,7 @@ func modules(t *tree.Tree, in Input) error {
 		}
 	}
 	return filepath.WalkDir(in.Kernel.ModulesDir(), func(name string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() || slices.Contains(unread, d.Name()) {
 			return err
 		}
 		rel, err := filepath.Rel(in.Kernel.Dir, name)
@@ -326,7 +329,11 @@ func modes(t *tree.Tree, in Input) error {
 	return nil
 }
 
-func checkLibraries(t *tree.Tree, _ Input) error {
+func checkLibraries(t *tree.Tree, in Input) error {
+	a, err := arch.Of(in.Manifest.Packages.Arch)
+	if err != nil {
+		return err
+	}
 	var files []elfcheck.File
 	for e := range t.All() {
 		if e.Type == tree.File && !strings.HasPrefix(e.Path, "usr/lib/modules/") {
@@ -335,7 +342,7 @@ func checkLibraries(t *tree.Tree, _ Input) error {
 	}
 	exists := func(p string) bool { _, ok := t.Resolve(p); return ok }
 	// The loader's built-in path on Debian; there is no ld.so.cache.
-	missing, err := elfcheck.Check(files, exists, []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"})
+	missing, err := elfcheck.Check(files, exists, []string{"/" + a.LibDir(), "/usr/lib"})
 	if err != nil {
 		return err
 	}

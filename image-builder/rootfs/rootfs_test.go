@@ -25,6 +25,7 @@ func world(t *testing.T) Input {
 		Overlays: []string{t.TempDir()},
 		Kernel:   &kernel.Kernel{Version: "6.12.1", Dir: t.TempDir()},
 		Manifest: &manifest.Manifest{
+			Packages: lock.Spec{Arch: "amd64"},
 			Tree: manifest.Tree{
 				Remove: []string{"usr/share/doc"}, Dirs: []string{"var"}, Symlinks: map[string]string{"home": "var/home"},
 				Modes: []manifest.Mode{{Path: "etc/machine-id", Mode: "0444", GID: 7}},
@@ -43,6 +44,7 @@ func world(t *testing.T) Input {
 	write(t, filepath.Join(in.Overlays[0], "usr/lib/sysusers.d/proa.conf"), "u root 0 - /root /bin/sh\nu sshd 984\ng shadow 42\n")
 	write(t, filepath.Join(in.Programs, "updatectl"), "program")
 	write(t, filepath.Join(in.Kernel.ModulesDir(), "modules.dep"), "")
+	write(t, filepath.Join(in.Kernel.ModulesDir(), "modules.dep.bin"), "")
 	return in
 }
 
@@ -89,7 +91,7 @@ func TestBuild(t *testing.T) {
 		"etc/gshadow: file 0640 0:42 " + sum("root:!*::\nshadow:!*::\nsshd:!*::\n"),
 		"home: symlink 0777 0:0 var/home",
 		"var: dir 0755 0:0",
-		"usr/lib/modules/6.12.1/modules.dep: file 0644 0:0 " + sum(""),
+		"usr/lib/modules/6.12.1/modules.dep.bin: file 0644 0:0 " + sum(""),
 		"usr/lib/os-release: file 0644 0:0 " + sum(OSRelease("1.3.0-rc.1")),
 	} {
 		if !slices.Contains(got, want) {
