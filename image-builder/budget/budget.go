@@ -56,8 +56,9 @@ func Write(w io.Writer, items []Item) error {
 	return nil
 }
 
-// Check returns an error that names every budget that is passed, and what is large in the root image.
-func Check(items []Item, u *Usage) error {
+// Check returns an error that names every budget that is passed, what is large in the root image, and what has grown since an earlier
+// build, if there is one.
+func Check(items []Item, u, earlier *Usage) error {
 	var b strings.Builder
 	for _, i := range items {
 		if i.passed() {
@@ -70,8 +71,23 @@ func Check(items []Item, u *Usage) error {
 	if b.Len() == 0 {
 		return nil
 	}
+	if earlier != nil {
+		fmt.Fprintf(&b, "\nWhat has grown since the last build, by package:%s\nby directory:%s",
+			list(growth(u.packages, earlier.packages)), list(growth(u.dirs, earlier.dirs)))
+	}
 	fmt.Fprintf(&b, "\nThe largest packages:%s\nThe largest directories:%s", list(u.packages), list(u.dirs))
 	return fmt.Errorf("the image passes its budget (manifests/image.toml, [budget]); make it smaller, or the budget larger and say why:%s", b.String())
+}
+
+// growth returns what is larger now, by how much.
+func growth(now, before map[string]int64) map[string]int64 {
+	grown := map[string]int64{}
+	for name, size := range now {
+		if size > before[name] {
+			grown[name] = size - before[name]
+		}
+	}
+	return grown
 }
 
 const shown = 10
@@ -81,6 +97,9 @@ func list(sizes map[string]int64) string {
 		return cmp.Or(cmp.Compare(sizes[y], sizes[x]), cmp.Compare(x, y))
 	})
 	var b strings.Builder
+	if len(names) == 0 {
+		return " nothing"
+	}
 	for _, n := range names[:min(shown, len(names))] {
 		fmt.Fprintf(&b, "\n%10.1f MB  %s", float64(sizes[n])/1e6, n)
 	}

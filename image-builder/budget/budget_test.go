@@ -78,16 +78,21 @@ func TestWrite(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := Check(items(320e6, 0), usage(t)); err != nil {
+	if err := Check(items(320e6, 0), usage(t), nil); err != nil {
 		t.Errorf("everything is within its budget: got %v", err)
 	}
-	err := Check(items(320e6+1, 2), usage(t))
+	earlier, err := Read(strings.NewReader("usr/bin/mount: file 4755 0:0 58000000" + sum + "mount\nusr/lib/libc.so.6: file 0755 0:0 2100000" + sum + "libc6\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Check(items(320e6+1, 2), usage(t), earlier)
 	if err == nil {
 		t.Fatal("two budgets are passed, and nothing says so")
 	}
 	for _, want := range []string{
 		"root image is 320.0 MB, the budget is 320.0 MB", "setuid files is 2, the budget is 0: usr/bin/mount, usr/bin/wall",
 		"59.0 MB  mount\n", "60.0 MB  usr/bin\n", "[budget]",
+		"by package:\n       3.0 MB  linux\n       1.0 MB  mount\n       1.0 MB  util-linux\nby directory:\n       3.0 MB  usr/lib/modules\n       2.0 MB  usr/bin\n",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)

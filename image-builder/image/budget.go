@@ -17,12 +17,7 @@ func checkBudget(ctx context.Context, in *inputs, r *release.Release) error {
 
 // judge prints the table of budgets for the release in dir, and fails if one is passed.
 func (in *inputs) judge(ctx context.Context, r *release.Release, dir string) error {
-	f, err := os.Open(filepath.Join(dir, treeFile))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	usage, err := budget.Read(f)
+	usage, err := readUsage(dir)
 	if err != nil {
 		return err
 	}
@@ -49,5 +44,19 @@ func (in *inputs) judge(ctx context.Context, r *release.Release, dir string) err
 	if err := budget.Write(in.clock.w, items); err != nil {
 		return err
 	}
-	return budget.Check(items, usage)
+	earlier, err := readUsage(in.Out)
+	if err != nil { // no earlier build, or one that is damaged: then nothing is known of growth
+		earlier = nil
+	}
+	return budget.Check(items, usage, earlier)
+}
+
+// readUsage reads the tree report of a finished release.
+func readUsage(dir string) (*budget.Usage, error) {
+	f, err := os.Open(filepath.Join(dir, treeFile))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return budget.Read(f)
 }
