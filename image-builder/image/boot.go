@@ -10,15 +10,10 @@ import (
 
 	"github.com/proa-os/proa/image-builder/initramfs"
 	"github.com/proa-os/proa/image-builder/rootfs"
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/uki"
-)
-
-// stub is systemd's EFI stub in the tools tree; the loader beside it goes to the ESP.
-const (
-	stub   = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-	loader = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 )
 
 // bootProgram makes boot.efi: stub, kernel, initramfs and the command line with the root hash.
@@ -28,7 +23,11 @@ func bootProgram(_ context.Context, in *inputs, r *release.Release) error {
 	if err != nil {
 		return fmt.Errorf("make the initramfs: %w", err)
 	}
-	s, err := os.ReadFile(in.tools.Path(stub))
+	a, err := arch.Of(r.Arch)
+	if err != nil {
+		return fmt.Errorf("make the boot program: %w", err)
+	}
+	s, err := os.ReadFile(in.tools.Path(a.Stub()))
 	if err != nil {
 		return fmt.Errorf("make the boot program: %w", err)
 	}

@@ -34,14 +34,12 @@ const (
 const loaderConfig = "timeout 0\nconsole-mode keep\n"
 
 // rootType returns the Discoverable Partitions type of a root partition.
-func rootType(arch string) (gpt.GUID, error) {
-	switch arch {
-	case "amd64":
-		return gpt.TypeRootAMD64, nil
-	case "arm64":
-		return gpt.TypeRootARM64, nil
+func rootType(name string) (gpt.GUID, error) {
+	a, err := arch.Of(name)
+	if err != nil {
+		return "", err
 	}
-	return "", fmt.Errorf("no root partition type for architecture %q", arch)
+	return gpt.ParseGUID(a.RootType)
 }
 
 // bootsBIOS says which machines may have a BIOS instead of UEFI: those with GRUB on their disk.
@@ -132,10 +130,15 @@ func writeESP(w io.WriterAt, in *inputs, r *release.Release, firstSector uint32)
 	if bootsBIOS(r.Arch) {
 		files = append(files, fat.BytesFile(grub.ConfigPath, []byte(grub.Config)), fat.BytesFile("EFI/Linux/"+grubenv.File, grubenv.Empty()))
 	}
+	a, err := arch.Of(r.Arch)
+	if err != nil {
+		return err
+	}
+	loader := in.tools.Path(a.BootLoader())
 	for p, name := range map[string]string{
-		"EFI/BOOT/BOOTX64.EFI":            in.tools.Path(loader),
-		"EFI/systemd/systemd-bootx64.efi": in.tools.Path(loader),
-		program:                           filepath.Join(in.work, "boot.efi"),
+		a.RemovableLoader():                    loader,
+		"EFI/systemd/" + filepath.Base(loader): loader,
+		program:                                filepath.Join(in.work, "boot.efi"),
 	} {
 		fi, err := os.Stat(name)
 		if err != nil {
