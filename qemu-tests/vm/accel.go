@@ -125,19 +125,19 @@ func thisHost(ctx context.Context, cmd command, hw hardware, dir string) (host, 
 			return f.Close()
 		},
 		file:  filepath.Join(cache, "accelerator.json"),
-		probe: func() error { return probeKVM(ctx, cmd, hw, dir) },
+		probe: func() error { return probeKVM(ctx, cmd, hw, dir, probeTime) },
 	}, nil
 }
 
-// probeKVM starts the machine hw under KVM and waits for its first process. Its console and QEMU's words are left in
-// dir/kvm-probe.log.
-func probeKVM(ctx context.Context, cmd command, hw hardware, dir string) error {
+// probeKVM starts the machine hw under KVM and waits, for limit on the clock, for its first process. Its console and QEMU's
+// words are left in dir/kvm-probe.log.
+func probeKVM(ctx context.Context, cmd command, hw hardware, dir string, limit time.Duration) error {
 	log, err := os.Create(filepath.Join(dir, "kvm-probe.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	hw.accel, hw.snapshot, hw.forwards = KVM, true, nil
+	hw.accel, hw.snapshot, hw.writeLog, hw.forwards, hw.nics = KVM, true, "", nil, nil
 	if hw.vars != "" {
 		vars := filepath.Join(dir, "kvm-probe-vars.fd")
 		if err := copyFile(vars, hw.vars); err != nil {
@@ -146,7 +146,7 @@ func probeKVM(ctx context.Context, cmd command, hw hardware, dir string) error {
 		defer os.Remove(vars)
 		hw.vars = vars
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTime, fmt.Errorf("the guest did not come up within %s", probeTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the guest did not come up within %s", limit))
 	defer cancel()
 	console := NewConsole(log)
 	p, err := startProcess(ctx, cmd, hw, console, log)

@@ -29,8 +29,11 @@ type hardware struct {
 	bus        Bus
 	sectorSize int
 	snapshot   bool   // forget all writes to disk
+	writeLog   string // file to log the disk's writes in, "" for none
+	memory     string // file of saved memory and devices to go on with, "" to start the firmware
 	ignition   string // file of the provisioning config, "" for none
 	forwards   []Forward
+	nics       []NIC
 
 	consoleFD, qmpFD int // inherited sockets
 }
@@ -57,20 +60,14 @@ func (h hardware) args() []string {
 		"-device", "virtio-rng-pci")
 	a = append(a, h.bootArgs()...)
 	if h.disk != "" {
-		// cache=unsafe ignores flushes: faster, and it only matters when the host itself crashes.
-		drive := "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file=" + value(h.disk)
-		if h.snapshot {
-			drive += ",snapshot=on"
-		}
-		a = append(append(a, "-drive", drive), h.diskArgs()...)
+		a = append(append(a, h.backendArgs()...), h.diskArgs()...)
 	}
-	net := "user,id=net"
-	for _, f := range h.forwards {
-		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
-	}
-	a = append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=")
+	a = append(a, h.netArgs()...)
 	if h.ignition != "" {
 		a = append(a, "-fw_cfg", "name=opt/com.coreos/config,file="+value(h.ignition))
+	}
+	if h.memory != "" {
+		a = append(a, "-incoming", "file:"+h.memory)
 	}
 	return a
 }

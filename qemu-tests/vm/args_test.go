@@ -77,3 +77,31 @@ func TestCommandLineIsWhatTheShellReads(t *testing.T) {
 		t.Errorf("got %q, want %q", got, argv)
 	}
 }
+
+func TestArgsOfNetworks(t *testing.T) {
+	h := hardware{nics: []NIC{{MAC: "52:54:00:00:00:01", fd: 5}, {MAC: "52:54:00:00:00:02", fd: 6}}}
+	got := strings.Join(h.args(), " ")
+	for _, want := range []string{
+		"-netdev dgram,id=lan0,local.type=fd,local.str=5 -device virtio-net-pci,netdev=lan0,mac=52:54:00:00:00:01,romfile=",
+		"-netdev dgram,id=lan1,local.type=fd,local.str=6 -device virtio-net-pci,netdev=lan1,mac=52:54:00:00:00:02,romfile=",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %s\nwant it to contain %s", got, want)
+		}
+	}
+}
+
+func TestArgsOfWriteLogAndMemory(t *testing.T) {
+	got := strings.Join(hardware{disk: "/run/a,b/disk.raw", writeLog: "/run/a,b/writes.log", bus: NVMe, memory: "/run/a,b/memory"}.args(), " ")
+	for _, want := range []string{
+		`"driver":"blklogwrites"`, `"filename":"/run/a,b/disk.raw"`, `"filename":"/run/a,b/writes.log"`, `"log-append":true`,
+		"-device nvme,serial=proa,drive=disk", "-incoming file:/run/a,b/memory",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %s\nwant it to contain %s", got, want)
+		}
+	}
+	if strings.Contains(got, "-drive") {
+		t.Errorf("got %s\nwant the disk behind the log only", got)
+	}
+}

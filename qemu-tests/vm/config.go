@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Config describes a machine. Dir and one of Disk and Kernel must be set; everything else has a use.
+// Config describes a machine. Dir must be set, and Disk or Kernel; everything else has a default.
 type Config struct {
 	Name string // in messages and process lists; "proa" by default
 
@@ -23,6 +23,9 @@ type Config struct {
 	DiskSize int64
 	KeepDisk bool
 
+	// LogWrites logs what is written to the disk from the first boot on, as Machine.LogWrites does.
+	LogWrites bool
+
 	// Firmware is UEFI by default, and BIOS starts the same disk.
 	Firmware Firmware
 
@@ -32,6 +35,7 @@ type Config struct {
 	SectorSize int
 
 	// Kernel is a bzImage to start at once, without firmware and loader, with Initrd and KernelArgs as its command line.
+	// Disk is then only a disk.
 	Kernel, Initrd string
 
 	// KernelArgs are added to the boot program's command line: by systemd-stub under UEFI, by the image's GRUB under
@@ -47,6 +51,9 @@ type Config struct {
 
 	// Ports are TCP ports of the guest to forward from the host's loopback, see Machine.Port. 22 always is.
 	Ports []int
+
+	// NICs are network cards to other machines, in the order in which the guest finds them, after the first one.
+	NICs []NIC
 
 	// Key logs in by ssh. The caller has put its public half in the Ignition config. A new one by default.
 	Key *Key
@@ -65,8 +72,11 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure machine: %w", err)
 	}
 	c.Dir = dir
-	if (c.Disk == "") == (c.Kernel == "") {
-		return c, fmt.Errorf("configure machine: disk %q and kernel %q: expected one of the two", c.Disk, c.Kernel)
+	if c.Disk == "" && c.Kernel == "" {
+		return c, errors.New("configure machine: nothing to boot; set Disk or Kernel")
+	}
+	if c.LogWrites && c.Disk == "" {
+		return c, errors.New("configure machine: no writes to log; set Disk")
 	}
 	for _, f := range []string{c.Disk, c.Kernel, c.Initrd} {
 		if f == "" {
@@ -88,7 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Firmware = orDefault(c.Firmware, UEFI)
 	c.Bus = orDefault(c.Bus, VirtioBlk)
 	c.SectorSize = orDefault(c.SectorSize, 512)
-	if err := checkDisk(c.Firmware, c.Bus, c.SectorSize); err != nil {
+	if err := errors.Join(checkDisk(c.Firmware, c.Bus, c.SectorSize), checkNICs(c.NICs)); err != nil {
 		return c, fmt.Errorf("configure machine: %w", err)
 	}
 	c.Timeout = orDefault(c.Timeout, 300*time.Second)

@@ -49,6 +49,8 @@ type Machine struct {
 	off     error         // why it is off, nil while on
 	changed chan struct{} // closed and replaced when boots or off change
 	scanned int           // console lines AssertClean has seen
+
+	unplugged map[string]bool // QEMU's names of network cards without a cable
 }
 
 // Start makes the machine's folder and disk and switches it on. It runs until Close, or until ctx ends.
@@ -62,7 +64,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, ctx: ctx, changed: make(chan struct{}), off: errors.New("the machine was never on"),
+		cfg: cfg, ctx: ctx, changed: make(chan struct{}), unplugged: map[string]bool{}, off: errors.New("the machine was never on"),
 		command: func(args []string) *exec.Cmd { return tree.Command(ctx, "qemu-system-x86_64", args...) },
 	}
 	if err := m.prepare(tree); err != nil {
@@ -88,11 +90,16 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 	m.hw = hardware{
 		name: cfg.Name, memoryMiB: cfg.MemoryMiB, cpus: cfg.CPUs,
 		dataDirs: []string{tree.Path("usr/share/qemu"), tree.Path("usr/share/seabios")},
-		kernel:   cfg.Kernel, initrd: cfg.Initrd, kernelArgs: cfg.KernelArgs,
+		kernel:   cfg.Kernel, initrd: cfg.Initrd, kernelArgs: cfg.KernelArgs, nics: cfg.NICs,
 	}
 	if cfg.Disk != "" {
 		if err := m.prepareDisk(tree); err != nil {
 			return err
+		}
+		if cfg.LogWrites {
+			if err := m.logWrites(); err != nil {
+				return err
+			}
 		}
 	}
 	if cfg.Ignition != nil {
@@ -125,7 +132,7 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 func (m *Machine) prepareDisk(tree *tooltree.Tree) error {
 	m.hw.disk, m.hw.bus, m.hw.sectorSize = m.Disk(), m.cfg.Bus, m.cfg.SectorSize
 	state := []string{m.hw.disk}
-	if m.cfg.Firmware == UEFI {
+	if m.cfg.Firmware == UEFI && m.cfg.Kernel == "" {
 		m.hw.code = tree.Path("usr/share/OVMF/OVMF_CODE_4M.fd")
 		m.hw.vars = filepath.Join(m.cfg.Dir, "vars.fd")
 		state = append(state, m.hw.vars)
@@ -137,7 +144,7 @@ func (m *Machine) prepareDisk(tree *tooltree.Tree) error {
 	if err := CopySparse(m.hw.disk, m.cfg.Disk, m.cfg.DiskSize); err != nil {
 		return err
 	}
-	if m.cfg.Firmware == BIOS {
+	if m.hw.vars == "" {
 		return nil
 	}
 	return copyFile(m.hw.vars, tree.Path("usr/share/OVMF/OVMF_VARS_4M.fd"))
@@ -273,13 +280,38 @@ func (m *Machine) deadline(ctx context.Context) (context.Context, context.Cancel
 	})
 }
 
-// RemoveDisk deletes the disk of a machine that is off, and keeps the logs.
+// GrowDisk makes the disk of a machine that is off size bytes large.
+func (m *Machine) GrowDisk(size int64) error {
+	if m.whyOff() == nil || m.hw.disk == "" {
+		return errors.New("grow disk: the machine is on, or has no disk")
+	}
+	info, err := os.Stat(m.hw.disk)
+	if err != nil {
+		return fmt.Errorf("grow disk: %w", err)
+	}
+	if size < info.Size() || size%int64(m.hw.sectorSize) != 0 {
+		return fmt.Errorf("grow disk %s from %d to %d bytes: expected more, in sectors of %d", m.hw.disk, info.Size(), size, m.hw.sectorSize)
+	}
+	if err := os.Truncate(m.hw.disk, size); err != nil {
+		return fmt.Errorf("grow disk: %w", err)
+	}
+	m.console.Note(fmt.Sprintf("the disk has %d bytes now", size))
+	return nil
+}
+
+// RemoveDisk deletes the disk of a machine that is off with its snapshots and write log, and keeps the logs for people.
 func (m *Machine) RemoveDisk() error {
 	if m.whyOff() == nil {
 		return errors.New("remove disk: the machine is on; close it before")
 	}
-	if err := os.Remove(m.Disk()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	large, err := filepath.Glob(m.snapshotDir("*"))
+	if err != nil {
 		return fmt.Errorf("remove disk: %w", err)
+	}
+	for _, name := range append(large, m.Disk(), m.writeBase(), filepath.Join(m.cfg.Dir, "writes.log")) {
+		if err := os.RemoveAll(name); err != nil {
+			return fmt.Errorf("remove disk: %w", err)
+		}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/internal/guesttest"
 	"github.com/proa-os/proa/internal/testenv"
 )
 
 // TestMachine drives a real QEMU: a kernel, and a PID 1 that does what is typed on its console.
 func TestMachine(t *testing.T) {
-	testenv.Tools(t)
+	testenv.Machines(t)
 	dir := t.TempDir()
 	kernel := testKernel(t)
 	m, err := Start(t.Context(), Config{
@@ -128,7 +128,7 @@ func TestStartReportsQEMU(t *testing.T) {
 }
 
 func TestStartEndsWithContext(t *testing.T) {
-	testenv.Tools(t)
+	testenv.Machines(t)
 	t.Setenv(AcceleratorEnv, "tcg")
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -145,7 +145,7 @@ func TestStartEndsWithContext(t *testing.T) {
 
 // TestQEMUDiesWithTheHarness kills a process that runs a machine, and looks for its QEMU.
 func TestQEMUDiesWithTheHarness(t *testing.T) {
-	testenv.Tools(t)
+	testenv.Machines(t)
 	if os.Getenv("PROA_TEST_HARNESS") == "1" {
 		m, err := Start(t.Context(), Config{Dir: os.Getenv("PROA_TEST_DIR"), Kernel: os.Getenv("PROA_TEST_HARNESS_KERNEL"), MemoryMiB: 256})
 		if err != nil {
@@ -203,7 +203,8 @@ func TestConfigErrors(t *testing.T) {
 	}
 	for want, cfg := range map[string]Config{
 		"set Dir":          {Disk: file},
-		"one of the two":   {Dir: "x", Disk: file, Kernel: file},
+		"nothing to boot":  {Dir: "x"},
+		"no writes to log": {Dir: "x", Kernel: file, LogWrites: true},
 		"no such file":     {Dir: "x", Disk: file + ".none"},
 		"with `make image": {Dir: "x", Kernel: file, Initrd: file + ".none"},
 	} {
@@ -223,16 +224,15 @@ func TestConfigErrors(t *testing.T) {
 // testKernel is Debian's kernel in the tools tree.
 func testKernel(t *testing.T) string {
 	t.Helper()
-	tools := testenv.Tools(t)
-	kernels, err := filepath.Glob(tools.Path("boot/vmlinuz-*"))
-	if err != nil || len(kernels) == 0 {
-		t.Fatalf("no kernel in the tools tree %s: run image-builder tools (%v)", tools.Dir(), err)
+	kernel, err := guesttest.Kernel(testenv.Tools(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return kernels[0]
+	return kernel
 }
 
-// guestInitrd is a newc archive (initramfs-buffer-format.rst) with testdata/guest as /init.
-func guestInitrd(t *testing.T, dir string) string {
+// guestInitrd has testdata/guest as /init, and modules that it loads.
+func guestInitrd(t *testing.T, dir string, modules ...string) string {
 	t.Helper()
 	bin := filepath.Join(dir, "guest")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "./testdata/guest")
@@ -244,20 +244,16 @@ func guestInitrd(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b bytes.Buffer
-	entry := func(name string, mode, major, minor int, data []byte) {
-		fmt.Fprintf(&b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", b.Len()+1, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name)+1, 0)
-		b.WriteString(name + "\x00")
-		b.Write(make([]byte, -b.Len()&3))
-		b.Write(data)
-		b.Write(make([]byte, -b.Len()&3))
+	files := map[string][]byte{"init": init}
+	list, err := guesttest.Modules(testenv.Tools(t), modules...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	entry("dev", 0o40755, 0, 0, nil)
-	entry("dev/console", 0o20600, 5, 1, nil)
-	entry("init", 0o100755, 0, 0, init)
-	entry("TRAILER!!!", 0, 0, 0, nil)
+	for i, m := range list {
+		files[fmt.Sprintf("modules/%03d-%s.ko", i, m.Name)] = m.Content
+	}
 	initrd := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(initrd, b.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(initrd, guesttest.Archive(files), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return initrd

@@ -18,11 +18,18 @@ func (m *Machine) PowerOn() error {
 	return m.boot()
 }
 
-// boot starts a process and who watches it. m.mu is held.
+// boot starts the firmware. m.mu is held.
 func (m *Machine) boot() error {
 	m.boots++
+	return m.start("")
+}
+
+// start starts a process and who watches it; it goes on with saved memory, if there is a file of it. m.mu is held.
+func (m *Machine) start(memory string) error {
 	m.console.PowerOn(m.boots)
-	p, err := startProcess(m.ctx, m.command, m.hw, m.console, m.logs[1])
+	hw := m.hw
+	hw.memory = memory
+	p, err := startProcess(m.ctx, m.command, hw, m.console, m.logs[1])
 	if err != nil {
 		m.off = err
 		m.console.PowerOff(err)
@@ -32,6 +39,11 @@ func (m *Machine) boot() error {
 	m.proc, m.off = p, nil
 	m.wake()
 	go m.watch(p)
+	for name := range m.unplugged {
+		if err := setLink(m.ctx, p, name, false); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -60,9 +60,18 @@ func startProcess(ctx context.Context, cmd command, h hardware, console io.Write
 		return nil, err
 	}
 
+	files := []*os.File{serialFile, monitorFile}
 	h.consoleFD, h.qmpFD = 3, 4
+	wires, unplug, err := h.plugIn(3 + len(files))
+	if err != nil {
+		for _, c := range []io.Closer{serial, serialFile, monitor, monitorFile} {
+			c.Close()
+		}
+		return nil, err
+	}
+	files = append(files, wires...)
 	c := cmd(h.args())
-	c.ExtraFiles = []*os.File{serialFile, monitorFile}
+	c.ExtraFiles = files
 	words := &tailWriter{limit: 4096}
 	c.Stdout, c.Stderr = io.MultiWriter(log, words), io.MultiWriter(log, words)
 	// Its own process group: Ctrl-C is for the harness, which ends QEMU in order. It dies with the harness anyway.
@@ -74,13 +83,19 @@ func startProcess(ctx context.Context, cmd command, h hardware, console io.Write
 	go p.run(c, words, console, started)
 	err = <-started
 	// With our copies of its ends closed, the end of QEMU is the end of both connections.
-	serialFile.Close()
-	monitorFile.Close()
+	for _, f := range files {
+		f.Close()
+	}
 	if err != nil {
+		unplug()
 		serial.Close()
 		monitor.Close()
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
+	go func() {
+		<-p.done
+		unplug()
+	}()
 	// The guest runs from here on. QEMU answers at once, or has refused its arguments and gone.
 	greet, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("no greeting from its monitor within a minute"))
 	defer cancel()

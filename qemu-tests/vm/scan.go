@@ -45,19 +45,19 @@ func scanRules() []rule {
 	r := func(name, re string) rule { return rule{name, regexp.MustCompile(re)} }
 	return []rule{
 		r("kernel panic", `(?i)\bpanic\b([^+]|$)`), // panic+0x118/0x2db is a frame of a trace, which has its own rule
-		r("kernel bug", `\bBUG: |kernel BUG at|\bOops\b|general protection fault|unable to handle (kernel|page)|double fault|stack segment:`),
-		r("call trace", `Call Trace:`),
+		r("kernel bug", `\bBUG: |kernel BUG at|\bOops\b|general protection fault|unable to handle (kernel|page)|double fault|stack segment:|Internal error: |SError Interrupt|\bUBSAN: `),
+		r("call trace", `Call [Tt]race:`),
 		r("kernel warning", `\bWARNING: |cut here \]---`),
 		r("lock-up", `soft lockup|hard LOCKUP|blocked for more than \d+ seconds|rcu.*(detected|self-detected) stall|clocksource.*unstable`),
 		r("out of memory", `Out of memory|invoked oom-killer|Killed process`),
-		r("crash", `segfault at |\btraps: .* trap |(core-dump|code=dumped|status=\d+/(SEGV|ABRT|BUS|ILL|SYS))|^goroutine \d+ \[running\]`),
-		r("storage error", `I/O error|EXT4-fs (error|warning)|EROFS.*(error|corrupt)|[Bb]uffer I/O|device-mapper: .*([Ee]rror|corrupt)|(data|metadata) block \d+ is corrupted|dm-verity.*(fail|corrupt)`),
+		r("crash", `segfault at |\btraps: .* trap |(core-dump|code=dumped|status=\d+/(SEGV|ABRT|BUS|ILL|SYS))|(^|: )(goroutine \d+ \[running\]|fatal error: |SIGSEGV: )`),
+		r("storage error", `I/O error|EXT4-fs (error|warning)|EROFS.*(error|corrupt)|[Bb]uffer I/O|device-mapper: .*([Ee]rror|corrupt)|(data|metadata) block \d+ is corrupted|dm-verity.*(fail|corrupt)|(XFS|BTRFS|FAT-fs) .*(error|[Cc]orruption)|Remounting filesystem read-only|Aborting journal|critical (medium|target) error|nvme.*(timeout, |controller is down)|\bata\d.*(failed command|exception Emask)|FAILED Result: hostbyte`),
 		r("failed unit", `^(.*\bsystemd\[\d+\]: )?(\[ *FAILED *\]|\[ *DEPEND *\])|Failed to start |Failed to mount |Failed with result |Dependency failed for `),
-		r("ordering cycle", `(?i)ordering cycle|deleted to break`),
-		r("time-out", `Timed out waiting for device|Job .* timed out|\[ *TIME *\]|start operation timed out|stop-sigterm' timed out`),
-		r("denial", `(?i)\bdenied\b|apparmor="DENIED"|Operation not permitted`),
-		r("bad unit", `Unknown (key|section)( name)? '|Unknown lvalue|Unit configuration has fatal error|is not executable|Failed to (parse|resolve) (unit|specifiers)`),
-		r("stuck system", `Freezing execution|You are in (rescue|emergency) mode|Cannot open access to console`),
+		r("ordering cycle", `(?i)ordering cycle|deleted to break|order is cyclic|cyclic dependency`),
+		r("time-out", `Timed out waiting for device|Job .* timed out|\[ *TIME *\]|start operation timed out|State '[\w-]+' timed out|Watchdog timeout`),
+		r("denial", `(?i)\bdenied\b|apparmor="DENIED"|Operation not permitted|audit: type=1326 |lockdown: .* is restricted|module verification failed|key is rejected`),
+		r("bad unit", `Unknown (key|section)( name)? '|Unknown lvalue|Unit configuration has fatal error|is not executable|Failed to (parse|resolve) (unit|specifiers)|bad unit file setting|Cannot add dependency job|is marked world-(writable|inaccessible)`),
+		r("stuck system", `Freezing execution|still around after SIGKILL|You are in (rescue|emergency) mode|Cannot open access to console`),
 	}
 }
 
