@@ -49,9 +49,10 @@ demo: builder ## build, boot, provision, run a container, update, come back: the
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/demo
 
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
-	$(WITH_TOOLS) PROA_STORIES=1 $(GO) test -count=1 -timeout 40m -v ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -p 1 -timeout 40m -v \
+		$$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u)
 
-unit: builder ## unit tests and foreign judges only
+unit: builder ## unit tests and foreign judges, no machines
 	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test ./...
 
 check: check-go ## formatting and vet
@@ -70,7 +71,7 @@ lock: builder ## pin today's packages of the Debian archive in manifests/
 
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)
-	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+	@grep -rl --include='*_test.go' --exclude-dir=out '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for f in $$($(GO) test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do echo "$$dir $$f"; \
 		$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; done; done
 
