@@ -49,7 +49,7 @@ type Options struct {
 	Out      string    // folder for the machines' files
 	APT      string    // the host's apt configuration, normally /etc/apt
 	Rounds   int       // measured boots of each machine
-	Alone    bool      // measure Proa without comparing it
+	Against  string    // as Image: another release to compare with instead of Debian, "" for Debian
 	Messages io.Writer // progress
 }
 
@@ -68,15 +68,15 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	b := &bench{Options: o}
 	defer b.close()
-	report := &Report{Aim: Aim, Rounds: o.Rounds}
-	starts := []func(context.Context) error{func(ctx context.Context) error { return b.startProa(ctx, image) }}
-	if !o.Alone {
-		plain, err := debian.Make(ctx, debian.Options{Repository: repo, Boot: filepath.Join(image.Dir, "boot.efi"), APT: o.APT, Progress: o.Messages})
-		if err != nil {
-			return nil, err
-		}
-		starts = append(starts, func(ctx context.Context) error { return b.startDebian(ctx, plain) })
+	report := &Report{Rounds: o.Rounds}
+	if o.Against == "" {
+		report.Aim = Aim
 	}
+	other, err := b.other(ctx, repo, image)
+	if err != nil {
+		return nil, err
+	}
+	starts := []func(context.Context) error{func(ctx context.Context) error { return b.startProa(ctx, "proa", image) }, other}
 	for i, start := range starts {
 		if err := start(ctx); err != nil {
 			return nil, err
@@ -108,6 +108,16 @@ func openImage(dir string) (world.Image, error) {
 	return world.NewestImage(dir)
 }
 
+// other returns what starts the machine that image is compared with.
+func (b *bench) other(ctx context.Context, repo string, image world.Image) (func(context.Context) error, error) {
+	if b.Against != "" {
+		against, err := openImage(b.Against)
+		return func(ctx context.Context) error { return b.startProa(ctx, "other", against) }, err
+	}
+	plain, err := debian.Make(ctx, debian.Options{Repository: repo, Boot: filepath.Join(image.Dir, "boot.efi"), APT: b.APT, Progress: b.Messages})
+	return func(ctx context.Context) error { return b.startDebian(ctx, plain) }, err
+}
+
 // machine is one of the two that are compared.
 type machine struct {
 	*vm.Machine
@@ -127,7 +137,7 @@ func (b *bench) close() {
 	}
 }
 
-func (b *bench) startProa(ctx context.Context, image world.Image) error {
+func (b *bench) startProa(ctx context.Context, name string, image world.Image) error {
 	key, err := vm.NewKey()
 	if err != nil {
 		return err
@@ -136,7 +146,7 @@ func (b *bench) startProa(ctx context.Context, image world.Image) error {
 	if err != nil {
 		return err
 	}
-	return b.start(ctx, "proa", "Proa "+image.Version(), vm.Config{Disk: image.Disk(), Ignition: config, Key: key})
+	return b.start(ctx, name, "Proa "+image.Version(), vm.Config{Disk: image.Disk(), Ignition: config, Key: key})
 }
 
 func (b *bench) startDebian(ctx context.Context, image debian.Image) error {

@@ -1,11 +1,11 @@
 // Bench boots Proa and plain Debian in turn on the same virtual machine and prints where the time goes: seconds of firmware, loader,
 // kernel, initramfs and userspace, the slowest units, and how the two compare from kernel start to multi-user.
 //
-//	bench [--image out/1.0.0] [--out out/bench] [--rounds N] [--alone] [--json]
+//	bench [--image out/1.0.0] [--out out/bench] [--rounds N] [--against DIR] [--json]
 //
 // --image is a built release or a folder of releases, of which the newest is measured. The first run makes the Debian machine, which takes
-// minutes; it stays in the cache. --alone measures Proa only, for those who work on its boot. --json prints everything that was
-// measured instead of a table. BENCH_ROUNDS is another way to say --rounds.
+// minutes; it stays in the cache. --against measures another release instead of Debian, to see what a change has done. --json
+// prints everything that was measured instead of a table. BENCH_ROUNDS is another way to say --rounds.
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() {
 	flag.StringVar(&o.Image, "image", "out", "a release's `folder`, or a folder of releases")
 	flag.StringVar(&o.Out, "out", "out/bench", "`folder` for the machines' consoles")
 	flag.IntVar(&o.Rounds, "rounds", rounds, "`number` of measured boots of each machine")
-	flag.BoolVar(&o.Alone, "alone", false, "measure Proa only")
+	flag.StringVar(&o.Against, "against", "", "`folder` of another release to compare with instead of Debian")
 	asJSON := flag.Bool("json", false, "print JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
