@@ -76,9 +76,11 @@ func TestGRUBFollowsTheRule(t *testing.T) {
 	tools := testenv.Machines(t)
 	s := begin(t)
 	cases, versions := grubCases(), grubVersions()
-	disk := filepath.Join(s.dir, "grub.img")
-	writeGRUBDisk(t, tools, disk, grubScript(t, cases, versions), cases)
-	m := s.start(vm.Config{Name: "grub", Dir: filepath.Join(s.dir, "grub"), Disk: disk, Firmware: vm.BIOS, MemoryMiB: 256, CPUs: 1})
+	var files []string
+	for _, c := range cases {
+		files = append(files, c.files...)
+	}
+	m := s.grubMachine(tools, "grub", grubScript(t, cases, versions), grubenv.Empty(), files)
 	if _, err := m.WaitConsole(t.Context(), `^all cases done`); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +113,45 @@ func TestGRUBFollowsTheRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	lastOnDisk(t, m.Disk(), said[fmt.Sprint("t", len(cases)-1)])
+}
+
+// TestGRUBStartsNothing gives GRUB boot programs without anything in them: the try is used up before it shows, GRUB reboots by itself,
+// and so comes to the good one. What it cannot count it does not try.
+func TestGRUBStartsNothing(t *testing.T) {
+	tools := testenv.Machines(t)
+	s := begin(t)
+	const good, armed = "proa_1.0.0.efi", "proa_1.0.1~rc.1+3.efi"
+	m := s.grubMachine(tools, "empty", grub.Config, grubenv.Empty(), []string{good, armed})
+	for i := range slot.Tries + 1 {
+		want := []string{"trying " + armed + ", tries left behind this one: " + fmt.Sprint(slot.Tries-1-i), "starting " + armed}
+		if i == slot.Tries {
+			want = []string{"starting " + good}
+		}
+		for _, w := range append(want, "nothing was started, rebooting in 10 seconds") {
+			if l := must(m.WaitConsole(t.Context(), `^proa: grub: `))(t); !strings.Contains(l.Text, w) || l.Boot != i+1 {
+				t.Fatalf("got %q in boot %d, want %q in boot %d", l.Text, l.Boot, w, i+1)
+			}
+		}
+	}
+	m = s.grubMachine(tools, "damaged", grub.Config, []byte("# GRUB Environment Block"), []string{armed, good})
+	for _, w := range []string{armed + " is not tried", "starting " + good} {
+		if l := must(m.WaitConsole(t.Context(), `^proa: grub: `))(t); !strings.Contains(l.Text, w) {
+			t.Fatalf("got %q, want %q", l.Text, w)
+		}
+	}
+}
+
+// grubMachine starts GRUB from a disk like an image's, with a script for its configuration, and empty files for boot programs.
+func (s *story) grubMachine(tools *tooltree.Tree, name, script string, block []byte, programs []string) *vm.Machine {
+	s.t.Helper()
+	disk := filepath.Join(s.dir, name+".img")
+	files := []fat.File{fat.BytesFile(grub.ConfigPath, []byte(script)), fat.BytesFile("EFI/Linux/"+grubenv.File, block)}
+	slices.Sort(programs)
+	for _, p := range slices.Compact(programs) {
+		files = append(files, fat.BytesFile("EFI/Linux/"+p, nil))
+	}
+	writeGRUBDisk(s.t, tools, disk, files)
+	return s.start(vm.Config{Name: name, Dir: filepath.Join(s.dir, name), Disk: disk, Firmware: vm.BIOS, MemoryMiB: 256, CPUs: 1})
 }
 
 // newerThan compares the version at i with some of the others.
@@ -191,8 +232,8 @@ func grubScript(t *testing.T, cases []grubCase, versions []string) string {
 
 const grubDiskSize = 300 << 20
 
-// writeGRUBDisk makes a disk like an image's, with empty files for boot programs.
-func writeGRUBDisk(t *testing.T, tools *tooltree.Tree, name, script string, cases []grubCase) {
+// writeGRUBDisk makes a disk with an ESP and GRUB.
+func writeGRUBDisk(t *testing.T, tools *tooltree.Tree, name string, files []fat.File) {
 	t.Helper()
 	f, err := os.Create(name)
 	if err != nil {
@@ -217,16 +258,6 @@ func writeGRUBDisk(t *testing.T, tools *tooltree.Tree, name, script string, case
 	}
 	if err := grub.Install(t.Context(), tools, f, table); err != nil {
 		t.Fatal(err)
-	}
-	files := []fat.File{fat.BytesFile(grub.ConfigPath, []byte(script)), fat.BytesFile("EFI/Linux/"+grubenv.File, grubenv.Empty())}
-	names := map[string]bool{}
-	for _, c := range cases {
-		for _, n := range c.files {
-			if !names[n] {
-				files = append(files, fat.BytesFile("EFI/Linux/"+n, nil))
-			}
-			names[n] = true
-		}
 	}
 	esp, err := table.Find("esp")
 	if err != nil {
