@@ -229,7 +229,7 @@ func TestFactoryReset(t *testing.T) {
 func TestDiskTooSmall(t *testing.T) {
 	_, m := diskStory(t, vm.Config{DiskSize: 2662 << 20})
 	for _, want := range []string{
-		`proa: init: FAILED while making the state partition on /dev/vda: disk /dev/vda is too small: it has 2662 MiB, of which 98 MiB are free for state`,
+		`proa: init: FAILED while making the state partition on /dev/vda: disk /dev/vda is too small: it has 2662 MiB, of which 99 MiB are free for state`,
 		`give the machine a disk of \d+ MiB or more`,
 		`rebooting in 10 seconds`,
 	} {
