@@ -89,7 +89,7 @@ func writeDisk(ctx context.Context, f *os.File, in *inputs, r *release.Release) 
 	if err != nil {
 		return err
 	}
-	root, err := os.Open(filepath.Join(in.work, "root.img"))
+	root, err := os.Open(in.root.Path(rootFile))
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if old := in.finished(); old != nil {
 		return &Result{Release: old}, in.judge(ctx, old, in.Out)
 	}
-	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, diskImage, qcow2Image, billOfMaterials, describe, checkBudget, publish); err != nil {
+	if err := in.run(ctx, r, makeRoom, compile, rootImage, bootProgram, assemble, qcow2Image, billOfMaterials, describe, checkBudget, publish); err != nil {
 		return nil, err
 	}
 	return &Result{Release: r, Fresh: true}, nil

@@ -103,6 +103,7 @@ func rootImage(ctx context.Context, in *inputs, r *release.Release) error {
 	if err != nil {
 		return err
 	}
+	in.sums[rootFile], in.sums[treeFile] = in.root.Sum(rootFile), in.root.Sum(treeFile)
 	b, err := os.ReadFile(in.root.Path(rootRecord))
 	if err == nil {
 		err = json.Unmarshal(b, &r.Root)
@@ -110,11 +111,23 @@ func rootImage(ctx context.Context, in *inputs, r *release.Release) error {
 	if err != nil {
 		return fmt.Errorf("read the root image's record: %w", err)
 	}
+	return nil
+}
+
+// assemble makes disk.img while the root image is copied out of the cache: both wait for the kernel's copying, on different CPUs.
+func assemble(ctx context.Context, in *inputs, r *release.Release) error {
+	copied := make(chan error, 1)
+	go func() { copied <- in.takeRoot() }()
+	err := diskImage(ctx, in, r)
+	return errors.Join(err, <-copied)
+}
+
+// takeRoot copies the root image and the report about it into the work directory.
+func (in *inputs) takeRoot() error {
 	for _, name := range []string{rootFile, treeFile} {
 		if err := copyFile(filepath.Join(in.work, name), in.root.Path(name)); err != nil {
 			return fmt.Errorf("copy the root image: %w", err)
 		}
-		in.sums[name] = in.root.Sum(name)
 	}
 	return nil
 }
