@@ -26,7 +26,7 @@ type Listing struct {
 
 	began time.Time
 	dirs  []string // directories of this module's packages
-	files []string // files embedded from below them
+	files []string // files embedded from below them, and go.mod
 }
 
 // listed is what List reads of go list's answer.
@@ -43,7 +43,7 @@ type listed struct {
 // List asks go about packages (as ./init/cmd/init) of the module at dir. Packages that have changed are compiled by it, so an error
 // may be the compiler's.
 func List(ctx context.Context, dir, arch string, packages []string) (*Listing, error) {
-	l := &Listing{Inputs: map[string]string{}, began: time.Now()}
+	l := &Listing{Inputs: map[string]string{}, began: time.Now(), files: []string{filepath.Join(dir, "go.mod")}}
 	var err error
 	if l.GoVersion, err = Version(ctx, dir); err != nil {
 		return nil, err

@@ -99,7 +99,7 @@ func TestChanged(t *testing.T) {
 	write(t, dir, "cmd/hello/main.go", "package main\n\nfunc main() {}\n")
 	source := filepath.Join(dir, "cmd/hello/main.go")
 	long := time.Now().Add(-time.Hour)
-	for _, p := range []string{source, filepath.Dir(source)} {
+	for _, p := range []string{source, filepath.Dir(source), filepath.Join(dir, "go.mod")} {
 		if err := os.Chtimes(p, long, long); err != nil {
 			t.Fatal(err)
 		}
@@ -121,6 +121,16 @@ func TestChanged(t *testing.T) {
 	write(t, dir, "cmd/hello/more.go", "package main\n")
 	if name, err := l.Changed(); err != nil || name != filepath.Dir(source) {
 		t.Errorf("a new file: got %q, %v, want its directory", name, err)
+	}
+	if err := os.Chtimes(filepath.Dir(source), long, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(filepath.Dir(source), "more.go"), long, long); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "go.mod", "module example.test/hello\n\ngo 1.26.0\n")
+	if name, err := l.Changed(); err != nil || name != filepath.Join(dir, "go.mod") {
+		t.Errorf("go.mod: got %q, %v", name, err)
 	}
 }
 

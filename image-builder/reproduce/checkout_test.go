@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -62,5 +63,25 @@ func TestCheckout(t *testing.T) {
 	}
 	if _, err := sources(t.Context(), filepath.Join(t.TempDir())); err == nil {
 		t.Error("a directory that is no checkout was listed")
+	}
+}
+
+func TestClosedTo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The test's own directory may be closed, as anywhere below a home.
+	if got := closedTo(dir); strings.HasPrefix(got, filepath.Dir(dir)) {
+		t.Errorf("got %s", got)
+	}
+	if err := os.Chmod(filepath.Dir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := closedTo(dir); got != filepath.Dir(dir) {
+		t.Errorf("got %q, want %s", got, filepath.Dir(dir))
+	}
+	if got := closedTo(filepath.Join(dir, "none")); got != filepath.Join(dir, "none") {
+		t.Errorf("got %q", got)
 	}
 }

@@ -165,12 +165,21 @@ func (o *Options) prepare(ctx context.Context, first, second string) ([]*build, 
 	if err := linkAll(filepath.Join(o.CacheDir, "debs"), filepath.Join(second, "packages", "debs")); err != nil {
 		return nil, err
 	}
-	modules, err := b.modules(ctx, second)
+	goDirs, err := goEnv(ctx, "GOROOT", "GOMODCACHE")
+	if err != nil {
+		return nil, err
+	}
+	other := os.Getuid() == 0
+	if closed := closedTo(goDirs[0]); other && closed != "" {
+		fmt.Fprintf(o.Progress, "== NOT CHECKED as another user: nobody but root may enter %s, and Go is below it\n", closed)
+		other = false
+	}
+	modules, err := b.modules(ctx, goDirs[1], second, other)
 	if err != nil {
 		return nil, err
 	}
 	b.env = append(b.env, modules...)
-	if os.Getuid() == 0 {
+	if other {
 		b.how += fmt.Sprintf(", as user %d", nobody)
 		b.user = &syscall.Credential{Uid: nobody, Gid: nobody}
 		if err := errors.Join(os.Chmod(second, 0o755), handOver(second)); err != nil {
@@ -193,15 +202,35 @@ func (b *build) run(ctx context.Context, o Options) error {
 	return cmd.Run()
 }
 
+// goEnv returns values of go env.
+func goEnv(ctx context.Context, names ...string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "go", append([]string{"env"}, names...)...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask go for %s: %w", strings.Join(names, " and "), err)
+	}
+	values := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(values) != len(names) {
+		return nil, fmt.Errorf("ask go for %s: got %q", strings.Join(names, " and "), values)
+	}
+	return values, nil
+}
+
+// closedTo returns the directory on the way to dir, or dir, that other users may not enter, or "".
+func closedTo(dir string) string {
+	for d := dir; ; d = filepath.Dir(d) {
+		if fi, err := os.Stat(d); err != nil || fi.Mode().Perm()&0o001 == 0 {
+			return d
+		}
+		if d == filepath.Dir(d) {
+			return ""
+		}
+	}
+}
+
 // modules returns the environment by which the second build finds the Go modules: the caller's cache, or for another user, who may not
 // be able to read that, a new one that is filled from it.
-func (b *build) modules(ctx context.Context, second string) ([]string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
-	if err != nil {
-		return nil, fmt.Errorf("ask go for its module cache: %w", err)
-	}
-	cache := strings.TrimSpace(string(out))
-	if os.Getuid() != 0 {
+func (b *build) modules(ctx context.Context, cache, second string, other bool) ([]string, error) {
+	if !other {
 		return []string{"GOMODCACHE=" + cache}, nil
 	}
 	own := filepath.Join(second, "modules")
