@@ -192,7 +192,7 @@ func (j *judges) bill() {
 			j.t.Errorf("%s is %q in the bill, %q in the release", p.Name, versions[p.Name], p.Version)
 		}
 	}
-	for _, name := range []string{"init", "updatectl", "github.com/godbus/dbus/v5", "stdlib"} {
+	for _, name := range []string{"init", "updatectl", "github.com/godbus/dbus/v5", "stdlib", "systemd-boot-efi", "grub-pc-bin"} {
 		if versions[name] == "" {
 			j.t.Errorf("no version of %s in the bill", name)
 		}

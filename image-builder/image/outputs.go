@@ -16,6 +16,7 @@ import (
 	"github.com/proa-os/proa/image-builder/rootfs"
 	"github.com/proa-os/proa/image-builder/sbom"
 	"github.com/proa-os/proa/image-builder/stage"
+	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 )
@@ -41,14 +42,15 @@ func qcow2Image(_ context.Context, in *inputs, _ *release.Release) error {
 }
 
 // billOfMaterials makes sbom.spdx.json.
-func billOfMaterials(_ context.Context, in *inputs, r *release.Release) error {
+func billOfMaterials(ctx context.Context, in *inputs, r *release.Release) error {
 	in.say("write the bill of materials")
 	bill := sbom.Input{
 		Version: r.Version, Arch: r.Arch, Created: Epoch,
+		Disk: sbom.Image{File: "disk.img"},
 		Root: sbom.Image{File: rootFile, SHA256: r.Root.SHA256}, Boot: sbom.Image{File: "boot.efi", SHA256: r.Boot.SHA256},
 	}
 	var err error
-	if bill.Debian, err = in.controlFiles(); err != nil {
+	if bill.Debian, err = in.controlFiles(ctx, r.Arch); err != nil {
 		return err
 	}
 	places := map[string]string{"init": initProgram}
@@ -62,7 +64,11 @@ func billOfMaterials(_ context.Context, in *inputs, r *release.Release) error {
 		if err != nil {
 			return err
 		}
-		p, err := sbom.ReadProgram(file, place, sum, name == initProgram)
+		part := sbom.InRoot
+		if name == initProgram {
+			part = sbom.InBoot
+		}
+		p, err := sbom.ReadProgram(file, place, sum, part)
 		if err != nil {
 			return err
 		}
@@ -75,21 +81,66 @@ func billOfMaterials(_ context.Context, in *inputs, r *release.Release) error {
 	return os.WriteFile(filepath.Join(in.work, "sbom.spdx.json"), b, 0o644)
 }
 
-// controlFiles reads what the packages say about themselves, which takes a while: it is a stage.
-func (in *inputs) controlFiles() ([]sbom.Debian, error) {
-	const file = "control.json"
-	sum, err := in.lock.Sum()
+// A shipped package is one whose files are in an image.
+type shipped struct {
+	lock.Package
+	parts []sbom.Part
+}
+
+// shipped are the packages of the lock, and those of the tools tree that have left something on the disk: the boot loaders and the stub.
+func (in *inputs) shipped(processor string) ([]shipped, error) {
+	var list []shipped
+	for _, p := range in.lock.Packages {
+		parts := []sbom.Part{sbom.InRoot}
+		if rootfs.IsKernel(p) {
+			parts = append(parts, sbom.InBoot)
+		}
+		list = append(list, shipped{p, parts})
+	}
+	a, err := arch.Of(processor)
 	if err != nil {
 		return nil, err
 	}
-	e, err := in.make(stage.NewKey("control files").Add("builder", in.self.String()).Add("packages", sum.String()).Sum(), func(dir string) (map[string]digest.SHA256, error) {
+	tools, err := lock.Read(in.path("tools.lock.json"))
+	if err != nil {
+		return nil, err
+	}
+	loaders := map[string][]sbom.Part{"systemd-boot-efi": {sbom.InBoot, sbom.InDisk}}
+	if a.HasBIOS() {
+		loaders["grub-pc-bin"] = []sbom.Part{sbom.InDisk}
+	}
+	for _, name := range slices.Sorted(maps.Keys(loaders)) {
+		p, ok := tools.Find(name)
+		if !ok {
+			return nil, fmt.Errorf("the tools' lock has no package %s, which a part of the boot loader is from", name)
+		}
+		list = append(list, shipped{p, loaders[name]})
+	}
+	return list, nil
+}
+
+// controlFiles reads what the packages say about themselves, which takes a while: it is a stage.
+func (in *inputs) controlFiles(ctx context.Context, processor string) ([]sbom.Debian, error) {
+	const file = "control.json"
+	packages, err := in.shipped(processor)
+	if err != nil {
+		return nil, err
+	}
+	key := stage.NewKey("control files").Add("builder", in.self.String())
+	for _, p := range packages {
+		key.Add(p.String(), p.SHA256.String()+fmt.Sprint(p.parts))
+	}
+	e, err := in.make(key.Sum(), func(dir string) (map[string]digest.SHA256, error) {
+		if err := in.fetch(ctx, packages); err != nil {
+			return nil, err
+		}
 		var list []sbom.Debian
-		for _, p := range in.lock.Packages {
-			d, err := sbom.ReadDebian(lock.Path(in.CacheDir, p), p)
+		for _, p := range packages {
+			d, err := sbom.ReadDebian(lock.Path(in.CacheDir, p.Package), p.Package)
 			if err != nil {
 				return nil, err
 			}
-			d.Boot = rootfs.IsKernel(p)
+			d.Parts = p.parts
 			list = append(list, d)
 		}
 		b, err := json.Marshal(list)
@@ -110,6 +161,19 @@ func (in *inputs) controlFiles() ([]sbom.Debian, error) {
 		return nil, fmt.Errorf("read control files: %w", err)
 	}
 	return list, nil
+}
+
+// fetch brings packages into the cache that are not there: those of the tools tree are not needed once that is unpacked.
+func (in *inputs) fetch(ctx context.Context, packages []shipped) error {
+	l := &lock.Lock{}
+	for _, p := range packages {
+		l.Packages = append(l.Packages, p.Package)
+	}
+	mirrors, err := lock.FindMirrors(l, in.CacheDir, in.Mirror, in.manifest.Mirror, in.APT)
+	if err != nil {
+		return err
+	}
+	return lock.Fetch(ctx, l, mirrors, in.CacheDir, in.Progress)
 }
 
 // An Artifact is a file of a finished build.

@@ -23,7 +23,7 @@ type Debian struct {
 	Homepage   string `json:"homepage"`
 	Depends    string `json:"depends"` // Pre-Depends and Depends
 	Provides   string `json:"provides"`
-	Boot       bool   `json:"boot"` // is part of the boot program: the kernel
+	Parts      []Part `json:"parts"`
 }
 
 // ReadDebian reads the control file of a package file, which is compared with the lock once more.
@@ -53,15 +53,13 @@ func ReadDebian(file string, p lock.Package) (Debian, error) {
 }
 
 // debian adds the packages and what they depend on within the image: packages that were left out on purpose are not there.
-func (b *builder) debian(list []Debian, root, boot string) error {
+func (b *builder) debian(list []Debian, parts map[Part]string) error {
 	provided := map[string][]string{} // name -> identifiers
 	for _, p := range list {
 		id := b.add("deb", p.Name, p.pkg())
-		holder := root
-		if p.Boot {
-			b.relate(boot, "CONTAINS", id) // and its modules are in the root image
+		for _, part := range p.Parts {
+			b.relate(parts[part], "CONTAINS", id)
 		}
-		b.relate(holder, "CONTAINS", id)
 		names, err := deb.ParseRelations(p.Provides)
 		if err != nil {
 			return fmt.Errorf("%s provides: %w", p.Name, err)

@@ -14,7 +14,7 @@ type Program struct {
 	Path    string // in the root image, or "init"
 	Package string // Go's import path
 	SHA256  digest.SHA256
-	Boot    bool // is part of the boot program
+	Part    Part
 	Go      string
 	Modules []Module
 }
@@ -25,12 +25,12 @@ type Module struct {
 }
 
 // ReadProgram reads what Go has written into the program in file.
-func ReadProgram(file, place string, sum digest.SHA256, boot bool) (Program, error) {
+func ReadProgram(file, place string, sum digest.SHA256, part Part) (Program, error) {
 	info, err := buildinfo.ReadFile(file)
 	if err != nil {
 		return Program{}, fmt.Errorf("read build info of %s: %w", place, err)
 	}
-	p := Program{Path: place, Package: info.Path, SHA256: sum, Boot: boot, Go: info.GoVersion}
+	p := Program{Path: place, Package: info.Path, SHA256: sum, Part: part, Go: info.GoVersion}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
 			m = m.Replace
@@ -40,16 +40,12 @@ func ReadProgram(file, place string, sum digest.SHA256, boot bool) (Program, err
 	return p, nil
 }
 
-func (b *builder) program(p Program, version, root, boot string) {
+func (b *builder) program(p Program, version string, parts map[Part]string) {
 	id := b.add("program", p.Path, pkg{
 		Name: path.Base(p.Path), VersionInfo: version, PackageFileName: p.Path, Supplier: "Organization: Proa", Purpose: "APPLICATION",
 		SourceInfo: "compiled from " + p.Package, LicenseDeclared: license, Checksums: []checksum{{"SHA256", p.SHA256.String()}},
 	})
-	holder := root
-	if p.Boot {
-		holder = boot
-	}
-	b.relate(holder, "CONTAINS", id)
+	b.relate(parts[p.Part], "CONTAINS", id)
 	b.relate(id, "DEPENDS_ON", b.module(Module{Path: "stdlib", Version: strings.TrimPrefix(p.Go, "go")}))
 	for _, m := range p.Modules {
 		b.relate(id, "DEPENDS_ON", b.module(m))

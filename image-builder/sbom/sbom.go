@@ -2,9 +2,10 @@
 //
 // It says what the images are made of, so that a scanner finds what a vulnerability touches without opening them:
 //
-//	DOCUMENT -DESCRIBES-> root image, boot program
+//	DOCUMENT -DESCRIBES-> disk image
+//	disk image -CONTAINS-> root image, boot program, the packages of the boot loaders
 //	root image -CONTAINS-> Debian packages, our programs
-//	boot program -CONTAINS-> the kernel's package, /init
+//	boot program -CONTAINS-> the packages of kernel and stub, /init
 //	Debian package -DEPENDS_ON-> Debian packages of the same image
 //	our program -DEPENDS_ON-> Go modules it links (debug/buildinfo), Go's standard library
 //
@@ -31,11 +32,22 @@ type Input struct {
 	Version  string // of the release, semver
 	Arch     string
 	Created  time.Time
+	Disk     Image // its sum may be zero
 	Root     Image
 	Boot     Image
 	Debian   []Debian
 	Programs []Program
 }
+
+// A Part is an image that a package is, or has left something, in.
+type Part string
+
+// The parts of a release.
+const (
+	InDisk Part = "disk image"
+	InRoot Part = "root image"
+	InBoot Part = "boot program"
+)
 
 // An Image is one of the release's files.
 type Image struct {
@@ -115,14 +127,17 @@ type builder struct {
 // Marshal returns the document.
 func Marshal(in Input) ([]byte, error) {
 	b := &builder{ids: map[string]string{}, used: map[string]bool{documentID: true}}
-	root, boot := b.image("root image", "OPERATING-SYSTEM", in.Root, in), b.image("boot program", "FIRMWARE", in.Boot, in)
-	b.relate(documentID, "DESCRIBES", root)
-	b.relate(documentID, "DESCRIBES", boot)
-	if err := b.debian(in.Debian, root, boot); err != nil {
+	parts := map[Part]string{
+		InDisk: b.image(InDisk, "OPERATING-SYSTEM", in.Disk, in), InRoot: b.image(InRoot, "OPERATING-SYSTEM", in.Root, in), InBoot: b.image(InBoot, "FIRMWARE", in.Boot, in),
+	}
+	b.relate(documentID, "DESCRIBES", parts[InDisk])
+	b.relate(parts[InDisk], "CONTAINS", parts[InRoot])
+	b.relate(parts[InDisk], "CONTAINS", parts[InBoot])
+	if err := b.debian(in.Debian, parts); err != nil {
 		return nil, fmt.Errorf("write bill of materials: %w", err)
 	}
 	for _, p := range in.Programs {
-		b.program(p, in.Version, root, boot)
+		b.program(p, in.Version, parts)
 	}
 	slices.SortFunc(b.packages, func(a, b pkg) int { return cmp.Compare(a.SPDXID, b.SPDXID) })
 	slices.SortFunc(b.relations, func(a, b relationship) int {
@@ -152,11 +167,12 @@ func encode(d document) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func (b *builder) image(name, purpose string, i Image, in Input) string {
-	return b.add("image", name, pkg{
-		Name: "proa " + name, VersionInfo: in.Version, PackageFileName: i.File, Supplier: "Organization: Proa", Purpose: purpose,
-		Checksums: []checksum{{"SHA256", i.SHA256.String()}},
-	})
+func (b *builder) image(part Part, purpose string, i Image, in Input) string {
+	p := pkg{Name: "proa " + string(part), VersionInfo: in.Version, PackageFileName: i.File, Supplier: "Organization: Proa", Purpose: purpose}
+	if !i.SHA256.IsZero() {
+		p.Checksums = []checksum{{"SHA256", i.SHA256.String()}}
+	}
+	return b.add("image", string(part), p)
 }
 
 // add gives a package its identifier, unless one of that kind and name has it already, and returns it.

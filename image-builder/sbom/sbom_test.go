@@ -25,16 +25,17 @@ func input() Input {
 	}
 	return Input{
 		Version: "1.3.0-rc.1", Arch: "amd64", Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		Root: Image{"root.img", digest.Of([]byte("root"))}, Boot: Image{"boot.efi", digest.Of([]byte("boot"))},
+		Disk: Image{File: "disk.img"}, Root: Image{"root.img", digest.Of([]byte("root"))}, Boot: Image{"boot.efi", digest.Of([]byte("boot"))},
 		Debian: []Debian{
-			{Package: p("libstdc++6", "1:14.2.0-19~x+b1"), Source: "gcc-14 (14.2.0-19)", Maintainer: "Debian GCC Maintainers <debian-gcc@lists.debian.example>", Homepage: "http://gcc.gnu.org/", Depends: "gcc-14-base (= 14.2.0-19), libc6 (>= 2.38)"},
-			{Package: p("libc6", "2.41-12"), Source: "glibc", Maintainer: "A. Person <a@example.org>", Homepage: "none", Provides: "libc6-x (= 2.41), libcrypt"},
-			{Package: p("bash", "5.2"), Source: "bash", Maintainer: "odd", Depends: "awk | libcrypt, bash"},
-			{Package: p("linux-image-6.12", "6.12.1-1"), Source: "linux-signed", Boot: true},
+			{Package: p("libstdc++6", "1:14.2.0-19~x+b1"), Source: "gcc-14 (14.2.0-19)", Maintainer: "Debian GCC Maintainers <debian-gcc@lists.debian.example>", Homepage: "http://gcc.gnu.org/", Depends: "gcc-14-base (= 14.2.0-19), libc6 (>= 2.38)", Parts: []Part{InRoot}},
+			{Package: p("libc6", "2.41-12"), Source: "glibc", Maintainer: "A. Person <a@example.org>", Homepage: "none", Provides: "libc6-x (= 2.41), libcrypt", Parts: []Part{InRoot}},
+			{Package: p("bash", "5.2"), Source: "bash", Maintainer: "odd", Depends: "awk | libcrypt, bash", Parts: []Part{InRoot}},
+			{Package: p("linux-image-6.12", "6.12.1-1"), Source: "linux-signed", Parts: []Part{InRoot, InBoot}},
+			{Package: p("systemd-boot-efi", "257"), Parts: []Part{InBoot, InDisk}},
 		},
 		Programs: []Program{
-			{Path: "usr/bin/updatectl", Package: "github.com/proa-os/proa/update-engine/cmd/updatectl", SHA256: digest.Of([]byte("u")), Go: "go1.26.8", Modules: []Module{{"github.com/coreos/go-semver", "v0.3.1", "h1:x="}, {"golang.org/x/sys", "v0.1.0", ""}}},
-			{Path: "init", Package: "github.com/proa-os/proa/init/cmd/init", SHA256: digest.Of([]byte("i")), Go: "go1.26.8", Boot: true, Modules: []Module{{"golang.org/x/sys", "v0.1.0", ""}}},
+			{Path: "usr/bin/updatectl", Package: "github.com/proa-os/proa/update-engine/cmd/updatectl", SHA256: digest.Of([]byte("u")), Go: "go1.26.8", Part: InRoot, Modules: []Module{{"github.com/coreos/go-semver", "v0.3.1", "h1:x="}, {"golang.org/x/sys", "v0.1.0", ""}}},
+			{Path: "init", Package: "github.com/proa-os/proa/init/cmd/init", SHA256: digest.Of([]byte("i")), Go: "go1.26.8", Part: InBoot, Modules: []Module{{"golang.org/x/sys", "v0.1.0", ""}}},
 		},
 	}
 }
@@ -60,7 +61,7 @@ func TestJudge(t *testing.T) {
 		t.Error(err)
 	}
 	ids, err := spdxlib.GetDescribedPackageIDs(d)
-	if err != nil || len(ids) != 2 {
+	if err != nil || len(ids) != 1 {
 		t.Errorf("described: %v, %v", ids, err)
 	}
 	var again bytes.Buffer
@@ -133,14 +134,15 @@ func TestContent(t *testing.T) {
 	}
 	for _, want := range [][3]string{
 		{"proa root image", "CONTAINS", "bash"}, {"proa root image", "CONTAINS", "updatectl"}, {"proa boot program", "CONTAINS", "linux-image-6.12"},
-		{"proa boot program", "CONTAINS", "init"}, {"libstdc++6", "DEPENDS_ON", "libc6"}, {"bash", "DEPENDS_ON", "libc6"},
+		{"proa boot program", "CONTAINS", "init"}, {"proa root image", "CONTAINS", "linux-image-6.12"},
+		{"proa disk image", "CONTAINS", "systemd-boot-efi"}, {"proa boot program", "CONTAINS", "systemd-boot-efi"}, {"proa disk image", "CONTAINS", "proa root image"}, {"libstdc++6", "DEPENDS_ON", "libc6"}, {"bash", "DEPENDS_ON", "libc6"},
 		{"updatectl", "DEPENDS_ON", "golang.org/x/sys"}, {"init", "DEPENDS_ON", "stdlib"},
 	} {
 		if !has[relationship{names[want[0]].SPDXID, want[1], names[want[2]].SPDXID}] {
 			t.Errorf("missing: %s", strings.Join(want[:], " "))
 		}
 	}
-	if len(d.Packages) != 2+4+2+3 {
+	if len(d.Packages) != 3+5+2+3 {
 		t.Errorf("got %d packages: %v", len(d.Packages), names)
 	}
 }
@@ -209,14 +211,14 @@ func TestReadProgram(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	p, err := ReadProgram(file, "init", digest.Of(nil), true)
+	p, err := ReadProgram(file, "init", digest.Of(nil), InBoot)
 	if err != nil || !strings.HasPrefix(p.Go, "go1.") || p.Package != "github.com/proa-os/proa/init/cmd/init" {
 		t.Fatalf("got %+v, %v", p, err)
 	}
 	if len(p.Modules) != 1 || p.Modules[0].Path != "golang.org/x/sys" || !strings.HasPrefix(p.Modules[0].Sum, "h1:") {
 		t.Errorf("got modules %+v, want x/sys", p.Modules)
 	}
-	if _, err := ReadProgram("/etc/hostname", "x", digest.Of(nil), false); err == nil {
+	if _, err := ReadProgram("/etc/hostname", "x", digest.Of(nil), InRoot); err == nil {
 		t.Error("a text was read as a program")
 	}
 }
