@@ -1,7 +1,9 @@
 package image
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,14 +56,15 @@ func TestClockLive(t *testing.T) {
 	defer r.Close()
 	c := &clock{w: w, live: true}
 	c.start("one")
-	time.Sleep(1100 * time.Millisecond)
+	out := bufio.NewReader(r)
+	first, err := out.ReadString('\r') // blocks until the first tick, however late it comes
+	if err != nil || first != "==> one\r" {
+		t.Errorf("got %q, %v", first, err)
+	}
 	c.stop()
 	w.Close()
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(r); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.String(); !strings.HasPrefix(got, "==> one\r==> one: 1 s\r==> one: 1.") || !strings.HasSuffix(got, " s\n") {
-		t.Errorf("got %q", got)
+	rest, err := io.ReadAll(out)
+	if err != nil || !strings.HasPrefix(string(rest), "==> one: ") || !strings.HasSuffix(string(rest), " s\n") {
+		t.Errorf("got %q, %v", rest, err)
 	}
 }
