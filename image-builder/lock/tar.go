@@ -131,6 +131,7 @@ func makeTar(debFile string, p Package, name string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
+	Sweep(filepath.Dir(name), ".tar-")
 	tmp, err := os.CreateTemp(filepath.Dir(name), ".tar-*")
 	if err != nil {
 		return err

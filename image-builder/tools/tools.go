@@ -58,6 +58,7 @@ func unpackAll(ctx context.Context, l *lock.Lock, cacheDir, dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
+	lock.Sweep(filepath.Dir(dir), ".unpack-")
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".unpack-*")
 	if err != nil {
 		return err

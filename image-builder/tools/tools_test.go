@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/archivetest"
@@ -146,6 +147,27 @@ func TestInstallTwiceAtOnce(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(cache, "tools"))
 	if err != nil || len(left) != 2 {
 		t.Errorf("got %v, %v, want one tree and the link to it", left, err)
+	}
+}
+
+// TestInstallSweeps: what a killed run left long ago goes; what another run may be working on stays.
+func TestInstallSweeps(t *testing.T) {
+	a, l := makeLock(t, first)
+	cache := t.TempDir()
+	old, fresh := filepath.Join(cache, "tools", ".unpack-old"), filepath.Join(cache, "tools", ".unpack-fresh")
+	long := time.Now().Add(-48 * time.Hour)
+	err := errors.Join(os.MkdirAll(filepath.Join(old, "usr"), 0o755), os.MkdirAll(fresh, 0o755), os.Chtimes(old, long, long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tools.Install(t.Context(), l, a.Serve(), cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old one: got %v, want it removed", err)
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Errorf("the fresh one: %v", err)
 	}
 }
 
