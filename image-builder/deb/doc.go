@@ -17,5 +17,6 @@
 // Control paragraphs follow deb822(5), versions Debian Policy 5.6.12 and deb-version(7), relations Debian Policy 7.1.
 // Nothing here checks signatures or hashes: bytes must come from a verified source. They are not trusted for all that: damaged ones
 // give an error, never a panic; what comes out of a decompressor is capped; a second control file is an error; and whoever unpacks
-// asks CheckEntry about each entry first. Known limit: a hostile xz header can make the decompressor ask for a dictionary of 4 GiB.
+// asks CheckEntry about each entry first. A hostile xz header makes the decompressor reserve 4 GiB of address space; memory is used only
+// as far as bytes come out.
 package deb
