@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -49,15 +50,14 @@ func (c *Client) Packages(ctx context.Context, suite, arch string) ([]Package, *
 
 func (c *Client) release(ctx context.Context, suite string) (*Release, error) {
 	url := c.Mirrors.URL(Of(suite), "dists/"+suite+"/InRelease")
-	body, _, err := c.Getter.Get(ctx, url, 0)
+	var b []byte
+	err := c.get(ctx, url, func(body io.Reader) (err error) {
+		b, err = io.ReadAll(io.LimitReader(body, maxRelease+1))
+		return err
+	})
 	if IsMissing(err) {
 		return nil, fmt.Errorf("%w: the mirror does not have suite %s: try another mirror, or correct the suites of the manifest", err, suite)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	b, err := io.ReadAll(io.LimitReader(body, maxRelease+1))
 	if err != nil {
 		return nil, err
 	}
@@ -116,19 +116,52 @@ func decompress(url, suffix string, b []byte, want File) ([]byte, error) {
 // file gets a file and compares it with the Release. The name by hash comes first: it stays valid while the mirror is updated.
 func (c *Client) file(ctx context.Context, rel *Release, f File) ([]byte, string, error) {
 	dir := "dists/" + rel.Suite + "/"
-	url := c.Mirrors.URL(Of(rel.Suite), dir+path.Dir(f.Path)+"/by-hash/SHA256/"+f.SHA256.String())
-	body, _, err := c.Getter.Get(ctx, url, 0)
-	if IsMissing(err) {
-		url = c.Mirrors.URL(Of(rel.Suite), dir+f.Path)
-		body, _, err = c.Getter.Get(ctx, url, 0)
+	var (
+		buf bytes.Buffer
+		url string
+		err error
+	)
+	for _, name := range []string{path.Dir(f.Path) + "/by-hash/SHA256/" + f.SHA256.String(), f.Path} {
+		url = c.Mirrors.URL(Of(rel.Suite), dir+name)
+		err = c.get(ctx, url, func(body io.Reader) error {
+			buf.Reset()
+			_, err := buf.ReadFrom(digest.NewReader(url, body, f.Size, f.SHA256))
+			return err
+		})
+		if !IsMissing(err) {
+			break
+		}
 	}
+	if mismatch := (*digest.MismatchError)(nil); errors.As(err, &mismatch) {
+		err = fmt.Errorf("verify index: %w", err)
+	}
+	return buf.Bytes(), url, err
+}
+
+// get reads a URL from the start, again if the connection breaks. read may be called several times.
+func (c *Client) get(ctx context.Context, url string, read func(io.Reader) error) error {
+	const (
+		attempts = 3
+		pause    = time.Second
+	)
+	for n := 1; ; n++ {
+		err := c.attempt(ctx, url, read)
+		if err == nil || ctx.Err() != nil || n == attempts || !Transient(err) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (c *Client) attempt(ctx context.Context, url string, read func(io.Reader) error) error {
+	body, _, err := c.Getter.Get(ctx, url, 0)
 	if err != nil {
-		return nil, url, err
+		return err
 	}
 	defer body.Close()
-	var buf bytes.Buffer
-	if _, err := buf.ReadFrom(digest.NewReader(url, body, f.Size, f.SHA256)); err != nil {
-		return nil, url, fmt.Errorf("verify index: %w", err)
-	}
-	return buf.Bytes(), url, nil
+	return read(body)
 }

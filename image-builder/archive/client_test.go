@@ -188,6 +188,16 @@ func TestByHash(t *testing.T) {
 	}
 }
 
+// TestPackagesAgain: a connection that breaks once is no failure.
+func TestPackagesAgain(t *testing.T) {
+	a := newArchive(t)
+	a.Cut(releaseURL, 100)
+	a.Cut(indexURL, 50)
+	if list, _, err := a.Client().Packages(t.Context(), "trixie", "amd64"); err != nil || len(list) != 2 {
+		t.Errorf("got %d packages, %v", len(list), err)
+	}
+}
+
 // TestRedirectToFile: a mirror must not make the builder read files of its host.
 func TestRedirectToFile(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"time"
+
+	"github.com/proa-os/proa/internal/digest"
 )
 
 // A StatusError is an HTTP answer other than the wanted one. For file:// a missing file is 404 too.
@@ -23,6 +26,18 @@ func (e *StatusError) Error() string {
 func IsMissing(err error) bool {
 	var s *StatusError
 	return errors.As(err, &s) && (s.Code == http.StatusNotFound || s.Code == http.StatusGone)
+}
+
+// Transient reports whether trying again can help: not if the server has said no, nor if it has sent wrong bytes, nor if a file of
+// this host is in the way.
+func Transient(err error) bool {
+	var status *StatusError
+	if errors.As(err, &status) {
+		return status.Code >= 500 || status.Code == http.StatusTooManyRequests
+	}
+	var mismatch *digest.MismatchError
+	var path *fs.PathError
+	return !errors.As(err, &mismatch) && !errors.As(err, &path)
 }
 
 // Getter gets files from mirrors. Its zero value is not usable; call NewGetter.

@@ -131,7 +131,7 @@ func (f *fetcher) one(ctx context.Context, p Package) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if n == attempts || !transient(err) {
+		if n == attempts || !archive.Transient(err) {
 			return f.explain(err)
 		}
 		select {
@@ -141,17 +141,6 @@ func (f *fetcher) one(ctx context.Context, p Package) error {
 			return err
 		}
 	}
-}
-
-// transient reports whether trying again can help: not if the server has said no, nor if it has sent wrong bytes.
-func transient(err error) bool {
-	var status *archive.StatusError
-	if errors.As(err, &status) {
-		return status.Code >= 500 || status.Code == http.StatusTooManyRequests
-	}
-	var mismatch *digest.MismatchError
-	var path *os.PathError
-	return !errors.As(err, &mismatch) && !errors.As(err, &path)
 }
 
 // explain puts the next step behind an error.
