@@ -200,17 +200,18 @@ func (m *maker) finish(dir string) error {
 	return nil
 }
 
-// keepLogs saves console and QEMU's words of a machine that failed, and returns where.
+// keepLogs saves console and QEMU's words of a machine that failed, and returns where; "" if there are none.
 func (m *maker) keepLogs(dir string) string {
-	logs := dir + ".failed"
-	if err := os.MkdirAll(logs, 0o755); err != nil {
+	logs := filepath.Join(m.work, "machine")
+	if _, err := os.Stat(filepath.Join(logs, "console.log")); err != nil {
 		return ""
 	}
-	saved := ""
+	saved := dir + ".failed"
+	if err := os.MkdirAll(saved, 0o755); err != nil {
+		return ""
+	}
 	for _, name := range []string{"console.log", "qemu.log"} {
-		if os.Rename(filepath.Join(m.work, "machine", name), filepath.Join(logs, name)) == nil {
-			saved = logs
-		}
+		os.Rename(filepath.Join(logs, name), filepath.Join(saved, name)) // Nothing depends on it.
 	}
 	return saved
 }

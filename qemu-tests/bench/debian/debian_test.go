@@ -13,6 +13,7 @@ import (
 	"github.com/proa-os/proa/image-builder/fat"
 	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/internal/gpt"
+	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
 // The lock in the repository is that of the manifest, and holds what the comparison is about.
@@ -129,7 +130,7 @@ func TestDiskParts(t *testing.T) {
 	if err := os.WriteFile(content, want, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyAt(f, table.Offset(root), content); err != nil {
+	if err := copyAt(t.Context(), f, table.Offset(root), content); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(want))
@@ -150,5 +151,54 @@ func TestDiskParts(t *testing.T) {
 	files, err := v.Files()
 	if err != nil || len(files) != 1 || files[0].Path != "loader/entries/debian.conf" {
 		t.Errorf("got %v, %v", files, err)
+	}
+}
+
+// The cache gets a whole image or none, and with it the key that logs in.
+func TestFinish(t *testing.T) {
+	key, err := vm.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := t.TempDir()
+	m := &maker{Options: Options{Progress: io.Discard}, work: filepath.Join(cache, ".work"), key: key}
+	if err := os.MkdirAll(filepath.Join(m.work, "machine"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"disk.raw", "console.log", "qemu.log"} {
+		if err := os.WriteFile(filepath.Join(m.work, "machine", name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	image := Image{Dir: filepath.Join(cache, "debian-1")}
+	if err := m.finish(image.Dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"disk.img": "disk.raw", "configure.log": "console.log"} {
+		if b, err := os.ReadFile(filepath.Join(image.Dir, name)); err != nil || string(b) != want {
+			t.Errorf("%s: got %q, %v, want %s", name, b, err, want)
+		}
+	}
+	if got, err := image.Key(); err != nil || got.AuthorizedKey() != key.AuthorizedKey() {
+		t.Errorf("got another key, %v", err)
+	}
+}
+
+// What a failed machine has said stays.
+func TestKeepLogs(t *testing.T) {
+	cache := t.TempDir()
+	m := &maker{work: filepath.Join(cache, ".work")}
+	if saved := m.keepLogs(filepath.Join(cache, "debian-1")); saved != "" {
+		t.Errorf("got %s without logs", saved)
+	}
+	if err := os.MkdirAll(filepath.Join(m.work, "machine"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(m.work, "machine", "console.log"), []byte("debian: failed"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	saved := m.keepLogs(filepath.Join(cache, "debian-1"))
+	if b, err := os.ReadFile(filepath.Join(saved, "console.log")); err != nil || string(b) != "debian: failed" {
+		t.Errorf("got %q in %s, %v", b, saved, err)
 	}
 }

@@ -98,7 +98,7 @@ func (m *maker) writeDisk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := copyAt(f, t.Offset(root), m.rootFile()); err != nil {
+	if err := copyAt(ctx, f, t.Offset(root), m.rootFile()); err != nil {
 		return err
 	}
 	if err := writeESP(f, t, fat.BytesFile("EFI/BOOT/BOOTX64.EFI", program)); err != nil {
@@ -108,14 +108,14 @@ func (m *maker) writeDisk(ctx context.Context) error {
 }
 
 // copyAt copies the file name to f's offset. What is zero stays a hole.
-func copyAt(f *os.File, offset int64, name string) error {
+func copyAt(ctx context.Context, f *os.File, offset int64, name string) error {
 	r, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	buf, zero := make([]byte, mib), make([]byte, mib)
-	for ; ; offset += mib {
+	for ; ctx.Err() == nil; offset += mib {
 		n, err := io.ReadFull(r, buf)
 		if !bytes.Equal(buf[:n], zero[:n]) {
 			if _, err := f.WriteAt(buf[:n], offset); err != nil {
@@ -129,6 +129,7 @@ func copyAt(f *os.File, offset int64, name string) error {
 			return err
 		}
 	}
+	return context.Cause(ctx)
 }
 
 func writeESP(f *os.File, t *gpt.Table, files ...fat.File) error {
