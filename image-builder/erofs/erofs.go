@@ -3,7 +3,8 @@
 // mkfs.erofs of the tools tree does the work. It gets the tree as a tar stream, so owners, device nodes and links
 // need no root and nothing is unpacked on the host. The image is plain: no compression, no shared fragments, blocks
 // of 4096 bytes, so that a small change of a file stays a small change of the image (payloads compress, not the
-// disk). Data lies in the order of the paths.
+// disk). Data lies in the order of the paths, each file in blocks of its own. That costs half a block a file, against tails among the
+// inodes, and with it mkfs.erofs writes what comes instead of keeping a copy of it first: a quarter of the time.
 //
 // The result depends on the tree, the UUID, the time and the version of mkfs.erofs alone.
 package erofs

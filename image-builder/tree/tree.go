@@ -41,7 +41,7 @@ type Entry struct {
 	Target       string            // of a link
 	Major, Minor uint32            // of a device
 	Xattrs       map[string]string // extended attributes
-	Package      string            // where it comes from; only errors tell
+	Package      string            // where it comes from; errors and Report tell
 }
 
 // A Tree is a set of entries.
