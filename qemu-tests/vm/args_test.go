@@ -18,7 +18,7 @@ func TestArgs(t *testing.T) {
 	for _, want := range []string{
 		"-name guest=one,,two,process=",
 		"-L /t/share/qemu",
-		"-accel tcg,thread=multi -cpu max,-cx16",
+		"-accel tcg,thread=multi -cpu max,-cx16,-svm",
 		"-action reboot=shutdown,shutdown=pause",
 		"readonly=on,file=/t/CODE.fd",
 		"file=/run/a,,b/vars.fd",
