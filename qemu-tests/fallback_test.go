@@ -25,20 +25,48 @@ import (
 func TestFallback(t *testing.T) {
 	s := begin(t)
 	good, hang := s.image("1.0.0", ""), s.image("1.0.2", "hang")
+	s.underBoth(func(s *story, firmware vm.Firmware) {
+		f := &fallback{story: s, firmware: firmware, tools: testenv.Machines(s.t), good: good, hang: hang}
+		f.run()
+	})
+}
+
+// TestPowerCuts cuts the power of a good machine in five moments of its boot: for the loaders nothing has happened.
+func TestPowerCuts(t *testing.T) {
+	s := begin(t)
+	image := s.image("1.0.0", "")
+	s.underBoth(func(s *story, firmware vm.Firmware) {
+		f := &fallback{story: s, firmware: firmware, good: image}
+		f.start(image.Disk(), provision.New())
+		f.powerCuts()
+	})
+}
+
+// TestUpdateUnderBIOS has the agent install a good release, which GRUB then counts and the agent judges; TestLine does it under UEFI.
+func TestUpdateUnderBIOS(t *testing.T) {
+	s := begin(t)
+	f := &fallback{story: s, firmware: vm.BIOS, good: s.image("1.0.0", "")}
+	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
+	publish(t, desk, s.image("1.0.1", ""))
+	f.start(f.good.Disk(), provision.New().
+		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable"}`, s.web(desk.Repository).GuestURL())))
+	f.update("1.0.1")
+}
+
+// underBoth tells a story once for each firmware.
+func (s *story) underBoth(tell func(*story, vm.Firmware)) {
 	for _, firmware := range []vm.Firmware{vm.UEFI, vm.BIOS} {
-		t.Run(string(firmware), func(t *testing.T) {
+		s.t.Run(string(firmware), func(t *testing.T) {
 			sub := *s
 			sub.t, sub.dir = t, filepath.Join(s.dir, string(firmware))
-			if err := os.MkdirAll(sub.dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			f := &fallback{story: &sub, firmware: firmware, tools: testenv.Machines(t), good: good, hang: hang}
-			f.run()
+			check(t, os.MkdirAll(sub.dir, 0o755))
+			tell(&sub, firmware)
 		})
 	}
 }
 
-// fallback is one machine that goes through all of it.
+// fallback is one machine that goes through such a story.
 type fallback struct {
 	*story
 	firmware   vm.Firmware
@@ -46,6 +74,15 @@ type fallback struct {
 	good, hang world.Image
 	m          *vm.Machine
 	counted    []string // names that were armed
+}
+
+// start boots a disk image under the firmware.
+func (f *fallback) start(disk string, config *provision.Config) {
+	f.m = f.machineFrom("machine", disk, config, func(c *vm.Config) {
+		c.Firmware = f.firmware
+		// Wait less than the ten seconds of the boot program. On a busy host every tenth boot would find its clock unstable.
+		c.KernelArgs = append(c.KernelArgs, "panic=1", "tsc=nowatchdog")
+	})
 }
 
 // A breakage is a boot program that fails in its way.
@@ -85,14 +122,8 @@ func (f *fallback) run() {
 	}
 
 	f.damage(f.good, func(d *world.Disk) error { return f.arm(d, empty) })
-	desk := must(world.NewDesk(t.Context(), f.programs, f.dir))(t)
-	config := provision.New().
-		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable"}`, f.web(desk.Repository).GuestURL()))
-	f.m = f.machineFrom("machine", f.damaged(), config, func(c *vm.Config) {
-		c.Firmware = f.firmware
-		c.KernelArgs = append(c.KernelArgs, "panic=1") // wait less than the ten seconds of the boot program
-	})
+	f.start(f.damaged(), provision.New())
+	check(t, os.Remove(f.damaged()))
 	step(t, f.m, "come back to A, with B empty", func(t *testing.T) { f.tried(t, 0, empty) },
 		append(vm.AllowPanic("the kernel has no /init on purpose"), vm.Allow(`VFS: `, "it looks for a root file system then"))...)
 
@@ -110,17 +141,7 @@ func (f *fallback) run() {
 	check(t, f.m.PowerOn())
 	step(t, f.m, "come back to A, with another root image in B", func(t *testing.T) { f.tried(t, n, filled) })
 
-	var before disk
-	f.off(t, func(d *world.Disk) {
-		f.wantUsedUp(t, d, filled)
-		before = f.look(t, d)
-	})
-	f.powerCycles(t, before)
-	if f.firmware == vm.BIOS { // TestLine does it under UEFI
-		f.update(t, desk)
-	} else {
-		f.off(t, func(d *world.Disk) { f.want(t, d, before) })
-	}
+	f.off(t, func(d *world.Disk) { f.wantUsedUp(t, d, filled) })
 }
 
 // arm puts the broken boot programs on the ESP, under counted names.
@@ -223,37 +244,39 @@ func (f *fallback) want(t *testing.T, d *world.Disk, want disk) {
 	}
 }
 
-// powerCycles cuts the power of a good machine in five moments of its boot.
-func (f *fallback) powerCycles(t *testing.T, before disk) {
-	step(t, f.m, "five power cuts change nothing", func(t *testing.T) {
+func (f *fallback) powerCuts() {
+	t := f.t
+	fresh := disk{[]string{"proa_1.0.0.efi"}, slot.Counts{}}
+	moments := []string{`BdsDxe: starting Boot`, `Linux version`, `proa: init: mounting state`, `systemd\[1\]: Detected`, `Started.*ssh|Reached target.*multi-user`}
+	if f.firmware == vm.BIOS {
+		moments[0] = `proa: grub: starting proa_1\.0\.0\.efi`
+	}
+	step(t, f.m, "come up after five power cuts", func(t *testing.T) {
+		boots(t, f.m, "1.0.0")
 		n := f.m.Boots()
-		first := "" // the firmware
-		if f.firmware == vm.BIOS {
-			first = `proa: grub: starting proa_1\.0\.0\.efi`
-		}
-		for _, moment := range []string{first, `Linux version`, `proa: init: mounting state`, `systemd\[1\]: Detected`, `Started.*ssh|Reached target.*multi-user`} {
+		for _, moment := range moments {
+			check(t, f.m.PowerCut())
 			check(t, f.m.PowerOn())
-			if moment != "" {
-				must(f.m.WaitConsole(t.Context(), moment))(t)
-			}
-			f.off(t, func(d *world.Disk) { f.want(t, d, before) })
+			must(f.m.WaitConsole(t.Context(), moment))(t)
+			f.off(t, func(d *world.Disk) { f.want(t, d, fresh) })
 		}
 		check(t, f.m.PowerOn())
 		boots(t, f.m, "1.0.0")
-		if got := f.m.Boots() - n; got != 6 {
-			t.Errorf("got %d boots, want five that were cut and one", got)
+		if got := f.m.Boots() - n; got != len(moments)+1 {
+			t.Errorf("got %d boots, want %d that were cut and one", got, len(moments))
 		}
 	})
+	f.off(t, func(d *world.Disk) { f.want(t, d, fresh) })
 }
 
-// update has the agent install a good release, which GRUB then counts and the agent judges.
-func (f *fallback) update(t *testing.T, desk *world.Desk) {
-	publish(t, desk, f.image("9.9.9", ""))
+func (f *fallback) update(version string) {
+	t := f.t
 	step(t, f.m, "update", func(t *testing.T) {
+		boots(t, f.m, "1.0.0")
 		n := f.m.Boots()
 		applyUpdate(t, f.m)
-		must(f.m.WaitConsole(t.Context(), regexp.QuoteMeta("trying proa_9.9.9+3.efi, tries left behind this one: 2")))(t)
-		becomesGood(t, f.m, "9.9.9")
+		must(f.m.WaitConsole(t.Context(), regexp.QuoteMeta("trying proa_"+version+"+3.efi, tries left behind this one: 2")))(t)
+		becomesGood(t, f.m, version)
 		if got := f.m.Boots() - n; got != 1 {
 			t.Errorf("got %d boots for an update, want 1", got)
 		}
@@ -262,7 +285,7 @@ func (f *fallback) update(t *testing.T, desk *world.Desk) {
 		}
 	})
 	f.off(t, func(d *world.Disk) {
-		f.want(t, d, disk{[]string{"proa_1.0.0.efi", "proa_9.9.9.efi"}, slot.Counts{"proa_9.9.9+3.efi": 2}})
+		f.want(t, d, disk{[]string{"proa_1.0.0.efi", "proa_" + version + ".efi"}, slot.Counts{"proa_" + version + "+3.efi": 2}})
 	})
 }
 
