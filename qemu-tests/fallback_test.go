@@ -80,8 +80,7 @@ type fallback struct {
 func (f *fallback) start(disk string, config *provision.Config) {
 	f.m = f.machineFrom("machine", disk, config, func(c *vm.Config) {
 		c.Firmware = f.firmware
-		// Wait less than the ten seconds of the boot program. On a busy host every tenth boot would find its clock unstable.
-		c.KernelArgs = append(c.KernelArgs, "panic=1", "tsc=nowatchdog")
+		c.KernelArgs = append(c.KernelArgs, "panic=1") // wait less than the ten seconds of the boot program
 	})
 }
 

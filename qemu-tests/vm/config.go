@@ -29,8 +29,8 @@ type Config struct {
 	// Firmware is UEFI by default, and BIOS starts the same disk.
 	Firmware Firmware
 
-	// Bus and SectorSize are how the guest sees the disk: VirtioBlk with 512 bytes by default. With 4096 the image must
-	// have been made for such sectors, as a partition table counts in them. SeaBIOS and AHCI can do 512 only.
+	// Bus and SectorSize are how the guest sees the disk: VirtioBlk with 512 bytes by default. SeaBIOS and AHCI can
+	// do 512 only.
 	Bus        Bus
 	SectorSize int
 
@@ -40,7 +40,7 @@ type Config struct {
 
 	// KernelArgs are added to the boot program's command line: by systemd-stub under UEFI, by the image's GRUB under
 	// BIOS, both from the SMBIOS string io.systemd.stub.kernel-cmdline-extra. With an Ignition config,
-	// ignition.platform.id=qemu is among them; no_timer_check always is.
+	// ignition.platform.id=qemu is among them; no_timer_check and tsc=nowatchdog always are.
 	KernelArgs []string
 
 	// Ignition is a provisioning config, given to the guest by fw_cfg.
@@ -102,8 +102,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure machine: %w", err)
 	}
 	c.Timeout = orDefault(c.Timeout, 300*time.Second)
-	// A loaded host loses timer interrupts, which the kernel takes for a broken timer and panics.
-	c.KernelArgs = append([]string{"no_timer_check"}, c.KernelArgs...)
+	// A loaded host loses timer interrupts, which the kernel takes for a broken timer and panics, and lets the clock of one CPU wait,
+	// which it takes for an unstable one.
+	c.KernelArgs = append([]string{"no_timer_check", "tsc=nowatchdog"}, c.KernelArgs...)
 	if c.Ignition != nil {
 		c.KernelArgs = append(c.KernelArgs, "ignition.platform.id=qemu")
 	}

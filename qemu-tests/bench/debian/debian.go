@@ -8,7 +8,7 @@
 // scripts really run, once, as root of a machine in QEMU; nobody is root on the build host, and no loop device is used. The
 // initramfs is the one initramfs-tools makes by default, the units are those the packages enable, and systemd-networkd. Nothing is
 // tuned and nothing slowed down. What is not Debian's own is the partition table, the loader entry, the ssh key, and
-// no_timer_check on the command line, which all machines of the lab have.
+// no_timer_check and tsc=nowatchdog on the command line, which all machines of the lab have.
 //
 // The result is kept in the cache under a key of all that goes into it, and takes six to ten minutes to make under TCG.
 package debian

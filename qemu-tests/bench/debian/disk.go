@@ -33,7 +33,7 @@ const (
 	loader = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 
 	// commandLine is that of Debian's own cloud images in what concerns the consoles, the same as Proa's.
-	commandLine = "ro console=tty0 console=ttyS0,115200 no_timer_check"
+	commandLine = "ro console=tty0 console=ttyS0,115200 no_timer_check tsc=nowatchdog"
 )
 
 // rootUUID is the file system's; it is the same for every disk, as nobody has two in one machine.
