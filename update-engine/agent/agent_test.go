@@ -184,7 +184,10 @@ func (m *machine) apply() (*state.Result, error) { return m.agent().Apply(m.t.Co
 
 // health runs the gate; sick is what its only check says.
 func (m *machine) health(sick error) error {
-	gate := health.Gate{Deadline: 20 * time.Millisecond, Interval: 5 * time.Millisecond, Timeout: time.Second}
+	gate := health.Gate{Deadline: time.Minute, Interval: 5 * time.Millisecond, Timeout: time.Second} // a busy host may take long for one round
+	if sick != nil {
+		gate.Deadline = 20 * time.Millisecond
+	}
 	return m.agent().Health(m.t.Context(), gate, func([]string) []health.Check {
 		return []health.Check{{Name: "workload", Run: func(context.Context) error { return sick }}}
 	})
