@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/proa-os/proa/internal/testenv"
@@ -22,33 +23,41 @@ type story struct {
 	programs *world.Programs
 }
 
-// begin skips the story unless stories were asked for, and empties its folder.
-func begin(t *testing.T) *story {
-	t.Helper()
-	testenv.Machines(t)
+// workshop is what all stories share: the checkout, and one set of programs, so that two stories do not build the same at once.
+var workshop = sync.OnceValues(func() (story, error) {
 	repo, err := world.FindRepository()
 	if err != nil {
-		t.Fatal(err)
+		return story{}, err
 	}
 	out := os.Getenv("PROA_OUT")
 	if out == "" {
-		out = filepath.Join(repo, "out")
+		out = "out"
 	}
 	if !filepath.IsAbs(out) {
 		out = filepath.Join(repo, out)
 	}
-	s := &story{t: t, repo: repo, out: out, dir: filepath.Join(out, "stories", t.Name())}
+	bin := filepath.Join(out, "stories", "bin")
+	return story{repo: repo, out: out, programs: world.NewPrograms(repo, bin)}, os.MkdirAll(bin, 0o755)
+})
+
+// begin skips the story unless stories were asked for, waits for its turn, and empties its folder. Stories run beside each other, as
+// many as go test's -parallel says: machines wait half of their time.
+func begin(t *testing.T) *story {
+	t.Helper()
+	testenv.Machines(t)
+	t.Parallel()
+	s, err := workshop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.t, s.dir = t, filepath.Join(s.out, "stories", t.Name())
 	if err := os.RemoveAll(s.dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s.programs = world.NewPrograms(repo, filepath.Join(out, "stories", "bin"))
-	if err := os.MkdirAll(filepath.Join(out, "stories", "bin"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return &s
 }
 
 // image builds a release; variant is a way to break it, "" for none.

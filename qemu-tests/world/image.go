@@ -69,6 +69,8 @@ func (p *Programs) Build(ctx context.Context, progress io.Writer, dir, version, 
 	if variant != "" {
 		args = append(args, "--overlay", filepath.Join("qemu-tests", "variants", variant))
 	}
+	p.building.Lock()
+	defer p.building.Unlock()
 	if _, err := p.Run(ctx, progress, "image-builder/cmd/image-builder", args...); err != nil {
 		return Image{}, err
 	}

@@ -17,6 +17,8 @@ import (
 type Programs struct {
 	repo, dir string
 
+	building sync.Mutex // held while a release is built: two builds do not share a folder
+
 	mu    sync.Mutex
 	built map[string]string // program file by package folder
 }
