@@ -74,7 +74,7 @@ lock: builder ## pin today's packages of the Debian archive in manifests/
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)
 	@grep -rl --include='*_test.go' --exclude-dir=out '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
-		for f in $$($(GO) test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do echo "$$dir $$f"; \
+		list=$$($(GO) test -list '^Fuzz' "$$dir") || exit 1; for f in $$(echo "$$list" | grep '^Fuzz'); do echo "$$dir $$f"; \
 		$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$dir" || exit 1; done; done
 
 release: check-go ## the release desk's commands

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -134,6 +135,9 @@ func welcome(m *vm.Machine, image world.Image, o Options) string {
 	var b strings.Builder
 	dir := relative(m.Dir())
 	fmt.Fprintf(&b, "Proa %s boots under QEMU (%s: %s).\n", image.Version(), m.Accelerator().Use, m.Accelerator().Why)
+	if _, err := exec.LookPath("ssh"); err != nil {
+		fmt.Fprint(&b, "  get in   the console logs in by itself; with ssh installed here, also:\n")
+	}
 	fmt.Fprintf(&b, "  get in   ssh -i %s/key -o UserKnownHostsFile=%s/known_hosts -o StrictHostKeyChecking=accept-new -p %d core@127.0.0.1\n",
 		dir, dir, m.Port(22))
 	for _, p := range o.Ports {

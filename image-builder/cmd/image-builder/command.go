@@ -41,8 +41,8 @@ var errDiffers = errors.New("there are differences")
 
 // mirrors registers the flags of commands that fetch packages.
 func (c *common) mirrors(flags *flag.FlagSet) {
-	flags.StringVar(&c.mirror.Main, "mirror", "", "`URL` of the main archive (default: the manifest's, then the host's apt sources)")
-	flags.StringVar(&c.mirror.Security, "security-mirror", "", "`URL` of the security archive")
+	flags.StringVar(&c.mirror.Main, "mirror", os.Getenv("PROA_MIRROR"), "`URL` of the main archive (default: $PROA_MIRROR, the manifest's, then the host's apt sources)")
+	flags.StringVar(&c.mirror.Security, "security-mirror", os.Getenv("PROA_SECURITY_MIRROR"), "`URL` of the security archive (default: $PROA_SECURITY_MIRROR, or derived from the other)")
 }
 
 func commands() []command {

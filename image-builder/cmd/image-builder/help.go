@@ -40,7 +40,7 @@ func help(w io.Writer, args []string) error {
 	section(w, "OPTIONS", b.String())
 	section(w, "EXAMPLES", strings.Join(c.examples, "\n"))
 	section(w, "EXIT STATUS", strings.TrimSpace("0 if all went well, 1 after an error. "+c.exits))
-	section(w, "ENVIRONMENT", "PROA_CACHE\n    directory of packages, tools and stages (default: proa in the user's cache directory)")
+	section(w, "ENVIRONMENT", "PROA_CACHE\n    directory of packages, tools and stages (default: proa in the user's cache directory)\nPROA_MIRROR, PROA_SECURITY_MIRROR\n    the Debian mirrors, where no flag names them")
 	return nil
 }
 
