@@ -114,7 +114,7 @@ func (b *bench) other(ctx context.Context, repo string, image world.Image) (func
 		against, err := openImage(b.Against)
 		return func(ctx context.Context) error { return b.startProa(ctx, "other", against) }, err
 	}
-	plain, err := debian.Make(ctx, debian.Options{Repository: repo, Boot: filepath.Join(image.Dir, "boot.efi"), APT: b.APT, Progress: b.Messages})
+	plain, err := debian.Make(ctx, debian.Options{Repository: repo, APT: b.APT, Progress: b.Messages})
 	return func(ctx context.Context) error { return b.startDebian(ctx, plain) }, err
 }
 

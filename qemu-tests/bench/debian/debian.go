@@ -41,7 +41,6 @@ const recipe = "debian 2"
 // Options say what Make works with.
 type Options struct {
 	Repository string // the checkout
-	Boot       string // a Proa boot program: its kernel and modules run the configuration
 	APT        string // the host's apt configuration, normally /etc/apt
 	Progress   io.Writer
 }

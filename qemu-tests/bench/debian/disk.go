@@ -12,11 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/proa-os/proa/image-builder/cpio"
 	"github.com/proa-os/proa/image-builder/fat"
-	"github.com/proa-os/proa/image-builder/tree"
+	"github.com/proa-os/proa/init/kmod"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/gpt"
+	"github.com/proa-os/proa/internal/guesttest"
 	"github.com/proa-os/proa/internal/uki"
 )
 
@@ -143,31 +143,32 @@ func writeESP(f *os.File, t *gpt.Table, files ...fat.File) error {
 	}, files)
 }
 
-// configureProgram is a Proa boot program with another /init: the kernel unpacks archives one behind the other, and the last /init stays.
+// configureProgram is a boot program of the tools tree's kernel, the modules that lead to the disk, and package guest as /init.
 func (m *maker) configureProgram(ctx context.Context) ([]byte, error) {
-	f, err := os.Open(m.Boot)
+	kernel, err := guesttest.Kernel(m.tools)
 	if err != nil {
-		return nil, fmt.Errorf("%w; build it with `make image`", err)
+		return nil, err
 	}
-	defer f.Close()
-	proa, err := uki.Open(f)
+	linux, err := os.ReadFile(kernel)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.Boot, err)
+		return nil, err
 	}
-	sections := map[string][]byte{}
-	for _, name := range []string{uki.SectionLinux, uki.SectionInitrd, uki.SectionUname} {
-		r, err := proa.Section(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m.Boot, err)
-		}
-		if sections[name], err = io.ReadAll(r); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.Boot, err)
-		}
+	modules, err := guesttest.Modules(m.tools, "virtio_blk", "crc32c_generic", "ext4")
+	if err != nil {
+		return nil, err
 	}
 	init, err := m.guest(ctx)
 	if err != nil {
 		return nil, err
 	}
+	files := map[string][]byte{"init": init}
+	var list bytes.Buffer
+	for _, module := range modules {
+		name := "lib/modules/" + module.Name + ".ko"
+		files[name] = module.Content
+		fmt.Fprintf(&list, "/%s\n", name)
+	}
+	files[strings.TrimPrefix(kmod.ListFile, "/")] = list.Bytes()
 	s, err := os.ReadFile(m.tools.Path(stub))
 	if err != nil {
 		return nil, err
@@ -176,13 +177,13 @@ func (m *maker) configureProgram(ctx context.Context) ([]byte, error) {
 		OSRelease: "ID=debian\nNAME=\"Debian configures itself\"\n",
 		// What the kernel does not know of goes into /init's environment.
 		Cmdline: "console=ttyS0,115200 no_timer_check quiet panic=-1 ROOT_UUID=" + rootUUID(),
-		Uname:   strings.TrimRight(string(sections[uki.SectionUname]), "\x00"),
-		Linux:   sections[uki.SectionLinux],
-		Initrd:  append(sections[uki.SectionInitrd], init...),
+		Uname:   strings.TrimPrefix(filepath.Base(kernel), "vmlinuz-"),
+		Linux:   linux,
+		Initrd:  guesttest.Archive(files),
 	})
 }
 
-// guest is an archive of one file: package guest as /init.
+// guest is the compiled package guest.
 func (m *maker) guest(ctx context.Context) ([]byte, error) {
 	program := filepath.Join(m.work, "guest")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./qemu-tests/bench/debian/guest")
@@ -191,19 +192,7 @@ func (m *maker) guest(ctx context.Context) ([]byte, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build guest: %w\n%s", err, out)
 	}
-	fi, err := os.Stat(program)
-	if err != nil {
-		return nil, err
-	}
-	t := tree.New()
-	if err := t.Add(tree.Entry{Path: "init", Type: tree.File, Mode: 0o755, Size: fi.Size(), Content: tree.HostFile(program)}); err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	if err := cpio.Write(&b, t); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return os.ReadFile(program)
 }
 
 // makeBootable writes the ESP anew: systemd-boot, Debian's kernel and the initramfs that initramfs-tools has made.

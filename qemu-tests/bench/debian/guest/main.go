@@ -1,7 +1,7 @@
 // Guest is /init of the boot that configures the Debian disk (package debian): it mounts the file system on the second partition and
 // runs /configure.sh in it, as root of a whole machine, which nobody has to be on the build host.
 //
-// It is laid over a Proa initramfs and loads that one's modules. It says on the console what it does, on lines that begin
+// It loads the modules that its initramfs lists. It says on the console what it does, on lines that begin
 // with "debian: ", the last of which is "debian: done" or "debian: failed: ...", and powers the machine off.
 package main
 
