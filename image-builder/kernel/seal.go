@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/digest"
 )
 
@@ -15,9 +17,11 @@ import (
 const sealFile = ".seal"
 
 // seal sums up what the files below dir look like: paths, sizes, and the times of the last change of content and inode, the latter of which no
-// program can set (inode(7)). Reading it takes milliseconds, and whoever has written to a file has changed it.
-func seal(dir string) (string, error) {
+// program can set (inode(7)). Reading it takes milliseconds, and whoever has written to a file has changed it. The second result is the newest
+// of these times.
+func seal(dir string) (string, time.Time, error) {
 	h := sha256.New()
+	var newest time.Time
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || name == filepath.Join(dir, sealFile) {
 			return err
@@ -30,18 +34,22 @@ func seal(dir string) (string, error) {
 		if !ok {
 			return fmt.Errorf("%s: no inode", name)
 		}
+		if changed := time.Unix(0, st.Ctim.Nano()); changed.After(newest) {
+			newest = changed
+		}
 		rel, err := filepath.Rel(dir, name)
 		fmt.Fprintf(h, "%q %v %d %d %d\n", rel, fi.Mode(), fi.Size(), fi.ModTime().UnixNano(), st.Ctim.Nano())
 		return err
 	})
-	return digest.SHA256(h.Sum(nil)).String(), err
+	return digest.SHA256(h.Sum(nil)).String(), newest, err
 }
 
 func writeSeal(dir string) error {
-	s, err := seal(dir)
+	s, newest, err := seal(dir)
 	if err != nil {
 		return err
 	}
+	stage.Settle(newest) // whoever writes from now on is noticed
 	return os.WriteFile(filepath.Join(dir, sealFile), []byte(s), 0o644)
 }
 
@@ -51,7 +59,7 @@ func intact(dir string) bool {
 	if err != nil {
 		return false
 	}
-	got, err := seal(dir)
+	got, _, err := seal(dir)
 	return err == nil && got == string(want)
 }
 

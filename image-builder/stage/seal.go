@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,32 +44,40 @@ func NewSeal(dir string, known map[string]digest.SHA256) (*Seal, error) {
 		return nil, fmt.Errorf("seal %s: %w", dir, err)
 	}
 	s := &Seal{}
+	var newest int64
 	for _, e := range entries {
 		if !e.Type().IsRegular() {
 			return nil, fmt.Errorf("seal %s: %s is not a regular file", dir, e.Name())
 		}
-		f, err := sealFile(dir, e.Name(), known)
-		if err != nil {
+		f := File{Name: e.Name()}
+		if f.Size, f.ID, err = look(filepath.Join(dir, f.Name)); err != nil {
 			return nil, fmt.Errorf("seal %s: %w", dir, err)
 		}
+		newest = max(newest, f.ID.Changed)
 		s.Files = append(s.Files, f)
+	}
+	Settle(time.Unix(0, newest))
+	for i := range s.Files {
+		f := &s.Files[i]
+		var ok bool
+		if f.SHA256, ok = known[f.Name]; ok {
+			continue
+		}
+		if f.SHA256, err = sum(filepath.Join(dir, f.Name)); err != nil {
+			return nil, fmt.Errorf("seal %s: %w", dir, err)
+		}
 	}
 	slices.SortFunc(s.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	return s, nil
 }
 
-func sealFile(dir, name string, known map[string]digest.SHA256) (File, error) {
-	f := File{Name: name}
-	var err error
-	if f.Size, f.ID, err = look(filepath.Join(dir, name)); err != nil {
-		return f, err
-	}
-	if sum, ok := known[name]; ok {
-		f.SHA256 = sum
-		return f, nil
-	}
-	f.SHA256, err = sum(filepath.Join(dir, name))
-	return f, err
+// Settle waits until a write would give a file another time than changed, the newest time seen in the files that are looked at. Before
+// Linux 6.13 the times of files move in ticks of up to 10 ms (CONFIG_HZ), and on some file systems they still do: a file written to in
+// the same tick keeps its time. It waits before contents are read, so that nothing is written unnoticed between the two, and no longer
+// than two ticks: a time in the future is not that of the next write.
+func Settle(changed time.Time) {
+	const ticks = 20 * time.Millisecond
+	time.Sleep(min(time.Until(changed.Add(ticks)), ticks))
 }
 
 // Check compares dir with the seal; further files in dir do not matter. It reports whether identities had changed but contents had
@@ -90,6 +99,7 @@ func (s *Seal) Check(dir string) (renewed bool, err error) {
 		if f.SHA256.IsZero() {
 			return false, fmt.Errorf("%s: was written to", name)
 		}
+		Settle(time.Unix(0, id.Changed))
 		got, err := sum(name)
 		if err != nil {
 			return false, err

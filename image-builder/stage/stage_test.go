@@ -252,3 +252,39 @@ func TestSelf(t *testing.T) {
 		t.Errorf("got %s, %v", self, err)
 	}
 }
+
+// Whoever writes right after a file was sealed, or looked at anew, gives it another time: the tick of the clock that stamps files is over.
+func TestSettled(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "f")
+	late := func(when string) {
+		t.Helper()
+		_, id, err := look(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if age := time.Since(time.Unix(0, id.Changed)); age < 20*time.Millisecond {
+			t.Errorf("%s: the file's time is %v ago: a write may get the same one", when, age)
+		}
+	}
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSeal(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late("sealed")
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if renewed, err := s.Check(dir); err != nil || !renewed {
+		t.Fatalf("rewritten: %v, %v", renewed, err)
+	}
+	late("checked")
+	began := time.Now()
+	Settle(began.Add(time.Hour))
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("a time in the future was waited for: %v", took)
+	}
+}
