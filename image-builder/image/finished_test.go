@@ -1,10 +1,12 @@
 package image
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/image-builder/program"
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/tooltree"
@@ -44,12 +47,22 @@ func sample(t *testing.T) *inputs {
 	t.Helper()
 	o := &Options{Version: "1.0.0", Out: filepath.Join(t.TempDir(), "out"), Module: t.TempDir(), CacheDir: t.TempDir()}
 	write(t, "proa", o.Module, "manifests/files/etc/hostname")
-	return &inputs{
-		Options: o, sums: map[string]digest.SHA256{}, tools: toolTree(t, "tools"), self: digest.Of([]byte("builder")),
+	in := &inputs{
+		Options: o, clock: newClock(nil), sums: map[string]digest.SHA256{}, tools: toolTree(t, "tools"), self: digest.Of([]byte("builder")),
 		manifest: &manifest.Manifest{Programs: map[string]string{"usr/bin/p": "./p"}, Boot: manifest.Boot{CommandLine: "panic=10"}},
 		lock:     &lock.Lock{Arch: "amd64", Packages: []lock.Package{{Name: "libc6", Version: "2.41"}}},
 		kernel:   &kernel.Kernel{Version: "6.12", Dir: "/cache/kernel/1"},
 		sources:  &program.Listing{Inputs: map[string]string{"./p": "p 1", initProgram: "init 1"}},
+	}
+	readInputs(t, in)
+	return in
+}
+
+// readInputs is what a build does before it makes anything.
+func readInputs(t *testing.T, in *inputs) {
+	t.Helper()
+	if err := readFiles(t.Context(), in, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -100,6 +113,7 @@ func TestKeys(t *testing.T) {
 			in := sample(t)
 			oldRoot, oldWhole := keys(t, in)
 			group.changes[name](t, in)
+			readInputs(t, in)
 			newRoot, newWhole := keys(t, in)
 			if got := newRoot != oldRoot; got != group.rootChanges {
 				t.Errorf("%s: root image's key changed: %v", name, got)
@@ -162,6 +176,79 @@ func TestFinished(t *testing.T) {
 		if got := in.finished(); (got != nil) != c.want || got != nil && got.Version != r.Version {
 			t.Errorf("%s: finished: %v, want %v", name, got != nil, c.want)
 		}
+	}
+}
+
+// What is saved while a build runs is not in its receipt: the next build makes it.
+func TestSavedDuringBuild(t *testing.T) {
+	in := sample(t)
+	in.NoQcow2 = true
+	r := &release.Release{Version: "1.0.0", Arch: "amd64",
+		Root: release.RootImage{Size: 3 * 4096, HashOffset: 4096, RootHash: digest.Of([]byte("root")), SHA256: digest.Of([]byte("image"))},
+		Boot: release.BootProgram{Size: 1, SHA256: digest.Of([]byte("boot"))}}
+	text, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, string(text), in.Out, "release.json")
+	write(t, "saved", in.Module, "manifests/files/etc/hostname")
+	if err := in.remember(); err != nil {
+		t.Fatal(err)
+	}
+	readInputs(t, in)
+	if in.finished() != nil {
+		t.Error("finished, without the file that was saved")
+	}
+	write(t, "proa", in.Module, "manifests/files/etc/hostname")
+	readInputs(t, in)
+	if in.finished() == nil {
+		t.Error("not finished, with the files it was made of")
+	}
+}
+
+// A root image is kept under the key of the overlays it was filled from; if they change all the time, none is.
+func TestSavedDuringRootImage(t *testing.T) {
+	for saves, wantError := range map[int]bool{0: false, 1: false, 9: true} {
+		in := sample(t)
+		var err error
+		if in.stages, err = stage.Open(t.TempDir(), 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		hostname := filepath.Join(in.Module, "manifests/files/etc/hostname")
+		filled := 0
+		fill := func(dir string) (map[string]digest.SHA256, error) {
+			filled++
+			b, err := os.ReadFile(hostname)
+			if err != nil {
+				return nil, err
+			}
+			if filled <= saves {
+				write(t, fmt.Sprint("saved ", filled), hostname)
+			}
+			return nil, os.WriteFile(filepath.Join(dir, rootFile), b, 0o644)
+		}
+		e, err := in.makeRoot(t.Context(), fill)
+		if wantError {
+			if err == nil || !strings.Contains(err.Error(), "changes all the time") {
+				t.Errorf("%d saves: got %v", saves, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := os.ReadFile(hostname)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Sum(rootFile) != digest.Of(now) || filled != saves+1 {
+			t.Errorf("%d saves: filled %d times, and not from %q", saves, filled, now)
+		}
+		readInputs(t, in)
+		if again, err := in.makeRoot(t.Context(), fill); err != nil || filled != saves+1 || again.Sum(rootFile) != digest.Of(now) {
+			t.Errorf("%d saves: the second build: %v, filled %d times", saves, err, filled)
+		}
+		in.close()
 	}
 }
 

@@ -77,7 +77,8 @@ type inputs struct {
 	entries  []*stage.Entry // in use until the end
 	self     digest.SHA256  // of the builder
 	sources  *program.Listing
-	programs string // directory of compiled programs
+	files    []string // what each of the overlays holds (dumpDir)
+	programs string   // directory of compiled programs
 	root     *stage.Entry
 	work     string // becomes Out
 	sums     map[string]digest.SHA256
@@ -104,7 +105,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	in := &inputs{Options: &o, sums: map[string]digest.SHA256{}, clock: newClock(o.Progress)}
 	defer in.close()
 	r := &release.Release{Version: o.Version}
-	if err := in.run(ctx, r, open, prepareKernel, listPrograms); err != nil {
+	if err := in.run(ctx, r, open, prepareKernel, listPrograms, readFiles); err != nil {
 		return nil, err
 	}
 	if old := in.finished(); old != nil {

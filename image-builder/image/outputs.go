@@ -16,6 +16,7 @@ import (
 	"github.com/proa-os/proa/image-builder/rootfs"
 	"github.com/proa-os/proa/image-builder/sbom"
 	"github.com/proa-os/proa/image-builder/stage"
+	"github.com/proa-os/proa/image-builder/tools"
 	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
@@ -101,16 +102,19 @@ func (in *inputs) shipped(processor string) ([]shipped, error) {
 	if err != nil {
 		return nil, err
 	}
-	tools, err := lock.Read(in.path("tools.lock.json"))
+	l, err := lock.Read(in.path("tools.lock.json"))
 	if err != nil {
 		return nil, err
+	}
+	if dir, err := tools.Dir(l, in.CacheDir); err != nil || filepath.Base(dir) != filepath.Base(in.tools.Dir()) {
+		return nil, errors.Join(err, fmt.Errorf("%s changed during the build: build again", in.path("tools.lock.json")))
 	}
 	loaders := map[string][]sbom.Part{"systemd-boot-efi": {sbom.InBoot, sbom.InDisk}}
 	if a.HasBIOS() {
 		loaders["grub-pc-bin"] = []sbom.Part{sbom.InDisk}
 	}
 	for _, name := range slices.Sorted(maps.Keys(loaders)) {
-		p, ok := tools.Find(name)
+		p, ok := l.Find(name)
 		if !ok {
 			return nil, fmt.Errorf("the tools' lock has no package %s, which a part of the boot loader is from", name)
 		}

@@ -62,17 +62,41 @@ func (in *inputs) rootKey() (digest.SHA256, error) {
 	for _, p := range in.ownPrograms() {
 		k.Add("program "+p, in.sources.Inputs[p])
 	}
-	for _, dir := range in.overlays() {
-		dump, err := dumpDir(dir)
-		if err != nil {
-			return digest.SHA256{}, err
-		}
-		k.Add("overlay "+filepath.Base(dir), dump)
+	for i, dir := range in.overlays() {
+		k.Add("overlay "+filepath.Base(dir), in.files[i])
 	}
 	return k.Sum(), nil
 }
 
 func (in *inputs) overlays() []string { return append([]string{in.path("files")}, in.Overlays...) }
+
+// readFiles takes note of what the overlays hold. All keys are made of these notes: a file that is saved during the build is not in what
+// the build keeps, nor in what it says of itself.
+func readFiles(_ context.Context, in *inputs, _ *release.Release) error {
+	in.files = nil
+	for _, dir := range in.overlays() {
+		dump, err := dumpDir(dir)
+		if err != nil {
+			return fmt.Errorf("read overlay: %w", err)
+		}
+		in.files = append(in.files, dump)
+	}
+	return nil
+}
+
+// changedOverlay names an overlay that is not as it was noted, or returns "".
+func (in *inputs) changedOverlay() (string, error) {
+	for i, dir := range in.overlays() {
+		dump, err := dumpDir(dir)
+		if err != nil {
+			return "", fmt.Errorf("read overlay: %w", err)
+		}
+		if dump != in.files[i] {
+			return dir, nil
+		}
+	}
+	return "", nil
+}
 
 // dumpDir says what the tree takes from a directory, to the byte and the mode.
 func dumpDir(dir string) (string, error) {
@@ -95,11 +119,8 @@ func dumpDir(dir string) (string, error) {
 // rootImage makes root.img: EROFS, then the verity superblock and tree.
 func rootImage(ctx context.Context, in *inputs, r *release.Release) error {
 	in.say("make the root image")
-	key, err := in.rootKey()
-	if err != nil {
-		return fmt.Errorf("make the root image: %w", err)
-	}
-	in.root, err = in.make(key, func(dir string) (map[string]digest.SHA256, error) { return fillRoot(ctx, in, r.Arch, dir) })
+	var err error
+	in.root, err = in.makeRoot(ctx, func(dir string) (map[string]digest.SHA256, error) { return fillRoot(ctx, in, r.Arch, dir) })
 	if err != nil {
 		return err
 	}
@@ -112,6 +133,38 @@ func rootImage(ctx context.Context, in *inputs, r *release.Release) error {
 		return fmt.Errorf("read the root image's record: %w", err)
 	}
 	return nil
+}
+
+// errSaved is why a root image is not kept: an overlay changed while it was made, so nobody knows which state is in it.
+var errSaved = errors.New("changed meanwhile")
+
+// makeRoot returns the stage of the root image, filled from one state of the overlays.
+func (in *inputs) makeRoot(ctx context.Context, fill stage.Fill) (*stage.Entry, error) {
+	var changed string
+	const attempts = 3
+	for range attempts {
+		key, err := in.rootKey()
+		if err != nil {
+			return nil, fmt.Errorf("make the root image: %w", err)
+		}
+		e, err := in.make(key, func(dir string) (map[string]digest.SHA256, error) {
+			sums, err := fill(dir)
+			if err != nil {
+				return nil, err
+			}
+			if changed, err = in.changedOverlay(); err == nil && changed != "" {
+				err = errSaved
+			}
+			return sums, err
+		})
+		if !errors.Is(err, errSaved) {
+			return e, err
+		}
+		if err := readFiles(ctx, in, nil); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("make the root image: %s changes all the time: build again when it is saved", changed)
 }
 
 // assemble makes disk.img while the root image is copied out of the cache: both wait for the kernel's copying, on different CPUs.
