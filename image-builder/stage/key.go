@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
-	"os"
 
 	"github.com/proa-os/proa/internal/digest"
 )
@@ -29,18 +28,10 @@ func (k *Key) Add(name, value string) *Key {
 // Sum returns the key.
 func (k *Key) Sum() digest.SHA256 { return digest.SHA256(k.h.Sum(nil)) }
 
-// Self returns the sum of the running program: with it in a key, a change of the builder's code is a change of the key.
+// Self returns the sum of the running program: with it in a key, a change of the builder's code is a change of the key. It reads what the
+// kernel runs (proc(5)), not what is under the program's name now: go build may have put a newer one there.
 func Self() (digest.SHA256, error) {
-	name, err := os.Executable()
-	if err != nil {
-		return digest.SHA256{}, fmt.Errorf("hash the builder: %w", err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return digest.SHA256{}, fmt.Errorf("hash the builder: %w", err)
-	}
-	defer f.Close()
-	sum, _, err := digest.OfReader(f)
+	sum, err := sum("/proc/self/exe")
 	if err != nil {
 		return digest.SHA256{}, fmt.Errorf("hash the builder: %w", err)
 	}
