@@ -81,25 +81,33 @@ func (in *inputs) finished() *release.Release {
 	return r
 }
 
-// remember writes the receipt of what was built.
-func (in *inputs) remember() error {
+// receipt describes what was built in dir, nil if nobody is to rely on it.
+func (in *inputs) receipt(dir string) (*receipt, error) {
 	if in.NoCache {
-		return nil
+		return nil, nil
 	}
 	key, err := in.releaseKey()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	in.sums["disk.img"] = digest.SHA256{} // gigabytes of holes
-	seal, err := stage.NewSeal(in.Out, in.sums)
+	seal, err := stage.NewSeal(dir, in.sums)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	return &receipt{key, seal}, nil
+}
+
+// remember keeps the receipt of what is in Out now.
+func (in *inputs) remember(r *receipt) error {
+	if r == nil {
+		return nil
 	}
 	name, err := in.receiptFile()
-	if err != nil {
-		return err
+	if err == nil {
+		err = in.write(name, r)
 	}
-	if err := in.write(name, &receipt{key, seal}); err != nil {
+	if err != nil {
 		return fmt.Errorf("remember the build: %w", err)
 	}
 	return nil

@@ -58,6 +58,18 @@ func sample(t *testing.T) *inputs {
 	return in
 }
 
+// remember writes the receipt of what is in Out.
+func remember(t *testing.T, in *inputs) {
+	t.Helper()
+	r, err := in.receipt(in.Out)
+	if err == nil {
+		err = in.remember(r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // readInputs is what a build does before it makes anything.
 func readInputs(t *testing.T, in *inputs) {
 	t.Helper()
@@ -169,9 +181,7 @@ func TestFinished(t *testing.T) {
 		if in.finished() != nil {
 			t.Errorf("%s: finished before the first build", name)
 		}
-		if err := in.remember(); err != nil {
-			t.Fatal(err)
-		}
+		remember(t, in)
 		c.change(t, in)
 		if got := in.finished(); (got != nil) != c.want || got != nil && got.Version != r.Version {
 			t.Errorf("%s: finished: %v, want %v", name, got != nil, c.want)
@@ -192,9 +202,7 @@ func TestSavedDuringBuild(t *testing.T) {
 	}
 	write(t, string(text), in.Out, "release.json")
 	write(t, "saved", in.Module, "manifests/files/etc/hostname")
-	if err := in.remember(); err != nil {
-		t.Fatal(err)
-	}
+	remember(t, in)
 	readInputs(t, in)
 	if in.finished() != nil {
 		t.Error("finished, without the file that was saved")
@@ -257,9 +265,7 @@ func TestFinishedWithoutQcow2(t *testing.T) {
 	in := sample(t)
 	write(t, "", in.Out, "release.json")
 	in.NoQcow2 = true
-	if err := in.remember(); err != nil {
-		t.Fatal(err)
-	}
+	remember(t, in)
 	in.NoQcow2 = false
 	if in.finished() != nil {
 		t.Error("finished without disk.qcow2")
@@ -275,9 +281,7 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.NoQcow2 = true
-	if err := in.remember(); err != nil {
-		t.Fatal(err)
-	}
+	remember(t, in)
 	if left, err := os.ReadDir(filepath.Dir(old)); err != nil || len(left) != 1 || left[0].Name() == "old.json" {
 		t.Errorf("got %v, %v", left, err)
 	}

@@ -80,10 +80,14 @@ type inputs struct {
 	files    []string // what each of the overlays holds (dumpDir)
 	programs string   // directory of compiled programs
 	root     *stage.Entry
-	work     string // becomes Out
+	work     string   // becomes Out
+	lockFile *os.File // held by the one build that works on Out
 	sums     map[string]digest.SHA256
 	clock    *clock
 }
+
+// workPrefix is how the names of directories begin that become a build's, or were one.
+const workPrefix = ".build-"
 
 // initProgram is /init of the initramfs.
 const initProgram = "./init/cmd/init"
@@ -96,16 +100,20 @@ type Result struct {
 
 // Build makes the release's files.
 func Build(ctx context.Context, o Options) (*Result, error) {
+	self, err := stage.Self() // first: a builder that is being replaced is still the one that runs
+	if err != nil {
+		return nil, err
+	}
 	if err := checkVersion(o.Version); err != nil {
 		return nil, err
 	}
 	if err := checkOut(o.Out); err != nil {
 		return nil, err
 	}
-	in := &inputs{Options: &o, sums: map[string]digest.SHA256{}, clock: newClock(o.Progress)}
+	in := &inputs{Options: &o, self: self, sums: map[string]digest.SHA256{}, clock: newClock(o.Progress)}
 	defer in.close()
 	r := &release.Release{Version: o.Version}
-	if err := in.run(ctx, r, open, prepareKernel, listPrograms, readFiles); err != nil {
+	if err := in.run(ctx, r, lockOut, open, prepareKernel, listPrograms, readFiles); err != nil {
 		return nil, err
 	}
 	if old := in.finished(); old != nil {
@@ -139,6 +147,9 @@ func (in *inputs) close() {
 	}
 	if in.work != "" {
 		os.RemoveAll(in.work)
+	}
+	if in.lockFile != nil {
+		in.lockFile.Close()
 	}
 }
 
@@ -199,11 +210,7 @@ func open(ctx context.Context, in *inputs, r *release.Release) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := lock.Fetch(ctx, in.lock, mirrors, in.CacheDir, in.Progress); err != nil {
-		return err
-	}
-	in.self, err = stage.Self()
-	return err
+	return lock.Fetch(ctx, in.lock, mirrors, in.CacheDir, in.Progress)
 }
 
 // makeRoom makes the directory that becomes Out, and opens the cache of stages: a private one if nothing may be taken from earlier builds.
@@ -218,7 +225,7 @@ func makeRoom(_ context.Context, in *inputs, _ *release.Release) (err error) {
 	if err := checkSpace(parent, buildSpace); err != nil {
 		return err
 	}
-	if in.work, err = os.MkdirTemp(parent, ".build-"); err != nil {
+	if in.work, err = os.MkdirTemp(parent, workPrefix); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
 	if err := os.Chmod(in.work, 0o755); err != nil {
@@ -273,21 +280,4 @@ func describe(_ context.Context, in *inputs, r *release.Release) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(in.work, "release.json"), b, 0o644)
-}
-
-// publish replaces Out by the work directory, without what was only needed on the way.
-func publish(_ context.Context, in *inputs, _ *release.Release) error {
-	for _, dir := range []string{in.programs, filepath.Join(in.work, "stages"), filepath.Join(in.work, "kernel")} {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
-	if err := os.RemoveAll(in.Out); err != nil {
-		return fmt.Errorf("replace %s: %w", in.Out, err)
-	}
-	if err := os.Rename(in.work, in.Out); err != nil {
-		return fmt.Errorf("replace %s: %w", in.Out, err)
-	}
-	in.work = ""
-	return in.remember()
 }

@@ -1,0 +1,94 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/release"
+)
+
+// lockFileName is beside Out, which is replaced. It stays: whoever removes a lock lets two in.
+func lockFileName(out string) string {
+	return filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".lock")
+}
+
+// lockOut waits until no other build works on Out. What the other has built is then found finished, or replaced.
+func lockOut(ctx context.Context, in *inputs, _ *release.Release) error {
+	out, err := filepath.Abs(in.Out)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(out), 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	if in.lockFile, err = os.OpenFile(lockFileName(out), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
+		return fmt.Errorf("lock output directory: %w", err)
+	}
+	for waiting := false; ; waiting = true {
+		err := unix.Flock(int(in.lockFile.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock %s: %w", in.lockFile.Name(), err)
+		}
+		if !waiting {
+			in.say("waiting for another build into %s", in.Out)
+		}
+		select { // not in flock(2), which an interrupt would not end
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// publish replaces Out by the work directory, without what was only needed on the way. The seal is taken before: the files keep their
+// identities, and what happens to Out from then on is a change.
+func publish(_ context.Context, in *inputs, _ *release.Release) error {
+	for _, dir := range []string{in.programs, filepath.Join(in.work, "stages"), filepath.Join(in.work, "kernel")} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	written, err := in.receipt(in.work)
+	if err != nil {
+		return err
+	}
+	if err := replaceDir(in.Out, in.work); err != nil {
+		return fmt.Errorf("replace %s: %w", in.Out, err)
+	}
+	in.work = ""
+	return in.remember(written)
+}
+
+// replaceDir gives dir the name out. What was there is removed when it has lost that name: at every moment there is a whole build or none.
+func replaceDir(out, dir string) error {
+	trash, err := os.MkdirTemp(filepath.Dir(dir), workPrefix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(trash)
+	old := filepath.Join(trash, "replaced")
+	if err := os.Rename(out, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(dir, out); err != nil {
+		return errors.Join(err, ignoreMissing(os.Rename(old, out)))
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
