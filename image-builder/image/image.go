@@ -11,8 +11,8 @@
 // Programs and the root image are stages: they are made once for the same inputs (package stage). If nothing at all has changed since the last
 // build into a directory, that is noticed and nothing is done.
 //
-// It needs no root and no loop devices, takes nothing from the build host, and makes the same bytes everywhere: entries are
-// sorted, times are fixed, identifiers are derived from content. Build is the list of steps; each lives in its package.
+// It needs no root and no loop devices, takes nothing from the build host but Go, and makes the same bytes everywhere with the same Go
+// release: entries are sorted, times are fixed, identifiers are derived from content. Build is the list of steps; each lives in its package.
 package image
 
 import (

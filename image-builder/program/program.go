@@ -1,5 +1,6 @@
-// Package program compiles Proa's own programs for the image, so that every host makes the same bytes: static, without
-// paths, version control stamps or build ids, for the image's architecture and its lowest level.
+// Package program compiles Proa's own programs for the image, so that every host with the same Go release makes the same bytes: static,
+// without paths, version control stamps or build ids, for the image's architecture and its lowest level. The Go release is the one that
+// go.mod's toolchain and the host decide on (https://go.dev/doc/toolchain).
 package program
 
 import (
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -50,19 +52,20 @@ func Version(ctx context.Context, dir string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-func environment(arch string) []string {
-	return append(clean(os.Environ()), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOFLAGS=", "GOEXPERIMENT=")
+// settings are what changes the bytes of a program, at neutral values. None is empty: an empty variable does not win over what the user
+// has stored with go env -w, cmd/go takes it for not set. GOEXPERIMENT is a list of differences to what the Go release has by default: "," is none, where the word none would
+// switch off the default's own. The levels of architectures that are not built for do not matter.
+func settings(arch string) []string {
+	return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-trimpath", "GOEXPERIMENT=,",
+		"GOFIPS140=off", "GOWORK=off"}
 }
 
-// clean drops what would change the bytes.
-func clean(env []string) []string {
-	var out []string
-	for _, e := range env {
-		switch name, _, _ := strings.Cut(e, "="); name {
-		case "CGO_ENABLED", "GOOS", "GOARCH", "GOAMD64", "GOFLAGS", "GOEXPERIMENT":
-		default:
-			out = append(out, e)
-		}
-	}
-	return out
+// environment is the caller's with the settings instead of the caller's own.
+func environment(arch string) []string {
+	settings := settings(arch)
+	env := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return slices.ContainsFunc(settings, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+	})
+	return append(env, settings...)
 }

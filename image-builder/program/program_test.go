@@ -3,7 +3,9 @@ package program
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -29,6 +31,85 @@ func TestBuildIsReproducible(t *testing.T) {
 	}
 	if !bytes.Equal(got[0], got[1]) {
 		t.Error("two builds of the same source differ")
+	}
+}
+
+// What a user has set for Go, in the environment or with go env -w, must not reach the programs.
+func TestBuildIgnoresSettings(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "go.mod", "module example.test/hello\n\ngo 1.26\n")
+	write(t, dir, "main.go", "package main\n\nfunc main() { println(text) }\n")
+	write(t, dir, "plain.go", "//go:build !tagged && !goexperiment.jsonv2\n\npackage main\n\nconst text = \"compiled of plain.go\"\n")
+	write(t, dir, "tagged.go", "//go:build tagged || goexperiment.jsonv2\n\npackage main\n\nconst text = \"compiled of tagged.go\"\n")
+	compile := func(t *testing.T) (program []byte, inputs string) {
+		t.Helper()
+		out := t.TempDir()
+		if err := Build(t.Context(), dir, "amd64", out, []string{"."}); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(out, "hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := List(t.Context(), dir, "amd64", []string{"."})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b, l.Inputs["."]
+	}
+	for _, s := range settings("amd64") {
+		name, _, _ := strings.Cut(s, "=")
+		t.Setenv(name, "")
+	}
+	t.Setenv("GOENV", "off")
+	program, inputs := compile(t)
+	if !bytes.Contains(program, []byte("compiled of plain.go")) || bytes.Contains(program, []byte("compiled of tagged.go")) {
+		t.Error("without any settings the program has a tag")
+	}
+	for name, value := range map[string]string{
+		"GOFLAGS": "-tags=tagged", "GOEXPERIMENT": "jsonv2", "GOFIPS140": "latest", "GOAMD64": "v3", "CGO_ENABLED": "1",
+		"GOWORK": filepath.Join(dir, "none.work"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			stored := filepath.Join(t.TempDir(), "env")
+			write(t, filepath.Dir(stored), "env", name+"="+value+"\n")
+			t.Setenv("GOENV", stored)
+			check := func(where string) {
+				t.Helper()
+				if p, i := compile(t); !bytes.Equal(p, program) || i != inputs {
+					t.Errorf("%s: another program: %v, other inputs: %v", where, !bytes.Equal(p, program), i != inputs)
+				}
+			}
+			check("stored")
+			t.Setenv("GOENV", "off")
+			t.Setenv(name, value)
+			check("in the environment")
+		})
+	}
+}
+
+// The settings switch off what a user has switched on, and nothing that Go has switched on itself.
+func TestSettingsAreGoDefaults(t *testing.T) {
+	tags := func(env ...string) string {
+		t.Helper()
+		cmd := exec.Command("go", "list", "-f", "{{context.ToolTags}} {{context.BuildTags}}", "runtime")
+		cmd.Env = env
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	own := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GOENV=off"}
+	want := tags(append(own, "GOARCH=amd64", "GOAMD64=v1")...)
+	if !strings.Contains(want, "goexperiment.") {
+		t.Fatalf("Go has no experiments by default: %s", want)
+	}
+	stored := filepath.Join(t.TempDir(), "env")
+	write(t, filepath.Dir(stored), "env", "GOEXPERIMENT=jsonv2\nGOFLAGS=-tags=tagged\n")
+	t.Setenv("GOENV", stored)
+	if got := tags(environment("amd64")...); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

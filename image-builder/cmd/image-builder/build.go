@@ -26,7 +26,7 @@ sbom.spdx.json   bill of materials, SPDX 2.3
 tree.txt         every file of the root image: mode, owner, size, sha256, package
 
 The packages are those of manifests/image.lock.json, byte for byte; missing ones are fetched. Nothing of the host goes into the images: the
-same checkout and version make the same bytes everywhere (see reproduce).
+same checkout, version and Go release make the same bytes everywhere (see reproduce).
 
 Only what has changed is built. Programs and root images are kept in the cache by the hash of everything that goes into them, this builder
 included, and compared before they are used again; 4 GiB of them at the most. If nothing has changed and the files in out/VERSION are
