@@ -20,15 +20,20 @@ var errChanged = errors.New("the archive has newer packages than the lock")
 func lockCommand() command {
 	return command{
 		name: "lock", args: "[MANIFEST...]", max: -1, short: "pin today's packages of the Debian archive", setup: setupLock,
-		long: `Resolves the package lists of manifests, by default manifests/image.toml and manifests/tools.toml, against the signed indices of the archive, writes
-name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
+		long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml and manifests/debian.toml, against the signed indices of the
+archive, writes name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
 manifests/keys.`,
 		examples: []string{"image-builder lock", "image-builder lock --check --json"},
 		exits:    "With --check, 2 if packages would change.",
 	}
 }
 
-// setupLock locks manifests/image.toml and manifests/tools.toml, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
+// lockedManifests are all of the checkout that have a lock: none must grow old because nobody names it.
+func lockedManifests() []string {
+	return []string{"manifests/image.toml", "manifests/tools.toml", "manifests/debian.toml"}
+}
+
+// setupLock locks lockedManifests, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
 func setupLock(c *common, flags *flag.FlagSet) func(context.Context, []string) error {
 	keys := flags.String("keys", "manifests/keys", "`directory` of the archive's public keys")
 	check := flags.Bool("check", false, "write nothing; exit with 0 if the locks would stay as they are, 2 if packages would change, 1 on errors")
@@ -39,7 +44,7 @@ func setupLock(c *common, flags *flag.FlagSet) func(context.Context, []string) e
 	return func(ctx context.Context, names []string) error {
 		o := lock.Options{Keys: *keys, Flag: c.mirror, APT: aptDir, AllowOlder: *older, DryRun: *check, Progress: os.Stderr}
 		if len(names) == 0 {
-			names = []string{"manifests/image.toml", "manifests/tools.toml"}
+			names = lockedManifests()
 		}
 		for _, name := range names {
 			m, err := manifest.Read(name)

@@ -44,3 +44,36 @@ func TestLockCheck(t *testing.T) {
 		t.Errorf("other keys: got %v", err)
 	}
 }
+
+// TestLockDefault: without arguments every manifest of the checkout that has a lock gets a new one, and the manual page names it.
+func TestLockDefault(t *testing.T) {
+	locks, err := filepath.Glob("../../../manifests/*.lock.json")
+	if err != nil || len(locks) == 0 {
+		t.Fatalf("no locks in this checkout: %v", err)
+	}
+	a := archivetest.New(t)
+	a.Add("trixie", archivetest.Deb{Name: "hello"})
+	a.Publish()
+	t.Chdir(t.TempDir())
+	err = errors.Join(os.MkdirAll("manifests/keys", 0o755), os.WriteFile("manifests/keys/key.gpg", archivetest.PublicKeys(t, a.Key), 0o644))
+	text := "[packages]\narch = \"amd64\"\nsuites = [\"trixie\"]\ninclude = [\"hello\"]\n"
+	for _, name := range locks {
+		err = errors.Join(err, os.WriteFile("manifests/"+strings.TrimSuffix(filepath.Base(name), ".lock.json")+".toml", []byte(text), 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := a.Serve()
+	if err := run(t.Context(), []string{"lock", "--mirror", m.Main, "--security-mirror", m.Security}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range locks {
+		base := filepath.Base(name)
+		if _, err := os.Stat("manifests/" + base); err != nil {
+			t.Errorf("not locked: %v", err)
+		}
+		if manifest := "manifests/" + strings.TrimSuffix(base, ".lock.json") + ".toml"; !strings.Contains(lockCommand().long, manifest) {
+			t.Errorf("the manual page does not name %s", manifest)
+		}
+	}
+}
