@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,6 +109,9 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := checkOut(o.Out); err != nil {
 		return nil, err
 	}
+	if err := checkOverlays(o.Overlays); err != nil {
+		return nil, err
+	}
 	in := &inputs{Options: &o, self: self, sums: map[string]digest.SHA256{}, clock: newClock(o.Progress)}
 	defer in.close()
 	r := &release.Release{Version: o.Version}
@@ -129,7 +131,11 @@ type step func(context.Context, *inputs, *release.Release) error
 
 func (in *inputs) run(ctx context.Context, r *release.Release, steps ...step) error {
 	for _, do := range steps {
-		if err := errors.Join(do(ctx, in, r), ctx.Err()); err != nil {
+		err := do(ctx, in, r)
+		if err == nil {
+			err = ctx.Err() // else it is in err already, or something worse is
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -186,6 +192,20 @@ func checkOut(dir string) error {
 	return nil
 }
 
+// checkOverlays says at once, not after downloads, that there is a typing mistake.
+func checkOverlays(dirs []string) error {
+	for _, dir := range dirs {
+		fi, err := os.Stat(dir)
+		if err == nil && !fi.IsDir() {
+			err = errors.New("it is no directory")
+		}
+		if err != nil {
+			return fmt.Errorf("overlay %s: %w; name a directory with --overlay", dir, err)
+		}
+	}
+	return nil
+}
+
 // open reads the manifest and the locks, and fetches what they name.
 func open(ctx context.Context, in *inputs, r *release.Release) (err error) {
 	if in.manifest, err = manifest.Read(in.path("image.toml")); err != nil {
@@ -211,34 +231,6 @@ func open(ctx context.Context, in *inputs, r *release.Release) (err error) {
 		return err
 	}
 	return lock.Fetch(ctx, in.lock, mirrors, in.CacheDir, in.Progress)
-}
-
-// makeRoom makes the directory that becomes Out, and opens the cache of stages: a private one if nothing may be taken from earlier builds.
-func makeRoom(_ context.Context, in *inputs, _ *release.Release) (err error) {
-	if in.work != "" {
-		return nil
-	}
-	parent := filepath.Dir(filepath.Clean(in.Out))
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return fmt.Errorf("make output directory: %w", err)
-	}
-	if err := checkSpace(parent, buildSpace); err != nil {
-		return err
-	}
-	if in.work, err = os.MkdirTemp(parent, workPrefix); err != nil {
-		return fmt.Errorf("make output directory: %w", err)
-	}
-	if err := os.Chmod(in.work, 0o755); err != nil {
-		return err
-	}
-	stages, limit := filepath.Join(in.CacheDir, "stages"), int64(stageSpace)
-	if in.NoCache {
-		stages, limit = filepath.Join(in.work, "stages"), math.MaxInt64
-	} else if err := checkSpace(stages, buildSpace); err != nil {
-		return err
-	}
-	in.stages, err = stage.Open(stages, limit)
-	return err
 }
 
 func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {

@@ -1,6 +1,9 @@
 package image
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,11 +51,57 @@ func TestCommandLine(t *testing.T) {
 
 func TestCheckSpace(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "yet")
-	if err := checkSpace(dir, 1); err != nil {
+	if err := checkSpace(dir, 1, "--out"); err != nil {
 		t.Error(err)
 	}
-	if err := checkSpace(dir, 1<<60); err == nil || !strings.Contains(err.Error(), "MiB free") {
-		t.Errorf("got %v, want the free space and the needed one", err)
+	if err := checkSpace(dir, 1<<60, "--out"); err == nil || !strings.Contains(err.Error(), "MiB free") || !strings.Contains(err.Error(), "set --out") {
+		t.Errorf("got %v, want the free space, the needed one and the option", err)
+	}
+}
+
+// Where there is no room, the setting that moves the full directory is named, not another one's.
+func TestMakeRoomNamesSetting(t *testing.T) {
+	in := sample(t)
+	in.CacheDir = "/proc" // a file system without any space
+	defer in.close()
+	if err := makeRoom(t.Context(), in, nil); err == nil || !strings.Contains(err.Error(), "set PROA_CACHE") || strings.Contains(err.Error(), "--out") {
+		t.Errorf("no room in the cache: got %v", err)
+	}
+	in = sample(t)
+	in.Out = "/proc/out"
+	if err := makeRoom(t.Context(), in, nil); err == nil || !strings.Contains(err.Error(), "set --out") || strings.Contains(err.Error(), "PROA_CACHE") {
+		t.Errorf("no room for the build: got %v", err)
+	}
+}
+
+// A mistyped overlay is an error before anything is fetched or made.
+func TestBuildRefusesMissingOverlay(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	write(t, "", file)
+	for overlay, want := range map[string]string{filepath.Join(dir, "missing"): "no such file or directory", file: "it is no directory"} {
+		out := filepath.Join(dir, "out", "1.0.0")
+		_, err := Build(t.Context(), Options{Version: "1.0.0", Out: out, Overlays: []string{dir, overlay}})
+		if err == nil || !strings.Contains(err.Error(), "overlay "+overlay) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s and %q", err, overlay, want)
+		}
+		if _, err := os.Stat(filepath.Dir(out)); err == nil {
+			t.Error("something was made before")
+		}
+	}
+}
+
+// An interrupt is said once, by the step that noticed it, or by none.
+func TestRunInterrupted(t *testing.T) {
+	for name, result := range map[string]error{"noticed": fmt.Errorf("fetch: %w", context.Canceled), "not noticed": nil} {
+		ctx, cancel := context.WithCancel(t.Context())
+		in := &inputs{clock: newClock(nil)}
+		again := false
+		err := in.run(ctx, nil, func(context.Context, *inputs, *release.Release) error { cancel(); return result },
+			func(context.Context, *inputs, *release.Release) error { again = true; return nil })
+		if !errors.Is(err, context.Canceled) || strings.Count(err.Error(), "context canceled") != 1 || again {
+			t.Errorf("%s: got %q, next step run: %v", name, err, again)
+		}
 	}
 }
 

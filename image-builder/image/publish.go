@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/release"
 )
 
@@ -48,6 +50,34 @@ func lockOut(ctx context.Context, in *inputs, _ *release.Release) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// makeRoom makes the directory that becomes Out, and opens the cache of stages: a private one if nothing may be taken from earlier builds.
+func makeRoom(_ context.Context, in *inputs, _ *release.Release) (err error) {
+	if in.work != "" {
+		return nil
+	}
+	parent := filepath.Dir(filepath.Clean(in.Out))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	if err := checkSpace(parent, buildSpace, "--out"); err != nil {
+		return err
+	}
+	if in.work, err = os.MkdirTemp(parent, workPrefix); err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	if err := os.Chmod(in.work, 0o755); err != nil {
+		return err
+	}
+	stages, limit := filepath.Join(in.CacheDir, "stages"), int64(stageSpace)
+	if in.NoCache {
+		stages, limit = filepath.Join(in.work, "stages"), math.MaxInt64
+	} else if err := checkSpace(stages, buildSpace, "PROA_CACHE"); err != nil {
+		return err
+	}
+	in.stages, err = stage.Open(stages, limit)
+	return err
 }
 
 // publish replaces Out by the work directory, without what was only needed on the way. The seal is taken before: the files keep their

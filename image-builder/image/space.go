@@ -16,8 +16,8 @@ const (
 	stageSpace = 4 << 30
 )
 
-// checkSpace says early what would otherwise fail late.
-func checkSpace(dir string, want int64) error {
+// checkSpace says early what would otherwise fail late, and what moves dir to another disk.
+func checkSpace(dir string, want int64, setting string) error {
 	for {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
 			break
@@ -29,7 +29,7 @@ func checkSpace(dir string, want int64) error {
 		return fmt.Errorf("ask for the free space of %s: %w", dir, err)
 	}
 	if free := int64(s.Bavail) * s.Bsize; free < want {
-		return fmt.Errorf("%s has %d MiB free, a build needs %d MiB: make room, or set --out to another disk", dir, free>>20, want>>20)
+		return fmt.Errorf("%s has %d MiB free, a build needs %d MiB: make room, or set %s to another disk", dir, free>>20, want>>20, setting)
 	}
 	return nil
 }
