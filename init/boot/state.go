@@ -96,7 +96,7 @@ func createState(f finder, layout *disk.Layout, tools state.Tools) (*disk.Layout
 	return layout, nil
 }
 
-// growPartition lets the state partition follow the disk. A machine on which that does not work runs on with what it has.
+// growPartition lets the partition table follow the disk, and the state partition if there is room behind it. A machine on which that does not work runs on with what it has.
 func growPartition(f finder, layout *disk.Layout, console *rescue.Console) *disk.Layout {
 	table, part, err := state.PlanGrowth(layout.Disk)
 	if table == nil && err == nil {
@@ -104,11 +104,16 @@ func growPartition(f finder, layout *disk.Layout, console *rescue.Console) *disk
 	}
 	var grown *disk.Layout
 	if err == nil {
-		console.Step("growing the state partition on %s from %d to %d MiB", layout.Disk.Path, layout.State.Size/mib, table.Size(part)/mib)
-		grown, err = resize(f, layout, func(dev *blockdev.Disk) error { return state.Grow(dev, table, part) })
+		old := layout.State.Size
+		if table.Size(part) != old {
+			console.Step("growing the state partition on %s from %d to %d MiB", layout.Disk.Path, old/mib, table.Size(part)/mib)
+		} else {
+			console.Note("%s is larger than its partition table says: moving the backup to its end; state stays as it is, there is no room behind it", layout.Disk.Path)
+		}
+		grown, err = resize(f, layout, func(dev *blockdev.Disk) error { return state.Grow(dev, table, part, old) })
 	}
 	if err != nil {
-		console.Note("the disk is larger than its partition table says, but state cannot grow: %v", err)
+		console.Note("the disk is larger than its partition table says, but the table cannot follow: %v", err)
 		return layout
 	}
 	return grown

@@ -24,7 +24,9 @@ type Resizer interface {
 }
 
 // PlanGrowth returns the table in which state reaches the end of a disk that has become larger since its table was written, or
-// nil if there is nothing to gain. On a disk that has not, state is left as it is: somebody may want it so.
+// nil on a disk that has not: there state is left as it is, somebody may want it so. State stays as it is also if less than a MiB
+// is to be gained or another partition lies behind it. The table is one for the larger disk all the same: a backup that is not at
+// the end of the disk is not found when the primary is damaged.
 func PlanGrowth(d disk.Disk) (*gpt.Table, gpt.Partition, error) {
 	old, err := d.Table.Find(disk.NameState)
 	if err != nil {
@@ -38,17 +40,20 @@ func PlanGrowth(d disk.Disk) (*gpt.Table, gpt.Partition, error) {
 	if table.Sectors == d.Table.Sectors {
 		return nil, gpt.Partition{}, nil
 	}
-	p, err := table.Extend(disk.NameState)
-	if err != nil || p == old {
+	if err := table.Validate(); err != nil {
 		return nil, gpt.Partition{}, err
+	}
+	p, err := table.Extend(disk.NameState)
+	if err != nil {
+		p = old // not the last on the disk
 	}
 	return &table, p, nil
 }
 
 // Grow carries out a PlanGrowth. The table comes first: a kernel that starts with the larger partition and the smaller file
-// system is fine, the other way round it would refuse to mount.
-func Grow(w Resizer, table *gpt.Table, p gpt.Partition) error {
-	if err := table.Write(w); err != nil {
+// system is fine, the other way round it would refuse to mount. old is the size of the partition in bytes, as the kernel knows it.
+func Grow(w Resizer, table *gpt.Table, p gpt.Partition, old int64) error {
+	if err := table.Write(w); err != nil || table.Size(p) == old {
 		return err
 	}
 	return w.ResizePartition(p.Number, table.Offset(p), table.Size(p))

@@ -33,7 +33,7 @@ func TestPlanGrowth(t *testing.T) {
 	d := withState(t, 1024*mib)
 	for size, want := range map[int64]int64{
 		1024 * mib:        0,
-		1024*mib + 32<<10: 0, // the tables need 36 KiB
+		1024*mib + 32<<10: 1019 * mib, // the tables need 36 KiB; only the backup moves
 		1024*mib + 36<<10: 1020 * mib,
 		4096*mib + 3*512:  4091 * mib,
 		2 << 40:           2<<40 - 5*mib,
@@ -47,6 +47,8 @@ func TestPlanGrowth(t *testing.T) {
 			t.Errorf("disk of %d bytes: state of %d, want no change", size, table.Size(p))
 		case want != 0 && (table == nil || table.Size(p) != want || table.Offset(p) != 4*mib || p.Name != "state"):
 			t.Errorf("disk of %d bytes: %+v, want %d bytes", size, p, want)
+		case want != 0 && table.Sectors != uint64(size/512):
+			t.Errorf("disk of %d bytes: a table for %d sectors", size, table.Sectors)
 		}
 	}
 	if old, _ := d.Table.Find("state"); d.Table.Size(old) != 1019*mib {
@@ -64,9 +66,33 @@ func TestPlanGrowth(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Size = 2048 * mib
-	if table, _, err := PlanGrowth(d); err == nil || !strings.Contains(err.Error(), "not the last") {
-		t.Errorf("grown into another partition: %+v, %v", table, err)
+	old, err := d.Table.Find("state")
+	if err != nil {
+		t.Fatal(err)
 	}
+	table, p, err := PlanGrowth(d)
+	if err != nil || p != old || table.Sectors != 2048*2048 {
+		t.Fatalf("another partition behind it: %+v in %+v, %v", p, table, err)
+	}
+	w := &resized{dyingDisk: dyingDisk{size: d.Size, sectorSize: 512, left: 1 << 30}}
+	if err := Grow(w, table, p, table.Size(old)); err != nil || w.calls != 0 {
+		t.Errorf("%d resizes of a partition that stays, %v", w.calls, err)
+	}
+	w.stored[len(w.stored)-2].data[0] ^= 1 // the primary header
+	if after := w.read(t, "after"); after.Table.PrimaryError == nil || after.Table.Sectors != table.Sectors {
+		t.Errorf("the backup is not found at the end of the disk: %+v", after.Table)
+	}
+}
+
+// A resized disk counts what the kernel is told.
+type resized struct {
+	dyingDisk
+	calls int
+}
+
+func (r *resized) ResizePartition(int, int64, int64) error {
+	r.calls++
+	return nil
 }
 
 // filesystem makes a file of size bytes with the file system that Format makes.

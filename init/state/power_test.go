@@ -128,7 +128,7 @@ func boot(t *testing.T, w *dyingDisk, format byte) error {
 			if err != nil || table == nil {
 				return err
 			}
-			return Grow(w, table, p)
+			return Grow(w, table, p, sizeOf(d, "state"))
 		}
 		if err := Reset(w, d); err != nil {
 			return err
@@ -149,6 +149,15 @@ func boot(t *testing.T, w *dyingDisk, format byte) error {
 		}
 		return w.Sync()
 	})
+}
+
+// sizeOf returns the size of a partition that is there, in bytes.
+func sizeOf(d disk.Disk, name string) int64 {
+	p, err := d.Table.Find(name)
+	if err != nil {
+		return 0
+	}
+	return d.Table.Size(p)
 }
 
 // stateOf returns the format of the state partition's file system, which must be whole, and the partition's size; zero if there is no
@@ -241,9 +250,13 @@ func TestCreatePowerCut(t *testing.T) {
 
 // The power goes at every write of a factory reset: the old state is there or none, and the next boot has the old or new one.
 func TestResetPowerCut(t *testing.T) {
-	for _, sectorSize := range []int{512, 4096} {
-		w := fresh(t, smallDisk, sectorSize)
+	for _, c := range []struct {
+		sectorSize int
+		size       int64 // of the disk when it is reset
+	}{{512, smallDisk}, {4096, smallDisk}, {512, largeDisk}, {4096, largeDisk}} {
+		w := fresh(t, smallDisk, c.sectorSize)
 		mustBoot(t, "first", w, 1)
+		w.size = c.size
 		seen := map[byte]bool{}
 		cutEverywhere(t, w, func(w *dyingDisk) error { return Reset(w, w.read(t, "reset")) }, func(when string, w *dyingDisk, done bool) {
 			format, _ := stateOf(t, when, w)
@@ -252,7 +265,7 @@ func TestResetPowerCut(t *testing.T) {
 			}
 			seen[format] = true
 			mustBoot(t, when, w, 2)
-			if again, size := stateOf(t, when, w); again != 2-format || size != MinSize {
+			if again, size := stateOf(t, when, w); again != 2-format || size != c.size-imageSize {
 				t.Fatalf("%s: state %d became %d of %d bytes at the next boot", when, format, again, size)
 			}
 		})
@@ -269,15 +282,18 @@ func TestResetPowerCut(t *testing.T) {
 
 // A wiped state partition is made anew, whenever the power goes meanwhile.
 func TestWipedPowerCut(t *testing.T) {
-	w := fresh(t, smallDisk, 512)
-	mustBoot(t, "first", w, 1)
-	w.zero(t, w.read(t, "first").Table)
-	cutEverywhere(t, w, func(w *dyingDisk) error { return boot(t, w, 2) }, func(when string, w *dyingDisk, done bool) {
-		mustBoot(t, when, w, 3)
-		if format, _ := stateOf(t, when, w); format != 2 && format != 3 || done && format != 2 {
-			t.Fatalf("%s: state %d at the next boot", when, format)
-		}
-	})
+	for _, size := range []int64{smallDisk, largeDisk} {
+		w := fresh(t, smallDisk, 512)
+		mustBoot(t, "first", w, 1)
+		w.zero(t, w.read(t, "first").Table)
+		w.size = size
+		cutEverywhere(t, w, func(w *dyingDisk) error { return boot(t, w, 2) }, func(when string, w *dyingDisk, done bool) {
+			mustBoot(t, when, w, 3)
+			if format, got := stateOf(t, when, w); format != 2 && format != 3 || done && format != 2 || got != size-imageSize {
+				t.Fatalf("%s: state %d of %d bytes at the next boot", when, format, got)
+			}
+		})
+	}
 }
 
 // The power goes while the partition grows: it has the old or the new size, with its content, and the next boot ends with the

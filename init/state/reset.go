@@ -12,11 +12,16 @@ import (
 
 // Reset removes the state partition of d from its table, on w. From then on the disk is like one before its first boot; what was
 // in state is not overwritten. If there is no state partition, nothing is written.
+//
+// The backup goes to the end of a disk that has grown: only there is it looked for when a power cut damages the primary.
 func Reset(w io.WriterAt, d disk.Disk) error {
 	table := *d.Table
 	table.Partitions = slices.DeleteFunc(slices.Clone(d.Table.Partitions), func(p gpt.Partition) bool { return p.Name == disk.NameState })
 	if len(table.Partitions) == len(d.Table.Partitions) {
 		return nil
+	}
+	if err := table.GrowTo(d.Size); err != nil {
+		return fmt.Errorf("forget state: %w", err)
 	}
 	return table.Write(w)
 }
