@@ -11,7 +11,8 @@ import (
 )
 
 // Reset removes the state partition of d from its table, on w. From then on the disk is like one before its first boot; what was
-// in state is not overwritten. If there is no state partition, nothing is written.
+// in state is not overwritten. If there is no state partition, nothing is written; nor is it if the next boot could not make state
+// again, which is an error: the machine would be lost to its owner.
 //
 // The backup goes to the end of a disk that has grown: only there is it looked for when a power cut damages the primary.
 func Reset(w io.WriterAt, d disk.Disk) error {
@@ -20,10 +21,26 @@ func Reset(w io.WriterAt, d disk.Disk) error {
 	if len(table.Partitions) == len(d.Table.Partitions) {
 		return nil
 	}
+	after := d
+	after.Table = &table
+	if _, _, err := Plan(after, [16]byte{}); err != nil {
+		return fmt.Errorf("forget state: nothing was written, as it could not be made again%s: %w", obstacle(d.Table), err)
+	}
 	if err := table.GrowTo(d.Size); err != nil {
 		return fmt.Errorf("forget state: %w", err)
 	}
 	return table.Write(w)
+}
+
+// obstacle names, for a message, a partition that lies behind state, where Plan finds no room for it any more.
+func obstacle(table *gpt.Table) string {
+	at := slices.IndexFunc(table.Partitions, func(p gpt.Partition) bool { return p.Name == disk.NameState })
+	for _, p := range table.Partitions {
+		if p.FirstLBA > table.Partitions[at].LastLBA {
+			return fmt.Sprintf(" with partition %d %q behind it (remove that one first)", p.Number, p.Name)
+		}
+	}
+	return ""
 }
 
 // blockSize and blocksPerGroup are what Format asks mke2fs for, and what follows from it.
