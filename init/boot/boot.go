@@ -86,6 +86,7 @@ func Run(console *rescue.Console) error {
 	if layout, err = prepareState(f, layout, tools, console); err != nil {
 		return err
 	}
+	mendBackup(layout.Disk, console)
 	console.Step("mounting state (%s)", layout.State.Path)
 	if err := mountState(layout.State, tools, console); err != nil {
 		return err

@@ -119,6 +119,25 @@ func growPartition(f finder, layout *disk.Layout, console *rescue.Console) *disk
 	return grown
 }
 
+// mendBackup writes the partition table anew if its backup is damaged: the next power cut in a write of it may leave only that one.
+// The boot does not depend on it.
+func mendBackup(d disk.Disk, console *rescue.Console) {
+	if d.Table.BackupError == nil {
+		return
+	}
+	dev, err := blockdev.Open(d.Path)
+	if err == nil {
+		var mended bool
+		if mended, err = state.Mend(dev, d); mended {
+			console.Note("backup of the partition table of %s is damaged: %v; writing it anew", d.Path, d.Table.BackupError)
+		}
+		err = errors.Join(err, dev.Close())
+	}
+	if err != nil {
+		console.Note("backup of the partition table of %s stays damaged: %v", d.Path, err)
+	}
+}
+
 // resize changes the disk and looks at it again.
 func resize(f finder, layout *disk.Layout, change func(*blockdev.Disk) error) (*disk.Layout, error) {
 	dev, err := blockdev.Open(layout.Disk.Path)
