@@ -12,7 +12,8 @@
 // ever names other bytes than the table does.
 //
 // More than one slot can match: both slots of a disk may hold the same release, or a copy of the disk may be
-// attached. Then the one in use by another block device (dm-verity; sysfs "holders") comes first, then the
+// attached. Then the one in use by another block device (dm-verity; sysfs "holders") comes first, then a disk that is
+// not on USB, for a stick with the same image is plugged in more often than not by chance, then the
 // disk whose name is shorter or earlier in the alphabet, then root-a. The rest is named in Layout.Others. So
 // init takes the same slot on every boot with the same disks, and a running machine the one it runs from.
 package disk
@@ -66,6 +67,7 @@ type Disk struct {
 	Path       string // device node: /dev/vda
 	Size       int64  // bytes
 	SectorSize int    // bytes
+	USB        bool   // attached by USB
 	Table      *gpt.Table
 }
 
@@ -165,7 +167,7 @@ func compareNames(a, b string) int {
 
 // open reads geometry and table of one disk. The caller closes dev.
 func (s *Scanner) open(name string) (d Disk, dev Device, err error) {
-	d = Disk{Name: name, Path: node(name)}
+	d = Disk{Name: name, Path: node(name), USB: s.usb(name)}
 	sectors, err := s.number(name, "size")
 	if err != nil {
 		return Disk{}, nil, err
@@ -185,6 +187,20 @@ func (s *Scanner) open(name string) (d Disk, dev Device, err error) {
 		return Disk{}, nil, errors.Join(err, dev.Close())
 	}
 	return d, dev, nil
+}
+
+// usb reports whether a disk is attached by USB: its place among the devices, to which its link in sysfs leads, is then below a
+// USB bus (devices/pci0000:00/0000:00:14.0/usb2/2-1/...).
+func (s *Scanner) usb(name string) bool {
+	target, err := fs.ReadLink(s.Sys, path.Join("class/block", name))
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(strings.Split(target, "/"), func(elem string) bool {
+		number, ok := strings.CutPrefix(elem, "usb")
+		_, err := strconv.ParseUint(number, 10, 32)
+		return ok && err == nil
+	})
 }
 
 // sysfsSector is the unit of "size" and "start" in sysfs, whatever the disk's own sectors are (Documentation/ABI/stable/sysfs-block).

@@ -193,6 +193,39 @@ func TestFindAmongOthers(t *testing.T) {
 	}
 }
 
+// A stick with the same image is left alone, also while the machine's own disk must be mended; but not if the machine runs from it.
+func TestFindBesideUSB(t *testing.T) {
+	one, hash, offset := disktest.RootImage(t, 200, 1)
+	w := disktest.New(t)
+	find := func(when, want string) *disk.Layout {
+		t.Helper()
+		l, err := w.Scanner().Find(hash, offset)
+		var stale *disk.StaleError
+		if errors.As(err, &stale) {
+			l, err = stale.Layout, nil
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if l.Disk.Name != want {
+			t.Errorf("%s: found %s, want %s", when, l.Disk.Name, want)
+		}
+		return l
+	}
+	w.AttachUSB("sda", disktest.Image(t, 0, one, nil))
+	if !find("stick alone", "sda").Disk.USB {
+		t.Error("a disk on USB is taken for another one")
+	}
+	w.Attach("usbdisk0", disktest.Image(t, 0, one, nil)) // what counts is the bus
+	if l := find("disk beside stick", "usbdisk0"); l.Disk.USB || !slices.Equal(l.Others, []string{"/dev/sda3"}) {
+		t.Errorf("USB %t, others %v", l.Disk.USB, l.Others)
+	}
+	w.Set("devices/usbdisk0/usbdisk0p4/start", 1)
+	find("stale disk beside stick", "usbdisk0")
+	w.Hold("pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0/block/sda/sda3")
+	find("running from the stick", "sda")
+}
+
 func TestFindStale(t *testing.T) {
 	one, hash, offset := disktest.RootImage(t, 200, 1)
 	var stale *disk.StaleError

@@ -20,16 +20,21 @@ type candidate struct {
 	stale  string // how the kernel's view differs from the table, or empty
 }
 
-// compare is the order of preference; the sort is stable, so disks and slots keep theirs.
+// compare is the order of preference; the sort is stable, so disks and slots keep theirs. A disk whose table must be mended
+// or is still being read comes before a whole one on USB: it has the machine's state.
 func (c candidate) compare(d candidate) int {
 	rank := func(c candidate) int {
-		switch {
-		case c.held:
+		if c.held {
 			return 0
-		case c.stale == "":
-			return 1
 		}
-		return 2
+		n := 1
+		if c.layout.Disk.USB {
+			n += 2
+		}
+		if c.stale != "" {
+			n++
+		}
+		return n
 	}
 	return rank(c) - rank(d)
 }

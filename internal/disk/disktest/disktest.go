@@ -62,10 +62,20 @@ func (w *World) Attach(name, image string) {
 // AttachSectors is Attach for a disk with sectors of another size. sysfs counts in 512 bytes all the same.
 func (w *World) AttachSectors(name, image string, sectorSize int) {
 	w.t.Helper()
+	w.attach("devices/"+name, name, image, sectorSize)
+}
+
+// AttachUSB is Attach for a disk in a USB port.
+func (w *World) AttachUSB(name, image string) {
+	w.t.Helper()
+	w.attach("devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0/block/"+name, name, image, 512)
+}
+
+func (w *World) attach(dir, name, image string, sectorSize int) {
+	w.t.Helper()
 	fi, err := os.Stat(image)
 	w.check(err)
 	w.images["/dev/"+name] = image
-	dir := "devices/" + name
 	w.Set(dir+"/size", fi.Size()/512)
 	w.Set(dir+"/queue/logical_block_size", int64(sectorSize))
 	w.check(os.Mkdir(filepath.Join(w.sys, dir, "device"), 0o755))
