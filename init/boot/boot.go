@@ -52,7 +52,9 @@ func Run(console *rescue.Console) error {
 	}
 
 	console.Step("looking for the slot with root hash %s", root)
-	loadDrivers := func() { drivers.Load(func(err error) { console.Note("%v; looking on without it", err) }) }
+	loadDrivers := func() bool {
+		return drivers.Load(func(err error) { console.Note("%v; looking on without it", err) })
+	}
 	f := finder{scanner: disk.System(), root: root, hashOffset: hashOffset, drivers: loadDrivers, note: console.Note}
 	layout, err := f.wait()
 	if err != nil {

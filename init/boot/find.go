@@ -17,6 +17,7 @@ const (
 	diskTimeout = 30 * time.Second
 	diskPoll    = 50 * time.Millisecond
 	diskPatient = 3 * time.Second // without a message
+	usbPatience = 3 * time.Second // for another disk, when the slot is on USB
 )
 
 // A finder looks for the slot of one root image.
@@ -24,21 +25,35 @@ type finder struct {
 	scanner    *disk.Scanner
 	root       digest.SHA256
 	hashOffset int64
-	drivers    func() // loads those of devices that have appeared
+	drivers    func() bool // loads those of devices that have appeared, and reports whether there were any
 	note       func(format string, args ...any)
 }
 
 // wait finds the disk, once it is there and the kernel has read its partition table.
+//
+// The time counts from the last driver, whose loading may itself take long, and to the beginning of a look: a disk that
+// appears during a slow one gets another.
 func (f finder) wait() (*disk.Layout, error) {
 	start := time.Now()
+	var usb time.Time // when the slot was first found on USB
 	patient := true
 	for {
-		f.drivers()
-		layout, err := f.find()
-		if err == nil {
-			return layout, nil
+		if f.drivers() {
+			start = time.Now()
 		}
 		waited := time.Since(start)
+		layout, err := f.find()
+		if err == nil {
+			if !layout.Disk.USB || !usb.IsZero() && time.Since(usb) >= usbPatience {
+				return layout, nil
+			}
+			if usb.IsZero() {
+				usb = time.Now()
+				f.note("%s is on USB: looking %d seconds for another disk with this slot", layout.Disk.Path, usbPatience/time.Second)
+			}
+			time.Sleep(diskPoll)
+			continue
+		}
 		if waited > diskTimeout {
 			return nil, fmt.Errorf("not there after %d seconds: %w", diskTimeout/time.Second, err)
 		}

@@ -70,9 +70,9 @@ func NewLoader(drivers []Driver, sys fs.FS, load func(file string) error) *Loade
 	return &Loader{drivers: drivers, sys: sys, load: load, seen: map[string]bool{}, loaded: map[string]bool{}}
 }
 
-// Load loads the drivers of all devices it has not seen before, and of those that come with them. A driver that does not load is
-// reported and not tried again: the system disk may well be behind another one.
-func (l *Loader) Load(report func(error)) {
+// Load loads the drivers of all devices it has not seen before, and of those that come with them; it returns whether it has
+// loaded any. A driver that does not load is reported and not tried again: the system disk may well be behind another one.
+func (l *Loader) Load(report func(error)) (loaded bool) {
 	for again := true; again; {
 		again = false
 		devices, err := fs.Glob(l.sys, "bus/*/devices/*")
@@ -90,11 +90,12 @@ func (l *Loader) Load(report func(error)) {
 			}
 			for _, d := range l.drivers {
 				if d.matches(strings.TrimSpace(string(modalias))) && l.loadDriver(d, report) {
-					again = true
+					again, loaded = true, true
 				}
 			}
 		}
 	}
+	return loaded
 }
 
 // loadDriver reports whether anything was loaded.

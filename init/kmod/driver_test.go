@@ -85,15 +85,18 @@ func TestLoader(t *testing.T) {
 		return nil
 	})
 	report := func(err error) { t.Error(err) }
-	l.Load(report)
+	if !l.Load(report) {
+		t.Error("says it has loaded nothing")
+	}
 	if want := []string{"/m/scsi_mod.ko", "/m/mpt3sas.ko.xz", "/m/sd_mod.ko"}; !slices.Equal(loaded, want) {
 		t.Errorf("loaded %q, want %q", loaded, want)
 	}
 	// One that appears later.
 	sys["bus/pci/devices/0000:02:00.0/modalias"] = &fstest.MapFile{Data: []byte("pci:v0000144Dd0000A80Asv0000144Dsd0000A801bc01sc08i02\n")}
 	loaded = nil
-	l.Load(report)
-	l.Load(report)
+	if first, second := l.Load(report), l.Load(report); !first || second {
+		t.Errorf("says it has loaded something: %t, then %t; want the first time only", first, second)
+	}
 	if want := []string{"/m/nvme.ko"}; !slices.Equal(loaded, want) {
 		t.Errorf("later loaded %q, want %q", loaded, want)
 	}
