@@ -33,6 +33,8 @@ type Machine interface {
 	Running() (state.Release, error)
 	// Boot opens the boot programs on the ESP.
 	Boot() (BootFolder, error)
+	// BIOS reports whether GRUB starts the machine, and not UEFI.
+	BIOS() bool
 	// Passive opens the slot that does not run.
 	Passive() (install.File, error)
 	// FailedUnits lists the units that are failed now.

@@ -78,7 +78,7 @@ func (m *machine) release(version string) *repotest.Build {
 	return b
 }
 
-// Running, Boot, Passive, FailedUnits and Reboot implement agent.Machine.
+// Running, Boot, BIOS, Passive, FailedUnits and Reboot implement agent.Machine.
 func (m *machine) Running() (state.Release, error) {
 	return state.Release{Version: m.running.Release.Version, Root: m.running.Release.Root.RootHash}, nil
 }
@@ -97,6 +97,8 @@ func (m *machine) Boot() (agent.BootFolder, error) {
 	d, err := install.OpenDir(filepath.Join(m.dir, "esp"))
 	return folder{d, m.free}, err
 }
+
+func (m *machine) BIOS() bool { return m.bios }
 
 func (m *machine) Passive() (install.File, error) {
 	other := map[string]string{"a": "b", "b": "a"}[m.active]

@@ -194,7 +194,7 @@ func (a *Agent) stream(ctx context.Context, running state.Release, folder BootFo
 	if err := a.move(m, state.Writing); err != nil {
 		return err
 	}
-	i := &install.Installer{Running: running.Root, Slot: slotFile, Boot: folder, Progress: func(done, total int64) { a.progress("write", done, total) }}
+	i := &install.Installer{Running: running.Root, Slot: slotFile, Boot: folder, BIOS: a.Machine.BIOS(), Progress: func(done, total int64) { a.progress("write", done, total) }}
 	return i.Install(ctx, o.release, manifest, verified)
 }
 

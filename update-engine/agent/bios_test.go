@@ -126,3 +126,19 @@ func TestUnhealthyTryUnderBIOS(t *testing.T) {
 	m.wantRuns("1.0.0")
 	m.wantBad("1.0.1", "workload: web: not running")
 }
+
+// A block that was lost, to a repair of the file system say, is made anew: without it GRUB would never try a release again.
+func TestLostBlockUnderBIOS(t *testing.T) {
+	m := newBIOSMachine(t)
+	if err := os.Remove(filepath.Join(m.dir, "esp", grubenv.File)); err != nil {
+		t.Fatal(err)
+	}
+	m.release("1.0.1")
+	if _, err := m.apply(); err != nil {
+		t.Fatal(err)
+	}
+	m.wantCounts(slot.Counts{})
+	if next, ok := m.grub(); !ok || next != "proa_1.0.1+3.efi" {
+		t.Errorf("GRUB starts %q", next)
+	}
+}

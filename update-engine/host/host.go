@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ const (
 	cmdlineFile   = "/proc/cmdline"
 	osReleaseFile = "/usr/lib/os-release"
 	espMount      = "/run/proa/esp"
+	efiDir        = "/sys/firmware/efi"
 )
 
 // A Host is the machine this program runs on.
@@ -88,6 +90,12 @@ func (h *Host) Boot() (agent.BootFolder, error) {
 		return nil, err
 	}
 	return esp, nil
+}
+
+// BIOS implements agent.Machine. A kernel that was started by UEFI shows its services there.
+func (h *Host) BIOS() bool {
+	_, err := os.Stat(efiDir)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // Passive implements agent.Machine.

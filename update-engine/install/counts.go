@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -42,14 +43,13 @@ func readBlock(f Folder) ([]byte, error) {
 }
 
 // forget empties GRUB's environment block, for the release to be armed may have the name of one that has been tried before. A damaged
-// block is mended by it: GRUB tries nothing that it cannot count. It comes before the commit point, so nothing is counted then.
-func forget(f Folder) error {
+// block is mended by it, and one that is gone is made if GRUB starts this machine: GRUB tries nothing that it cannot count. A block
+// with any byte out of place counts as damaged: what was torn in the middle may parse as nothing counted and still have no room for
+// GRUB's next count. It comes before the commit point, so nothing is counted then.
+func forget(f Folder, bios bool) error {
 	block, err := readBlock(f)
-	if err != nil || block == nil {
+	if err != nil || block == nil && !bios || bytes.Equal(block, grubenv.Empty()) {
 		return err
-	}
-	if counts, err := grubenv.Parse(block); err == nil && len(counts) == 0 {
-		return nil
 	}
 	file, err := f.Create(grubenv.File)
 	if err != nil {

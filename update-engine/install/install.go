@@ -91,6 +91,7 @@ type Installer struct {
 	Running digest.SHA256 // root hash of the running root image
 	Slot    File          // the passive one
 	Boot    Folder
+	BIOS    bool // GRUB starts the machine: it needs its environment block
 	// Progress is told the bytes written of all that will be. It may be nil.
 	Progress func(done, total int64)
 }
@@ -191,7 +192,7 @@ func (i *Installer) empty() error {
 			return err
 		}
 	}
-	return forget(i.Boot)
+	return forget(i.Boot, i.BIOS)
 }
 
 // Leaving returns the files that an installation removes from the ESP before it writes: what boots another root image than the

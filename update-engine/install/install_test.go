@@ -53,6 +53,7 @@ type machine struct {
 	*disk
 	running, older *repotest.Build
 	grub           bool // the loader
+	bios           bool // GRUB starts it
 }
 
 const slotSize = 5 << 20
@@ -77,7 +78,7 @@ func (m *machine) installFrom(b *repotest.Build, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	i := &install.Installer{Running: m.running.Release.Root.RootHash, Slot: m.slot, Boot: m.disk}
+	i := &install.Installer{Running: m.running.Release.Root.RootHash, Slot: m.slot, Boot: m.disk, BIOS: m.bios}
 	return i.Install(context.Background(), b.Release, manifest, r)
 }
 
@@ -170,9 +171,18 @@ func TestForget(t *testing.T) {
 	body := full(t, next)
 	for name, c := range map[string]struct {
 		block []byte
+		bios  bool
 		write bool
-	}{"none": {nil, false}, "empty": {grubenv.Empty(), false}, "torn": {[]byte("# GRUB Env"), true}, "lost": {[]byte{}, true}} {
+	}{
+		"none":      {nil, false, false},
+		"none BIOS": {nil, true, true},
+		"empty":     {grubenv.Empty(), true, false},
+		"torn":      {[]byte("# GRUB Env"), true, true},
+		"lost":      {[]byte{}, true, true},
+		"half torn": {append(grubenv.Empty()[:512], make([]byte, 512)...), true, true}, // parses, and GRUB finds no room in it
+	} {
 		m := newMachine(now, now)
+		m.bios = c.bios
 		delete(m.files, "proa_1.0.0.efi")
 		if c.block != nil {
 			m.files[grubenv.File] = &file{d: m.disk, durable: c.block, seen: c.block}
