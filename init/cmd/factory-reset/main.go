@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -61,9 +62,19 @@ func run(args []string, uid int, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "factory-reset: %v\n", err)
 		return 1
 	}
-	// A moment later, so that whoever started the target is told that it worked.
-	argv := []string{"/usr/bin/systemd-run", "--quiet", "--on-active=1s", "--timer-property=AccuracySec=100ms", "/usr/bin/systemctl", "reboot"}
+	argv := slices.Concat([]string{"/usr/bin/systemd-run"}, later(), []string{"/usr/bin/systemctl"}, reboot())
 	err := unix.Exec(argv[0], argv, os.Environ())
 	fmt.Fprintf(stderr, "factory-reset: state is forgotten, but %s does not start: %v; restart the machine\n", argv[0], err)
 	return 1
+}
+
+// later are the options of systemd-run that start a command in a moment, so that whoever started the target is told that it worked.
+func later() []string {
+	return []string{"--quiet", "--on-active=1s", "--timer-property=AccuracySec=100ms"}
+}
+
+// reboot are the words for systemctl. The order goes to the service manager itself, as the update agent's does: `systemctl reboot` asks
+// logind, which refuses while any program inhibits a shutdown, and this machine must not run on without its state.
+func reboot() []string {
+	return []string{"start", "--no-block", "--job-mode=replace-irreversibly", "reboot.target"}
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 // No careless call does anything.
@@ -24,5 +27,16 @@ func TestRefusals(t *testing.T) {
 		if code := run(tt.args, tt.uid, &stdout, &stderr); code != tt.code || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.want) {
 			t.Errorf("%q as %d: code %d, %q, %q; want %d, %q, %q", tt.args, tt.uid, code, &stdout, &stderr, tt.code, tt.stdout, tt.want)
 		}
+	}
+}
+
+// systemd understands how the machine is restarted, and logind, which may refuse, is not asked.
+func TestReboot(t *testing.T) {
+	tools := testenv.Tools(t)
+	if out, err := tools.Command(t.Context(), "systemctl", append(reboot(), "--help")...).CombinedOutput(); err != nil {
+		t.Errorf("systemctl %q: %v\n%s", reboot(), err, out)
+	}
+	if words := reboot(); words[0] != "start" || !slices.Contains(words, "reboot.target") {
+		t.Errorf("systemctl %q asks logind", words)
 	}
 }
