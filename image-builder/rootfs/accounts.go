@@ -8,10 +8,15 @@ import (
 	"github.com/proa-os/proa/image-builder/tree"
 )
 
-const sysusersFiles = "usr/lib/sysusers.d/*.conf"
+// The accounts of people are in a file of the same kind that does not get into the image: what a machine's owner does to them
+// systemd-sysusers must not undo.
+const (
+	sysusersFiles = "usr/lib/sysusers.d/*.conf"
+	peopleFile    = "usr/lib/proa/people.conf"
+)
 
-// accounts derives etc/passwd, etc/group and their shadows from the sysusers.d files that come from the overlays. Those of packages
-// leave the numbers open, so they are taken out; but an account they ask for must be pinned.
+// accounts derives etc/passwd, etc/group and their shadows from the sysusers.d files that come from the overlays and from the people's
+// file. The sysusers.d files of packages leave the numbers open, so they are taken out; but an account they ask for must be pinned.
 func accounts(t *tree.Tree, in Input) error {
 	files, err := t.Match(sysusersFiles)
 	if err != nil {
@@ -32,6 +37,9 @@ func accounts(t *tree.Tree, in Input) error {
 		} else if err := a.Add(f.Path, string(b)); err != nil {
 			return err
 		}
+	}
+	if err := people(t, a); err != nil {
+		return err
 	}
 	for name, text := range foreign {
 		if missing := a.Undeclared(text); len(missing) > 0 {
@@ -61,6 +69,21 @@ func accounts(t *tree.Tree, in Input) error {
 		}
 	}
 	return nil
+}
+
+// people moves the accounts of people from the tree to a. There need not be any.
+func people(t *tree.Tree, a *sysusers.Accounts) error {
+	if _, ok := t.Lookup(peopleFile); !ok {
+		return nil
+	}
+	b, err := t.ReadFile(peopleFile)
+	if err == nil {
+		_, err = t.Remove(peopleFile)
+	}
+	if err != nil {
+		return err
+	}
+	return a.Add(peopleFile, string(b))
 }
 
 func fromPackage(e tree.Entry, in Input) bool {

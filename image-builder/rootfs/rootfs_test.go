@@ -42,6 +42,7 @@ func world(t *testing.T) Input {
 	in.add(t, "openssh-server", archivetest.File{Name: "./usr/lib/sysusers.d/openssh-server.conf", Body: "u! sshd - \"sshd user\" /run/sshd\n"})
 	write(t, filepath.Join(in.Overlays[0], "etc/machine-id"), "uninitialized\n")
 	write(t, filepath.Join(in.Overlays[0], "usr/lib/sysusers.d/proa.conf"), "u root 0 - /root /bin/sh\nu sshd 984\ng shadow 42\n")
+	write(t, filepath.Join(in.Overlays[0], "usr/lib/proa/people.conf"), "u ann 1000 - /home/ann /bin/sh\nm ann shadow\n")
 	write(t, filepath.Join(in.Programs, "updatectl"), "program")
 	write(t, filepath.Join(in.Kernel.ModulesDir(), "modules.dep"), "")
 	write(t, filepath.Join(in.Kernel.ModulesDir(), "modules.dep.bin"), "")
@@ -85,10 +86,10 @@ func TestBuild(t *testing.T) {
 		"usr/bin/updatectl: file 0755 0:0 " + sum("program"),
 		"etc/ssl/certs/ca-certificates.crt: file 0644 0:0 " + sum("A\nB\n"),
 		"etc/machine-id: file 0444 0:7 " + sum("uninitialized\n"),
-		"etc/passwd: file 0644 0:0 " + sum("root:x:0:0::/root:/bin/sh\nsshd:x:984:984::/:/usr/sbin/nologin\n"),
-		"etc/group: file 0644 0:0 " + sum("root:x:0:\nshadow:x:42:\nsshd:x:984:\n"),
-		"etc/shadow: file 0640 0:42 " + sum("root:!unprovisioned:20000::::::\nsshd:!*:20000::::::\n"),
-		"etc/gshadow: file 0640 0:42 " + sum("root:!*::\nshadow:!*::\nsshd:!*::\n"),
+		"etc/passwd: file 0644 0:0 " + sum("root:x:0:0::/root:/bin/sh\nsshd:x:984:984::/:/usr/sbin/nologin\nann:x:1000:1000::/home/ann:/bin/sh\n"),
+		"etc/group: file 0644 0:0 " + sum("root:x:0:\nshadow:x:42:ann\nsshd:x:984:\nann:x:1000:\n"),
+		"etc/shadow: file 0640 0:42 " + sum("root:!unprovisioned:20000::::::\nsshd:!*:20000::::::\nann:!*:20000::::::\n"),
+		"etc/gshadow: file 0640 0:42 " + sum("root:!*::\nshadow:!*::ann\nsshd:!*::\nann:!*::\n"),
 		"home: symlink 0777 0:0 var/home",
 		"var: dir 0755 0:0",
 		"usr/lib/modules/6.12.1/modules.dep.bin: file 0644 0:0 " + sum(""),
@@ -100,6 +101,9 @@ func TestBuild(t *testing.T) {
 	}
 	if strings.Contains(b.String(), "openssh-server.conf") {
 		t.Error("a package's sysusers.d file, which pins no numbers, is still there")
+	}
+	if strings.Contains(b.String(), "people.conf") {
+		t.Error("the accounts of people are still there, for systemd-sysusers or whoever to make again")
 	}
 	if strings.Contains(b.String(), "usr/share/doc") || strings.Contains(b.String(), "mozilla") {
 		t.Errorf("removed files are still there:\n%s", b.String())

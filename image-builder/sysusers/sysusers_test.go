@@ -2,8 +2,10 @@ package sysusers
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +13,11 @@ import (
 	"github.com/proa-os/proa/internal/testenv"
 )
 
-// imageFile is what the image declares.
-const imageFile = "../../manifests/files/usr/lib/sysusers.d/proa.conf"
+// imageFile is what the image declares, and the machine too; peopleFile is for the image only.
+const (
+	imageFile  = "../../manifests/files/usr/lib/sysusers.d/proa.conf"
+	peopleFile = "../../manifests/files/usr/lib/proa/people.conf"
+)
 
 func TestTables(t *testing.T) {
 	a := New()
@@ -82,27 +87,33 @@ func TestUndeclared(t *testing.T) {
 }
 
 // TestJudge lets systemd-sysusers make the image's tables in an empty root: they must be ours. Then it must have nothing to do with
-// ours, and must add what an older release's tables lack without touching a line of them.
+// ours, and must add what an older release's tables lack without touching a line of them. On a machine it does not know of people, and
+// makes none of them again.
 func TestJudge(t *testing.T) {
 	tools := testenv.Tools(t)
-	text, err := os.ReadFile(imageFile)
-	if err != nil {
-		t.Fatal(err)
-	}
 	a := New()
-	if err := a.Add(imageFile, string(text)); err != nil {
-		t.Fatal(err)
+	var machine, build []string // the files that are read
+	for _, name := range []string{imageFile, peopleFile} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Add(name, string(text)); err != nil {
+			t.Fatal(err)
+		}
+		conf, err := filepath.Abs(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		build = append(build, conf)
 	}
+	machine = build[:1]
 	tables, err := a.Tables()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ours := map[string]string{"passwd": tables.Passwd, "group": tables.Group, "shadow": tables.Shadow, "gshadow": tables.Gshadow}
-	conf, err := filepath.Abs(imageFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sysusers := func(etc map[string]string) map[string]string {
+	sysusers := func(conf []string, etc map[string]string) map[string]string {
 		t.Helper()
 		root := t.TempDir()
 		if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
@@ -113,7 +124,7 @@ func TestJudge(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cmd := tools.Command(t.Context(), "systemd-sysusers", "--root="+root, conf)
+		cmd := tools.Command(t.Context(), "systemd-sysusers", append([]string{"--root=" + root}, conf...)...)
 		cmd.Env = append(cmd.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", Day*24*60*60))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("systemd-sysusers: %v\n%s", err, out)
@@ -129,14 +140,30 @@ func TestJudge(t *testing.T) {
 		return got
 	}
 
-	fresh := sysusers(nil)
+	fresh := sysusers(build, nil)
 	for name, want := range ours {
 		if got := sortLines(fresh[name]); !slices.Equal(got, sortLines(want)) {
 			t.Errorf("etc/%s: systemd-sysusers makes\n%s\nwe make\n%s", name, strings.Join(got, "\n"), strings.Join(sortLines(want), "\n"))
 		}
 	}
-	if again := sysusers(ours); fmt.Sprint(again) != fmt.Sprint(ours) {
+	if again := sysusers(machine, ours); fmt.Sprint(again) != fmt.Sprint(ours) {
 		t.Errorf("systemd-sysusers changes our tables: got %q", again)
+	}
+
+	// The owner has taken core out of wheel, then removed it.
+	withdrawn := maps.Clone(ours)
+	for _, name := range []string{"group", "gshadow"} {
+		withdrawn[name] = regexp.MustCompile(`(?m)^(wheel:.*:)core$`).ReplaceAllString(withdrawn[name], "$1")
+	}
+	if again := sysusers(machine, withdrawn); withdrawn["group"] == ours["group"] || !maps.Equal(again, withdrawn) {
+		t.Errorf("systemd-sysusers puts core back into wheel: got %q", again)
+	}
+	removed := map[string]string{}
+	for name, text := range ours {
+		removed[name] = regexp.MustCompile(`(?m)^core:.*\n`).ReplaceAllString(regexp.MustCompile(`(?m):core$`).ReplaceAllString(text, ":"), "")
+	}
+	if again := sysusers(machine, removed); strings.Contains(removed["passwd"], "core") || !maps.Equal(again, removed) {
+		t.Errorf("systemd-sysusers makes core again: got %q", again)
 	}
 
 	older := map[string]string{}
@@ -148,7 +175,7 @@ func TestJudge(t *testing.T) {
 	older["passwd"] += "bob:x:1001:1001::/home/bob:/bin/sh\n"
 	older["group"] += "bob:x:1001:\n"
 	older["passwd"] = strings.Replace(older["passwd"], "sshd:x:984:", "sshd:x:884:", 1)
-	grown := sysusers(older)
+	grown := sysusers(machine, older)
 	for name, text := range older {
 		for line := range strings.Lines(text) {
 			if !strings.Contains(grown[name], line) {
