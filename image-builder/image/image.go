@@ -79,8 +79,8 @@ type inputs struct {
 	files    []string // what each of the overlays holds (dumpDir)
 	programs string   // directory of compiled programs
 	root     *stage.Entry
-	work     string   // becomes Out
-	lockFile *os.File // held by the one build that works on Out
+	work     string     // becomes Out
+	locks    []*os.File // held until the end
 	sums     map[string]digest.SHA256
 	clock    *clock
 }
@@ -154,8 +154,11 @@ func (in *inputs) close() {
 	if in.work != "" {
 		os.RemoveAll(in.work)
 	}
-	if in.lockFile != nil {
-		in.lockFile.Close()
+	if in.kernel != nil {
+		in.kernel.Close()
+	}
+	for _, f := range in.locks {
+		f.Close()
 	}
 }
 
@@ -251,8 +254,8 @@ func prepareKernel(ctx context.Context, in *inputs, _ *release.Release) error {
 		}
 		cache = in.work
 	}
-	in.kernel, err = kernel.Prepare(ctx, in.tools, p.SHA256, func() (io.ReadCloser, error) { return lock.OpenTar(in.CacheDir, p) },
-		kernel.Rules{Keep: rules.Keep, Drop: rules.Drop}, cache)
+	in.kernel, err = kernel.Prepare(ctx, in.tools, kernel.Source{Builder: in.self, Package: p.SHA256, Rules: kernel.Rules{Keep: rules.Keep, Drop: rules.Drop},
+		Open: func() (io.ReadCloser, error) { return lock.OpenTar(in.CacheDir, p) }}, cache)
 	return err
 }
 

@@ -30,16 +30,18 @@ func lockOut(ctx context.Context, in *inputs, _ *release.Release) error {
 	if err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
-	if in.lockFile, err = os.OpenFile(lockFileName(out), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
+	f, err := os.OpenFile(lockFileName(out), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
 		return fmt.Errorf("lock output directory: %w", err)
 	}
+	in.locks = append(in.locks, f)
 	for waiting := false; ; waiting = true {
-		err := unix.Flock(int(in.lockFile.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("lock %s: %w", in.lockFile.Name(), err)
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		if !waiting {
 			in.say("waiting for another build into %s", in.Out)
@@ -64,9 +66,15 @@ func makeRoom(_ context.Context, in *inputs, _ *release.Release) (err error) {
 	if err := checkSpace(parent, buildSpace, "--out"); err != nil {
 		return err
 	}
+	stage.Sweep(parent, workPrefix)
 	if in.work, err = os.MkdirTemp(parent, workPrefix); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
+	held, err := stage.LockDir(in.work)
+	if err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	in.locks = append(in.locks, held)
 	if err := os.Chmod(in.work, 0o755); err != nil {
 		return err
 	}

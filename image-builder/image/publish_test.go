@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 )
@@ -116,6 +117,32 @@ func TestPublish(t *testing.T) {
 	}
 	if in.finished() != nil {
 		t.Error("another build's files were taken for this one's")
+	}
+}
+
+// A build clears what a killed one has left beside Out, and holds its own directory against others that do.
+func TestMakeRoomSweeps(t *testing.T) {
+	in := sample(t)
+	parent := filepath.Dir(in.Out)
+	killed := filepath.Join(parent, workPrefix+"1")
+	write(t, "", killed, "root.img")
+	old := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(killed, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeRoom(t.Context(), in, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	if _, err := os.Stat(killed); err == nil {
+		t.Error("what a killed build has left is still there")
+	}
+	if err := os.Chtimes(in.work, old, old); err != nil {
+		t.Fatal(err)
+	}
+	stage.Sweep(parent, workPrefix)
+	if _, err := os.Stat(in.work); err != nil {
+		t.Errorf("a build's directory was swept away while it was built in: %v", err)
 	}
 }
 

@@ -18,7 +18,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/tooltree"
 )
@@ -27,7 +29,15 @@ import (
 type Kernel struct {
 	Version string // as uname -r: 6.12.117+deb13-amd64
 	Dir     string // holds Image() and usr/lib/modules/<version>/
+
+	held *os.File
 }
+
+// How the names of directories begin that become a kernel, or were one.
+const (
+	working = ".work-"
+	damaged = ".damaged-"
+)
 
 // Image returns the path of the kernel's own file, a bzImage on amd64.
 func (k *Kernel) Image() string { return filepath.Join(k.Dir, "vmlinuz") }
@@ -45,24 +55,73 @@ func (k *Kernel) Packed(module string) string {
 	return filepath.Join(k.Dir, "packed", filepath.Base(module)+".xz") // names of modules are unique
 }
 
+// Close allows the directory to be removed when it has not been used for a while.
+func (k *Kernel) Close() error {
+	if k.held == nil {
+		return nil
+	}
+	return k.held.Close()
+}
+
+// A Source is what a kernel is prepared from.
+type Source struct {
+	Builder digest.SHA256 // of the program that prepares it (stage.Self): another one may do it differently
+	Package digest.SHA256
+	Open    func() (io.ReadCloser, error) // the package's data, a tar
+	Rules   Rules
+}
+
+func (s Source) key(tools string) digest.SHA256 {
+	return stage.NewKey("kernel").Add("builder", s.Builder.String()).Add("package", s.Package.String()).Add("rules", s.Rules.String()).
+		Add("tools", filepath.Base(tools)).Sum()
+}
+
+// What is kept of prepared kernels: those of the last few keys, and what is used at the moment.
+const (
+	keep    = 3
+	keepFor = time.Hour
+)
+
 // Prepare unpacks a kernel package's data, with the modules that rules select, into cacheDir, once for each combination of
-// package, rules and tools. What is there is compared with its seal, and made anew if it has been changed.
-func Prepare(ctx context.Context, tools *tooltree.Tree, pkg digest.SHA256, open func() (io.ReadCloser, error), rules Rules, cacheDir string) (*Kernel, error) {
-	key := digest.Of([]byte("kernel 3\n" + pkg.String() + "\n" + filepath.Base(tools.Dir()) + "\n" + rules.String()))
-	dir := filepath.Join(cacheDir, "kernel", key.String())
-	if !intact(dir) {
-		if err := discard(dir); err != nil {
-			return nil, fmt.Errorf("prepare kernel: %w", err)
+// builder, package, rules and tools. What is there is compared with its seal, and made anew if it has been changed. The kernel stays
+// until it is closed.
+func Prepare(ctx context.Context, tools *tooltree.Tree, s Source, cacheDir string) (*Kernel, error) {
+	parent := filepath.Join(cacheDir, "kernel")
+	dir := filepath.Join(parent, s.key(tools.Dir()).String())
+	stage.Sweep(parent, working)
+	stage.Sweep(parent, damaged)
+	held, err := hold(dir)
+	if err == nil && held == nil {
+		if err = discard(dir); err == nil {
+			err = prepare(ctx, tools, s.Open, s.Rules, dir)
 		}
-		if err := prepare(ctx, tools, open, rules, dir); err != nil {
-			return nil, fmt.Errorf("prepare kernel: %w", err)
+		if err == nil {
+			held, err = stage.LockDir(dir)
 		}
 	}
-	v, err := version(dir)
 	if err != nil {
 		return nil, fmt.Errorf("prepare kernel: %w", err)
 	}
-	return &Kernel{Version: v, Dir: dir}, nil
+	stage.Use(dir)
+	stage.Prune(parent, keep, keepFor)
+	v, err := version(dir)
+	if err != nil {
+		held.Close()
+		return nil, fmt.Errorf("prepare kernel: %w", err)
+	}
+	return &Kernel{Version: v, Dir: dir, held: held}, nil
+}
+
+// hold holds a prepared kernel's directory, or returns nil if there is none that is intact.
+func hold(dir string) (*os.File, error) {
+	held, err := stage.LockDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && !intact(dir) {
+		return nil, held.Close()
+	}
+	return held, err
 }
 
 func version(dir string) (string, error) {
@@ -81,11 +140,16 @@ func prepare(ctx context.Context, tools *tooltree.Tree, open func() (io.ReadClos
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(filepath.Dir(dir), ".work-")
+	work, err := os.MkdirTemp(filepath.Dir(dir), working)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
+	held, err := stage.LockDir(work)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	r, err := open()
 	if err != nil {
 		return err

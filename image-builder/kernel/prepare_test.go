@@ -3,11 +3,13 @@ package kernel
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/testenv"
@@ -71,9 +73,37 @@ func TestPrepare(t *testing.T) {
 	}
 	w.Close()
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }
-	k, err := Prepare(t.Context(), tools, digest.Of(b.Bytes()), open, Rules{Keep: []string{"kernel/drivers/md/dm-verity"}}, t.TempDir())
+	source := Source{Builder: digest.Of([]byte("builder")), Package: digest.Of(b.Bytes()), Open: open, Rules: Rules{Keep: []string{"kernel/drivers/md/dm-verity"}}}
+	cache := t.TempDir()
+	k, err := Prepare(t.Context(), tools, source, cache)
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer k.Close()
+	old := time.Now().Add(-2 * time.Hour)
+	for _, name := range []string{working + "1", damaged + "2", "1", "2", "3"} { // three others, used since
+		if err := os.Mkdir(filepath.Join(cache, "kernel", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{working + "1", damaged + "2", filepath.Base(k.Dir), "1"} {
+		if err := os.Chtimes(filepath.Join(cache, "kernel", name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source.Open = func() (io.ReadCloser, error) { return nil, errors.New("it is there already") }
+	again, err := Prepare(t.Context(), tools, source, cache)
+	if err != nil || again.Dir != k.Dir {
+		t.Fatalf("again: %v", err)
+	}
+	again.Close()
+	var names []string
+	entries, err := os.ReadDir(filepath.Join(cache, "kernel"))
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if err != nil || !slices.Equal(names, []string{"2", "3", filepath.Base(k.Dir)}) {
+		t.Errorf("left: %q, %v", names, err)
 	}
 	index, err := k.Index()
 	if err != nil {
@@ -97,5 +127,32 @@ func TestPrepare(t *testing.T) {
 		if packed, err := os.ReadFile(k.Packed(m)); err != nil || !bytes.HasPrefix(packed, []byte("\xfd7zXZ")) {
 			t.Errorf("%s: %v, not there as it came", m, err)
 		}
+	}
+}
+
+// A kernel that another builder, or from something else, was prepared is not taken.
+func TestKey(t *testing.T) {
+	sample := Source{Builder: digest.Of([]byte("b")), Package: digest.Of([]byte("p")), Rules: Rules{Keep: []string{"k"}}}
+	seen := map[digest.SHA256]string{sample.key("/cache/tools/1"): "sample"}
+	for name, c := range map[string]struct {
+		change func(*Source)
+		tools  string
+	}{
+		"builder": {func(s *Source) { s.Builder = digest.Of([]byte("b2")) }, "1"},
+		"package": {func(s *Source) { s.Package = digest.Of([]byte("p2")) }, "1"},
+		"keep":    {func(s *Source) { s.Rules.Keep = []string{"k2"} }, "1"},
+		"drop":    {func(s *Source) { s.Rules.Drop = []string{"k"} }, "1"},
+		"tools":   {func(*Source) {}, "2"},
+	} {
+		s := sample
+		c.change(&s)
+		key := s.key("/cache/tools/" + c.tools)
+		if other, ok := seen[key]; ok {
+			t.Errorf("%s: the key is that of %s", name, other)
+		}
+		seen[key] = name
+	}
+	if sample.key("/elsewhere/tools/1") != sample.key("/cache/tools/1") {
+		t.Error("the key depends on the cache's place")
 	}
 }

@@ -68,7 +68,7 @@ func discard(dir string) error {
 	if _, err := os.Lstat(dir); os.IsNotExist(err) {
 		return nil
 	}
-	trash, err := os.MkdirTemp(filepath.Dir(dir), ".damaged-")
+	trash, err := os.MkdirTemp(filepath.Dir(dir), damaged)
 	if err != nil {
 		return err
 	}
