@@ -34,6 +34,7 @@ func Use(dir string) {
 // those whose name begins with a dot. A directory loses its name first: half of one is never seen. Nothing depends on it, so errors do
 // not matter.
 func Prune(dir string, newest int, age time.Duration, keep ...string) {
+	Sweep(dir, working)
 	all := slices.DeleteFunc(subdirectories(dir), func(d subdirectory) bool { return strings.HasPrefix(d.name, ".") })
 	slices.SortFunc(all, func(a, b subdirectory) int { return b.used.Compare(a.used) })
 	for _, d := range all[min(newest, len(all)):] {

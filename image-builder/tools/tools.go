@@ -3,20 +3,22 @@
 //
 // It comes before everything else in a checkout (`image-builder tools`); internal/tooltree runs the programs. A tree is
 // named by the sum of its lock, is never changed once it is there, and needs no root: owners and set-id bits are
-// dropped. Documentation and translations are left out. Maintainer scripts do not run, so only packages that
+// dropped. It is believed only if it has a marker, which is written when all else is on the disk: a power cut leaves files
+// with a name and a size and nothing in them. Documentation and translations are left out. Maintainer scripts do not run, so only packages that
 // work as unpacked belong in manifests/tools.toml.
 package tools
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/lock"
+	"github.com/proa-os/proa/image-builder/stage"
 	"github.com/proa-os/proa/internal/arch"
 	"github.com/proa-os/proa/internal/tooltree"
 )
@@ -37,7 +39,7 @@ func Install(ctx context.Context, l *lock.Lock, mirrors archive.Mirrors, cacheDi
 	if err != nil {
 		return "", fmt.Errorf("install tools: %w", err)
 	}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+	if !complete(dir) {
 		if err := lock.Fetch(ctx, l, mirrors, cacheDir, progress); err != nil {
 			return "", fmt.Errorf("install tools: %w", err)
 		}
@@ -45,14 +47,20 @@ func Install(ctx context.Context, l *lock.Lock, mirrors archive.Mirrors, cacheDi
 		if err := unpackAll(ctx, l, cacheDir, dir); err != nil {
 			return "", fmt.Errorf("install tools: %w", err)
 		}
-	} else if err != nil {
-		return "", fmt.Errorf("install tools: %w", err)
 	}
+	stage.Use(dir)
 	if err := setCurrent(dir, tooltree.Current(cacheDir)); err != nil {
 		return "", fmt.Errorf("install tools: %w", err)
 	}
+	stage.Prune(filepath.Dir(dir), newest, unused, filepath.Base(dir))
 	return dir, nil
 }
+
+// Of the trees of other locks, those that no checkout has asked for in a month are removed, but for the newest.
+const (
+	newest = 3
+	unused = 30 * 24 * time.Hour
+)
 
 func unpackAll(ctx context.Context, l *lock.Lock, cacheDir, dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -80,11 +88,10 @@ func unpackAll(ctx context.Context, l *lock.Lock, cacheDir, dir string) error {
 			return fmt.Errorf("unpack %s: %w", p, lock.DropDamaged(cacheDir, p, err))
 		}
 	}
-	err = os.Rename(tmp, dir)
-	if errors.Is(err, os.ErrExist) { // another image-builder was faster, with the same bytes
-		return nil
+	if err := markComplete(tmp); err != nil {
+		return err
 	}
-	return err
+	return publish(tmp, dir)
 }
 
 // setCurrent points the link to dir in one step.

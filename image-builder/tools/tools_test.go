@@ -101,7 +101,8 @@ func TestInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `bin Lrwxrwxrwx -> usr/bin
+	want := `.complete -rw-r--r-- "complete\n"
+bin Lrwxrwxrwx -> usr/bin
 usr drwxr-xr-x
 usr/bin drwxr-xr-x
 usr/bin/alt Lrwxrwxrwx -> /etc/alternatives/alt
@@ -128,6 +129,72 @@ usr/secret/key -rw------- "k"
 	again, err := tools.Install(t.Context(), l, archive.Mirrors{}, cache, io.Discard)
 	if err != nil || again != dir {
 		t.Errorf("again: got %s, %v", again, err)
+	}
+}
+
+// TestInstallDistrusts: a tree without a marker, as a power cut or an older image-builder has left it, is made anew, in its place; one with a
+// marker is not looked into.
+func TestInstallDistrusts(t *testing.T) {
+	a, l := makeLock(t, first, second)
+	mirrors, cache := a.Serve(), t.TempDir()
+	dir, err := tools.Install(t.Context(), l, mirrors, cache, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := dump(t, dir)
+	tool, marker := filepath.Join(dir, "usr/bin/tool"), filepath.Join(dir, ".complete")
+	for name, c := range map[string]struct {
+		cut func() error
+		new bool
+	}{
+		"no marker":     {func() error { return os.Remove(marker) }, true},
+		"empty marker":  {func() error { return os.Truncate(marker, 0) }, true},
+		"nothing in it": {func() error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)) }, true},
+		"whole":         {func() error { return nil }, false},
+	} {
+		if err := errors.Join(os.Truncate(tool, 0), c.cut()); err != nil {
+			t.Fatal(err)
+		}
+		again, err := tools.Install(t.Context(), l, mirrors, cache, io.Discard)
+		if err != nil || again != dir {
+			t.Fatalf("%s: got %s, %v", name, again, err)
+		}
+		if got := dump(t, dir) == want; got != c.new {
+			t.Errorf("%s: made anew: %v, want %v", name, got, c.new)
+		}
+		if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) != 2 {
+			t.Errorf("%s: left: %v, %v, want the tree and the link to it", name, left, err)
+		}
+	}
+}
+
+// TestInstallPrunes: trees that nobody has asked for in a month go, but for the newest, the last one asked for among them.
+func TestInstallPrunes(t *testing.T) {
+	a, l := makeLock(t, first)
+	mirrors, cache := a.Serve(), t.TempDir()
+	dir, err := tools.Install(t.Context(), l, mirrors, cache, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	age := func(name string, days int) {
+		t.Helper()
+		d := filepath.Join(cache, "tools", name)
+		then := time.Now().Add(-time.Duration(days) * 24 * time.Hour)
+		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chtimes(d, then, then)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, days := range map[string]int{"other0": 31, "other1": 32, "other2": 29, "other3": 33, "other4": 34} {
+		age(name, days)
+	}
+	age(filepath.Base(dir), 90)
+	if _, err := tools.Install(t.Context(), l, archive.Mirrors{}, cache, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{filepath.Base(dir): true, "other2": true, "other0": true, "other1": false, "other3": false, "other4": false} {
+		if _, err := os.Stat(filepath.Join(cache, "tools", name)); (err == nil) != want {
+			t.Errorf("%s: %v, want it kept: %v", name, err, want)
+		}
 	}
 }
 
