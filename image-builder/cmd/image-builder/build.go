@@ -30,7 +30,8 @@ same checkout, version and Go release make the same bytes everywhere (see reprod
 
 Only what has changed is built. Programs and root images are kept in the cache by the hash of everything that goes into them, this builder
 included, and compared before they are used again; 4 GiB of them at the most. If nothing has changed and the files in out/VERSION are
-as they were built, nothing is done. An earlier build in that directory is replaced when the new one has succeeded.`,
+as they were built, nothing is done. An earlier build in that directory is replaced when the new one has succeeded; a second build into it
+waits for the first.`,
 		examples: []string{"image-builder build --version 1.2.3", "image-builder build --version 1.3.0-rc.1 --overlay my-files --command-line \"console=ttyS1\""},
 	}
 }
