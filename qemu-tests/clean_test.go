@@ -25,6 +25,8 @@ func (f *findings) Errorf(format string, args ...any) {
 func TestUncleanMachineIsSeen(t *testing.T) {
 	s := begin(t)
 	config := provision.New().
+		// The health gate would wait five minutes for the failed units to mend.
+		File("/etc/proa/update/config.json", 0o644, `{"server":"http://127.0.0.1:1/","channel":"stable","health_deadline_seconds":5}`+"\n").
 		Unit("lab-fails.service", true, "[Service]\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n").
 		Unit("lab-egg.service", true, "[Unit]\nAfter=lab-hen.service\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n").
 		Unit("lab-hen.service", true, "[Unit]\nAfter=lab-egg.service\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n").
