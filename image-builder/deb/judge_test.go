@@ -20,7 +20,7 @@ import (
 func TestBuiltByDpkg(t *testing.T) {
 	tree := testenv.Tools(t)
 	if _, err := exec.LookPath("tar"); err != nil { // dpkg-deb runs it, and a tools tree has none
-		t.Skipf("SKIPPED, NOT CHECKED against packages built by dpkg-deb: %v", err)
+		testenv.Missing(t, "against packages built by dpkg-deb: %v", err)
 	}
 	dir := t.TempDir()
 	long := "usr/share/" + strings.Repeat("long-name/", 15) + "file"

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 func TestMeterLine(t *testing.T) {
@@ -52,7 +54,7 @@ func openTerminal(t *testing.T, columns int) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED on a terminal: %v", err)
+		testenv.Missing(t, "on a terminal: %v", err)
 	}
 	t.Cleanup(func() { master.Close() })
 	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
@@ -66,7 +68,7 @@ func openTerminal(t *testing.T, columns int) (master, slave *os.File) {
 		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	}
 	if err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED on a terminal: %v", err)
+		testenv.Missing(t, "on a terminal: %v", err)
 	}
 	return master, slave
 }

@@ -15,14 +15,20 @@ import (
 func Tools(t testing.TB) *tooltree.Tree {
 	t.Helper()
 	tree, err := tooltree.Open()
-	if err == nil {
-		return tree
+	if err != nil {
+		Missing(t, "by foreign tools: %v", err)
 	}
+	return tree
+}
+
+// Missing ends a test that cannot check something here: it is skipped, or fails if CI=true or PROA_REQUIRE_TOOLS=1. The words say what
+// is not checked, and why.
+func Missing(t testing.TB, format string, args ...any) {
+	t.Helper()
 	if Required() {
-		t.Fatalf("the tools tree is required here: %v", err)
+		t.Fatalf("required here, and not checked "+format, args...)
 	}
-	t.Skipf("SKIPPED, NOT CHECKED by foreign tools: %v", err)
-	return nil
+	t.Skipf("SKIPPED, NOT CHECKED "+format, args...)
 }
 
 // Machines returns the tools tree for a test that boots a machine in QEMU. Such tests take longer than unit tests may: without
