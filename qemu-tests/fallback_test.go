@@ -58,6 +58,7 @@ func TestUpdateUnderBIOS(t *testing.T) {
 func (s *story) underBoth(tell func(*story, vm.Firmware)) {
 	for _, firmware := range []vm.Firmware{vm.UEFI, vm.BIOS} {
 		s.t.Run(string(firmware), func(t *testing.T) {
+			t.Parallel()
 			sub := *s
 			sub.t, sub.dir = t, filepath.Join(s.dir, string(firmware))
 			check(t, os.MkdirAll(sub.dir, 0o755))
