@@ -78,11 +78,11 @@ func TestRun(t *testing.T) {
 	if got := out.wait(t, `stop     (Ctrl-A x)`); got != "Ctrl-A x" {
 		t.Errorf("got %q", got)
 	}
-	out.wait(t, `core@\S+:`) // the console logs in by itself
+	out.wait(t, `:/var/home/core\$ `) // the console logs in by itself
 	typed("id -un; echo answer-$((40 + 2))\r")
 	out.wait(t, `answer-42`)
-	typed("run0 id -u\r")
-	out.wait(t, `(?m)^0\r?$`)
+	typed("run0 sh -c 'echo uid-$(id -u)'\r")
+	out.wait(t, `uid-(0)`)
 
 	if b, err := tools.Command(t.Context(), "ssh", append(ssh, "-o", "BatchMode=yes", "id -un")...).Output(); err != nil || string(b) != "core\n" {
 		t.Errorf("ssh %s: got %q, %v, want core", strings.Join(ssh, " "), b, err)
