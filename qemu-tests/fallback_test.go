@@ -118,7 +118,7 @@ func (f *fallback) run() {
 	filled := []breakage{
 		{name: "wrong-root-hash", version: "9.1.1", image: f.hang, shows: `still waiting: .*root-b: holds another root image`, impatient: true,
 			change: func(c *uki.Contents) { replaceRoot(t, c, f.hang, root[:63]+otherDigit(root[63:])) }},
-		{name: "hang", version: "9.1.0", image: f.hang, shows: `Starting proa-try.service`, change: func(*uki.Contents) {}},
+		{name: "hang", version: "9.1.0", image: f.hang, shows: `Started proa-try\.timer`, change: func(*uki.Contents) {}},
 	}
 
 	f.damage(f.good, func(d *world.Disk) error { return f.arm(d, empty) })
