@@ -32,13 +32,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/deb"
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/durable"
 )
 
 // Format is the version of the file format that this package writes and the only one it reads.
@@ -231,24 +231,10 @@ func (l *Lock) Write(file string) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(file, b); err != nil {
+	if err := durable.WritePath(file, b, 0o644); err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a file in one step: readers see the old content or the new.
-func replaceFile(name string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b)
-	if err := cmp.Or(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
 }
 
 // Check fails if the lock was resolved from another package list than spec.

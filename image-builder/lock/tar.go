@@ -12,6 +12,7 @@ import (
 
 	"github.com/proa-os/proa/image-builder/deb"
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/durable"
 )
 
 // OpenTar returns the files of a fetched package as an uncompressed tar, positioned at its start. Decompressing xz takes most of the
@@ -148,7 +149,7 @@ func makeTar(debFile string, p Package, name string) error {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	if err := replaceFile(name+".sha256", []byte(digest.SHA256(sum.Sum(nil)).String())); err != nil {
+	if err := durable.WritePath(name+".sha256", []byte(digest.SHA256(sum.Sum(nil)).String()), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), name)

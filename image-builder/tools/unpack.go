@@ -10,48 +10,18 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/proa-os/proa/image-builder/deb"
 	"github.com/proa-os/proa/image-builder/lock"
-	"github.com/proa-os/proa/internal/digest"
 )
 
 // unneeded lists what no program reads.
 var unneeded = []string{"usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/locale/", "usr/share/lintian/", "usr/share/bug/"}
 
-// unpack writes the files of a package below root, which no name in the package can leave. The package file is compared with the lock once more while it is read.
+// unpack writes the files of a package below root, which no name in the package can leave.
 func unpack(root *os.Root, file string, p lock.Package) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	verified := digest.NewReader(file, f, p.Size, p.SHA256)
-	d, err := deb.NewReader(verified)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	t := d.Tar()
-	for {
-		h, err := t.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := unpackEntry(root, h, t); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
-	}
-	_, err = io.Copy(io.Discard, verified)
-	return err
+	return lock.Unpack(file, p, func(h *tar.Header, content io.Reader) error { return unpackEntry(root, h, content) })
 }
 
 func unpackEntry(root *os.Root, h *tar.Header, content io.Reader) error {
-	if err := deb.CheckEntry(h); err != nil {
-		return err
-	}
 	name, err := localName(h.Name)
 	if err != nil {
 		return err

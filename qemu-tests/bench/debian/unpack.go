@@ -12,9 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/proa-os/proa/image-builder/deb"
 	"github.com/proa-os/proa/image-builder/lock"
-	"github.com/proa-os/proa/internal/digest"
 )
 
 // unpack fills the tree for the first boot: every package's files, so that dpkg can run and preinst scripts find what they call, and
@@ -30,12 +28,13 @@ func (m *maker) unpack(ctx context.Context) error {
 		return err
 	}
 	defer root.Close()
+	write := func(h *tar.Header, content io.Reader) error { return unpackEntry(root, h, content) }
 	for _, p := range m.order() {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if !strings.HasPrefix(p.Name, "linux-image-") {
-			if err := unpackPackage(root, lock.Path(m.cache, p), p); err != nil {
+			if err := lock.Unpack(lock.Path(m.cache, p), p, write); err != nil {
 				return fmt.Errorf("unpack %s: %w", p, err)
 			}
 		}
@@ -87,37 +86,7 @@ func copyPackage(to, from string) error {
 	return os.WriteFile(to, b, 0o644)
 }
 
-// unpackPackage writes a package's files below root, which no name can leave. Owners are left to the machine. The file is compared with
-// the lock once more while it is read.
-func unpackPackage(root *os.Root, file string, p lock.Package) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	verified := digest.NewReader(file, f, p.Size, p.SHA256)
-	d, err := deb.NewReader(verified)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	t := d.Tar()
-	for {
-		h, err := t.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := unpackEntry(root, h, t); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
-	}
-	_, err = io.Copy(io.Discard, verified)
-	return err
-}
-
+// unpackEntry writes a file of a package below root, which no name can leave. Owners are left to the machine.
 func unpackEntry(root *os.Root, h *tar.Header, content io.Reader) error {
 	name := path.Clean(h.Name)
 	if !filepath.IsLocal(name) {
