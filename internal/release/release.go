@@ -51,8 +51,8 @@ type Package struct {
 
 // Payloads are the ways to reach a release.
 type Payloads struct {
-	Full   Payload            `json:"full"`
-	Deltas map[string]Payload `json:"deltas,omitempty"` // by the source's root hash
+	Full   Payload                   `json:"full"`
+	Deltas map[digest.SHA256]Payload `json:"deltas,omitempty"` // by the root hash of the root image that must be running
 }
 
 // Payload names a TUF target.
@@ -60,6 +60,9 @@ type Payload struct {
 	Name   string        `json:"name"` // target path in the repository
 	Size   int64         `json:"size"` // bytes
 	SHA256 digest.SHA256 `json:"sha256"`
+	// Manifest is the sum of the payload's header and manifest, which name the sums of its segments: what authenticates a payload
+	// that is not read from its first byte.
+	Manifest digest.SHA256 `json:"manifest_sha256"`
 }
 
 // Build says where a release comes from; it holds nothing of the build host.
@@ -105,6 +108,37 @@ func (r *Release) Validate() error {
 		return fmt.Errorf("root image of %s: no hash", r.Version)
 	case r.Boot.Size <= 0 || r.Boot.SHA256.IsZero():
 		return fmt.Errorf("boot program of %s: no size or hash", r.Version)
+	}
+	return r.Payloads.validate(r)
+}
+
+// validate accepts nil: payloads that are not made yet.
+func (p *Payloads) validate(r *Release) error {
+	if p == nil {
+		return nil
+	}
+	if err := p.Full.validate(); err != nil {
+		return fmt.Errorf("full payload of %s: %w", r.Version, err)
+	}
+	for source, delta := range p.Deltas {
+		if source.IsZero() || source == r.Root.RootHash {
+			return fmt.Errorf("delta of %s from root hash %s: there is no way from there", r.Version, source)
+		}
+		if err := delta.validate(); err != nil {
+			return fmt.Errorf("delta of %s from root hash %s: %w", r.Version, source, err)
+		}
+	}
+	return nil
+}
+
+func (p Payload) validate() error {
+	switch {
+	case p.Name == "":
+		return fmt.Errorf("no name")
+	case p.Size <= 0:
+		return fmt.Errorf("size of %d bytes", p.Size)
+	case p.SHA256.IsZero() || p.Manifest.IsZero():
+		return fmt.Errorf("no hash")
 	}
 	return nil
 }

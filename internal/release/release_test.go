@@ -17,6 +17,14 @@ func valid() *Release {
 	}
 }
 
+func payloads() *Payloads {
+	h, source := digest.Of([]byte("payload")), digest.Of([]byte("source"))
+	return &Payloads{
+		Full:   Payload{Name: "full", Size: 1, SHA256: h, Manifest: h},
+		Deltas: map[digest.SHA256]Payload{source: {Name: "delta", Size: 1, SHA256: h, Manifest: h}},
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	b, err := valid().Marshal()
 	if err != nil {
@@ -43,6 +51,17 @@ func TestParseRefuses(t *testing.T) {
 		{"offset", func(r *Release) { r.Root.HashOffset = 4095 }, "hash offset 4095"},
 		{"no tree", func(r *Release) { r.Root.Size = 4096 }, "does not hold a verity tree"},
 		{"no hash", func(r *Release) { r.Root.RootHash = digest.SHA256{} }, "no hash"},
+		{"full payload without a manifest's hash", func(r *Release) { r.Payloads = payloads(); r.Payloads.Full.Manifest = digest.SHA256{} }, "full payload of 1.0.1: no hash"},
+		{"payload without a name", func(r *Release) { r.Payloads = payloads(); r.Payloads.Full.Name = "" }, "no name"},
+		{"empty payload", func(r *Release) { r.Payloads = payloads(); r.Payloads.Full.Size = 0 }, "size of 0 bytes"},
+		{"delta from itself", func(r *Release) {
+			r.Payloads = payloads()
+			r.Payloads.Deltas[r.Root.RootHash] = r.Payloads.Full
+		}, "there is no way from there"},
+		{"delta without a hash", func(r *Release) {
+			r.Payloads = payloads()
+			r.Payloads.Deltas[digest.Of(nil)] = Payload{Name: "delta", Size: 1}
+		}, "delta of 1.0.1 from root hash e3b0c442"},
 		{"no boot program", func(r *Release) { r.Boot.Size = 0 }, "boot program"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -62,9 +81,8 @@ func TestParseRefuses(t *testing.T) {
 // FuzzParse: what is accepted is valid, and the canonical bytes are a fixed point.
 func FuzzParse(f *testing.F) {
 	full := valid()
-	h := digest.Of([]byte("payload"))
 	full.Packages = []Package{{Name: "libc6", Version: "2.41-12"}}
-	full.Payloads = &Payloads{Full: Payload{Name: "full", Size: 1, SHA256: h}, Deltas: map[string]Payload{h.String(): {Name: "delta", Size: 1, SHA256: h}}}
+	full.Payloads = payloads()
 	full.MinSource = "0.9.0"
 	for _, r := range []*Release{valid(), full} {
 		b, err := r.Marshal()

@@ -191,6 +191,9 @@ func (a *Agent) stream(ctx context.Context, running state.Release, folder BootFo
 	if manifest.Size() != o.payload.Size {
 		return fmt.Errorf("payload %s: its manifest describes %d bytes, the signed size is %d", o.payload.Name, manifest.Size(), o.payload.Size)
 	}
+	if want := o.release.Payloads.Full.Manifest; manifest.Digest() != want {
+		return fmt.Errorf("payload %s: its manifest has sha256 %s, release.json says %s", o.payload.Name, manifest.Digest(), want)
+	}
 	if err := a.move(m, state.Writing); err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (i *Installer) Install(ctx context.Context, r *release.Release, m *payload.
 		if err = i.empty(); err != nil {
 			return fmt.Errorf("install %s: empty the passive slot: %w", r.Version, err)
 		}
-		err = m.Apply(body, w)
+		err = m.Apply(body, payload.Sources{}, payload.Mark{}, w)
 	}
 	if bad := (*BadRelease)(nil); errors.As(err, &bad) {
 		// The verdict stands only if these are the signed bytes: the payload's own hash is known at its end.

@@ -45,9 +45,11 @@ func Create(ctx context.Context, w io.WriteSeeker, inputs []Input, progress func
 	if _, err := w.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("make payload: %w", err)
 	}
-	if _, err := w.Write(m.encode()); err != nil {
+	head := m.encode()
+	if _, err := w.Write(head); err != nil {
 		return nil, fmt.Errorf("make payload: write manifest: %w", err)
 	}
+	m.digest = digest.Of(head)
 	return m, nil
 }
 

@@ -87,7 +87,8 @@ type Manifest struct {
 	Source  digest.SHA256 // root hash of the root image that must be running; zero in a full payload
 	Outputs []Output      // in the order of their blobs, kinds ascending
 
-	size int64 // bytes of the encoded manifest
+	size   int64         // bytes of the encoded manifest
+	digest digest.SHA256 // of the header and the encoded manifest
 }
 
 // An Output is one of the two things that a payload makes.
@@ -117,6 +118,10 @@ func (m *Manifest) Size() int64 {
 	}
 	return n
 }
+
+// Digest is the SHA-256 of the header and the manifest. The signed release.json names it, so a payload that is taken up in the middle is
+// as authentic as one read from its first byte: the manifest names the hashes of what follows.
+func (m *Manifest) Digest() digest.SHA256 { return m.digest }
 
 // Output returns the output of a kind, or nil.
 func (m *Manifest) Output(k Kind) *Output {
@@ -159,6 +164,7 @@ func ReadManifest(r io.Reader) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read payload manifest: %w", err)
 	}
+	m.digest = digest.Of(append(h[:], b.Bytes()...))
 	return m, nil
 }
 

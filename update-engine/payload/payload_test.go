@@ -33,12 +33,18 @@ func (o *output) WriteAt(p []byte, off int64) (int, error) {
 	return copy(o.data[off:], p), nil
 }
 
+func (o *output) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(o.data).ReadAt(p, off)
+}
+
 func (m *memory) Begin(o Output) (io.WriterAt, error) {
 	m.calls = append(m.calls, "begin "+o.Kind.String())
 	if m.outputs == nil {
 		m.outputs = map[Kind]*output{}
 	}
-	m.outputs[o.Kind] = &output{}
+	if m.outputs[o.Kind] == nil {
+		m.outputs[o.Kind] = &output{}
+	}
 	return m.outputs[o.Kind], nil
 }
 
@@ -103,7 +109,7 @@ func apply(b io.Reader) (*Manifest, *memory, error) {
 		return nil, &memory{}, err
 	}
 	sink := &memory{}
-	return m, sink, m.Apply(b, sink)
+	return m, sink, m.Apply(b, Sources{}, Mark{}, sink)
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -166,6 +172,39 @@ func small(t testing.TB) (b, root, boot []byte) {
 	root = append(bytes.Repeat([]byte("root "), 200), make([]byte, 100)...)
 	boot = []byte("boot program")
 	return create(t, input(RootImage, root), input(BootProgram, boot)), root, boot
+}
+
+// Apply takes up at every checkpoint and makes the same, reading no byte of what lies before.
+func TestResume(t *testing.T) {
+	root, boot := sample(1, 2*MaxSegment+12345), sample(2, MaxSegment+1)
+	b := create(t, input(RootImage, root), input(BootProgram, boot))
+	m, whole, err := apply(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Digest() != digest.Of(b[:headerSize+m.size]) {
+		t.Error("the digest is not that of header and manifest")
+	}
+	for _, from := range whole.marks {
+		sink := &memory{outputs: map[Kind]*output{}}
+		for k, v := range map[Kind][]byte{RootImage: root, BootProgram: boot} {
+			if k < from.Kind {
+				sink.outputs[k] = &output{v}
+			} else if k == from.Kind {
+				sink.outputs[k] = &output{slices.Clone(v[:from.Written])}
+			}
+		}
+		src := Sources{NewRoot: bytes.NewReader(root)}
+		if err := m.Apply(bytes.NewReader(b[from.Read:]), src, from, sink); err != nil {
+			t.Errorf("from %+v: %v", from, err)
+		} else if !bytes.Equal(sink.outputs[RootImage].data, root) || !bytes.Equal(sink.outputs[BootProgram].data, boot) {
+			t.Errorf("from %+v: the outputs are not the inputs", from)
+		}
+		from.Read++
+		if err := m.Apply(bytes.NewReader(nil), src, from, sink); err == nil || !strings.Contains(err.Error(), "is not a checkpoint") {
+			t.Errorf("from %+v: got %v, want a refusal", from, err)
+		}
+	}
 }
 
 // Whatever byte is damaged, the error comes before anything wrong is written.
@@ -294,7 +333,7 @@ func TestBoundedMemory(t *testing.T) {
 	result := testing.Benchmark(func(tb *testing.B) {
 		tb.ReportAllocs()
 		for range tb.N {
-			if err := m.Apply(bytes.NewReader(b[headerSize+m.size:]), discard{}); err != nil {
+			if err := m.Apply(bytes.NewReader(b[headerSize+m.size:]), Sources{}, Mark{}, discard{}); err != nil {
 				tb.Fatal(err)
 			}
 		}

@@ -163,14 +163,17 @@ func (d *Desk) stagePayload(ctx context.Context, b *build, name string) (release
 	if err != nil {
 		return release.Payload{}, err
 	}
-	_, err = payload.Create(ctx, f, []payload.Input{
+	manifest, err := payload.Create(ctx, f, []payload.Input{
 		{Kind: payload.RootImage, R: b.root, Size: b.release.Root.HashOffset},
 		{Kind: payload.BootProgram, R: b.boot, Size: bootSize},
 	}, func(done, total int64) { d.progress("compress", done, total) })
 	if err != nil {
 		return release.Payload{}, err
 	}
-	if err := prove(f); err != nil {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return release.Payload{}, err
+	}
+	if _, err := payload.Prove(f, payload.Sources{}, dir); err != nil {
 		return release.Payload{}, fmt.Errorf("the payload does not give back what went in: %w", err)
 	}
 	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
@@ -183,5 +186,5 @@ func (d *Desk) stagePayload(ctx context.Context, b *build, name string) (release
 	if err != nil {
 		return release.Payload{}, err
 	}
-	return release.Payload{Name: name, Size: size, SHA256: sum}, os.Rename(f.Name(), d.path(targetFile(name, sum)))
+	return release.Payload{Name: name, Size: size, SHA256: sum, Manifest: manifest.Digest()}, os.Rename(f.Name(), d.path(targetFile(name, sum)))
 }

@@ -53,9 +53,9 @@ func Verify(ctx context.Context, server string, source client.Source, anchor []b
 	body := c.Stream(ctx, target.URL, target.Size, nil)
 	defer body.Close()
 	in := digest.NewReader(target.Name, body, target.Size, target.SHA256)
-	m, err := payload.ReadManifest(in)
-	if err == nil {
-		err = m.Apply(in, &prover{})
+	m, err := payload.Prove(in, payload.Sources{}, state)
+	if err == nil && m.Digest() != r.Payloads.Full.Manifest {
+		err = fmt.Errorf("its manifest has sha256 %s, release.json says %s", m.Digest(), r.Payloads.Full.Manifest)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", target.Name, err)
