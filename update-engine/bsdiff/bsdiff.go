@@ -1,0 +1,181 @@
+package bsdiff
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+)
+
+// A Control describes one piece of the new file; the package comment says how. All are bytes.
+type Control struct {
+	Add, Copy int64
+	Seek      int64 // of the last one: 0
+}
+
+// A Patch makes a new file of an old one. The lengths of Diff and Extra are the sums of Add and Copy.
+type Patch struct {
+	Control     []Control
+	Diff, Extra []byte
+}
+
+// Diff returns what makes new of old.
+func Diff(old, new []byte) Patch {
+	var d Differ
+	return d.Diff(old, new)
+}
+
+// Apply makes the new file of the old one. It refuses a patch that reads outside the old file or its own streams.
+func (p Patch) Apply(old []byte) ([]byte, error) {
+	var at int64
+	diff, extra := p.Diff, p.Extra
+	out := make([]byte, 0, len(diff)+len(extra))
+	for i, c := range p.Control {
+		if c.Add < 0 || c.Add > int64(len(diff)) || c.Copy < 0 || c.Copy > int64(len(extra)) {
+			return nil, fmt.Errorf("apply patch: piece %d has %d and %d bytes, of the streams are left %d and %d", i, c.Add, c.Copy, len(diff), len(extra))
+		}
+		if c.Add > 0 && (at < 0 || at > int64(len(old))-c.Add) {
+			return nil, fmt.Errorf("apply patch: piece %d reads %d bytes at %d of an old file of %d", i, c.Add, at, len(old))
+		}
+		for j, b := range diff[:c.Add] {
+			out = append(out, b+old[at+int64(j)])
+		}
+		out = append(out, extra[:c.Copy]...)
+		diff, extra = diff[c.Add:], extra[c.Copy:]
+		at += c.Add + c.Seek
+	}
+	if len(diff)+len(extra) > 0 {
+		return nil, fmt.Errorf("apply patch: %d and %d bytes of the streams are left", len(diff), len(extra))
+	}
+	return out, nil
+}
+
+// A Differ makes patches one after the other in the same memory: five bytes for each of the largest old file, and 256 KiB. Its zero value
+// is ready. It is not safe for concurrent use.
+type Differ struct {
+	array   []int32
+	buckets []int32 // where in the array suffixes begin with these two bytes, and where the last ones end
+}
+
+// maxOld is how much of an old file is looked at: what an int32 can count.
+const maxOld = math.MaxInt32
+
+// Diff returns what makes new of old. The patch shares no memory with the Differ.
+func (d *Differ) Diff(old, new []byte) Patch {
+	old = old[:min(len(old), maxOld)]
+	w := writer{old: old, new: new}
+	// Equal beginnings need no search, and files mostly differ in few places.
+	begin := commonPrefix(old, new)
+	if begin < len(new) {
+		d.sort(old)
+		d.scan(&w, begin)
+	} else {
+		w.piece(0, begin, begin, 0)
+	}
+	return w.p
+}
+
+func (d *Differ) sort(old []byte) {
+	if cap(d.array) < len(old) {
+		d.array = make([]int32, len(old))
+	}
+	d.array = d.array[:len(old)]
+	suffixArray(old, d.array, 256)
+	if d.buckets == nil {
+		d.buckets = make([]int32, 1<<16+1)
+	}
+	clear(d.buckets)
+	for i := range old {
+		d.buckets[key(old[i:])+1]++
+	}
+	for i := range 1 << 16 {
+		d.buckets[i+1] += d.buckets[i]
+	}
+}
+
+// key is the bucket of a string; of one byte alone that in which it is the smallest.
+func key(s []byte) int {
+	if len(s) < 2 {
+		return int(s[0]) << 8
+	}
+	return int(s[0])<<8 | int(s[1])
+}
+
+// longest returns the place in old of the longest beginning of s, and its length; (0, 0) if it is shorter than two bytes.
+func (d *Differ) longest(old, s []byte) (at, length int) {
+	if len(s) < 2 {
+		return 0, 0
+	}
+	k := key(s)
+	lo, hi := int(d.buckets[k]), int(d.buckets[k+1])
+	// What lies between two suffixes has at least as much in common with s as the one of them that has less.
+	var below, above int
+	for lo < hi {
+		mid := int(uint(lo+hi) / 2)
+		p := int(d.array[mid])
+		n := min(below, above)
+		n += commonPrefix(old[p+n:], s[n:])
+		if n > length {
+			at, length = p, n
+		}
+		switch {
+		case n == len(s):
+			return p, n
+		case p+n == len(old) || old[p+n] < s[n]:
+			lo, below = mid+1, n
+		default:
+			hi, above = mid, n
+		}
+	}
+	if length < 2 {
+		return 0, 0
+	}
+	return at, length
+}
+
+// commonPrefix is how many bytes a and b begin with in common.
+func commonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	a, b = a[:n], b[:n]
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)/8
+		}
+	}
+	for ; i < n && a[i] == b[i]; i++ {
+	}
+	return i
+}
+
+// better is by how many bytes a match has to beat what the current one has in common from here on.
+const better = 8
+
+// scan looks for matches from byte begin of the new file on; what is before is at the same place in the old one.
+func (d *Differ) scan(w *writer, begin int) {
+	old, new := w.old, w.new
+	scan, length, at := begin, 0, 0
+	for scan < len(new) {
+		offset := w.at - w.done // of the current match
+		equal := 0              // bytes that it has in common from scan to counted
+		scan += length
+		for counted := scan; scan < len(new); scan++ {
+			at, length = d.longest(old, new[scan:])
+			for ; counted < scan+length; counted++ {
+				if o := counted + offset; o >= 0 && o < len(old) && old[o] == new[counted] {
+					equal++
+				}
+			}
+			if length == equal && length > 0 || length > equal+better {
+				break
+			}
+			if o := scan + offset; counted > scan && o >= 0 && o < len(old) && old[o] == new[scan] {
+				equal--
+			}
+			counted = max(counted, scan+1)
+		}
+		if length != equal || scan == len(new) {
+			w.matched(at, scan)
+		}
+	}
+}

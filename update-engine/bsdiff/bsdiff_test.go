@@ -1,0 +1,279 @@
+package bsdiff
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+// letters is n bytes of an alphabet of the given size: a small one has many long repetitions.
+func letters(r *rand.Rand, n, alphabet int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.IntN(alphabet))
+	}
+	return b
+}
+
+func fibonacci(n int) []byte {
+	a, b := []byte("a"), []byte("ab")
+	for len(b) < n {
+		a, b = b, append(slices.Clone(b), a...)
+	}
+	return b[:n]
+}
+
+// The suffix array is compared with sorting. The strings are those on which induced sorting has its hard cases: repetitions of
+// repetitions, which need several levels.
+func TestSuffixArray(t *testing.T) {
+	r := random(1)
+	list := [][]byte{nil, {7}, {1, 1}, {2, 1}, {1, 2}, []byte("mississippi"), []byte("abracadabra"), bytes.Repeat([]byte{0}, 1000), bytes.Repeat([]byte{255}, 999),
+		bytes.Repeat([]byte("ab"), 700), bytes.Repeat([]byte("ba"), 700), fibonacci(1500), bytes.Repeat(append(fibonacci(30), 'c'), 40)}
+	for n := range 60 {
+		for alphabet := 1; alphabet < 5; alphabet++ {
+			list = append(list, letters(r, n, alphabet))
+		}
+		list = append(list, letters(r, 20*n, 1+n*4))
+	}
+	for _, s := range list {
+		got, want := make([]int32, len(s)), make([]int32, len(s))
+		for i := range want {
+			want[i] = int32(i)
+		}
+		slices.SortFunc(want, func(a, b int32) int { return bytes.Compare(s[a:], s[b:]) })
+		suffixArray(s, got, 256)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q: got %v, want %v", s[:min(len(s), 60)], got, want)
+		}
+	}
+}
+
+// Every string of up to 8 letters, of three kinds.
+func TestSuffixArrayExhaustive(t *testing.T) {
+	for n := 1; n <= 8; n++ {
+		total := 1
+		for range n {
+			total *= 3
+		}
+		s, got, want := make([]byte, n), make([]int32, n), make([]int32, n)
+		for i := range total {
+			for j, x := 0, i; j < n; j, x = j+1, x/3 {
+				s[j], want[j] = byte(x%3), int32(j)
+			}
+			slices.SortFunc(want, func(a, b int32) int { return bytes.Compare(s[a:], s[b:]) })
+			if suffixArray(s, got, 3); !slices.Equal(got, want) {
+				t.Fatalf("%v: got %v, want %v", s, got, want)
+			}
+		}
+	}
+}
+
+// The longest match is compared with looking everywhere.
+func TestLongest(t *testing.T) {
+	r := random(2)
+	for range 300 {
+		old, s := letters(r, 1+r.IntN(200), 1+r.IntN(4)), letters(r, 1+r.IntN(20), 4)
+		var d Differ
+		d.sort(old)
+		want := 0
+		for i := range old {
+			want = max(want, commonPrefix(old[i:], s))
+		}
+		at, got := d.longest(old, s)
+		if want < 2 {
+			want = 0
+		}
+		if got != want || commonPrefix(old[at:], s) < got {
+			t.Fatalf("%v in %v: got %d bytes at %d, want %d", s, old, got, at, want)
+		}
+	}
+}
+
+// program is something like compiled code: instructions, some with the address of another place, which move says. It has the same
+// instructions for the same seed.
+func program(seed uint64, n int, move func(address uint32) uint32) []byte {
+	r := random(seed)
+	var b []byte
+	for range n {
+		for range 3 + r.IntN(9) {
+			b = append(b, byte(r.IntN(96)))
+		}
+		b = binary.LittleEndian.AppendUint32(append(b, 0xe8), move(r.Uint32N(1<<24)))
+	}
+	return b
+}
+
+func stay(a uint32) uint32 { return a }
+
+type pair struct {
+	name     string
+	old, new []byte
+	max      int // streams of a good patch, without their zeros
+}
+
+func pairs() []pair {
+	r := random(3)
+	noise := letters(r, 20_000, 256)
+	old := program(9, 4000, stay)
+	moved := program(9, 4000, func(a uint32) uint32 {
+		if a > 1<<23 {
+			return a + 0x40
+		}
+		return a
+	})
+	inserted := slices.Concat(moved[:30_000], noise[:64], moved[30_000:])
+	swapped := slices.Concat(old[20_000:], old[:20_000])
+	return []pair{
+		{"both empty", nil, nil, 0},
+		{"to nothing", noise, nil, 0},
+		{"from nothing", nil, noise, len(noise)},
+		{"equal", noise, noise, 0},
+		{"one byte", []byte{1}, []byte{2}, 1},
+		{"one byte changed", noise, slices.Concat(noise[:777], []byte{noise[777] ^ 1}, noise[778:]), 1},
+		{"cut off", noise, noise[:5000], 0},
+		{"begin cut off", noise, noise[5000:], 0},
+		{"grown", noise[:5000], noise[:5100], 100},
+		{"inserted", noise, slices.Concat(noise[:100], []byte("hello"), noise[100:]), 5},
+		{"halves swapped", old, swapped, 0},
+		{"twice", noise[:3000], slices.Concat(noise[:3000], noise[:3000]), 0},
+		{"addresses moved", old, moved, 2 * 2001},
+		{"addresses moved, code inserted", old, inserted, 2*2001 + 70},
+		{"nothing in common", noise, letters(r, 10_000, 256), 10_000},
+		{"zeros", make([]byte, 9000), make([]byte, 12_000), 3000},
+	}
+}
+
+// weight is how many bytes of a patch's streams are not zero.
+func weight(p Patch) int { return len(p.Diff) - bytes.Count(p.Diff, []byte{0}) + len(p.Extra) }
+
+func roundTrip(t *testing.T, d *Differ, old, new []byte) Patch {
+	t.Helper()
+	p := d.Diff(old, new)
+	got, err := p.Apply(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, new) {
+		t.Fatalf("the patch makes %d bytes, which differ from the new file's %d", len(got), len(new))
+	}
+	if n := len(p.Control); n > 0 && p.Control[n-1].Seek != 0 {
+		t.Fatalf("the last piece seeks: %+v", p.Control[n-1])
+	}
+	return p
+}
+
+func TestDiff(t *testing.T) {
+	var d Differ // one for all: nothing of an earlier pair may stay in it
+	for _, p := range pairs() {
+		t.Run(p.name, func(t *testing.T) {
+			got := roundTrip(t, &d, p.old, p.new)
+			if w := weight(got); w > p.max {
+				t.Errorf("%d bytes are not zero, want at most %d", w, p.max)
+			}
+			if again := Diff(p.old, p.new); fmt.Sprint(again) != fmt.Sprint(got) {
+				t.Error("a fresh Differ makes another patch")
+			}
+		})
+	}
+}
+
+// Small pieces of few letters in any order meet every corner of extending and cutting matches.
+func TestDiffOfRandom(t *testing.T) {
+	r := random(4)
+	var d Differ
+	for range 2000 {
+		old := letters(r, r.IntN(120), 1+r.IntN(5))
+		var new []byte
+		for range r.IntN(6) {
+			if len(old) == 0 || r.IntN(3) == 0 {
+				new = append(new, letters(r, r.IntN(20), 6)...)
+				continue
+			}
+			from := r.IntN(len(old))
+			new = append(new, old[from:from+r.IntN(len(old)-from)]...)
+			if len(new) > 0 {
+				new[r.IntN(len(new))]++
+			}
+		}
+		roundTrip(t, &d, old, new)
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	old := []byte("0123456789")
+	for want, p := range map[string]Patch{
+		"reads 5 bytes at 6 of an old file of 10": {Control: []Control{{Seek: 6}, {Add: 5}}, Diff: make([]byte, 5)},
+		"reads 1 bytes at -1":                     {Control: []Control{{Seek: -1}, {Add: 1}}, Diff: make([]byte, 1)},
+		"piece 0 has 2 and 0 bytes":               {Control: []Control{{Add: 2}}, Diff: make([]byte, 1)},
+		"piece 0 has 0 and 2 bytes":               {Control: []Control{{Copy: 2}}, Extra: make([]byte, 1)},
+		"piece 0 has -1 and 0 bytes":              {Control: []Control{{Add: -1}}},
+		"piece 0 has 0 and -1 bytes":              {Control: []Control{{Copy: -1}}},
+		"1 and 2 bytes of the streams are left":   {Control: nil, Diff: make([]byte, 1), Extra: make([]byte, 2)},
+	} {
+		if _, err := p.Apply(old); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func FuzzDiff(f *testing.F) {
+	for _, p := range pairs() {
+		f.Add(p.old[:min(len(p.old), 2000)], p.new[:min(len(p.new), 2000)])
+	}
+	f.Fuzz(func(t *testing.T, old, new []byte) {
+		var d Differ
+		roundTrip(t, &d, old, new)
+	})
+}
+
+func BenchmarkDiff(b *testing.B) {
+	for _, p := range []pair{
+		{"module", program(1, 8000, stay), program(1, 8000, func(a uint32) uint32 { return a + 0x40 }), 0},
+		{"library", program(2, 500_000, stay), program(2, 500_000, func(a uint32) uint32 { return a + 0x40*(a>>20) }), 0},
+	} {
+		b.Run(p.name, func(b *testing.B) {
+			var d Differ
+			b.SetBytes(int64(len(p.new)))
+			for b.Loop() {
+				d.Diff(p.old, p.new)
+			}
+		})
+	}
+}
+
+func BenchmarkSuffixArray(b *testing.B) {
+	s := program(2, 500_000, stay)
+	sa := make([]int32, len(s))
+	b.SetBytes(int64(len(s)))
+	for b.Loop() {
+		suffixArray(s, sa, 256)
+	}
+}
+
+// BenchmarkFiles is for two real files: PROA_BSDIFF=OLD:NEW.
+func BenchmarkFiles(b *testing.B) {
+	names := filepath.SplitList(os.Getenv("PROA_BSDIFF"))
+	if len(names) != 2 {
+		b.Skip("PROA_BSDIFF=OLD:NEW names no files")
+	}
+	old, err1 := os.ReadFile(names[0])
+	new, err2 := os.ReadFile(names[1])
+	if err1 != nil || err2 != nil {
+		b.Fatal(err1, err2)
+	}
+	var d Differ
+	b.SetBytes(int64(len(new)))
+	for b.Loop() {
+		p := d.Diff(old, new)
+		b.ReportMetric(float64(weight(p)), "bytes")
+		b.ReportMetric(float64(len(p.Control)), "pieces")
+	}
+}

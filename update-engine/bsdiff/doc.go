@@ -1,0 +1,18 @@
+// Package bsdiff finds what a new file has of an old one although both were compiled anew: Colin Percival's algorithm ("Naive
+// Differences of Executable Code", 2003), without a file format of its own.
+//
+//	old, new ─▶ suffix array of old ─▶ matches ─▶ Patch: control, diff, extra ─▶ package payload packs and applies them
+//
+// The new file is described piece by piece, one Control each:
+//
+//	Add    so many bytes are those of the old file at its current place, plus so many bytes of the diff stream, modulo 256
+//	Copy   so many bytes are those of the extra stream
+//	Seek   then the old file's place moves by so many bytes, backward if negative
+//
+// The place begins at 0 and moves by Add, too. Code that has moved differs from the old in its addresses only, so the diff stream
+// is nearly all zeros, and packs well. Matches are found in a suffix array, made in linear time by induced sorting (Nong, Zhang, Chan: "Two
+// Efficient Algorithms for Linear Time Suffix Array Construction", 2011).
+//
+// The patch depends on both files alone. It is always right: on files that have nothing in common it is the new file as extra stream,
+// and whether a patch is worth its bytes is for the caller to compare.
+package bsdiff
