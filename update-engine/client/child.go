@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,31 +24,61 @@ import (
 // childIdle is how long the child waits for a silent server.
 const childIdle = 30 * time.Second
 
-// A Child is a Source that talks to the network in a process of its own, one per file: another user, no groups, no
-// capabilities, no way to gain any, an almost empty environment. It writes to a pipe one line of JSON that says how it went, then the bytes.
-// What comes through the pipe is as little trusted as what comes from the network.
+// A Child is a Source that talks to the network, or reads somebody's stick, in a process of its own, one per file: another user, no groups,
+// no capabilities, no way to gain any, an almost empty environment. It reads one line of JSON that says what to fetch and how (no
+// argument: a proxy's password is in it, and arguments are for everybody to see), and writes to a pipe one line that says how it went, then
+// the bytes. What comes through the pipe is as little trusted as what comes from the network.
 type Child struct {
-	// Command is the program and its first arguments; URL and offset are appended. It must call RunChild.
+	// Command is the program and its arguments. It must call RunChild.
 	Command []string
+	// Network is how it reaches web servers.
+	Network Network
 	// UID and GID are whom it runs as. 0 leaves it what it is, for programs that are not root themselves.
 	UID, GID uint32
 }
 
-// answer is the line before the bytes.
-type answer struct {
-	Error    string `json:"error,omitempty"`
-	NotFound bool   `json:"not_found,omitempty"`
+// request is the line that the process reads.
+type request struct {
+	URL     string  `json:"url"`
+	Offset  int64   `json:"offset,omitempty"`
+	Tag     string  `json:"tag,omitempty"`
+	Network Network `json:"network"`
 }
 
-const maxAnswer = 4096
+// answer is the line before the bytes.
+type answer struct {
+	Error     string `json:"error,omitempty"`
+	NotFound  bool   `json:"not_found,omitempty"`
+	Unchanged bool   `json:"unchanged,omitempty"`
+	Tag       string `json:"tag,omitempty"`
+}
+
+const (
+	maxAnswer  = 4096
+	maxRequest = 2 << 20 // a bundle of CA certificates is in it
+)
 
 // Open implements Source.
 func (c *Child) Open(ctx context.Context, url string, offset int64) (io.ReadCloser, error) {
+	r, _, err := c.start(ctx, request{URL: url, Offset: offset, Network: c.Network})
+	return r, err
+}
+
+// Poll implements Poller.
+func (c *Child) Poll(ctx context.Context, url, tag string) (io.ReadCloser, string, error) {
+	return c.start(ctx, request{URL: url, Tag: tag, Network: c.Network})
+}
+
+func (c *Child) start(ctx context.Context, req request) (io.ReadCloser, string, error) {
+	in, err := json.Marshal(req)
+	if err != nil {
+		return nil, "", fmt.Errorf("start fetching process: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	args := append(c.Command[1:len(c.Command):len(c.Command)], url, strconv.FormatInt(offset, 10))
-	cmd := exec.CommandContext(ctx, c.Command[0], args...)
+	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
 	cmd.Env = environment()
 	cmd.Dir = "/"
+	cmd.Stdin = bytes.NewReader(append(in, '\n'))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if c.UID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: []uint32{}}
@@ -61,14 +91,15 @@ func (c *Child) Open(ctx context.Context, url string, offset int64) (io.ReadClos
 	}
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("start fetching process: %w", err)
+		return nil, "", fmt.Errorf("start fetching process: %w", err)
 	}
 	p := &childPipe{cmd: cmd, cancel: cancel, r: bufio.NewReaderSize(out, 64<<10), stderr: &stderr}
-	if err := p.readAnswer(); err != nil {
+	tag, err := p.readAnswer(req.Tag != "")
+	if err != nil {
 		p.Close()
-		return nil, err
+		return nil, "", err
 	}
-	return p, nil
+	return p, tag, nil
 }
 
 // environment keeps only how to reach the network.
@@ -90,7 +121,7 @@ type childPipe struct {
 	waited bool
 }
 
-func (p *childPipe) readAnswer() error {
+func (p *childPipe) readAnswer(tagged bool) (tag string, err error) {
 	line, err := p.r.ReadSlice('\n')
 	if err == nil && len(line) > maxAnswer {
 		err = errTooLong
@@ -99,19 +130,21 @@ func (p *childPipe) readAnswer() error {
 		if err != io.EOF { // at the end it has its own words; before it, it would be waited for in vain
 			p.cancel()
 		}
-		return fmt.Errorf("fetching process said nothing useful: %w", errors.Join(err, p.wait()))
+		return "", fmt.Errorf("fetching process said nothing useful: %w", errors.Join(err, p.wait()))
 	}
 	var a answer
 	if err := json.Unmarshal(line, &a); err != nil {
-		return fmt.Errorf("fetching process: %w", err)
+		return "", fmt.Errorf("fetching process: %w", err)
 	}
 	switch {
+	case a.Unchanged && tagged:
+		return "", ErrUnchanged
 	case a.NotFound:
-		return fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
-	case a.Error != "":
-		return fmt.Errorf("%.500s", printable(a.Error))
+		return "", fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
+	case a.Error != "" || a.Unchanged:
+		return "", fmt.Errorf("%.500s", printable(a.Error))
 	}
-	return nil
+	return plainTag(a.Tag), nil
 }
 
 // Read implements io.Reader. The end of the pipe is the end of the file only if the process says so by its exit code.
@@ -168,25 +201,37 @@ func (c *capped) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// RunChild is the process on the other side: it writes the file behind url, from offset on, to w.
-func RunChild(ctx context.Context, url, offset string, w io.Writer) error {
+// RunChild is the process on the other side: it reads a request from in and writes the file that it asks for to w.
+func RunChild(ctx context.Context, in io.Reader, w io.Writer) error {
 	if err := noNewPrivileges(); err != nil {
 		return err
 	}
-	off, err := strconv.ParseInt(offset, 10, 64)
-	if err != nil || off < 0 {
-		return fmt.Errorf("offset %q: want a number of bytes", offset)
+	var req request
+	if err := json.NewDecoder(io.LimitReader(in, maxRequest)).Decode(&req); err != nil {
+		return fmt.Errorf("read what to fetch from standard input: %w (people use updatectl)", err)
 	}
-	r, err := NewHTTP(childIdle).Open(ctx, url, off)
+	r, tag, err := fetchFor(ctx, req)
 	if err != nil {
-		return say(w, answer{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist)})
+		return say(w, answer{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist), Unchanged: errors.Is(err, ErrUnchanged)})
 	}
 	defer r.Close()
-	if err := say(w, answer{}); err != nil {
+	if err := say(w, answer{Tag: tag}); err != nil {
 		return err
 	}
 	_, err = io.Copy(w, r)
 	return err
+}
+
+func fetchFor(ctx context.Context, req request) (io.ReadCloser, string, error) {
+	if strings.HasPrefix(req.URL, "file:") {
+		r, err := Folder{}.Open(ctx, req.URL, req.Offset)
+		return r, "", err
+	}
+	h, err := req.Network.HTTP(childIdle)
+	if err != nil {
+		return nil, "", err
+	}
+	return h.get(ctx, req.URL, req.Offset, req.Tag)
 }
 
 // noNewPrivileges makes it impossible that a set-user-id program gives back what this process has given up. The flag belongs to

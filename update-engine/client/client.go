@@ -1,14 +1,17 @@
 // Package client gets a repository's files: small ones whole, payloads as a stream that survives cuts.
 //
-// It stands between the network and the verifying code of package tuf and payload, and trusts nothing: lengths are capped, nothing is
-// followed, stored or unpacked. A Source opens a file at an offset. There are three: HTTP, for programs of the
-// release desk and the child; Child, which runs HTTP in an unprivileged process, for the agent, which is root; and Folder, for a
-// repository on a disk.
+// It stands between the network and the verifying code of package tuf and payload, and trusts nothing: lengths are capped, pace is
+// watched, no other host is followed to, nothing is stored or unpacked. A Source opens a file at an offset. There are three: HTTP, for
+// programs of the release desk and the child; Child, which runs the others in an unprivileged process, for the agent, which is root; and
+// Folder, for a repository on a disk.
+//
+// A repository may be on several servers, Server and then Mirrors. They are asked in that order for each file, until one gives what is
+// accepted; the one that did is asked first from then on. None is trusted more than another: what is accepted is signed.
 //
 // A Stream asks again where a cut happened (HTTP Range, RFC 9110 section 14), after a growing pause, as often as it takes while there is
 // progress and a bounded number of times when there is none; a byte now and then is none, or a server could hold the update
-// agent for years. The target's name holds its hash, so what is behind a
-// URL never changes, and whoever reads compares the hash at the end.
+// agent for years. The target's name holds its hash, so what is behind a URL never changes, and whoever reads compares the
+// hash at the end.
 package client
 
 import (
@@ -17,6 +20,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -25,6 +30,15 @@ import (
 type Source interface {
 	Open(ctx context.Context, url string, offset int64) (io.ReadCloser, error)
 }
+
+// A Poller is a Source that can ask whether a file is still the one that had an entity tag (ETag). If so, the error is ErrUnchanged;
+// otherwise it returns the file and its tag, which may be empty.
+type Poller interface {
+	Poll(ctx context.Context, url, tag string) (io.ReadCloser, string, error)
+}
+
+// ErrUnchanged is the answer of a server whose file still has the tag that we sent.
+var ErrUnchanged = errors.New("not changed")
 
 // Retry says how often and how fast to ask again.
 type Retry struct {
@@ -39,8 +53,11 @@ func DefaultRetry() Retry {
 }
 
 func (r Retry) wait(ctx context.Context, attempt int) error {
-	pause := min(r.Pause<<min(attempt, 20), r.MaxPause)
-	t := time.NewTimer(pause)
+	return sleep(ctx, min(r.Pause<<min(attempt, 20), r.MaxPause))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -54,111 +71,153 @@ func (r Retry) wait(ctx context.Context, attempt int) error {
 type Client struct {
 	Source Source
 	Retry  Retry
+	// Server is the URL that all asked URLs begin with if there are mirrors, Mirrors what may stand in its place.
+	Server  string
+	Mirrors []string
+	// Rate is how many bytes a second are taken on average; 0 means no limit.
+	Rate int64
+
+	mu    sync.Mutex
+	good  int // index of the server that gave the last accepted file
+	pacer pacer
 }
 
-// Fetch returns a whole file of at most limit bytes. It implements tuf.Fetcher.
+// place is a file on one of the servers.
+type place struct {
+	server int
+	url    string
+}
+
+// places lists where a file may be, the good server first.
+func (c *Client) places(url string) []place {
+	base := strings.TrimSuffix(c.Server, "/") + "/"
+	rest, ok := strings.CutPrefix(url, base)
+	if len(c.Mirrors) == 0 || !ok {
+		return []place{{0, url}}
+	}
+	list := []place{{0, url}}
+	for i, m := range c.Mirrors {
+		list = append(list, place{i + 1, strings.TrimSuffix(m, "/") + "/" + rest})
+	}
+	c.mu.Lock()
+	good := c.good
+	c.mu.Unlock()
+	return append(append([]place{}, list[good:]...), list[:good]...)
+}
+
+func (c *Client) remember(p place) {
+	c.mu.Lock()
+	c.good = p.server
+	c.mu.Unlock()
+}
+
+// Fetch returns a whole file of at most limit bytes.
 func (c *Client) Fetch(ctx context.Context, url string, limit int64) ([]byte, error) {
+	var content []byte
+	err := c.Get(ctx, url, limit, "", func(b []byte, _ string) error {
+		content = b
+		return nil
+	})
+	return content, err
+}
+
+// Get hands a whole file of at most limit bytes to accept, with its entity tag. If accept refuses it, the next mirror is asked. tag is that of
+// a file that the caller has already: a server whose file still has it says so, and accept gets nil. It implements tuf.Fetcher.
+func (c *Client) Get(ctx context.Context, url string, limit int64, tag string, accept func(b []byte, tag string) error) error {
+	places := c.places(url)
+	answers := make([]error, len(places))
 	for attempt := 1; ; attempt++ {
-		b, err := c.fetch(ctx, url, limit)
-		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTooLong) || attempt >= c.Retry.Attempts {
-			return b, err
+		missing, again := false, false
+		for i, p := range places {
+			if answers[i] != nil && !temporary(answers[i]) {
+				missing = missing || errors.Is(answers[i], fs.ErrNotExist)
+				continue
+			}
+			if answers[i] = c.get(ctx, p.url, limit, tag, accept); answers[i] == nil {
+				c.remember(p)
+				return nil
+			}
+			missing = missing || errors.Is(answers[i], fs.ErrNotExist)
+			again = again || temporary(answers[i])
 		}
-		if waitErr := c.Retry.wait(ctx, attempt-1); waitErr != nil {
-			return nil, fmt.Errorf("%w (%w)", err, waitErr)
+		// A server that says that there is no such file is an answer, whoever else cannot be reached.
+		if missing || !again || attempt >= c.Retry.Attempts {
+			return summary(places, answers)
+		}
+		if err := c.Retry.wait(ctx, attempt-1); err != nil {
+			return fmt.Errorf("%w (%w)", summary(places, answers), err)
 		}
 	}
 }
 
 var errTooLong = errors.New("it is longer than that")
 
-func (c *Client) fetch(ctx context.Context, url string, limit int64) ([]byte, error) {
-	r, err := c.Source.Open(ctx, url, 0)
+// refused is what accept has said about a file.
+type refused struct{ error }
+
+func (r refused) Unwrap() error { return r.error }
+
+// temporary reports whether asking the same server again may help.
+func temporary(err error) bool {
+	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errTooLong) && !errors.As(err, new(refused))
+}
+
+// summary is the error of several servers: of one that says that the file is not there, else of one whose file was refused, else of
+// the first; the others' in words only, so that nobody takes them for the answer.
+func summary(places []place, answers []error) error {
+	if len(answers) == 1 {
+		return answers[0]
+	}
+	main := 0
+	for i, err := range answers {
+		if errors.Is(err, fs.ErrNotExist) {
+			main = i
+			break
+		}
+		if errors.As(err, new(refused)) && !errors.As(answers[main], new(refused)) {
+			main = i
+		}
+	}
+	var others []string
+	for i, err := range answers {
+		if i != main {
+			others = append(others, fmt.Sprintf("%s: %v", places[i].url, err))
+		}
+	}
+	return fmt.Errorf("%w (and of the other servers %s)", answers[main], strings.Join(others, "; "))
+}
+
+func (c *Client) get(ctx context.Context, url string, limit int64, tag string, accept func([]byte, string) error) error {
+	r, tag, err := c.open(ctx, url, tag)
+	if errors.Is(err, ErrUnchanged) {
+		return judge(accept(nil, tag))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", url, err)
+		return fmt.Errorf("fetch %s: %w", url, err)
 	}
 	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	b, err := io.ReadAll(io.LimitReader(c.paced(ctx, r), limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", url, err)
+		return fmt.Errorf("fetch %s: %w", url, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("fetch %s: at most %d bytes are taken: %w", url, limit, errTooLong)
+		return fmt.Errorf("fetch %s: at most %d bytes are taken: %w", url, limit, errTooLong)
 	}
-	return b, nil
+	return judge(accept(b, tag))
 }
 
-// Stream returns the size bytes behind url. Cuts show as pauses; the error comes when the attempts are used up.
-// notify, if not nil, is told of each cut.
-func (c *Client) Stream(ctx context.Context, url string, size int64, notify func(at int64, err error)) io.ReadCloser {
-	return &stream{c: c, ctx: ctx, url: url, size: size, notify: notify}
+func judge(err error) error {
+	if err != nil {
+		return refused{err}
+	}
+	return nil
 }
 
-// progress is how many bytes are worth another attempt.
-const progress = 64 << 10
-
-type stream struct {
-	c       *Client
-	ctx     context.Context
-	url     string
-	size    int64
-	off     int64
-	mark    int64 // off at the last progress
-	attempt int   // since then
-	r       io.ReadCloser
-	notify  func(int64, error)
-}
-
-// Read implements io.Reader.
-func (s *stream) Read(p []byte) (int, error) {
-	for {
-		if s.off == s.size {
-			return 0, io.EOF
-		}
-		n, err := s.read(p)
-		if n > 0 {
-			s.off += int64(n)
-			if s.off-s.mark >= progress {
-				s.mark, s.attempt = s.off, 0
-			}
-			return n, nil // an error with it comes again with the next read
-		}
-		if err == nil {
-			continue
-		}
-		s.Close()
-		if s.attempt++; s.attempt >= s.c.Retry.Attempts || errors.Is(err, fs.ErrNotExist) {
-			return 0, fmt.Errorf("download %s: at byte %d of %d, after %d attempts: %w", s.url, s.off, s.size, s.attempt, err)
-		}
-		if s.notify != nil {
-			s.notify(s.off, err)
-		}
-		if waitErr := s.c.Retry.wait(s.ctx, s.attempt-1); waitErr != nil {
-			return 0, fmt.Errorf("download %s: at byte %d of %d: %w", s.url, s.off, s.size, waitErr)
-		}
+// open opens a file, and finds its tag if the source knows of such.
+func (c *Client) open(ctx context.Context, url, tag string) (io.ReadCloser, string, error) {
+	if p, ok := c.Source.(Poller); ok {
+		return p.Poll(ctx, url, tag)
 	}
-}
-
-func (s *stream) read(p []byte) (int, error) {
-	if s.r == nil {
-		r, err := s.c.Source.Open(s.ctx, s.url, s.off)
-		if err != nil {
-			return 0, err
-		}
-		s.r = r
-	}
-	n, err := s.r.Read(p[:min(int64(len(p)), s.size-s.off)])
-	if err == io.EOF {
-		err = fmt.Errorf("cut by the server: %w", io.ErrUnexpectedEOF)
-	}
-	return n, err
-}
-
-// Close ends the stream.
-func (s *stream) Close() error {
-	if s.r == nil {
-		return nil
-	}
-	err := s.r.Close()
-	s.r = nil
-	return err
+	r, err := c.Source.Open(ctx, url, 0)
+	return r, "", err
 }

@@ -21,19 +21,19 @@ import (
 
 // The test binary is the fetching process too.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "chatter" { // a fetching process that somebody has taken over
+	if len(os.Args) == 2 && os.Args[1] == "chatter" { // a fetching process that somebody has taken over
 		for {
 			if _, err := os.Stdout.Write(bytes.Repeat([]byte("x"), 1<<16)); err != nil {
 				os.Exit(0)
 			}
 		}
 	}
-	if len(os.Args) == 4 && os.Args[1] == "escape" {
+	if len(os.Args) == 2 && os.Args[1] == "escape" {
 		fmt.Println(`{"error":"\u001b]0;owned\u0007 and \u009b more"}`)
 		os.Exit(0)
 	}
-	if len(os.Args) == 4 && os.Args[1] == "fetch" {
-		if err := client.RunChild(context.Background(), os.Args[2], os.Args[3], os.Stdout); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == "fetch" {
+		if err := client.RunChild(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

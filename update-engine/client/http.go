@@ -2,17 +2,25 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 )
+
+// Network says how web servers are reached. The zero value is what the environment says: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE ...
+type Network struct {
+	// Proxy is the URL of a proxy for everything (http, https, socks5; user and password in it), or "direct" for none.
+	Proxy string `json:"proxy,omitempty"`
+	// CA holds certificates in PEM that are trusted besides the system's.
+	CA string `json:"ca,omitempty"`
+}
 
 // HTTP is a Source that asks web servers.
 type HTTP struct {
@@ -21,10 +29,53 @@ type HTTP struct {
 }
 
 // NewHTTP returns an HTTP source that gives up on a server that sends nothing for the time idle.
-func NewHTTP(idle time.Duration) *HTTP {
-	return &HTTP{idle: idle, client: &http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+func NewHTTP(idle time.Duration) *HTTP { return newHTTP(idle, http.ProxyFromEnvironment, nil) }
+
+// HTTP is NewHTTP by way of n.
+func (n Network) HTTP(idle time.Duration) (*HTTP, error) {
+	proxy, err := n.proxy()
+	if err != nil {
+		return nil, err
+	}
+	if n.CA == "" {
+		return newHTTP(idle, proxy, nil), nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a system without certificates of its own
+	}
+	if !pool.AppendCertsFromPEM([]byte(n.CA)) {
+		return nil, errors.New("the CA file holds no certificate: expected PEM blocks \"CERTIFICATE\"")
+	}
+	return newHTTP(idle, proxy, &tls.Config{RootCAs: pool}), nil
+}
+
+// Check says whether n can be used.
+func (n Network) Check() error {
+	_, err := n.HTTP(time.Second)
+	return err
+}
+
+func (n Network) proxy() (func(*http.Request) (*url.URL, error), error) {
+	switch n.Proxy {
+	case "":
+		return http.ProxyFromEnvironment, nil
+	case "direct":
+		return nil, nil
+	}
+	u, err := url.Parse(n.Proxy)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "socks5" {
+		// Neither the value nor the parser's error, which quotes it: a password may be in it.
+		return nil, errors.New(`proxy: want a URL such as http://proxy.example.org:3128, or "direct"`)
+	}
+	return http.ProxyURL(u), nil
+}
+
+func newHTTP(idle time.Duration, proxy func(*http.Request) (*url.URL, error), t *tls.Config) *HTTP {
+	return &HTTP{idle: idle, client: &http.Client{CheckRedirect: redirect, Transport: &http.Transport{
+		Proxy:                 proxy,
 		DialContext:           (&net.Dialer{Timeout: idle}).DialContext,
+		TLSClientConfig:       t,
 		TLSHandshakeTimeout:   idle,
 		ResponseHeaderTimeout: idle,
 		// Nothing unverified is unpacked: what the server sends is what is hashed.
@@ -33,31 +84,79 @@ func NewHTTP(idle time.Duration) *HTTP {
 	}}}
 }
 
+const maxRedirects = 5
+
+// redirect follows a server to another of its own pages, and to no other host: what a stranger says must not choose whom a machine in
+// somebody's network talks to. The way from http to https is open, the one back is not.
+func redirect(req *http.Request, via []*http.Request) error {
+	from := via[len(via)-1].URL
+	switch {
+	case len(via) > maxRedirects:
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	case req.URL.Scheme != "https" && req.URL.Scheme != from.Scheme:
+		return fmt.Errorf("redirect from %s to %s refused", from.Scheme, req.URL.Scheme)
+	case req.URL.Hostname() != from.Hostname() || req.URL.Port() != from.Port() && req.URL.Scheme == from.Scheme:
+		return fmt.Errorf("redirect from %s to another server, %s, refused: if the repository is there, configure that as server", from.Host, req.URL.Host)
+	}
+	return nil
+}
+
 // Open implements Source.
 func (h *HTTP) Open(ctx context.Context, address string, offset int64) (io.ReadCloser, error) {
+	body, _, err := h.get(ctx, address, offset, "")
+	return body, err
+}
+
+// Poll implements Poller (RFC 9110, section 13.1.2).
+func (h *HTTP) Poll(ctx context.Context, address, tag string) (io.ReadCloser, string, error) {
+	return h.get(ctx, address, 0, tag)
+}
+
+func (h *HTTP) get(ctx context.Context, address string, offset int64, tag string) (io.ReadCloser, string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		cancel(nil)
-		return nil, err
+		return nil, "", err
 	}
 	req.Header.Set("User-Agent", "proa-update")
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
+	if tag != "" {
+		req.Header.Set("If-None-Match", tag)
+	}
 	res, err := h.client.Do(req)
 	if err != nil {
 		cancel(nil)
-		return nil, err
+		return nil, "", err
 	}
 	body := &httpBody{body: res.Body, cancel: cancel, ctx: ctx, idle: h.idle}
+	if tag != "" && res.StatusCode == http.StatusNotModified {
+		body.Close()
+		return nil, "", ErrUnchanged
+	}
 	body.timer = time.AfterFunc(h.idle, func() { cancel(fmt.Errorf("the server sent nothing for %s", h.idle)) })
 	if err := body.position(res, offset); err != nil {
 		body.Close()
-		return nil, err
+		return nil, "", err
 	}
 	body.timer.Stop()
-	return body, nil
+	return body, plainTag(res.Header.Get("ETag")), nil
+}
+
+// plainTag is an entity tag that can be kept and sent again, or nothing.
+func plainTag(tag string) string {
+	const longest = 200
+	if len(tag) > longest {
+		return ""
+	}
+	for _, b := range []byte(tag) {
+		if b < ' ' || b > '~' {
+			return ""
+		}
+	}
+	return tag
 }
 
 // httpBody ends a read when nothing comes.
@@ -89,7 +188,7 @@ func (b *httpBody) position(res *http.Response, offset int64) error {
 			return fmt.Errorf("skip to byte %d: %w", offset, err)
 		}
 		return nil
-	case http.StatusNotFound, http.StatusGone:
+	case http.StatusNotFound, http.StatusGone, http.StatusForbidden: // 403 is how an object store says that it has no such file
 		return fmt.Errorf("server answered %d %s: %w", res.StatusCode, http.StatusText(res.StatusCode), fs.ErrNotExist)
 	}
 	return fmt.Errorf("server answered %d %s", res.StatusCode, http.StatusText(res.StatusCode)) // res.Status is in the server's words
@@ -130,36 +229,9 @@ func (b *httpBody) pace(took time.Duration, n int64) error {
 
 // Close implements io.Closer.
 func (b *httpBody) Close() error {
-	b.timer.Stop()
+	if b.timer != nil {
+		b.timer.Stop()
+	}
 	b.cancel(nil)
 	return b.body.Close()
-}
-
-// Folder is a Source of file:// URLs.
-type Folder struct{}
-
-// Open implements Source.
-func (Folder) Open(_ context.Context, address string, offset int64) (io.ReadCloser, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "file" {
-		return nil, fmt.Errorf("%s: expected a file:// URL", address)
-	}
-	f, err := os.Open(filepath.FromSlash(u.Path))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// FolderURL is the URL of a folder for the Folder source.
-func FolderURL(dir string) (string, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return "", err
-	}
-	return (&url.URL{Scheme: "file", Path: strings.TrimSuffix(filepath.ToSlash(abs), "/")}).String(), nil
 }

@@ -2,7 +2,7 @@
 //
 //	update-engine serve                 answer on the system bus as io.proa.Update1 until nobody asks (update-engine.service)
 //	update-engine health                wait for the health checks and judge a try (proa-health.service)
-//	update-engine fetch URL OFFSET      write the file behind URL to standard output; serve runs it as user proa-fetch
+//	update-engine fetch                 get the file that standard input asks for; serve runs it as user proa-fetch
 //
 // Files: /etc/proa/update/config.json, /etc/proa/update/root.json or /usr/share/proa/update/root.json, /etc/proa/health.d/*,
 // /var/lib/proa/update. It exits with 1 on an error, and health also if the boot is not healthy; with 3 if a try is bad and there is
@@ -62,10 +62,10 @@ func run(ctx context.Context, args []string) error {
 		return serve(ctx)
 	case len(args) == 1 && args[0] == "health":
 		return judge(ctx)
-	case len(args) == 3 && args[0] == "fetch":
-		return client.RunChild(ctx, args[1], args[2], os.Stdout)
+	case len(args) == 1 && args[0] == "fetch":
+		return client.RunChild(ctx, os.Stdin, os.Stdout)
 	}
-	return fmt.Errorf("usage: update-engine serve | health | fetch URL OFFSET (people use updatectl)")
+	return fmt.Errorf("usage: update-engine serve | health | fetch (people use updatectl)")
 }
 
 // open puts together what a verdict needs; it looks at nothing that a person writes.
