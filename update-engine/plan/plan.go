@@ -8,7 +8,8 @@
 //	  "channel": "stable",
 //	  "release": "1.0.1",
 //	  "not_before": "2026-01-31T06:00:00Z",   optional
-//	  "halted": true                          optional: nobody starts this update now
+//	  "halted": true,                         optional: nobody starts this update now
+//	  "urgent": true                          optional: machines need not wait for their reboot window
 //	}
 //
 // Keys that a reader does not know are ignored, so that old machines read new plans; a key that must be understood comes
@@ -33,6 +34,7 @@ type Plan struct {
 	Release   string     `json:"release"` // semver
 	NotBefore *time.Time `json:"not_before,omitempty"`
 	Halted    bool       `json:"halted,omitempty"`
+	Urgent    bool       `json:"urgent,omitempty"` // machines need not wait for their reboot window
 }
 
 // Target is the name of a channel's plan in the repository.

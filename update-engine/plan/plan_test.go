@@ -27,13 +27,16 @@ func TestParse(t *testing.T) {
 
 func TestRoundTripAndHeld(t *testing.T) {
 	at := time.Date(2026, 1, 31, 6, 0, 0, 0, time.UTC)
-	b, err := Plan{Channel: "stable", Release: "1.0.1", NotBefore: &at}.Marshal()
+	b, err := Plan{Channel: "stable", Release: "1.0.1", NotBefore: &at, Urgent: true}.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, err := Parse(b, "stable")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !p.Urgent {
+		t.Error("it is urgent no more")
 	}
 	if got := p.Held(at.Add(-time.Second)); got != "release 1.0.1 is planned for 2026-01-31T06:00:00Z" {
 		t.Errorf("a second early: %q", got)
