@@ -143,13 +143,17 @@ func (a *Agent) Status() (*state.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	orders, err := a.Store.Orders()
+	if err != nil {
+		return nil, err
+	}
 	boot, err := a.bootNow(running, q)
 	if err != nil {
 		return nil, err
 	}
 	return &state.Report{
-		Running: running, State: m, Boot: boot, Quarantine: q, Channel: a.Config.Channel, Server: a.Config.Server,
-		Why: state.Why(running.Version, boot, m, q),
+		Running: running, State: m, Boot: boot, Quarantine: q, Orders: orders, Channel: a.Config.Channel, Server: a.Config.Server,
+		Why: a.why(running, boot, m, q),
 	}, nil
 }
 
@@ -171,7 +175,19 @@ func (a *Agent) judge(running state.Release, q state.Quarantine) (state.Boot, er
 	if err != nil {
 		return state.Boot{}, err
 	}
-	return state.Judge(running.Root, programs, counts, q), nil
+	orders, err := a.Store.Orders()
+	return state.Judge(running.Root, programs, counts, q, orders), err
+}
+
+// why explains the machine in one line.
+func (a *Agent) why(running state.Release, boot state.Boot, m state.Machine, q state.Quarantine) string {
+	orders, err := a.Store.Orders()
+	if err != nil {
+		return fmt.Sprintf("stays on %s: %s", running.Version, oneLine(err.Error()))
+	}
+	return state.Why(state.Facts{
+		Running: running.Version, Server: a.Config.Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(),
+	})
 }
 
 func programs(f install.Folder) ([]state.Program, error) {
@@ -228,7 +244,7 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &state.Result{Running: running, Text: state.Why(running.Version, boot, m, q)}
+	r := &state.Result{Running: running, Text: a.why(running, boot, m, q)}
 	if o != nil {
 		name := o.name()
 		r.Offered, r.Size = &name, o.payload.Size
@@ -280,11 +296,19 @@ func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) 
 	if err != nil {
 		return nil, err
 	}
-	c.Offered, c.Held = p.Release, p.Held(a.Now())
-	if newer, err := newer(p.Release, running.Version); err != nil || !newer || c.Held != "" {
+	orders, err := a.Store.Orders()
+	if err != nil {
 		return nil, err
 	}
-	return a.read(t, p.Release, running)
+	c.Offered, c.Held = p.Release, p.Held(a.Now())
+	want := orders.Want(p.Release) // a pinned release is signed by the offline keys as any, whatever the plan says
+	if newer, err := newer(want, running.Version); err != nil || !newer {
+		return nil, err
+	}
+	if c.Held != "" && want == p.Release || orders.Forbid(want, a.Now()) != "" {
+		return nil, nil
+	}
+	return a.read(t, want, running)
 }
 
 // newer compares as semver does; the loader's order is checked again before anything is written.
@@ -305,7 +329,7 @@ func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*off
 	base := "releases/" + version + "/" + runtime.GOARCH + "/"
 	b, err := t.Read(base+"release.json", maxSmallTarget)
 	if err != nil {
-		return nil, fmt.Errorf("the plan of channel %s names release %s: %w", a.Config.Channel, version, err)
+		return nil, fmt.Errorf("the plan of channel %s, or a pin, names release %s: %w", a.Config.Channel, version, err)
 	}
 	r, err := release.Parse(b)
 	if err != nil {

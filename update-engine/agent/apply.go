@@ -40,6 +40,9 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 	if boot.Trying {
 		return nil, fmt.Errorf("release %s is on trial and has not proven itself: wait for its health check, the other slot is the way back", running.Version)
 	}
+	if boot.Leaving {
+		return nil, fmt.Errorf("release %s was rolled back, the next boot runs another: reboot first", running.Version)
+	}
 	if _, err := m.Phase.To(state.Checking); err != nil {
 		// An interrupted job left a phase from which nothing starts: the disk, not the phase, is the truth.
 		m.Phase = state.Idle
@@ -55,7 +58,7 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 		if err := a.rest(&m, boot); err != nil {
 			return nil, err
 		}
-		return &state.Result{Running: running, Text: state.Why(running.Version, boot, m, q)}, nil
+		return &state.Result{Running: running, Text: a.why(running, boot, m, q)}, nil
 	}
 	if err := a.installOffer(ctx, running, boot, o, &m); err != nil {
 		a.Log.Error("update failed", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "error", err)

@@ -29,6 +29,9 @@ func (a *Agent) Settle() (state.Boot, error) {
 			return boot, err
 		}
 	}
+	if err := a.forgetRollback(running, boot); err != nil {
+		return boot, err
+	}
 	m, err := a.Store.Machine()
 	if err != nil {
 		return boot, err
@@ -41,6 +44,17 @@ func (a *Agent) Settle() (state.Boot, error) {
 		err = a.Store.SetMachine(m)
 	}
 	return boot, err
+}
+
+// forgetRollback drops an order that a power cut kept from being carried out: what it should leave runs, and boots next.
+func (a *Agent) forgetRollback(running state.Release, boot state.Boot) error {
+	orders, err := a.Store.Orders()
+	if err != nil || orders.Back == nil || orders.Back.From.Root != running.Root || boot.Leaving {
+		return err
+	}
+	a.Log.Warn("rollback was interrupted and has not happened", "from", running.Version, "to", orders.Back.To.Version)
+	orders.Back = nil
+	return a.Store.SetOrders(orders)
 }
 
 // settle corrects what the state file says by what the disk says.
@@ -115,7 +129,12 @@ func (a *Agent) good(running state.Release, boot state.Boot, m *state.Machine) e
 	}
 	a.Log.Info("release good", "version", running.Version, "root_hash", running.Root)
 	m.Target, m.FailedUnits = nil, nil
-	a.remember(a.move(m, state.Good),
+	orders, err := a.Store.Orders()
+	if err == nil && orders.Back != nil && slot.Compare(running.Version, orders.Back.From.Version) > 0 {
+		orders.Back = nil // a newer release was what ends it
+		err = a.Store.SetOrders(orders)
+	}
+	a.remember(err, a.move(m, state.Good),
 		a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventGood, Release: running, Running: running.Version}))
 	return nil
 }

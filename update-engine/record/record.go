@@ -1,8 +1,9 @@
-// Package record keeps what the update agent remembers, in /var/lib/proa/update: state.json, quarantine.json, history.jsonl.
+// Package record keeps what the update agent remembers, in /var/lib/proa/update: state.json, quarantine.json, orders.json,
+// history.jsonl.
 //
 // Each file is replaced durably as a whole, or in the case of the history appended to and synced, so that a power cut costs at
 // most the last line. A file that is missing is empty; one that is damaged is an error for the quarantine, because forgetting it would
-// take a bad release again, and is begun anew for the state, which is only a hint.
+// take a bad release again, and for the orders of people, and is begun anew for the state, which is only a hint.
 package record
 
 import (
@@ -24,20 +25,25 @@ import (
 const (
 	stateFile      = "state.json"
 	quarantineFile = "quarantine.json"
+	ordersFile     = "orders.json"
 	historyFile    = "history.jsonl"
 
 	maxQuarantine = 200 // entries kept; the oldest go first
 )
 
 // A Store is the agent's folder.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	// Changed, if not nil, is called when something has been written.
+	Changed func()
+}
 
 // Open makes the folder if needed.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open update state: %w", err)
 	}
-	return &Store{dir}, nil
+	return &Store{dir: dir}, nil
 }
 
 // Machine returns the state; the zero value if there is none that can be read.
@@ -81,6 +87,39 @@ func (s *Store) AddQuarantine(e state.Quarantined) error {
 		q = q.Add(e)
 		return s.write(quarantineFile, q[max(0, len(q)-maxQuarantine):])
 	})
+}
+
+// ClearQuarantine forgets what is bad about a version, and returns what that was.
+func (s *Store) ClearQuarantine(version string) (gone state.Quarantine, err error) {
+	err = s.alone(func() error {
+		q, err := s.Quarantine()
+		if err != nil {
+			return err
+		}
+		if q, gone = q.Without(version); len(gone) == 0 {
+			return nil
+		}
+		return s.write(quarantineFile, q)
+	})
+	return gone, err
+}
+
+// Orders returns what people have told this machine.
+func (s *Store) Orders() (state.Orders, error) {
+	var o state.Orders
+	b, err := s.read(ordersFile)
+	if err != nil || len(b) == 0 {
+		return o, err
+	}
+	if err := json.Unmarshal(b, &o); err != nil {
+		return state.Orders{}, fmt.Errorf("read %s: %w; it says what this machine was told to keep away from: repair it, or remove it to forget that", filepath.Join(s.dir, ordersFile), err)
+	}
+	return o, nil
+}
+
+// SetOrders replaces them.
+func (s *Store) SetOrders(o state.Orders) error {
+	return s.alone(func() error { return s.write(ordersFile, o) })
 }
 
 // History returns all entries, oldest first. A line that is no entry is skipped: it is what a power cut left.
@@ -144,6 +183,16 @@ func endsTorn(f *os.File) (bool, error) {
 // alone keeps other processes off the files while do changes them: the agent on the bus and the health check of a boot are
 // two, and both settle what they find at their start.
 func (s *Store) alone(do func() error) error {
+	if err := s.locked(do); err != nil {
+		return err
+	}
+	if s.Changed != nil {
+		s.Changed()
+	}
+	return nil
+}
+
+func (s *Store) locked(do func() error) error {
 	d, err := os.Open(s.dir)
 	if err != nil {
 		return fmt.Errorf("lock update state: %w", err)

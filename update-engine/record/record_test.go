@@ -73,7 +73,7 @@ func TestTornHistory(t *testing.T) {
 func TestDamaged(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := Open(dir)
-	for _, name := range []string{stateFile, quarantineFile} {
+	for _, name := range []string{stateFile, quarantineFile, ordersFile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -84,8 +84,44 @@ func TestDamaged(t *testing.T) {
 	if _, err := s.Quarantine(); err == nil || !strings.Contains(err.Error(), "repair it") {
 		t.Errorf("damaged quarantine: %v", err)
 	}
+	if _, err := s.Orders(); err == nil || !strings.Contains(err.Error(), "repair it") {
+		t.Errorf("damaged orders: %v", err)
+	}
 	if err := s.AddQuarantine(state.Quarantined{}); err == nil {
 		t.Error("a damaged quarantine was overwritten")
+	}
+}
+
+// Orders outlive the process, and whoever watches the store is told of each change, behind it and outside of its lock.
+func TestOrdersAndChanges(t *testing.T) {
+	s, _ := Open(t.TempDir())
+	changes := 0
+	s.Changed = func() {
+		changes++
+		if err := s.locked(func() error { return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	bad := state.Release{Version: "1.0.2", Root: digest.Of([]byte("c"))}
+	err := errors.Join(
+		s.SetOrders(state.Orders{Pin: &state.Pin{Version: "1.0.1", Given: state.Given{By: "core"}}}),
+		s.AddQuarantine(state.Quarantined{Release: bad}),
+	)
+	if err != nil || changes != 2 {
+		t.Fatalf("%d changes, %v", changes, err)
+	}
+	again, _ := Open(s.dir)
+	if o, err := again.Orders(); err != nil || o.Pin == nil || o.Pin.Version != "1.0.1" || o.Pin.By != "core" || o.Hold != nil {
+		t.Errorf("orders: %+v, %v", o, err)
+	}
+	if gone, err := s.ClearQuarantine("1.0.3"); err != nil || len(gone) != 0 {
+		t.Errorf("clear what is not there: %+v, %v", gone, err)
+	}
+	if gone, err := s.ClearQuarantine("1.0.2"); err != nil || len(gone) != 1 {
+		t.Errorf("clear: %+v, %v", gone, err)
+	}
+	if q, err := again.Quarantine(); err != nil || len(q) != 0 {
+		t.Errorf("quarantine: %+v, %v", q, err)
 	}
 }
 

@@ -15,6 +15,7 @@ type Report struct {
 	State      Machine    `json:"state"`
 	Boot       Boot       `json:"boot"`
 	Quarantine Quarantine `json:"quarantine"`
+	Orders     Orders     `json:"orders"`
 	Channel    string     `json:"channel"`
 	Server     string     `json:"server"`
 	Why        string     `json:"why"`

@@ -115,6 +115,18 @@ func (q Quarantine) FindVersion(version string) *Quarantined {
 	return nil
 }
 
+// Without returns q without the entries of a version, and what they were.
+func (q Quarantine) Without(version string) (left, gone Quarantine) {
+	for _, e := range q {
+		if e.Version == version {
+			gone = append(gone, e)
+		} else {
+			left = append(left, e)
+		}
+	}
+	return left, gone
+}
+
 // Add returns q with one more entry; the first reason of a root hash stays.
 func (q Quarantine) Add(e Quarantined) Quarantine {
 	if q.Find(e.Root) != nil {
@@ -128,7 +140,8 @@ type Entry struct {
 	Time  time.Time `json:"time"`
 	Event Event     `json:"event"`
 	Release
-	Running string `json:"running"` // version that ran when it happened
+	Running string `json:"running"`      // version that ran when it happened
+	By      string `json:"by,omitempty"` // who wanted it, if a person did
 	Detail  string `json:"detail,omitempty"`
 }
 
@@ -141,4 +154,14 @@ const (
 	EventGood    Event = "good"
 	EventBad     Event = "bad"     // its try failed, or it came back without a verdict
 	EventRefused Event = "refused" // never armed, because it contradicts itself
+
+	// By hand; the release is what the order is about.
+	EventRolledBack Event = "rolled back" // from it
+	EventResumed    Event = "resumed"     // it may be taken again after a rollback
+	EventDisarmed   Event = "disarmed"    // it was armed and will not be tried
+	EventHeld       Event = "held"
+	EventUnheld     Event = "unheld"
+	EventPinned     Event = "pinned"
+	EventUnpinned   Event = "unpinned"
+	EventCleared    Event = "cleared" // out of the quarantine
 )

@@ -1,9 +1,7 @@
 package state
 
 import (
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/slot"
@@ -66,7 +64,7 @@ func TestJudge(t *testing.T) {
 		{"came back under a BIOS", "a", []Program{a, armed}, slot.Counts{armed.File: 0}, nil, Boot{File: a.File, Version: "1.0.1", Lost: []Release{{"1.0.2", hash("c")}}, Next: a.File}},
 		{"good, counted before", "a", []Program{a}, slot.Counts{a.File: 0, "proa_1.0.1+3.efi": 0}, nil, Boot{File: a.File, Version: "1.0.1", Next: a.File}},
 	} {
-		got := Judge(hash(x.running), x.programs, x.counts, x.q)
+		got := Judge(hash(x.running), x.programs, x.counts, x.q, Orders{})
 		if len(got.Lost) != len(x.want.Lost) || len(got.Lost) > 0 && got.Lost[0] != x.want.Lost[0] {
 			t.Errorf("%s: lost %v, want %v", x.name, got.Lost, x.want.Lost)
 		}
@@ -78,6 +76,21 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// A rollback by hand is no failure of what it leaves, before and after its reboot.
+func TestJudgeRolledBack(t *testing.T) {
+	programs := []Program{{"proa_1.0.0.efi", hash("b")}, {"proa_1.0.1+0-1.efi", hash("a")}}
+	o := Orders{Back: &Back{From: Release{"1.0.1", hash("a")}, To: Release{"1.0.0", hash("b")}}}
+	if got := Judge(hash("a"), programs, nil, nil, o); !got.Leaving || got.Trying || got.Next != "proa_1.0.0.efi" {
+		t.Errorf("before the reboot: %+v", got)
+	}
+	if got := Judge(hash("b"), programs, nil, nil, o); got.Leaving || got.Trying || len(got.Lost) != 0 {
+		t.Errorf("after it: %+v", got)
+	}
+	if got := Judge(hash("a"), programs[1:], nil, nil, o); got.Leaving || !got.Trying {
+		t.Errorf("nothing else is there: %+v", got)
+	}
+}
+
 func TestQuarantine(t *testing.T) {
 	var q Quarantine
 	q = q.Add(Quarantined{Release: Release{"1.0.2", hash("c")}, Reason: "first"})
@@ -86,32 +99,8 @@ func TestQuarantine(t *testing.T) {
 	if len(q) != 2 || q.Find(hash("c")).Reason != "first" || q.FindVersion("1.0.3") == nil || q.Find(hash("e")) != nil {
 		t.Errorf("got %+v", q)
 	}
-}
-
-func TestWhy(t *testing.T) {
-	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	q := Quarantine{{Release: Release{"1.0.2", hash("c")}, Reason: "kernel panic", Time: at}}
-	offer := func(v string) *Check { return &Check{Time: at, Channel: "stable", Offered: v} }
-	for _, c := range []struct {
-		boot Boot
-		m    Machine
-		want string
-	}{
-		{Boot{Trying: true, Left: 2}, Machine{Phase: Trying}, "runs 1.0.1 on trial: its health check decides, 2 tries are left"},
-		{Boot{}, Machine{}, "runs 1.0.1: has not looked for a newer release yet"},
-		{Boot{}, Machine{Phase: Armed, Target: &Release{Version: "1.0.3"}}, "runs 1.0.1: release 1.0.3 is written and armed, the next boot tries it"},
-		{Boot{}, Machine{Phase: Writing}, "runs 1.0.1 and is writing"},
-		{Boot{}, Machine{Check: &Check{Error: "no route"}}, "runs 1.0.1: the last look for a newer release failed: no route"},
-		{Boot{}, Machine{Check: offer("1.0.2")}, "stays on 1.0.1: release 1.0.2 is quarantined since 2026-01-01 12:00: kernel panic"},
-		{Boot{}, Machine{Check: offer("1.0.1")}, "runs 1.0.1, the release of channel stable"},
-		{Boot{}, Machine{Check: offer("1.0.0")}, "stays on 1.0.1: channel stable offers the older 1.0.0, and machines never go back by plan"},
-		{Boot{}, Machine{Check: offer("1.0.3")}, "runs 1.0.1: release 1.0.3 is there, updatectl apply installs it"},
-		{Boot{}, Machine{Phase: Failed, Error: "cut", Check: offer("1.0.3")}, "stays on 1.0.1: release 1.0.3 could not be installed: cut"},
-		{Boot{}, Machine{Check: &Check{Offered: "1.0.3", Held: "release 1.0.3 is halted on channel stable"}}, "stays on 1.0.1: release 1.0.3 is halted on channel stable"},
-	} {
-		got := Why("1.0.1", c.boot, c.m, q)
-		if got != c.want || strings.Contains(got, "\n") {
-			t.Errorf("got  %q\nwant %q", got, c.want)
-		}
+	left, gone := q.Without("1.0.2")
+	if len(left) != 1 || len(gone) != 1 || left[0].Version != "1.0.3" || len(q) != 2 {
+		t.Errorf("without 1.0.2: %+v and %+v", left, gone)
 	}
 }
