@@ -3,7 +3,9 @@
 //	{
 //	  "server": "https://updates.example.org/",   the repository: metadata/ and targets/ are below it
 //	  "channel": "stable",                        optional
-//	  "health_deadline_seconds": 300,             optional: how long a boot may take to become healthy
+//	  "auto": true,                               optional: false leaves checking and applying to people (updatectl)
+//	  "poll_interval_seconds": 3600,              optional: how often to look for a newer release by itself
+//	  "health_deadline_seconds": 180,             optional: how long a boot may take to become healthy
 //	  "required_units": ["sshd.service"]          optional: in place of the built-in list
 //	}
 //
@@ -29,6 +31,8 @@ import (
 type Config struct {
 	Server                string   `json:"server"`
 	Channel               string   `json:"channel"`
+	Auto                  bool     `json:"auto"`
+	PollIntervalSeconds   int      `json:"poll_interval_seconds"`
 	HealthDeadlineSeconds int      `json:"health_deadline_seconds"`
 	RequiredUnits         []string `json:"required_units"`
 }
@@ -38,10 +42,15 @@ func (c *Config) HealthDeadline() time.Duration {
 	return time.Duration(c.HealthDeadlineSeconds) * time.Second
 }
 
+// PollInterval is how often a machine looks for a newer release by itself.
+func (c *Config) PollInterval() time.Duration {
+	return time.Duration(c.PollIntervalSeconds) * time.Second
+}
+
 // Default is what holds without a file: no server, so no updates, but health checks.
 func Default() *Config {
 	return &Config{
-		Channel: "stable", HealthDeadlineSeconds: 300,
+		Channel: "stable", Auto: true, PollIntervalSeconds: 3600, HealthDeadlineSeconds: 180,
 		RequiredUnits: []string{"dbus.service", "systemd-networkd.service", "sshd.service"},
 	}
 }
@@ -65,6 +74,9 @@ func Parse(b []byte) (*Config, error) {
 	}
 	if err := plan.CheckChannel(c.Channel); err != nil {
 		return nil, err
+	}
+	if c.PollIntervalSeconds < 10*60 || c.PollIntervalSeconds > 7*24*60*60 {
+		return nil, fmt.Errorf("poll_interval_seconds %d: want 600 to 604800", c.PollIntervalSeconds)
 	}
 	if c.HealthDeadlineSeconds < 10 || c.HealthDeadlineSeconds > 24*60*60 {
 		return nil, fmt.Errorf("health_deadline_seconds %d: want 10 to 86400", c.HealthDeadlineSeconds)

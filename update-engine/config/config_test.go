@@ -10,7 +10,10 @@ import (
 
 func TestParse(t *testing.T) {
 	c, err := Parse([]byte(`{"server":"http://10.0.2.2:8080/","channel":"beta"}`))
-	if err != nil || c.Server != "http://10.0.2.2:8080/" || c.Channel != "beta" || c.HealthDeadline() != 5*time.Minute || len(c.RequiredUnits) == 0 {
+	if err != nil || c.Server != "http://10.0.2.2:8080/" || c.Channel != "beta" || c.HealthDeadline() != 3*time.Minute || !c.Auto || c.PollInterval() != time.Hour || len(c.RequiredUnits) == 0 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if c, err := Parse([]byte(`{"auto":false,"poll_interval_seconds":600}`)); err != nil || c.Auto || c.PollInterval() != 10*time.Minute {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	for in, want := range map[string]string{
@@ -19,6 +22,7 @@ func TestParse(t *testing.T) {
 		`{"server":"/srv"}`:                 "want an http",
 		`{"channel":"../x"}`:                "channel",
 		`{"health_deadline_seconds":1}`:     "want 10 to",
+		`{"poll_interval_seconds":599}`:     "want 600 to",
 		`{"server":"http://x/"} {}`:         "behind the object",
 		`{"server":"http://x/"`:             "unexpected EOF",
 		`[]`:                                "cannot unmarshal",
