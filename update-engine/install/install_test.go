@@ -37,7 +37,7 @@ func full(t testing.TB, b *repotest.Build) []byte {
 	_, err = payload.Create(t.Context(), f, []payload.Input{
 		{Kind: payload.RootImage, R: bytes.NewReader(b.Root), Size: b.Release.Root.HashOffset},
 		{Kind: payload.BootProgram, R: bytes.NewReader(b.Boot), Size: int64(len(b.Boot))},
-	}, nil)
+	}, payload.Options{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package payload
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 
@@ -10,10 +9,10 @@ import (
 	"github.com/proa-os/proa/internal/digest"
 )
 
-// Sources are what the operations of a delta read, and what a full payload's boot program reads of the new root image.
+// Sources are what the operations of a delta read, and what the boot program of a full payload reads of the new root image.
 type Sources struct {
 	Root     io.ReaderAt // the running root image, through its verity device: nothing else authenticates what is read here
-	RootSize int64       // bytes
+	RootSize int64       // bytes, without the verity tree
 	Boot     io.ReaderAt // the boot program that started it
 	BootSize int64       // bytes
 	// NewRoot is the new root image when Apply begins behind it; otherwise what Sink.Begin returned for it is read back, which
@@ -33,148 +32,316 @@ type Sink interface {
 	Complete(Output) error
 }
 
-// A Mark is how far Apply has come. The zero Mark is the first blob.
+// A Mark is how far Apply has come. The zero Mark is the beginning.
 type Mark struct {
 	Kind    Kind
 	Segment int   // index of the next segment of this output
 	Written int64 // bytes of this output
-	Read    int64 // bytes of the payload, header and manifest included
+	Read    int64 // where that segment's blob begins: bytes of the payload, header and manifest included
 }
+
+const (
+	copyStep  = 4 << 20   // bytes written between two checkpoints of one segment, at least
+	copyPiece = 256 << 10 // bytes read from a source at once
+)
 
 // Apply reads the blobs from body and writes the outputs in order, beginning at the mark from: body then stands at byte from.Read
 // of the payload, or behind the manifest if from is the zero Mark. It compares every segment with its SHA-256 before it writes it, and
-// reads body to its end, so that a digest.Reader there has its say. Memory: two segments and the decoder's window, about 20
-// MB, whatever the size of the output.
+// reads body to its end, so that a digest.Reader there has its say. Memory: about 20 MB, whatever the size of the output.
 func (m *Manifest) Apply(body io.Reader, src Sources, from Mark, sink Sink) error {
-	a := applier{body: body, read: headerSize + m.size, buf: make([]byte, MaxSegment), blob: make([]byte, MaxSegment)}
-	var err error
-	a.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
-	if err != nil {
+	if err := m.apply(body, src, from, sink); err != nil {
 		return fmt.Errorf("apply payload: %w", err)
-	}
-	defer a.zstd.Close()
-	if from == (Mark{}) {
-		from = Mark{Kind: m.Outputs[0].Kind, Read: a.read}
-	}
-	found := false
-	for _, o := range m.Outputs {
-		at := Mark{Kind: o.Kind, Read: a.read}
-		if o.Kind == from.Kind {
-			found = true
-			at = from
-			if want := m.mark(o, from.Segment); want != from {
-				return fmt.Errorf("apply payload: %s: mark %+v is not a checkpoint of this payload, expected %+v", o.Kind, from, want)
-			}
-		}
-		if !found {
-			a.read = m.mark(o, len(o.Segments)).Read
-			continue
-		}
-		if err := a.output(o, at, sink); err != nil {
-			return fmt.Errorf("apply payload: %s: %w", o.Kind, err)
-		}
-	}
-	if !found {
-		return fmt.Errorf("apply payload: it makes no %s to go on with", from.Kind)
-	}
-	var one [1]byte
-	switch n, err := io.ReadFull(body, one[:]); {
-	case n > 0:
-		return fmt.Errorf("apply payload: bytes behind the last blob, at %d", a.read)
-	case err != io.EOF:
-		return fmt.Errorf("apply payload: read end: %w", err)
 	}
 	return nil
 }
 
-// mark returns the checkpoint before segment i of o, or the end if there are fewer.
-func (m *Manifest) mark(o Output, i int) Mark {
-	k := Mark{Kind: o.Kind, Read: headerSize + m.size}
-	for _, before := range m.Outputs {
-		if before.Kind == o.Kind {
-			break
+func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) error {
+	if from == (Mark{}) {
+		from = Mark{Kind: m.Outputs[0].Kind, Read: m.size}
+	}
+	if err := m.checkMark(from); err != nil {
+		return err
+	}
+	if err := m.CheckSources(src); err != nil {
+		return err
+	}
+	a := applier{m: m, body: body, read: from.Read, src: src, sink: sink}
+	var err error
+	if a.zstd, err = newDecoder(); err != nil {
+		return err
+	}
+	defer a.zstd.Close()
+	for _, o := range m.Outputs {
+		if o.Kind < from.Kind {
+			continue
 		}
-		for _, s := range before.Segments {
-			k.Read += s.Stored
+		at := Mark{Kind: o.Kind, Read: a.read}
+		if o.Kind == from.Kind {
+			at = from
+		}
+		if err := a.output(o, at); err != nil {
+			return fmt.Errorf("%s: %w", o.Kind, err)
 		}
 	}
-	for _, s := range o.Segments[:max(0, min(i, len(o.Segments)))] {
-		k.Segment++
-		k.Written += s.Length
-		k.Read += s.Stored
+	var one [1]byte
+	switch n, err := io.ReadFull(body, one[:]); {
+	case n > 0:
+		return fmt.Errorf("bytes behind the last blob, at %d", a.read)
+	case err != io.EOF:
+		return fmt.Errorf("read end: %w", err)
 	}
-	return k
+	return nil
+}
+
+// CheckSources reports, before anything is written, that a delta is for other sources than src. Whether the running root image has the
+// root hash m.Source is for the caller to know, from the kernel's command line.
+func (m *Manifest) CheckSources(src Sources) error {
+	if m.Source.IsZero() {
+		return nil
+	}
+	switch {
+	case src.Root == nil || src.RootSize != m.RootSize:
+		return fmt.Errorf("root image: expected %d bytes, found %d: %w", m.RootSize, src.RootSize, ErrSource)
+	case m.BootSize == 0:
+		return nil
+	case src.Boot == nil || src.BootSize != m.BootSize:
+		return fmt.Errorf("boot program: expected %d bytes, found %d: %w", m.BootSize, src.BootSize, ErrSource)
+	}
+	got, _, err := digest.OfReader(io.NewSectionReader(src.Boot, 0, src.BootSize))
+	if err != nil {
+		return fmt.Errorf("read boot program: %w", err)
+	}
+	if got != m.Boot {
+		return fmt.Errorf("boot program: expected sha256 %s, found %s: %w", m.Boot, got, ErrSource)
+	}
+	return nil
+}
+
+// checkMark refuses what is no mark of this payload.
+func (m *Manifest) checkMark(k Mark) error {
+	o := m.Output(k.Kind)
+	if o == nil {
+		return fmt.Errorf("mark %+v: the payload makes no %s", k, k.Kind)
+	}
+	if k.Segment < 0 || k.Segment > len(o.Segments) || k.Read != m.blob(k.Kind, k.Segment) {
+		return fmt.Errorf("mark %+v: not a checkpoint of this payload", k)
+	}
+	first, last := o.span(k.Segment)
+	if k.Written < first || k.Written > last {
+		return fmt.Errorf("mark %+v: not a checkpoint of this payload, segment %d writes from %d to %d", k, k.Segment, first, last)
+	}
+	return nil
+}
+
+// span returns what part of an output is written along with segment i: from its first made byte, or the beginning, to the one
+// behind its last, with all copied bytes between and behind. Behind the last segment there is nothing.
+func (o Output) span(i int) (first, last int64) {
+	c := o.cursor(i)
+	first = c.at
+	if i < len(o.Segments) {
+		c.skipMade(o.Segments[i].Length)
+	}
+	c.skipCopies()
+	return first, c.at
+}
+
+// cursor returns where segment i begins to write.
+func (o Output) cursor(i int) cursor {
+	c := newCursor(o.Runs)
+	for _, s := range o.Segments[:i] {
+		c.skipMade(s.Length)
+	}
+	if i > 0 {
+		c.skipCopies()
+	}
+	return c
 }
 
 type applier struct {
+	m    *Manifest
 	body io.Reader
 	read int64 // bytes of the payload read so far
-	zstd *zstd.Decoder
-	buf  []byte // target bytes of one segment
-	blob []byte // and what they are packed in
+	src  Sources
+	sink Sink
+
+	zstd    *zstd.Decoder
+	memory  memory
+	packed  []byte // a stream as it is stored
+	control []byte
+	piece   []byte // of a source
+
+	// Of the output:
+	kind  Kind
+	w     io.WriterAt
+	space space
+	from  int64 // what is before this address is written already
+	shown int64 // address of the last checkpoint
 }
 
-func (a *applier) output(o Output, from Mark, sink Sink) error {
-	w, err := sink.Begin(o)
-	if err != nil {
+func (a *applier) output(o Output, from Mark) error {
+	var err error
+	if a.w, err = a.sink.Begin(o); err != nil {
 		return err
 	}
-	a.read = from.Read
-	off := from.Written
-	for i := from.Segment; i < len(o.Segments); i++ {
-		s := o.Segments[i]
-		data, err := a.segment(s)
-		if err != nil {
+	self, _ := a.w.(io.ReaderAt)
+	if a.space, err = a.m.space(a.src, o, self); err != nil {
+		return err
+	}
+	if o.Kind == RootImage {
+		a.src.NewRoot = self
+	}
+	a.kind, a.from, a.shown = o.Kind, from.Written, from.Written
+	a.memory.forget()
+	c := o.cursor(from.Segment)
+	// One more round than there are segments if there are none: all of it is copied.
+	for i := from.Segment; i < len(o.Segments) || i == 0; i++ {
+		if err := a.segment(o, i, &c); err != nil {
 			return fmt.Errorf("segment %d of %d: %w", i+1, len(o.Segments), err)
 		}
-		if _, err := w.WriteAt(data, off); err != nil {
-			return fmt.Errorf("write segment %d of %d at %d: %w", i+1, len(o.Segments), off, err)
-		}
-		off += s.Length
-		a.read += s.Stored
-		if err := sink.Checkpoint(Mark{Kind: o.Kind, Segment: i + 1, Written: off, Read: a.read}); err != nil {
+	}
+	return a.sink.Complete(o)
+}
+
+// segment makes segment i and writes its bytes, and the copied ones between and behind them; for segment 0 those before it, too.
+func (a *applier) segment(o Output, i int, c *cursor) error {
+	mark := Mark{Kind: o.Kind, Segment: i, Read: a.read}
+	var made []byte
+	if i < len(o.Segments) {
+		at := *c
+		at.skipCopies()
+		var err error
+		if made, err = a.make(o.Segments[i], at); err != nil {
 			return err
 		}
 	}
-	return sink.Complete(o)
+	for {
+		n, copied := c.here()
+		switch {
+		case copied > 0:
+			n = min(copied, copyPiece)
+			if err := a.copy(c.at, n, c.run.Shift); err != nil {
+				return err
+			}
+		case n > 0 && len(made) > 0:
+			n = min(n, int64(len(made)))
+			if err := a.write(made[:n], c.at); err != nil {
+				return err
+			}
+			made = made[n:]
+		default:
+			return a.checkpoint(Mark{Kind: o.Kind, Segment: min(i+1, len(o.Segments)), Written: c.at, Read: a.read})
+		}
+		c.step(n)
+		_, copied = c.here()
+		if mark.Written = c.at; c.at-a.shown >= copyStep && (copied > 0 || len(made) > 0) {
+			if err := a.checkpoint(mark); err != nil {
+				return err
+			}
+		}
+	}
 }
 
-// segment returns the verified target bytes of s; they are good until the next call.
-func (a *applier) segment(s Segment) ([]byte, error) {
-	data := a.buf[:s.Length]
-	switch s.Codec {
-	case Zeros:
-		clear(data)
-	case Raw:
-		if _, err := io.ReadFull(a.body, data); err != nil {
-			return nil, truncated(err)
-		}
-	case Zstd:
-		if err := a.unpack(data, s.Stored); err != nil {
-			return nil, err
-		}
-	}
-	if got := digest.Of(data); got != s.SHA256 {
-		return nil, fmt.Errorf("expected sha256 %s, found %s: damaged, nothing of it was written", s.SHA256, got)
-	}
-	return data, nil
+func (a *applier) checkpoint(k Mark) error {
+	a.shown = k.Written
+	return a.sink.Checkpoint(k)
 }
 
-func (a *applier) unpack(data []byte, stored int64) error {
-	// The whole blob first: an error of the network is then never taken for one of the codec.
-	blob := a.blob[:stored]
-	if _, err := io.ReadFull(a.body, blob); err != nil {
-		return truncated(err)
+// write writes what is not written yet.
+func (a *applier) write(b []byte, at int64) error {
+	if skip := a.from - at; skip > 0 {
+		skip = min(skip, int64(len(b)))
+		b, at = b[skip:], at+skip
 	}
-	if err := a.zstd.Reset(bytes.NewReader(blob)); err != nil {
-		return fmt.Errorf("unpack zstd: %w", err)
+	if len(b) == 0 {
+		return nil
 	}
-	if _, err := io.ReadFull(a.zstd, data); err != nil {
-		return fmt.Errorf("unpack zstd: %w", err)
+	if _, err := a.w.WriteAt(b, at); err != nil {
+		return fmt.Errorf("write %d bytes at %d: %w", len(b), at, err)
 	}
-	var one [1]byte
-	if n, err := io.ReadFull(a.zstd, one[:]); n > 0 || err != io.EOF {
-		return fmt.Errorf("unpack zstd: more than the %d bytes of the segment", len(data))
+	return nil
+}
+
+func (a *applier) copy(at, n, shift int64) error {
+	if at+n <= a.from {
+		return nil
+	}
+	b, err := a.source(at+shift, n)
+	if err != nil {
+		return err
+	}
+	return a.write(b, at)
+}
+
+// source reads at most copyPiece bytes; they are good until the next call.
+func (a *applier) source(at, n int64) ([]byte, error) {
+	if a.piece == nil {
+		a.piece = make([]byte, copyPiece)
+	}
+	return a.piece[:n], a.space.read(a.piece[:n], at)
+}
+
+// A space is the source address space of an output.
+type space []part
+
+type part struct {
+	name string
+	r    io.ReaderAt
+	size int64
+}
+
+// space returns the address space of an output, that itself included, as far as it can be read.
+func (m *Manifest) space(src Sources, o Output, self io.ReaderAt) (space, error) {
+	if o.Kind == RootImage {
+		return space{{"running root image", src.Root, m.RootSize}, {"new root image", self, o.Size}}, nil
+	}
+	sp := space{{"running boot program", src.Boot, m.BootSize}}
+	if root := m.Output(RootImage); root != nil {
+		if src.NewRoot == nil && m.reads(o, m.BootSize, m.BootSize+root.Size) {
+			return nil, fmt.Errorf("the new root image is needed, and was not given")
+		}
+		sp = append(sp, part{"new root image", src.NewRoot, root.Size})
+	}
+	return append(sp, part{"new boot program", self, o.Size}), nil
+}
+
+// reads reports whether copies or prefixes of an output read addresses from first to last.
+func (m *Manifest) reads(o Output, first, last int64) bool {
+	c := newCursor(o.Runs)
+	for made, copied := c.here(); made+copied > 0; made, copied = c.here() {
+		if at := c.at + c.run.Shift; copied > 0 && at < last && at+copied > first {
+			return true
+		}
+		c.step(made + copied)
+	}
+	for _, s := range o.Segments {
+		if s.Prefix.Length > 0 && s.Prefix.At < last && s.Prefix.At+s.Prefix.Length > first {
+			return true
+		}
+	}
+	return false
+}
+
+// read fills b from an address on, across parts.
+func (s space) read(b []byte, at int64) error {
+	for _, p := range s {
+		if at >= p.size {
+			at -= p.size
+			continue
+		}
+		n := min(int64(len(b)), p.size-at)
+		if n == 0 {
+			break
+		}
+		if p.r == nil {
+			return fmt.Errorf("read %d bytes at %d of the %s: it cannot be read", n, at, p.name)
+		}
+		if k, err := p.r.ReadAt(b[:n], at); int64(k) != n {
+			return fmt.Errorf("read %d bytes at %d of the %s: %w", n, at, p.name, truncated(err))
+		}
+		b, at = b[n:], 0
+	}
+	if len(b) > 0 {
+		return fmt.Errorf("read %d bytes behind the sources", len(b))
 	}
 	return nil
 }

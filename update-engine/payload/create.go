@@ -1,14 +1,10 @@
 package payload
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"runtime"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/proa-os/proa/internal/digest"
 )
@@ -20,139 +16,197 @@ type Input struct {
 	Size int64 // bytes
 }
 
-// Create writes a full payload that makes the inputs, whose kinds ascend, and returns its manifest. The same inputs give the same
-// bytes on every host. progress, if not nil, is told how many of how many input bytes are done.
-func Create(ctx context.Context, w io.WriteSeeker, inputs []Input, progress func(done, total int64)) (*Manifest, error) {
-	m, total, err := outline(inputs)
+// Create writes a full payload that makes the inputs, whose kinds ascend, and returns its manifest. What the boot program has in common
+// with the root image is copied from there. The same inputs and the same packer give the same bytes on every host.
+// progress, if not nil, is told how many of how many input bytes are done.
+func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progress func(done, total int64)) (*Manifest, error) {
+	d := &draft{options: o.withDefaults(), m: &Manifest{}, progress: progress}
+	err := d.outputs(inputs)
+	for i, in := range inputs {
+		if err != nil {
+			break
+		}
+		l := layout{runs: []Run{{Made: in.Size}}}
+		if in.Kind == BootProgram && i > 0 {
+			if l, err = common(in, []Input{inputs[i-1]}); err != nil {
+				break
+			}
+		}
+		err = d.output(ctx, i, in, l)
+	}
+	if err == nil {
+		err = d.write(w)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make payload: %w", err)
 	}
-	// All fields have fixed sizes, so the place of the first blob is known before its content is.
-	if _, err := w.Seek(int64(len(m.encode())), io.SeekStart); err != nil {
-		return nil, fmt.Errorf("make payload: %w", err)
-	}
-	var done int64
-	for i, in := range inputs {
-		err := pack(ctx, w, in, &m.Outputs[i], func(n int64) {
-			if done += n; progress != nil {
-				progress(done, total)
-			}
-		})
-		if err != nil {
-			return nil, fmt.Errorf("make payload: %s: %w", in.Kind, err)
-		}
-	}
-	if _, err := w.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("make payload: %w", err)
-	}
-	head := m.encode()
-	if _, err := w.Write(head); err != nil {
-		return nil, fmt.Errorf("make payload: write manifest: %w", err)
-	}
-	m.digest = digest.Of(head)
-	return m, nil
+	return d.m, nil
 }
 
-// outline makes a manifest whose segments have their lengths only.
-func outline(inputs []Input) (*Manifest, int64, error) {
+// A layout is how an output is described before it is packed.
+type layout struct {
+	runs []Run
+	// instructions describe the made bytes as a DIFF, all of them or none.
+	instructions []instruction
+}
+
+// An instruction of a control stream, its shift not relative.
+type instruction struct{ shift, add, extra int64 }
+
+// A draft is a payload that is being made.
+type draft struct {
+	options     Options
+	m           *Manifest
+	blobs       [][]byte
+	sources     [2]io.ReaderAt // running root image, running boot program
+	root        io.ReaderAt    // the new root image
+	done, total int64
+	progress    func(done, total int64)
+}
+
+// outputs begins the manifest with what is known of the outputs.
+func (d *draft) outputs(inputs []Input) error {
 	if len(inputs) < 1 || len(inputs) > maxOutputs {
-		return nil, 0, fmt.Errorf("%d inputs, want 1 or %d", len(inputs), maxOutputs)
+		return fmt.Errorf("%d inputs, want 1 or %d", len(inputs), maxOutputs)
 	}
-	m := &Manifest{}
-	var total int64
 	for i, in := range inputs {
-		if in.Size < 1 || i > 0 && in.Kind <= inputs[i-1].Kind {
-			return nil, 0, fmt.Errorf("input %d (%s) is empty or out of order", i, in.Kind)
+		if in.Size < 1 || in.Size > maxOutputSize || i > 0 && in.Kind <= inputs[i-1].Kind {
+			return fmt.Errorf("input %d (%s) has %d bytes or is out of order", i, in.Kind, in.Size)
 		}
-		o := Output{Kind: in.Kind, Size: in.Size}
-		for left := in.Size; left > 0; left -= MaxSegment {
-			o.Segments = append(o.Segments, Segment{Op: Replace, Length: min(left, MaxSegment)})
+		if in.Kind == RootImage {
+			d.root = in.R
 		}
-		m.Outputs = append(m.Outputs, o)
-		total += in.Size
+		d.m.Outputs = append(d.m.Outputs, Output{Kind: in.Kind, Size: in.Size})
+		d.total += in.Size
 	}
-	m.size = int64(len(m.encode()) - headerSize)
-	if m.size > maxManifest {
-		return nil, 0, fmt.Errorf("manifest of %d bytes, at most %d are allowed: the input is too big", m.size, maxManifest)
-	}
-	return m, total, nil
+	return nil
 }
 
-// pack compresses the segments of one output, a few at a time, and writes the blobs in order.
-func pack(ctx context.Context, w io.Writer, in Input, o *Output, done func(int64)) error {
-	type packed struct {
-		seg  Segment
-		data []byte // target bytes, for the hash of the whole
-		blob []byte
-		err  error
+func (d *draft) show(n int64) {
+	if d.done += n; n > 0 && d.progress != nil {
+		d.progress(d.done, d.total)
 	}
-	// Each segment has a channel of its own in the queue, so that the order of the queue is the order of the blobs
-	// whoever finishes first; the queue's length bounds the memory.
-	queue := make(chan chan packed, runtime.GOMAXPROCS(0))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		defer close(queue)
-		var off int64
-		for _, seg := range o.Segments {
-			result := make(chan packed, 1)
-			select {
-			case queue <- result:
-			case <-ctx.Done():
-				return
-			}
-			go func(seg Segment, off int64) {
-				data, blob, err := packSegment(in.R, off, &seg)
-				result <- packed{seg, data, blob, err}
-			}(seg, off)
-			off += seg.Length
-		}
-	}()
-	whole := sha256.New()
-	i := 0
-	for result := range queue {
-		p := <-result
-		if p.err != nil {
-			return p.err
-		}
-		whole.Write(p.data)
-		if _, err := w.Write(p.blob); err != nil {
-			return fmt.Errorf("write blob: %w", err)
-		}
-		o.Segments[i] = p.seg
-		i++
-		done(p.seg.Length)
+}
+
+// write writes the payload from its first byte on.
+func (d *draft) write(w io.Writer) error {
+	head, err := d.m.encode()
+	if err != nil {
+		return fmt.Errorf("manifest: %w", err)
 	}
-	if err := ctx.Err(); err != nil {
+	if _, err := parseManifest(d.m.text()); err != nil {
+		return fmt.Errorf("the manifest breaks a limit of the format: %w", err)
+	}
+	for _, b := range append([][]byte{head}, d.blobs...) {
+		if _, err := w.Write(b); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	return nil
+}
+
+// A task is one segment to be packed.
+type task struct {
+	seg          Segment
+	at           cursor // its first made byte
+	instructions []instruction
+}
+
+// output packs the segments of output i, a few at a time, and appends the blobs in order.
+func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
+	o := &d.m.Outputs[i]
+	o.Runs = l.runs
+	self, err := d.m.space(Sources{Root: d.sources[0], Boot: d.sources[1], NewRoot: d.root}, *o, in.R)
+	if err != nil {
 		return err
+	}
+	tasks := split(l)
+	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind)}
+	err = inOrder(ctx, d.options.Workers, tasks, p.pack, func(s packed) error {
+		o.Segments = append(o.Segments, s.seg)
+		d.blobs = append(d.blobs, s.blobs...)
+		d.show(s.seg.Length)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", in.Kind, err)
+	}
+	d.show(in.Size - o.Made())
+	whole := sha256.New()
+	if _, err := io.Copy(whole, io.NewSectionReader(in.R, 0, in.Size)); err != nil {
+		return fmt.Errorf("%s: %w", in.Kind, err)
 	}
 	o.SHA256 = digest.SHA256(whole.Sum(nil))
 	return nil
 }
 
-// packSegment reads seg.Length bytes at off, fills in the rest of seg and returns the bytes and the blob.
-func packSegment(r io.ReaderAt, off int64, seg *Segment) (data, blob []byte, err error) {
-	data = make([]byte, seg.Length)
-	if n, err := r.ReadAt(data, off); int64(n) != seg.Length {
-		return nil, nil, fmt.Errorf("read %d bytes at %d: %w", seg.Length, off, truncated(err))
+// split cuts the made bytes into segments.
+func split(l layout) []task {
+	var tasks []task
+	c := newCursor(l.runs)
+	left := Output{Runs: l.runs}.Made()
+	rest := l.instructions
+	for left > 0 {
+		c.skipCopies()
+		t := task{seg: Segment{Length: min(left, MaxSegment)}, at: c}
+		t.instructions, rest = cutInstructions(rest, t.seg.Length)
+		tasks = append(tasks, t)
+		c.skipMade(t.seg.Length)
+		left -= t.seg.Length
 	}
-	seg.SHA256 = digest.Of(data)
-	if len(bytes.TrimLeft(data, "\x00")) == 0 {
-		seg.Codec = Zeros
-		return data, nil, nil
+	return tasks
+}
+
+// cutInstructions divides instructions behind n made bytes.
+func cutInstructions(list []instruction, n int64) (first, rest []instruction) {
+	for i, x := range list {
+		if n == 0 {
+			return first, list[i:]
+		}
+		head := instruction{shift: x.shift, add: min(x.add, n)}
+		head.extra = min(x.extra, n-head.add)
+		first = append(first, head)
+		n -= head.add + head.extra
+		if tail := (instruction{x.shift, x.add - head.add, x.extra - head.extra}); tail.add+tail.extra > 0 {
+			return first, append([]instruction{tail}, list[i+1:]...)
+		}
 	}
-	// One encoder a segment: the bytes then depend on nothing but the segment.
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(MaxSegment),
-		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
-	if err != nil {
-		return nil, nil, err
+	return first, nil
+}
+
+// inOrder calls work for each task, a few at once, and take for each result in the order of the tasks.
+func inOrder[T, R any](ctx context.Context, workers int, tasks []T, work func(context.Context, T) (R, error), take func(R) error) error {
+	type result struct {
+		value R
+		err   error
 	}
-	defer e.Close()
-	blob = e.EncodeAll(data, nil)
-	seg.Codec = Zstd
-	if len(blob) >= len(data) {
-		seg.Codec, blob = Raw, data
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Each task has a channel of its own in the queue, whose length bounds how much is done ahead.
+	queue := make(chan chan result, max(workers-1, 0))
+	go func() {
+		defer close(queue)
+		for _, t := range tasks {
+			c := make(chan result, 1)
+			select {
+			case queue <- c:
+			case <-ctx.Done():
+				return
+			}
+			go func() {
+				v, err := work(ctx, t)
+				c <- result{v, err}
+			}()
+		}
+	}()
+	for c := range queue {
+		r := <-c
+		if r.err != nil {
+			return r.err
+		}
+		if err := take(r.value); err != nil {
+			return err
+		}
 	}
-	seg.Stored = int64(len(blob))
-	return data, blob, nil
+	return ctx.Err()
 }

@@ -1,54 +1,103 @@
 // Package payload is the file that carries a release to a machine: what to write into the passive slot and which boot
 // program to put beside it, applied strictly in order in one pass, with no temporary file and bounded memory.
 //
-// In the flow: the release desk makes it (Create), a web server serves it as a TUF target, the update agent reads the
-// manifest (ReadManifest), compares it with the signed release.json and streams the rest through Apply. The verity tree of
-// the root image is not in the payload: the machine rebuilds it and compares the root hash with the signed one.
+// In the flow: the release desk makes it (Create, CreateDelta) and proves it (Prove), a web server serves it as a TUF target, the update
+// agent reads the manifest (ReadManifest), compares its digest with the signed release.json and streams the rest through Apply. The verity
+// tree of the root image is not in the payload: the machine rebuilds it and compares the root hash with the signed one.
+//
+//	new image ─▶ COPY, from a source      ─▶ runs of the manifest        ┐
+//	          └▶ made ─▶ segments ≤ 4 MiB ─▶ DIFF: control, diff, extra  ├▶ header, manifest, blobs
+//	                                     └─▶ REPLACE: one stream         ┘
+//
+// An output is covered by runs, in order and without gap: so many bytes that segments make, then so many that are copied from a source
+// as they are. What segments make of an output is one sequence, "the made bytes", whatever copies lie between; a segment is
+// up to 4 MiB of it. So a change of every inode of an image, each in another block, is one segment and not thousands.
+//
+// # Sources
+//
+// What an output may read has one address space:
+//
+//	root image      the running root image, read through its verity device; then this output itself
+//	boot program    the running machine's boot program, then the new root image, then this output itself
+//
+// A full payload has no running root image and boot program; they are empty then. A source address is written as a shift: the byte at
+// address p of the output is copied from, or differs from, the byte at source address p + shift. Of itself an output reads prefixes only,
+// and only what is already written.
 //
 // # Bytes
 //
-// Integers are little-endian. The header, 64 bytes:
+// Fixed integers are little-endian. uv is an unsigned, sv a signed (zigzag) number in base 128, in the shortest form, as of Go's
+// encoding/binary, less than 2^40. The header, 64 bytes:
 //
 //	offset  size  content
 //	0       8     magic: 89 50 52 4f 41 0d 0a 1a ("\x89PROA\r\n\x1a", broken by any text-mode transfer)
-//	8       4     format version: 1
-//	12      4     length M of the manifest, at most 16 MiB
-//	16      32    SHA-256 of the manifest
-//	48      16    zero
-//	64      M     manifest
-//	64+M    ...   blobs, one behind the other in the order of the segments, nothing behind the last
+//	8       4     format version: 2
+//	12      4     length P of the packed manifest, at most 2 MiB
+//	16      32    SHA-256 of the packed manifest
+//	48      4     length M of the manifest, at most 2 MiB; it is raw if M = P, a zstd frame if M > P
+//	52      12    zero
+//	64      P     packed manifest
+//	64+P    ...   blobs, one behind the other in the order of the segments, nothing behind the last
 //
-// The manifest:
+// The digest of a payload's manifest, which release.json names, is the SHA-256 of the first 64+P bytes. The manifest:
 //
 //	size  content
-//	32    source: root hash of the root image that the operations read; zero in a full payload
+//	32    root hash of the root image that must be running; zero in a full payload, and so are the next three
+//	uv    bytes of that root image, without its verity tree
+//	32    SHA-256 of the boot program that must have started it
+//	uv    its bytes
 //	1     number of outputs: 1 or 2
-//	per output, in this order:
+//	per output:
 //	1     kind: 1 root image without its verity tree, 2 boot program; kinds ascend
-//	8     size in bytes
+//	uv    bytes, 1 to 16 GiB
 //	32    SHA-256 of the whole output
-//	4     number of segments
-//	and behind the heads, the segments of the first output, then those of the second:
-//	1     operation: 1 COPY, 2 DIFF, 3 REPLACE
-//	...   by operation
+//	uv    number of runs, 1 to 65536
+//	uv    number of segments, at most 8192
+//	per run:
+//	uv    made bytes
+//	uv    copied bytes; zero in the last run only, which then has made ones
+//	sv    shift of the copied bytes, less that of the run before; absent if there are none
+//	per segment:
+//	1     operation and codec: 16 * operation (2 DIFF, 3 REPLACE) + codec of the only or the control stream
+//	uv    made bytes, 1 byte to 4 MiB
+//	32    SHA-256 of them
 //
-// REPLACE: the target bytes are in the payload.
+// and then of a REPLACE:
 //
-//	size  content
-//	1     codec: 0 raw, 1 zstd (RFC 8878, window at most 8 MiB), 3 zeros
-//	4     length of the target bytes, 1 byte to 4 MiB
-//	4     length of the blob: the target's length if raw, 0 if zeros, less than the target's length if zstd
-//	32    SHA-256 of the target bytes
+//	uv    stored bytes, if the codec is zstd or bzip2
+//	uv    length of the prefix, at most 8 MiB, if the codec is zstd
+//	sv    where the prefix ends: source address, less that of the segment's first byte in the output; absent if the length is zero
 //
-// COPY (a range of the source unchanged) and DIFF (a range of the source with differences) have their numbers but no
-// layout in this version, nor has codec 2 (bzip2): a reader refuses the payload at the first of them.
+// and of a DIFF, whose three streams lie in the payload in this order:
+//
+//	uv    bytes of the control stream, 1 byte to 1 MiB
+//	uv    stored bytes of it, if its codec is zstd or bzip2
+//	1     codec of the diff stream + 16 * codec of the extra stream
+//	uv    bytes of the diff stream; what the segment has more is those of the extra stream
+//	uv    stored bytes of the diff stream, if its codec is zstd or bzip2
+//	uv    stored bytes of the extra stream, if its codec is zstd or bzip2
+//
+// Codecs: 0 raw, 1 zstd (RFC 8878; frames whose window is at most 16 MiB), 2 bzip2, 3 zeros, which stores nothing. Stored bytes of zstd
+// and bzip2 are at least one and fewer than what they unpack to. The prefix is what a zstd frame may refer to before its first byte,
+// as `zstd --patch-from` does it.
+//
+// The control stream is a sequence of instructions until the segment is full:
+//
+//	sv    shift, less that of the instruction before, less zero in the first
+//	uv    so many made bytes are those of the source at this shift, plus bytes of the diff stream, modulo 256
+//	uv    so many made bytes are those of the extra stream; not zero if the ones before are
+//
+// Neither an instruction's added bytes nor a segment end where made bytes do: they go on behind the copied bytes, where the same shift
+// leads behind their source. It is how most of the metadata of an image is described by a handful of instructions.
 //
 // # What a reader may rely on
 //
-// Segments follow each other without gap or overlap and fill their output exactly. A segment is compared with its SHA-256
-// before it is handed on, so a damaged byte is found within 4 MiB and is never written. The end of a segment is a
-// checkpoint: the position in the payload and the position in the output are both known from the manifest alone.
+// A reader refuses every number that is out of its range, every read outside the sources and every stream that is not used up to its end.
+// A segment is compared with its SHA-256 before any of it is written, so a damaged byte is found within 4 MiB. Copies from the running
+// root image are what dm-verity lets through; the boot program is compared with its hash before the first byte of
+// anything is written, as its file system authenticates nothing. What the outputs are is for the caller to compare with the signed release.
 //
-// The manifest is authentic only once the whole payload's hash was checked; callers therefore wrap the input in a
-// digest.Reader and rely on nothing written before Apply has returned nil. Until then the slot has no boot program.
+// Everything up to a Mark is written, and the blobs that are needed behind it are known from the manifest alone: Apply can take up there.
+// The manifest is authentic once its Digest is the signed one, and with it each segment. The hash of the whole payload says no more, but the
+// same, when it is read from the first byte.
 package payload

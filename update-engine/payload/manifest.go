@@ -1,32 +1,28 @@
 package payload
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/proa-os/proa/internal/digest"
 )
 
+// Limits of the format: what a reader needs memory for is bounded by them.
 const (
-	magic   = "\x89PROA\r\n\x1a"
-	version = 1
+	// MaxSegment is the greatest number of made bytes in a segment.
+	MaxSegment = 4 << 20
+	// MaxPrefix is the greatest length in bytes of the prefix of a zstd frame.
+	MaxPrefix = 8 << 20
 
-	headerSize      = 64
-	maxManifest     = 16 << 20
-	outputHeadSize  = 1 + 8 + digestSize + 4
-	segmentSize     = 1 + 1 + 4 + 4 + digestSize
-	digestSize      = len(digest.SHA256{})
-	maxOutputs      = 2
-	maxOutputSize   = 1 << 40
-	maxZstdWindow   = 8 << 20
-	maxSegmentCount = maxManifest / segmentSize
+	maxManifest   = 2 << 20
+	maxOutputs    = 2
+	maxOutputSize = 16 << 30
+	maxSourceSize = 16 << 30
+	maxRuns       = 1 << 16
+	maxSegments   = 1 << 13
+	maxControl    = 1 << 20
+	maxZstdWindow = 16 << 20
 )
-
-// MaxSegment is the greatest number of target bytes in a segment.
-const MaxSegment = 4 << 20
 
 // Kind says what an output is.
 type Kind uint8
@@ -47,48 +43,66 @@ func (k Kind) String() string {
 	return fmt.Sprintf("output kind %d", uint8(k))
 }
 
-// Op says where the bytes of a segment come from.
+// Op says what makes the bytes of a segment. What is copied needs no segment: it is a run's.
 type Op uint8
 
-// The operations. This version reads and writes Replace only.
+// The operations of segments.
 const (
-	Copy    Op = 1
-	Diff    Op = 2
-	Replace Op = 3
+	Diff    Op = 2 // bytes of a source with differences, and new ones between
+	Replace Op = 3 // new bytes
 )
 
 func (o Op) String() string {
 	switch o {
-	case Copy:
-		return "COPY (1)"
 	case Diff:
-		return "DIFF (2)"
+		return "DIFF"
 	case Replace:
-		return "REPLACE (3)"
+		return "REPLACE"
 	}
 	return fmt.Sprintf("number %d", uint8(o))
 }
 
-// Codec says how a blob is packed.
+// Codec says how a stream is packed.
 type Codec uint8
 
-// The codecs of a REPLACE blob. Number 2 is bzip2's, in deltas.
+// The codecs.
 const (
 	Raw   Codec = 0
 	Zstd  Codec = 1
+	Bzip2 Codec = 2
 	Zeros Codec = 3
 )
+
+func (c Codec) String() string {
+	switch c {
+	case Raw:
+		return "raw"
+	case Zstd:
+		return "zstd"
+	case Bzip2:
+		return "bzip2"
+	case Zeros:
+		return "zeros"
+	}
+	return fmt.Sprintf("codec %d", uint8(c))
+}
 
 // ErrUnsupported is wrapped by errors about a payload that is well formed, but for a newer reader.
 var ErrUnsupported = errors.New("not supported by this version: take the full payload, or update in smaller steps")
 
+// ErrSource is wrapped by errors about a delta whose sources are not those of this machine.
+var ErrSource = errors.New("this delta is for another source: take the full payload")
+
 // A Manifest is what a payload holds, before its blobs.
 type Manifest struct {
-	Source  digest.SHA256 // root hash of the root image that must be running; zero in a full payload
-	Outputs []Output      // in the order of their blobs, kinds ascending
+	Source   digest.SHA256 // root hash of the root image that must be running; zero in a full payload
+	RootSize int64         // bytes of that root image, without its tree
+	Boot     digest.SHA256 // of the boot program that must have started it
+	BootSize int64         // bytes
+	Outputs  []Output      // in the order of their blobs, kinds ascending
 
-	size   int64         // bytes of the encoded manifest
-	digest digest.SHA256 // of the header and the encoded manifest
+	size   int64         // bytes of header and packed manifest
+	digest digest.SHA256 // of them
 }
 
 // An Output is one of the two things that a payload makes.
@@ -96,24 +110,55 @@ type Output struct {
 	Kind     Kind
 	Size     int64 // bytes
 	SHA256   digest.SHA256
-	Segments []Segment
+	Runs     []Run
+	Segments []Segment // of the made bytes of the runs
 }
 
-// A Segment is a part of an output and what makes it.
+// A Run is a part of an output: made bytes, then copied ones.
+type Run struct {
+	Made, Copied int64 // bytes
+	Shift        int64 // source address of the copied bytes, less their address in the output
+}
+
+// A Segment is a part of the made bytes of an output and what makes it.
 type Segment struct {
-	Op     Op
+	Op      Op
+	Length  int64         // made bytes
+	SHA256  digest.SHA256 // of them
+	Streams [3]Stream     // DIFF: control, diff, extra; REPLACE: the first only
+	Prefix  Range         // of the stream of a REPLACE
+}
+
+// A Stream is a packed part of a segment.
+type Stream struct {
 	Codec  Codec
-	Length int64         // bytes of the output
-	Stored int64         // bytes of the blob
-	SHA256 digest.SHA256 // of the bytes of the output
+	Length int64 // bytes it unpacks to
+	Stored int64 // bytes of the payload
+}
+
+// A Range is a part of the source address space of an output.
+type Range struct{ At, Length int64 }
+
+// Stored is the length in bytes of the segment's blob.
+func (s Segment) Stored() int64 {
+	return s.Streams[0].Stored + s.Streams[1].Stored + s.Streams[2].Stored
+}
+
+// Made is the number of bytes of an output that its segments make; the others are copied.
+func (o Output) Made() int64 {
+	var n int64
+	for _, r := range o.Runs {
+		n += r.Made
+	}
+	return n
 }
 
 // Size is the length in bytes of the whole payload.
 func (m *Manifest) Size() int64 {
-	n := headerSize + m.size
+	n := m.size
 	for _, o := range m.Outputs {
 		for _, s := range o.Segments {
-			n += s.Stored
+			n += s.Stored()
 		}
 	}
 	return n
@@ -133,179 +178,32 @@ func (m *Manifest) Output(k Kind) *Output {
 	return nil
 }
 
-// ReadManifest reads the header and the manifest, and leaves r at the first blob.
-func ReadManifest(r io.Reader) (*Manifest, error) {
-	var h [headerSize]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil {
-		return nil, fmt.Errorf("read payload header: %w", truncated(err))
+// external is how many bytes of source address space an output has before itself.
+func (m *Manifest) external(k Kind) int64 {
+	if k == RootImage {
+		return m.RootSize
 	}
-	if string(h[:8]) != magic {
-		return nil, fmt.Errorf("read payload header: expected magic %q, found %q: this is not a payload", magic, h[:8])
+	n := m.BootSize
+	if root := m.Output(RootImage); root != nil {
+		n += root.Size
 	}
-	if v := binary.LittleEndian.Uint32(h[8:]); v != version {
-		return nil, fmt.Errorf("read payload header: format version %d, this program reads %d: %w", v, version, ErrUnsupported)
-	}
-	size := binary.LittleEndian.Uint32(h[12:])
-	if size > maxManifest {
-		return nil, fmt.Errorf("read payload header: manifest of %d bytes, at most %d are allowed", size, maxManifest)
-	}
-	if !bytes.Equal(h[48:], make([]byte, 16)) {
-		return nil, fmt.Errorf("read payload header: bytes 48 to 63 are not zero")
-	}
-	// Read in steps, so that a header that lies about the size costs no more memory than the input has.
-	var b bytes.Buffer
-	if _, err := io.CopyN(&b, r, int64(size)); err != nil {
-		return nil, fmt.Errorf("read payload manifest: %w", truncated(err))
-	}
-	if got := digest.Of(b.Bytes()); got != digest.SHA256(h[16:48]) {
-		return nil, fmt.Errorf("read payload manifest: expected sha256 %s, found %s: damaged", digest.SHA256(h[16:48]), got)
-	}
-	m, err := parseManifest(b.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("read payload manifest: %w", err)
-	}
-	m.digest = digest.Of(append(h[:], b.Bytes()...))
-	return m, nil
+	return n
 }
 
-func truncated(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// A scanner takes fixed-size fields from the manifest; after the end it yields zeros and remembers.
-type scanner struct {
-	b     []byte
-	short bool
-}
-
-func (s *scanner) take(n int) []byte {
-	if len(s.b) < n {
-		s.short, s.b = true, nil
-		return make([]byte, n)
-	}
-	f := s.b[:n]
-	s.b = s.b[n:]
-	return f
-}
-
-func (s *scanner) uint8() uint8              { return s.take(1)[0] }
-func (s *scanner) uint32() uint32            { return binary.LittleEndian.Uint32(s.take(4)) }
-func (s *scanner) uint64() uint64            { return binary.LittleEndian.Uint64(s.take(8)) }
-func (s *scanner) digest() (d digest.SHA256) { copy(d[:], s.take(digestSize)); return d }
-
-var errShort = errors.New("it ends too early")
-
-func parseManifest(b []byte) (*Manifest, error) {
-	s := &scanner{b: b}
-	m := &Manifest{Source: s.digest(), size: int64(len(b))}
-	outputs := int(s.uint8())
-	if s.short {
-		return nil, errShort
-	}
-	if outputs < 1 || outputs > maxOutputs {
-		return nil, fmt.Errorf("%d outputs, want 1 or %d", outputs, maxOutputs)
-	}
-	counts := make([]int, outputs)
-	for i := range outputs {
-		o := Output{Kind: Kind(s.uint8()), Size: int64(s.uint64()), SHA256: s.digest()}
-		counts[i] = int(s.uint32())
-		switch {
-		case s.short:
-			return nil, errShort
-		case o.Kind != RootImage && o.Kind != BootProgram:
-			return nil, fmt.Errorf("output %d: unknown kind %d: %w", i, uint8(o.Kind), ErrUnsupported)
-		case i > 0 && o.Kind <= m.Outputs[i-1].Kind:
-			return nil, fmt.Errorf("output %d: the %s cannot follow the %s", i, o.Kind, m.Outputs[i-1].Kind)
-		case o.Size < 1 || o.Size > maxOutputSize:
-			return nil, fmt.Errorf("%s: size of %d bytes is not from 1 to %d", o.Kind, o.Size, int64(maxOutputSize))
-		case counts[i] < 1 || counts[i] > maxSegmentCount:
-			return nil, fmt.Errorf("%s: %d segments, want 1 to %d", o.Kind, counts[i], maxSegmentCount)
-		}
-		m.Outputs = append(m.Outputs, o)
-	}
-	for i, n := range counts {
-		if err := m.Outputs[i].parseSegments(s, n); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.Outputs[i].Kind, err)
-		}
-	}
-	if len(s.b) != 0 {
-		return nil, fmt.Errorf("%d bytes behind the last segment", len(s.b))
-	}
-	return m, nil
-}
-
-func (o *Output) parseSegments(s *scanner, n int) error {
-	left := o.Size
-	for i := range n {
-		seg := Segment{Op: Op(s.uint8())}
-		if !s.short && seg.Op != Replace {
-			return fmt.Errorf("segment %d: operation %s: %w", i, seg.Op, ErrUnsupported)
-		}
-		seg.Codec, seg.Length, seg.Stored, seg.SHA256 = Codec(s.uint8()), int64(s.uint32()), int64(s.uint32()), s.digest()
-		if s.short {
-			return errShort
-		}
-		if err := seg.check(); err != nil {
-			return fmt.Errorf("segment %d: %w", i, err)
-		}
-		if left -= seg.Length; left < 0 {
-			return fmt.Errorf("segment %d ends %d bytes behind the end of the output", i, -left)
-		}
-		o.Segments = append(o.Segments, seg)
-	}
-	if left != 0 {
-		return fmt.Errorf("the segments leave the last %d bytes of %d open", left, o.Size)
-	}
-	return nil
-}
-
-func (s Segment) check() error {
-	if s.Length < 1 || s.Length > MaxSegment {
-		return fmt.Errorf("length of %d bytes is not from 1 to %d", s.Length, MaxSegment)
-	}
-	ok := false
-	switch s.Codec {
-	case Raw:
-		ok = s.Stored == s.Length
-	case Zstd:
-		ok = s.Stored > 0 && s.Stored < s.Length
-	case Zeros:
-		ok = s.Stored == 0
-	default:
-		return fmt.Errorf("codec %d: %w", uint8(s.Codec), ErrUnsupported)
-	}
-	if !ok {
-		return fmt.Errorf("blob of %d bytes for %d bytes with codec %d", s.Stored, s.Length, uint8(s.Codec))
-	}
-	return nil
-}
-
-// encode returns the header and the manifest.
-func (m *Manifest) encode() []byte {
-	b := append([]byte{}, m.Source[:]...)
-	b = append(b, uint8(len(m.Outputs)))
+// blob returns where in the payload the blob of segment i of an output begins; for the number of segments, where the last one ends.
+func (m *Manifest) blob(k Kind, i int) int64 {
+	at := m.size
 	for _, o := range m.Outputs {
-		b = append(b, uint8(o.Kind))
-		b = binary.LittleEndian.AppendUint64(b, uint64(o.Size))
-		b = append(b, o.SHA256[:]...)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(o.Segments)))
-	}
-	for _, o := range m.Outputs {
-		for _, s := range o.Segments {
-			b = append(b, uint8(s.Op), uint8(s.Codec))
-			b = binary.LittleEndian.AppendUint32(b, uint32(s.Length))
-			b = binary.LittleEndian.AppendUint32(b, uint32(s.Stored))
-			b = append(b, s.SHA256[:]...)
+		segments := o.Segments
+		if o.Kind == k {
+			segments = segments[:i]
+		}
+		for _, s := range segments {
+			at += s.Stored()
+		}
+		if o.Kind == k {
+			break
 		}
 	}
-	sum := digest.Of(b)
-	h := make([]byte, headerSize, headerSize+len(b))
-	copy(h, magic)
-	binary.LittleEndian.PutUint32(h[8:], version)
-	binary.LittleEndian.PutUint32(h[12:], uint32(len(b)))
-	copy(h[16:], sum[:])
-	return append(h, b...)
+	return at
 }

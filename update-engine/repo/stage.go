@@ -166,7 +166,7 @@ func (d *Desk) stagePayload(ctx context.Context, b *build, name string) (release
 	manifest, err := payload.Create(ctx, f, []payload.Input{
 		{Kind: payload.RootImage, R: b.root, Size: b.release.Root.HashOffset},
 		{Kind: payload.BootProgram, R: b.boot, Size: bootSize},
-	}, func(done, total int64) { d.progress("compress", done, total) })
+	}, payload.Options{}, func(done, total int64) { d.progress("compress", done, total) })
 	if err != nil {
 		return release.Payload{}, err
 	}

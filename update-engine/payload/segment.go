@@ -1,0 +1,245 @@
+package payload
+
+import (
+	"bytes"
+	"compress/bzip2"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/proa-os/proa/internal/digest"
+)
+
+// memory is where segments are made: room for the longest prefix, and behind it for the longest segment. After a segment, what it made
+// moves to the end of the prefix, where the next one of a full payload finds its prefix without reading it back. A DIFF
+// has no prefix and unpacks its streams there.
+type memory struct {
+	b     []byte
+	end   int64 // source address of the end of what is kept, in the output itself
+	known int64 // bytes that are kept before it
+}
+
+func (m *memory) alloc() {
+	if m.b == nil {
+		m.b = make([]byte, MaxPrefix+MaxSegment)
+	}
+}
+
+func (m *memory) forget() { m.end, m.known = 0, 0 }
+
+// made is where the next segment of n bytes is made.
+func (m *memory) made(n int64) []byte { return m.b[MaxPrefix : MaxPrefix+n] }
+
+// scratch is free for n bytes, at most MaxSegment; what was kept is gone.
+func (m *memory) scratch(n int64) []byte {
+	m.forget()
+	return m.b[:n]
+}
+
+// prefix returns the bytes of r, those that are not kept read from s.
+func (m *memory) prefix(r Range, s space) ([]byte, error) {
+	b := m.b[MaxPrefix-r.Length : MaxPrefix]
+	if m.end == r.At+r.Length && m.known >= r.Length {
+		return b, nil
+	}
+	m.forget()
+	return b, s.read(b, r.At)
+}
+
+// keep moves the n bytes that were made at a source address of the output to where a prefix ends.
+func (m *memory) keep(at, n int64) {
+	if m.end != at {
+		m.known = 0
+	}
+	copy(m.b, m.b[n:MaxPrefix+n])
+	m.end, m.known = at+n, min(m.known+n, MaxPrefix)
+}
+
+// make returns the verified bytes of a segment whose first one is at c; they are good until the next call.
+func (a *applier) make(s Segment, c cursor) ([]byte, error) {
+	a.memory.alloc()
+	var err error
+	if s.Op == Replace {
+		err = a.replace(s)
+	} else {
+		err = a.diff(s, c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Op, err)
+	}
+	a.read += s.Stored()
+	made := a.memory.made(s.Length)
+	if got := digest.Of(made); got != s.SHA256 {
+		return nil, fmt.Errorf("%s: expected sha256 %s, found %s: damaged, nothing of it was written", s.Op, s.SHA256, got)
+	}
+	if n, _ := c.here(); s.Op == Replace && n >= s.Length {
+		a.memory.keep(a.m.external(a.kind)+c.at, s.Length)
+	}
+	return made, nil
+}
+
+func (a *applier) replace(s Segment) error {
+	made := a.memory.made(s.Length)
+	if s.Prefix.Length == 0 {
+		return a.unpack(made, s.Streams[0])
+	}
+	prefix, err := a.memory.prefix(s.Prefix, a.space)
+	if err != nil {
+		return fmt.Errorf("prefix: %w", err)
+	}
+	if err := a.zstd.ResetWithOptions(nil, zstd.WithDecoderDictRaw(0, prefix)); err != nil {
+		return fmt.Errorf("prefix: %w", err)
+	}
+	if err := a.unpack(made, s.Streams[0]); err != nil {
+		return err
+	}
+	return a.zstd.ResetWithOptions(nil, zstd.WithDecoderDictDelete())
+}
+
+// unpack reads a stream and fills out with what it holds.
+func (a *applier) unpack(out []byte, s Stream) error {
+	switch s.Codec {
+	case Zeros:
+		clear(out)
+		return nil
+	case Raw:
+		_, err := io.ReadFull(a.body, out)
+		return truncated(err)
+	}
+	// The whole stream first: an error of the network is then never taken for one of the codec.
+	if int64(cap(a.packed)) < s.Stored {
+		a.packed = make([]byte, s.Stored, min(MaxSegment, 2*s.Stored))
+	}
+	packed := a.packed[:s.Stored]
+	if _, err := io.ReadFull(a.body, packed); err != nil {
+		return truncated(err)
+	}
+	if s.Codec == Bzip2 {
+		return unbzip2(out, packed)
+	}
+	return unzstd(a.zstd, out, packed)
+}
+
+func unbzip2(out, packed []byte) error {
+	r := bzip2.NewReader(bytes.NewReader(packed))
+	if _, err := io.ReadFull(r, out); err != nil {
+		return fmt.Errorf("unpack bzip2: %w", truncated(err))
+	}
+	var one [1]byte
+	switch n, err := io.ReadFull(r, one[:]); {
+	case n > 0:
+		return fmt.Errorf("unpack bzip2: more than the %d bytes of the stream", len(out))
+	case err != io.EOF:
+		return fmt.Errorf("unpack bzip2: %w", err)
+	}
+	return nil
+}
+
+// diff makes a segment of what the sources have at the addresses behind c.
+func (a *applier) diff(s Segment, c cursor) error {
+	if int64(cap(a.control)) < s.Streams[0].Length {
+		a.control = make([]byte, s.Streams[0].Length)
+	}
+	control := a.control[:s.Streams[0].Length]
+	if err := a.unpack(control, s.Streams[0]); err != nil {
+		return fmt.Errorf("control stream: %w", err)
+	}
+	if err := checkControl(control, s); err != nil {
+		return fmt.Errorf("control stream: %w", err)
+	}
+	made := a.memory.made(s.Length)
+	diff := a.memory.scratch(s.Streams[1].Length)
+	if err := a.unpack(diff, s.Streams[1]); err != nil {
+		return fmt.Errorf("diff stream: %w", err)
+	}
+	err := eachInstruction(control, func(shift, add, extra int64) error {
+		copy(made, diff[:add])
+		diff = diff[add:]
+		if err := a.add(made[:add], shift, &c); err != nil {
+			return err
+		}
+		made = made[add+extra:]
+		c.skipMade(extra)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	made = a.memory.made(s.Length)
+	extra := a.memory.scratch(s.Streams[2].Length)
+	if err := a.unpack(extra, s.Streams[2]); err != nil {
+		return fmt.Errorf("extra stream: %w", err)
+	}
+	return eachInstruction(control, func(_, add, n int64) error {
+		copy(made[add:], extra[:n])
+		made, extra = made[add+n:], extra[n:]
+		return nil
+	})
+}
+
+// add adds to the made bytes b, the first of which is at c, those of the source at a shift; it leaves c behind them.
+func (a *applier) add(b []byte, shift int64, c *cursor) error {
+	limit := a.m.external(a.kind)
+	for len(b) > 0 {
+		c.skipCopies()
+		n, _ := c.here()
+		n = min(n, int64(len(b)), copyPiece)
+		if at := c.at + shift; at < 0 || at > limit-n {
+			return fmt.Errorf("reads %d bytes at %d of the source, which has %d", n, at, limit)
+		}
+		old, err := a.source(c.at+shift, n)
+		if err != nil {
+			return err
+		}
+		addBytes(b[:n], old)
+		c.step(n)
+		b = b[n:]
+	}
+	return nil
+}
+
+// addBytes adds each byte of b to the one of a at the same place, modulo 256.
+func addBytes(a, b []byte) {
+	for i, v := range b {
+		a[i] += v
+	}
+}
+
+var errControl = errors.New("its instructions do not make the segment")
+
+// checkControl refuses instructions that do not use up the streams exactly.
+func checkControl(control []byte, s Segment) error {
+	diff, extra := s.Streams[1].Length, s.Streams[2].Length
+	err := eachInstruction(control, func(_, add, n int64) error {
+		if diff, extra = diff-add, extra-n; diff < 0 || extra < 0 || add+n == 0 {
+			return errControl
+		}
+		return nil
+	})
+	if err == nil && (diff != 0 || extra != 0) {
+		err = errControl
+	}
+	if err == errControl {
+		return fmt.Errorf("%w of %d bytes, %d of the diff and %d of the extra stream", err, s.Length, s.Streams[1].Length, s.Streams[2].Length)
+	}
+	return err
+}
+
+// eachInstruction calls f for each instruction of a control stream.
+func eachInstruction(control []byte, f func(shift, add, extra int64) error) error {
+	s := scanner{b: control}
+	var shift int64
+	for len(s.b) > 0 {
+		shift += s.int()
+		add, extra := s.uint(), s.uint()
+		if s.err != nil {
+			return s.err
+		}
+		if err := f(shift, add, extra); err != nil {
+			return err
+		}
+	}
+	return nil
+}
