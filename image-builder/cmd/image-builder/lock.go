@@ -20,8 +20,8 @@ var errChanged = errors.New("the archive has newer packages than the lock")
 func lockCommand() command {
 	return command{
 		name: "lock", args: "[MANIFEST...]", max: -1, short: "pin today's packages of the Debian archive", setup: setupLock,
-		long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml and manifests/debian.toml, against the signed indices of the
-archive, writes name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
+		long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml, manifests/debian.toml and manifests/peers.toml, against the signed
+indices of the archive, writes name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
 manifests/keys.`,
 		examples: []string{"image-builder lock", "image-builder lock --check --json"},
 		exits:    "With --check, 2 if packages would change.",
@@ -30,7 +30,7 @@ manifests/keys.`,
 
 // lockedManifests are all of the checkout that have a lock: none must grow old because nobody names it.
 func lockedManifests() []string {
-	return []string{"manifests/image.toml", "manifests/tools.toml", "manifests/debian.toml"}
+	return []string{"manifests/image.toml", "manifests/tools.toml", "manifests/debian.toml", "manifests/peers.toml"}
 }
 
 // setupLock locks lockedManifests, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
