@@ -379,7 +379,7 @@ func TestDamagedState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		step := max(1, len(b)/60)
+		step := max(1, len(b)/20)
 		for at := 0; at < len(b); at += step {
 			m.state = snapshot(t, whole)
 			bad := bytes.Clone(b)

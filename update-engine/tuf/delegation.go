@@ -1,0 +1,80 @@
+package tuf
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+const (
+	planRole   = "plan"
+	planPrefix = "plan/"
+)
+
+// visit is a role to be asked, and who says what its keys are.
+type visit struct {
+	role      string
+	delegator verifier
+}
+
+// find returns what the most trusted role that knows a name says about it (5.6.7): the offline role first, then those it
+// delegates the name to, in order and depth first, each once.
+func (c *Client) find(name string) (*metadata.TargetFiles, error) {
+	if err := c.Refresh(); err != nil {
+		return nil, err
+	}
+	visits := []visit{{metadata.TARGETS, c.root.VerifyDelegate}}
+	visited := map[string]bool{}
+	for len(visits) > 0 && len(visited) <= maxDelegations {
+		v := visits[len(visits)-1]
+		visits = visits[:len(visits)-1]
+		if visited[v.role] {
+			continue
+		}
+		visited[v.role] = true
+		m, err := c.load(v.role, v.delegator)
+		if err != nil {
+			return nil, err
+		}
+		if t, ok := m.Signed.Targets[name]; ok {
+			return t, nil
+		}
+		next, last := c.delegated(v.role, m, name)
+		if last {
+			visits = nil
+		}
+		for i := len(next) - 1; i >= 0; i-- {
+			visits = append(visits, next[i])
+		}
+	}
+	return nil, &Refusal{Reason: Unsigned, File: name, Detail: fmt.Sprintf("no role that may sign it has: version %d of targets.json knows %d names, this is none of them",
+		c.targets[metadata.TARGETS].Signed.Version, len(c.targets[metadata.TARGETS].Signed.Targets))}
+}
+
+// delegated lists whom a role delegates a name to, up to and with the first that ends the search.
+func (c *Client) delegated(role string, m *metadata.Metadata[metadata.TargetsType], name string) (list []visit, last bool) {
+	if m.Signed.Delegations == nil {
+		return nil, false
+	}
+	for _, r := range m.Signed.Delegations.GetRolesForTarget(name) {
+		if !c.mayDelegate(role, r.Name, name) {
+			continue
+		}
+		list = append(list, visit{r.Name, m.VerifyDelegate})
+		if r.Terminating {
+			return list, true
+		}
+	}
+	return list, false
+}
+
+// mayDelegate holds the policy of Proa's repositories, whatever metadata says: the offline role delegates plan/* to the role plan, and
+// nobody delegates anything else. A delegated role with the name of a top-level one would take its file in the store.
+func (c *Client) mayDelegate(from, to, name string) bool {
+	switch to {
+	case metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS, "":
+		return false
+	}
+	return c.cfg.Plain || from == metadata.TARGETS && to == planRole && strings.HasPrefix(name, planPrefix)
+}
