@@ -30,7 +30,7 @@ type machine struct {
 }
 
 func newMachine(t *testing.T, r *repotest.Repo) *machine {
-	return &machine{t: t, anchor: r.Root, state: t.TempDir(), now: r.Time}
+	return &machine{t: t, anchor: r.Root, state: stateDir(t), now: r.Time}
 }
 
 func (m *machine) open(dir string) *tuf.Client {
@@ -78,7 +78,7 @@ func (m *machine) want(what, dir string, reason tuf.Reason, words ...string) {
 // snapshot copies a repository as it is now.
 func snapshot(t *testing.T, dir string) string {
 	t.Helper()
-	to := filepath.Join(t.TempDir(), "old")
+	to := filepath.Join(stateDir(t), "old")
 	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}

@@ -130,9 +130,10 @@ func (c *Client) updateTimestamp() error {
 	}
 	var content []byte
 	var newTag string
-	err := c.get(timestampFile, maxTimestamp, c.tag(local), func(b []byte, tag string) error {
+	sent := c.tag(local)
+	err := c.get(timestampFile, maxTimestamp, sent, func(b []byte, tag string) error {
 		content, newTag = nil, ""
-		if b == nil {
+		if b == nil && sent != "" {
 			return c.freshTimestamp(c.timestamp)
 		}
 		t, err := c.parseTimestamp(b) // 5.4.2
