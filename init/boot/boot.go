@@ -21,7 +21,6 @@ const (
 	sysroot = "/sysroot"                 // where the root image is mounted until it is the root
 	systemd = "/usr/lib/systemd/systemd" // in the root image
 	varDir  = sysroot + "/var"           // where state is mounted
-	etcDir  = sysroot + "/etc"           // lower directory and mount point of the overlay
 )
 
 // Run does all steps, the last of which replaces this process. It returns only with an error.
@@ -65,7 +64,7 @@ func Run(console *rescue.Console) error {
 	}
 
 	console.Step("activating dm-verity on %s (%s)", layout.Active.Name, layout.Active.Path)
-	target, err := verityTarget(layout, root, hashOffset)
+	target, err := dmverity.Slot(layout.Active.Path, root, hashOffset)
 	if err != nil {
 		return err
 	}
@@ -95,7 +94,7 @@ func Run(console *rescue.Console) error {
 	}
 
 	console.Step("laying state over /etc")
-	if err := overlayEtc(); err != nil {
+	if err := state.OverlayEtc(sysroot); err != nil {
 		return err
 	}
 

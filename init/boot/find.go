@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/init/blockdev"
-	"github.com/proa-os/proa/init/dmverity"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/disk"
-	"github.com/proa-os/proa/internal/verity"
 )
 
 // Disks appear when their drivers have found them, which for USB and SCSI takes a while after the module is loaded.
@@ -82,28 +80,4 @@ func (f finder) find() (*disk.Layout, error) {
 		return nil, err
 	}
 	return f.scanner.Find(f.root, f.hashOffset)
-}
-
-// verityTarget describes the active slot to dm-verity. The salt comes from the slot: finding it has proven that this
-// salt and the top hash block make the root hash.
-func verityTarget(layout *disk.Layout, root digest.SHA256, hashOffset int64) (dmverity.Target, error) {
-	slot := layout.Active
-	number, err := blockdev.Number(slot.Path)
-	if err != nil {
-		return dmverity.Target{}, err
-	}
-	dev, err := blockdev.Open(slot.Path)
-	if err != nil {
-		return dmverity.Target{}, err
-	}
-	defer dev.Close()
-	block := make([]byte, verity.BlockSize)
-	if _, err := dev.ReadAt(block, hashOffset); err != nil {
-		return dmverity.Target{}, fmt.Errorf("read verity superblock of %s: %w", slot.Path, err)
-	}
-	super, err := verity.ParseSuperblock(block)
-	if err != nil {
-		return dmverity.Target{}, fmt.Errorf("%s: %w", slot.Path, err)
-	}
-	return dmverity.Target{Device: number, DataBlocks: hashOffset / verity.BlockSize, RootHash: root, Salt: super.Salt}, nil
 }

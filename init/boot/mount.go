@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/init/kmod"
-	"github.com/proa-os/proa/init/state"
 	"github.com/proa-os/proa/internal/cmdline"
 )
 
@@ -74,16 +73,6 @@ func mountRoot(device string) error {
 	}
 	if err := unix.Mount(device, sysroot, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mount %s as erofs on %s: %w", device, sysroot, err)
-	}
-	return nil
-}
-
-// overlayEtc makes /etc writable: what is changed goes to state, what is not comes from the image.
-func overlayEtc() error {
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s",
-		etcDir, filepath.Join(varDir, state.EtcUpper), filepath.Join(varDir, state.EtcWork))
-	if err := unix.Mount("overlay", etcDir, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return fmt.Errorf("mount overlay on %s with %s: %w", etcDir, options, err)
 	}
 	return nil
 }

@@ -36,7 +36,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/init/blockdev"
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/disk"
 	"github.com/proa-os/proa/internal/verity"
 )
 
@@ -60,8 +62,31 @@ func (t Target) parameters() string {
 		t.Device, t.Device, verity.BlockSize, verity.BlockSize, t.DataBlocks, t.DataBlocks+1, t.RootHash, hex.EncodeToString(t.Salt[:]))
 }
 
-// UUID returns the device-mapper UUID of the device for a root hash, which sysfs shows as dm/uuid.
-func UUID(root digest.SHA256) string { return "PROA-VERITY-" + root.String() }
+// UUID returns the device-mapper UUID of the device for a root hash, which sysfs shows as dm/uuid: package disk reads there what runs.
+func UUID(root digest.SHA256) string { return disk.VerityUUID + root.String() }
+
+// Slot describes a slot to dm-verity: path is its device node, root and hashOffset are what package disk has found it by. That has
+// proven that the salt, which is read from the slot, and the top hash block make the root hash.
+func Slot(path string, root digest.SHA256, hashOffset int64) (Target, error) {
+	number, err := blockdev.Number(path)
+	if err != nil {
+		return Target{}, err
+	}
+	dev, err := os.Open(path)
+	if err != nil {
+		return Target{}, err
+	}
+	defer dev.Close()
+	block := make([]byte, verity.BlockSize)
+	if _, err := dev.ReadAt(block, hashOffset); err != nil {
+		return Target{}, fmt.Errorf("read verity superblock of %s: %w", path, err)
+	}
+	super, err := verity.ParseSuperblock(block)
+	if err != nil {
+		return Target{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return Target{Device: number, DataBlocks: hashOffset / verity.BlockSize, RootHash: root, Salt: super.Salt}, nil
+}
 
 // Activate makes a read-only device called name and returns its node. Nothing is left behind after an error.
 func Activate(name string, t Target) (path string, err error) {
@@ -89,6 +114,24 @@ func Activate(name string, t Target) (path string, err error) {
 		return "", fmt.Errorf("resume device %s: %w", name, err)
 	}
 	return fmt.Sprintf("/dev/dm-%d", unix.Minor(dev)), nil
+}
+
+// Remove removes a device that nothing uses. That there is none is no error.
+func Remove(name string) error { return remove(name, 0) }
+
+// RemoveLater removes a device as soon as nothing uses it any more, which may be now.
+func RemoveLater(name string) error { return remove(name, unix.DM_DEFERRED_REMOVE) }
+
+func remove(name string, flags uint32) (err error) {
+	control, err := os.OpenFile(controlFile, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open device-mapper: %w", err)
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	if err := call(control, unix.DM_DEV_REMOVE, newRequest(name, "", flags)); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("remove device %s: %w", name, err)
+	}
+	return nil
 }
 
 // A request is the argument of one ioctl; the kernel writes its answer over it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -132,6 +133,17 @@ const (
 	EtcUpper = "lib/etc/upper"
 	EtcWork  = "lib/etc/work"
 )
+
+// OverlayEtc makes /etc of a root writable, in which state is mounted on /var: what is changed goes to state, what is not comes from
+// the image.
+func OverlayEtc(root string) error {
+	etc, state := filepath.Join(root, "etc"), filepath.Join(root, "var")
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", etc, filepath.Join(state, EtcUpper), filepath.Join(state, EtcWork))
+	if err := unix.Mount("overlay", etc, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount overlay on %s with %s: %w", etc, options, err)
+	}
+	return nil
+}
 
 // MakeDirs makes what is missing and sets modes, as systemd-tmpfiles does with its "d" lines. Something else in the place of a
 // directory is an error; nothing is removed.

@@ -20,7 +20,7 @@ var components = []string{"image-builder", "update-engine", "init", "ignition", 
 
 // onMachine are the programs of the root image and the initramfs.
 var onMachine = []string{
-	"./init/cmd/init", "./init/cmd/factory-reset", "./ignition/cmd/ignition", "./runtime/cmd/oci-runtime", "./runtime/cmd/containerctl",
+	"./init/cmd/init", "./init/cmd/factory-reset", "./init/cmd/nextroot", "./ignition/cmd/ignition", "./runtime/cmd/oci-runtime", "./runtime/cmd/containerctl",
 	"./update-engine/cmd/update-engine", "./update-engine/cmd/updatectl",
 }
 

@@ -1,6 +1,6 @@
 // Package host is the real machine as the update agent sees it: what runs, where the other slot and the ESP are, and systemd.
 //
-// Everything is found by content: the root hash is read from the kernel command line, which the boot program carries, and
+// Everything is found by content: the kernel says which root hash dm-verity checks the root file system against, and
 // internal/disk finds the slots by it. It implements agent.Machine and health.Systemd.
 package host
 
@@ -18,7 +18,6 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-os/proa/internal/cmdline"
 	"github.com/proa-os/proa/internal/disk"
 	"github.com/proa-os/proa/update-engine/agent"
 	"github.com/proa-os/proa/update-engine/install"
@@ -27,7 +26,6 @@ import (
 
 // Paths of what is read and where the ESP is mounted for the time of a job.
 const (
-	cmdlineFile   = "/proc/cmdline"
 	osReleaseFile = "/usr/lib/os-release"
 	espMount      = "/run/proa/esp"
 	efiDir        = "/sys/firmware/efi"
@@ -41,13 +39,13 @@ type Host struct {
 
 // Open reads what runs.
 func Open() (*Host, error) {
-	line, err := os.ReadFile(cmdlineFile)
+	device, err := disk.Root()
 	if err != nil {
-		return nil, fmt.Errorf("read kernel command line: %w", err)
+		return nil, err
 	}
-	root, offset, err := cmdline.Proa(cmdline.Parse(string(line)))
+	root, offset, err := disk.System().Running(device)
 	if err != nil {
-		return nil, fmt.Errorf("this machine was not booted from a Proa boot program: %w", err)
+		return nil, err
 	}
 	version, err := osVersion(osReleaseFile)
 	if err != nil {
