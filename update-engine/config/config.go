@@ -6,7 +6,8 @@
 //	  "auto": true,                               optional: false leaves checking and applying to people (updatectl)
 //	  "poll_interval_seconds": 3600,              optional: how often to look for a newer release by itself
 //	  "health_deadline_seconds": 180,             optional: how long a boot may take to become healthy
-//	  "required_units": ["sshd.service"]          optional: in place of the built-in list
+//	  "required_units": ["sshd.service"],         optional: in place of the built-in list
+//	  "reboot": {"strategy": "window", ...}       optional: when and how to reboot, see reboot.Config
 //	}
 //
 // Unknown keys are errors: a misspelt one must not silently mean its default. Beside it lies root.json, the trust anchor, which the image
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/reboot"
 )
 
 // Config is the parsed file.
@@ -35,6 +37,8 @@ type Config struct {
 	PollIntervalSeconds   int      `json:"poll_interval_seconds"`
 	HealthDeadlineSeconds int      `json:"health_deadline_seconds"`
 	RequiredUnits         []string `json:"required_units"`
+
+	Reboot reboot.Config `json:"reboot"`
 }
 
 // HealthDeadline is how long a boot may take to become healthy.
@@ -52,6 +56,7 @@ func Default() *Config {
 	return &Config{
 		Channel: "stable", Auto: true, PollIntervalSeconds: 3600, HealthDeadlineSeconds: 180,
 		RequiredUnits: []string{"dbus.service", "systemd-networkd.service", "sshd.service"},
+		Reboot:        reboot.Default(),
 	}
 }
 
@@ -77,6 +82,9 @@ func Parse(b []byte) (*Config, error) {
 	}
 	if c.PollIntervalSeconds < 10*60 || c.PollIntervalSeconds > 7*24*60*60 {
 		return nil, fmt.Errorf("poll_interval_seconds %d: want 600 to 604800", c.PollIntervalSeconds)
+	}
+	if err := c.Reboot.Check(); err != nil {
+		return nil, err
 	}
 	if c.HealthDeadlineSeconds < 10 || c.HealthDeadlineSeconds > 24*60*60 {
 		return nil, fmt.Errorf("health_deadline_seconds %d: want 10 to 86400", c.HealthDeadlineSeconds)

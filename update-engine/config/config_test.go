@@ -16,17 +16,23 @@ func TestParse(t *testing.T) {
 	if c, err := Parse([]byte(`{"auto":false,"poll_interval_seconds":600}`)); err != nil || c.Auto || c.PollInterval() != 10*time.Minute {
 		t.Errorf("got %+v, %v", c, err)
 	}
+	if c, err := Parse([]byte(`{"reboot":{"mode":"full"}}`)); err != nil || c.Reboot.Mode != "full" || c.Reboot.Strategy != "immediate" || c.Reboot.MaxDelay == 0 {
+		t.Errorf("got %+v, %v, want the other defaults", c, err)
+	}
 	for in, want := range map[string]string{
-		`{"sever":"http://x/"}`:             `unknown field "sever"`,
-		`{"server":"ftp://x/"}`:             "want an http",
-		`{"server":"/srv"}`:                 "want an http",
-		`{"channel":"../x"}`:                "channel",
-		`{"health_deadline_seconds":1}`:     "want 10 to",
-		`{"poll_interval_seconds":599}`:     "want 600 to",
-		`{"server":"http://x/"} {}`:         "behind the object",
-		`{"server":"http://x/"`:             "unexpected EOF",
-		`[]`:                                "cannot unmarshal",
-		`{"required_units":"sshd.service"}`: "cannot unmarshal",
+		`{"reboot":{"windows":[{"start":"3"}],"strategy":"window"}}`: `start "3"`,
+		`{"reboot":{"when":"now"}}`:                                  `unknown field "when"`,
+		`{"reboot":{"max_delay":3}}`:                                 `want a text`,
+		`{"sever":"http://x/"}`:                                      `unknown field "sever"`,
+		`{"server":"ftp://x/"}`:                                      "want an http",
+		`{"server":"/srv"}`:                                          "want an http",
+		`{"channel":"../x"}`:                                         "channel",
+		`{"health_deadline_seconds":1}`:                              "want 10 to",
+		`{"poll_interval_seconds":599}`:                              "want 600 to",
+		`{"server":"http://x/"} {}`:                                  "behind the object",
+		`{"server":"http://x/"`:                                      "unexpected EOF",
+		`[]`:                                                         "cannot unmarshal",
+		`{"required_units":"sshd.service"}`:                          "cannot unmarshal",
 	} {
 		if _, err := Parse([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", in, err, want)
