@@ -184,6 +184,12 @@ func (l *Log) Apply(d Disk, e Entry) error {
 	return err
 }
 
+// Part is the request that an entry would have been if only its bytes from, up to and without to, had reached the disk.
+func (e Entry) Part(from, to int64) Entry {
+	e.Offset, e.Length, e.data = e.Offset+from, to-from, e.data+from
+	return e
+}
+
 // File is a raw image as a Disk. What is discarded becomes a hole.
 type File struct{ *os.File }
 

@@ -94,6 +94,31 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+func TestPart(t *testing.T) {
+	log := sample(512, write{sector: 1, sectors: 3, content: 'x'})
+	copy(log[1024:], "abc") // its first bytes
+	copy(log[1024+512:], "def")
+	l, err := Open(bytes.NewReader(log), int64(len(log)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := l.Apply(File{f}, l.Entries[0].Part(512, 1024)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append(make([]byte, 1024), log[1024+512:1024+1024]...); !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes %q, want the second sector alone, in its place", len(got), got[1024:])
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	good := sample(512, story...)
 	change := func(at int, b ...byte) []byte {
