@@ -43,12 +43,15 @@ func WritePath(name string, data []byte, mode fs.FileMode) error {
 }
 
 // Rename renames a file below root, durably. An existing new name is replaced.
+//
+// The file is synced as well as its directories: on FAT its size and its place are written into the new name with the file, not with
+// the directory, and until then the new name is one of an empty file (linux, fs/fat/namei_vfat.c, vfat_rename).
 func Rename(root *os.Root, oldName, newName string) error {
 	d := rootDir{root}
 	if err := d.rename(oldName, newName); err != nil {
 		return fmt.Errorf("rename %s: %w", oldName, err)
 	}
-	return errors.Join(d.sync(oldName), d.sync(newName))
+	return errors.Join(syncFile(root, newName), d.sync(oldName), d.sync(newName))
 }
 
 // Remove removes a file below root, durably. A missing file is no error.
@@ -123,8 +126,10 @@ func (d rootDir) create(name string) (file, error) {
 func (d rootDir) rename(oldName, newName string) error { return d.root.Rename(oldName, newName) }
 func (d rootDir) remove(name string) error             { return d.root.Remove(name) }
 
-func (d rootDir) sync(name string) error {
-	f, err := d.root.Open(path.Dir(name))
+func (d rootDir) sync(name string) error { return syncFile(d.root, path.Dir(name)) }
+
+func syncFile(root *os.Root, name string) error {
+	f, err := root.Open(name)
 	if err != nil {
 		return err
 	}

@@ -89,8 +89,8 @@ func (d *Dir) Create(name string) (File, error) {
 	return &osFile{f}, nil
 }
 
-// Rename implements Folder. FAT has no atomic rename: a cut in the middle can leave both names or, after a check, one. Both
-// name a whole and synced file, so the loader boots a complete program whichever survives.
+// Rename implements Folder. FAT has no atomic rename. In this order, which MS_DIRSYNC keeps, a cut leaves: the new name of an empty
+// file beside the old one, which no loader looks at; both names of the whole file; the new name alone.
 func (d *Dir) Rename(oldName, newName string) error { return durable.Rename(d.root, oldName, newName) }
 
 // Remove implements Folder.
@@ -121,7 +121,7 @@ func MountESP(device, at string) (*MountedESP, error) {
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return nil, fmt.Errorf("mount ESP: %w", err)
 	}
-	if err := unix.Mount(device, at, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "umask=0077"); err != nil {
+	if err := unix.Mount(device, at, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_DIRSYNC, "umask=0077"); err != nil {
 		return nil, fmt.Errorf("mount ESP %s at %s: %w", device, at, err)
 	}
 	d, err := OpenDir(at + "/EFI/Linux")
