@@ -116,13 +116,14 @@ func TestGRUBFollowsTheRule(t *testing.T) {
 	lastOnDisk(t, m.Disk(), said[fmt.Sprint("t", len(cases)-1)])
 }
 
-// TestGRUBStartsNothing gives GRUB boot programs without anything in them: the try is used up before it shows, GRUB reboots by itself,
-// and so comes to the good one. What it cannot count it does not try.
+// TestGRUBStartsNothing gives GRUB boot programs with nothing to start in them: the try is used up before it shows, GRUB reboots by itself,
+// and so comes to the good one. What it cannot count it does not try. Empty files, which are left when power is lost in a rename, it
+// does not see.
 func TestGRUBStartsNothing(t *testing.T) {
 	tools := testenv.Machines(t)
 	s := begin(t)
 	const good, armed = "proa_1.0.0.efi", "proa_1.0.1~rc.1+3.efi"
-	m := s.grubMachine(tools, "empty", grub.Config, grubenv.Empty(), []string{good, armed})
+	m := s.grubMachine(tools, "empty", grub.Config, grubenv.Empty(), []string{good, armed}, "proa_1.0.2.efi", "proa_1.0.3+3.efi")
 	for i := range slot.Tries + 1 {
 		want := []string{"trying " + armed + ", tries left behind this one: " + fmt.Sprint(slot.Tries-1-i), "starting " + armed}
 		if i == slot.Tries {
@@ -142,13 +143,16 @@ func TestGRUBStartsNothing(t *testing.T) {
 	}
 }
 
-// grubMachine starts GRUB from a disk like an image's, with a script for its configuration, and empty files for boot programs.
-func (s *story) grubMachine(tools *tooltree.Tree, name, script string, block []byte, programs []string) *vm.Machine {
+// grubMachine starts GRUB from a disk like an image's, with a script for its configuration, and files for boot programs that are none.
+func (s *story) grubMachine(tools *tooltree.Tree, name, script string, block []byte, programs []string, empty ...string) *vm.Machine {
 	s.t.Helper()
 	disk := filepath.Join(s.dir, name+".img")
 	files := []fat.File{fat.BytesFile(grub.ConfigPath, []byte(script)), fat.BytesFile("EFI/Linux/"+grubenv.File, block)}
 	slices.Sort(programs)
 	for _, p := range slices.Compact(programs) {
+		files = append(files, fat.BytesFile("EFI/Linux/"+p, []byte("no boot program")))
+	}
+	for _, p := range empty {
 		files = append(files, fat.BytesFile("EFI/Linux/"+p, nil))
 	}
 	writeGRUBDisk(s.t, tools, disk, files)
