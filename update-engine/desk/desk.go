@@ -1,206 +1,227 @@
-// Package desk is what the release command does and prints, on top of package repo.
+// Package desk is the release command: its commands, what they print, their manual pages and completion. What they do is in package repo.
+//
+// Run takes the words of the command line and streams, and returns an error whose exit code ExitCode says. Results go to Out, as
+// text or, with --json, as one JSON object; progress, warnings and what a dry run leaves out go to Err.
 package desk
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/proa-os/proa/update-engine/client"
-	"github.com/proa-os/proa/update-engine/plan"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
-// Usage is the short help.
-const Usage = `usage: release COMMAND --repo DIR [options]
-
-  init     --keys DIR [--threshold K] [--offline-keys N]   make keys and an empty repository
-  stage    BUILD                                           take a build (an output folder of image-builder) in
-  sign     --keys DIR                                      sign what is staged with the offline keys at hand
-  publish  --keys DIR [--channel NAME --version X [--halt]]  make it current; alone: renew the timestamp (it lives a day)
-  verify   --root FILE [--channel NAME]                    read it as a machine does; --repo may be a URL
-
-  --json   print the result as JSON      --quiet  no progress`
-
-// ErrUsage asks for Usage.
-var ErrUsage = errors.New("wrong command line")
-
-const defaultChannel = "stable"
-
-// Options are the command line.
-type Options struct {
-	Command                string
-	Args                   []string
-	Repo, Keys, Root       string
-	Channel, Version       string
-	Threshold, OfflineKeys int
-	Halt, JSON, Quiet      bool
-	Now                    func() time.Time
-	Out, Err               io.Writer
+// Streams are where Run writes, and the time it goes by.
+type Streams struct {
+	Out, Err io.Writer
+	Now      func() time.Time
 }
 
-// result is what a command has done; the fields that it does not know stay empty.
+// Exit codes.
+const (
+	exitError    = 1
+	exitUsage    = 2
+	exitProblems = 3 // verify found something
+	exitMissing  = 4 // signatures are missing
+)
+
+var (
+	errUsage    = errors.New("wrong command line")
+	errProblems = errors.New("the repository is not as it should be")
+)
+
+// ExitCode is the exit code that stands for what Run returned.
+func ExitCode(err error) int {
+	var missing *repo.MissingError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case errors.Is(err, errProblems):
+		return exitProblems
+	case errors.As(err, &missing):
+		return exitMissing
+	}
+	return exitError
+}
+
+// A command is one row of the table that parses, helps and completes, so that the three cannot differ.
+type command struct {
+	name  string
+	args  string // what stands behind the flags
+	short string // one line
+	long  string // the manual page's description
+	// setup registers flags and returns what runs the command with the arguments that are no flags.
+	setup    func(c *common, flags *flag.FlagSet) action
+	min, max int // arguments
+	examples []string
+	words    []string // what can be completed
+}
+
+// An action does the command and returns what it prints.
+type action func(ctx context.Context, args []string) (*result, error)
+
+// A result is printed as text, or as JSON.
 type result struct {
-	Command  string           `json:"command"`
-	Root     string           `json:"root,omitempty"` // file
-	Version  string           `json:"version,omitempty"`
-	Channel  string           `json:"channel,omitempty"`
-	RootHash string           `json:"root_hash,omitempty"`
-	Raw      int64            `json:"raw_size,omitempty"`
-	Payloads map[string]int64 `json:"payload_sizes,omitempty"`
-	Have     int              `json:"signatures,omitempty"`
-	Needed   int              `json:"signatures_needed,omitempty"`
-	text     string
+	json any
+	text string
+}
+
+// common is what several commands have.
+type common struct {
+	Streams
+	repo, keys          string
+	asJSON, quiet, dry  bool
+	writes              bool // whether the command knows --dry-run
+	needsRepo, needKeys bool
+}
+
+func commands() []command {
+	return []command{
+		keysCommand(), initCommand(), stageCommand(), signCommand(), publishCommand(), planCommand(), refreshCommand(),
+		rotateCommand(), renewCommand(), discardCommand(), statusCommand(), verifyCommand(), completionCommand(),
+	}
+}
+
+// repoFlag registers --repo, which the command then needs.
+func (c *common) repoFlag(flags *flag.FlagSet) {
+	flags.StringVar(&c.repo, "repo", os.Getenv("PROA_REPO"), "`folder` of the repository (default: $PROA_REPO)")
+	c.needsRepo = true
+}
+
+// keysFlag registers --keys, which the command then needs.
+func (c *common) keysFlag(flags *flag.FlagSet, usage string) {
+	flags.StringVar(&c.keys, "keys", os.Getenv("PROA_KEYS"), "`folder` of "+usage+" (default: $PROA_KEYS)")
+	c.needKeys = true
+}
+
+// dryFlag registers --dry-run.
+func (c *common) dryFlag(flags *flag.FlagSet) {
+	flags.BoolVar(&c.dry, "dry-run", false, "say what would be written, and write nothing")
+	c.writes = true
+}
+
+// desk is the repository with its keys.
+func (c *common) desk() *repo.Desk {
+	d := &repo.Desk{Dir: c.repo, Keys: repo.KeyDir(c.keys), Now: c.Now, DryRun: c.dry}
+	if !c.quiet {
+		d.Progress = (&bar{w: c.Err, start: time.Now()}).show
+	}
+	return d
 }
 
 // Run does one command.
-func Run(ctx context.Context, o Options) error {
-	if o.Repo == "" {
-		return ErrUsage
+func Run(ctx context.Context, s Streams, args []string) error {
+	if len(args) == 0 {
+		printUsage(s.Err)
+		return errUsage
 	}
-	d := &repo.Desk{Dir: o.Repo, Keys: repo.KeyDir(o.Keys), Now: o.Now}
-	if !o.Quiet {
-		d.Progress = (&bar{w: o.Err, start: time.Now()}).show
+	name, args := args[0], args[1:]
+	if name == "help" || name == "--help" || name == "-h" || name == "-help" {
+		return help(s.Out, args)
 	}
-	var r *result
-	var err error
+	cmd, err := find(name)
+	if err != nil {
+		return err
+	}
+	c := &common{Streams: s}
+	flags, do := cmd.prepare(c)
+	rest, err := parse(flags, args)
+	if errors.Is(err, flag.ErrHelp) {
+		return help(s.Out, []string{name})
+	}
+	if err == nil {
+		err = c.complete(cmd, rest)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w; usage: %s (release help %s): %w", name, err, cmd.synopsis(), name, errUsage)
+	}
+	r, err := do(ctx, rest)
+	c.warn()
+	if r != nil {
+		err = errors.Join(err, c.print(r))
+	}
+	return err
+}
+
+func (c command) prepare(common *common) (*flag.FlagSet, action) {
+	flags := flag.NewFlagSet("release "+c.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	do := c.setup(common, flags)
+	flags.BoolVar(&common.asJSON, "json", false, "print the result as JSON")
+	flags.BoolVar(&common.quiet, "quiet", false, "show no progress")
+	return flags, do
+}
+
+// complete says what is missing of a command line.
+func (c *common) complete(cmd command, rest []string) error {
 	switch {
-	case o.Command == "init" && o.Keys != "" && len(o.Args) == 0:
-		r, err = initialise(o)
-	case o.Command == "stage" && len(o.Args) == 1:
-		r, err = stage(ctx, d, o.Args[0])
-	case o.Command == "sign" && o.Keys != "" && len(o.Args) == 0:
-		r, err = sign(d)
-	case o.Command == "publish" && o.Keys != "" && len(o.Args) == 0 && (o.Version == "") == (o.Channel == ""):
-		r, err = publish(d, o)
-	case o.Command == "verify" && o.Root != "" && len(o.Args) == 0:
-		r, err = verify(ctx, o)
-	default:
-		return ErrUsage
+	case len(rest) < cmd.min || len(rest) > cmd.max:
+		return fmt.Errorf("got %d arguments", len(rest))
+	case c.needsRepo && c.repo == "":
+		return errors.New("--repo is missing")
+	case c.needKeys && c.keys == "":
+		return errors.New("--keys is missing")
 	}
-	if err != nil {
-		return err
-	}
-	r.Command = o.Command
-	if !o.JSON {
-		_, err := fmt.Fprintln(o.Out, r.text)
-		return err
-	}
-	e := json.NewEncoder(o.Out)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return nil
 }
 
-func initialise(o Options) (*result, error) {
-	n := repo.Thresholds{Keys: max(o.OfflineKeys, o.Threshold), Needed: o.Threshold}
-	if _, err := repo.Init(o.Repo, repo.KeyDir(o.Keys), n, o.Now()); err != nil {
-		return nil, err
-	}
-	root := filepath.Join(o.Repo, "metadata", "1.root.json")
-	return &result{Root: root, text: fmt.Sprintf("made repository %s; %d of %d offline signatures are needed\ntrust anchor for machines: %s\nkeys: %s; take root-*.pem and targets-*.pem offline",
-		o.Repo, n.Needed, n.Keys, root, o.Keys)}, nil
-}
-
-func stage(ctx context.Context, d *repo.Desk, dir string) (*result, error) {
-	s, err := d.Stage(ctx, dir, repo.Options{})
-	if err != nil {
-		return nil, err
-	}
-	return &result{
-		Version: s.Release.Version, RootHash: s.Release.Root.RootHash.String(), Raw: s.Raw, Payloads: s.Payloads,
-		text: fmt.Sprintf("staged release %s for %s, root hash %s\n%s\nnext: release sign, release publish", s.Release.Version, s.Release.Arch, s.Release.Root.RootHash, table(s.Raw, s.Payloads)),
-	}, nil
-}
-
-// table shows how much travels.
-func table(raw int64, payloads map[string]int64) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s %14s %8s\n%-10s %14d %8s", "payload", "bytes", "of raw", "raw", raw, "100.0 %")
-	for _, name := range []string{"full"} {
-		fmt.Fprintf(&b, "\n%-10s %14d %6.1f %%", name, payloads[name], 100*float64(payloads[name])/float64(raw))
-	}
-	return b.String()
-}
-
-func sign(d *repo.Desk) (*result, error) {
-	have, needed, err := d.Sign()
-	if err != nil {
-		return nil, err
-	}
-	text := fmt.Sprintf("signed: %d of %d needed signatures", have, needed)
-	if have < needed {
-		text += "; run release sign where the other keys are"
-	}
-	return &result{Have: have, Needed: needed, text: text}, nil
-}
-
-func publish(d *repo.Desk, o Options) (*result, error) {
-	versions, err := d.Versions()
-	if err != nil {
-		return nil, err
-	}
-	if o.Version != "" && !slices.Contains(versions, o.Version) {
-		return nil, fmt.Errorf("publish: there is no release %s: stage it first, or choose one of: %s", o.Version, strings.Join(versions, " "))
-	}
-	if err := d.Publish(o.Channel, plan.Plan{Release: o.Version, Halted: o.Halt}); err != nil {
-		return nil, err
-	}
-	text := "published; the timestamp is good for a day"
-	if o.Channel != "" {
-		text = fmt.Sprintf("published: channel %s has release %s", o.Channel, o.Version)
-		if o.Halt {
-			text += ", halted"
-		}
-	}
-	return &result{Channel: o.Channel, Version: o.Version, text: text}, nil
-}
-
-func verify(ctx context.Context, o Options) (*result, error) {
-	anchor, err := os.ReadFile(o.Root)
-	if err != nil {
-		return nil, fmt.Errorf("read trust anchor: %w", err)
-	}
-	channel := o.Channel
-	if channel == "" {
-		channel = defaultChannel
-	}
-	server, source := o.Repo, client.Source(client.NewHTTP(30*time.Second))
-	if !strings.HasPrefix(server, "http://") && !strings.HasPrefix(server, "https://") {
-		source = client.Folder{}
-		if server, err = client.FolderURL(o.Repo); err != nil {
-			return nil, err
-		}
-	}
-	v, err := repo.Verify(ctx, server, source, anchor, channel, o.Now())
-	if err != nil {
-		return nil, err
-	}
-	return &result{
-		Version: v.Version, Channel: channel, RootHash: v.RootHash.String(), Raw: v.Raw, Payloads: v.Payloads,
-		text: fmt.Sprintf("verified: channel %s has release %s for %s, root hash %s\n%s", channel, v.Version, v.Arch, v.RootHash, table(v.Raw, v.Payloads)),
-	}, nil
-}
-
-// bar prints a line for each tenth of a stage.
-type bar struct {
-	w     io.Writer
-	start time.Time
-	stage string
-	tenth int64
-}
-
-func (b *bar) show(stage string, done, total int64) {
-	tenth := done * 10 / max(total, 1)
-	if stage == b.stage && tenth == b.tenth {
+// warn speaks of offline metadata that expires, whatever the command was about.
+func (c *common) warn() {
+	if c.repo == "" || isURL(c.repo) {
 		return
 	}
-	b.stage, b.tenth = stage, tenth
-	fmt.Fprintf(b.w, "%5.1f s  %s %3d %%\n", time.Since(b.start).Seconds(), stage, done*100/max(total, 1))
+	// What is wrong with the repository, if anything, the command itself has said.
+	warnings, _ := c.desk().Warnings()
+	for _, w := range warnings {
+		fmt.Fprintln(c.Err, "warning:", w)
+	}
 }
+
+func (c *common) print(r *result) error {
+	if !c.asJSON {
+		_, err := fmt.Fprintln(c.Out, strings.TrimRight(r.text, "\n"))
+		return err
+	}
+	e := json.NewEncoder(c.Out)
+	e.SetIndent("", "  ")
+	return e.Encode(r.json)
+}
+
+// parse takes flags before, between and after other arguments; "--" ends them.
+func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
+	for {
+		before := len(args)
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		left := flags.Args()
+		if len(left) == 0 || before > len(left) && args[before-len(left)-1] == "--" {
+			return append(rest, left...), nil
+		}
+		rest, args = append(rest, left[0]), left[1:]
+	}
+}
+
+func find(name string) (command, error) {
+	for _, c := range commands() {
+		if c.name == name {
+			return c, nil
+		}
+	}
+	return command{}, fmt.Errorf("unknown command %q; release help lists them: %w", name, errUsage)
+}
+
+func (c command) synopsis() string {
+	return strings.TrimSpace(fmt.Sprintf("release %s [FLAGS] %s", c.name, c.args))
+}
+
+func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }

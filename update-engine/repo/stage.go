@@ -7,9 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
@@ -19,11 +22,30 @@ import (
 	"github.com/proa-os/proa/update-engine/payload"
 )
 
-// Staged says what Stage made, for a table of sizes.
+// payloadTemp is how the names of payloads begin that are being made.
+const payloadTemp = ".payload-"
+
+// Staged says what Stage or Delta made, for a table of sizes.
 type Staged struct {
 	Release  *release.Release
 	Raw      int64 // bytes of root image (without tree) and boot program
 	Payloads map[string]int64
+	Made     []Made
+	Files    []Written
+}
+
+// Made is a payload that was made.
+type Made struct {
+	Release string          `json:"release"`
+	Arch    string          `json:"arch"`
+	Kind    string          `json:"kind"`           // full or delta
+	From    string          `json:"from,omitempty"` // version of the source
+	Size    int64           `json:"size"`           // bytes
+	Full    int64           `json:"full_size"`      // of the release's full payload
+	Raw     int64           `json:"raw_size"`
+	Took    time.Duration   `json:"create_ns"`
+	Dropped bool            `json:"dropped,omitempty"` // too large to be of use
+	Payload release.Payload `json:"-"`
 }
 
 // A build is a folder that image-builder wrote: release.json, root.img, boot.efi.
@@ -39,10 +61,12 @@ type Options struct {
 	// AllowInconsistent stages a build whose parts contradict each other or its release.json. Tests use it to be
 	// the buggy or coerced release desk that machines must survive.
 	AllowInconsistent bool
+	// MinSource is the oldest version that may update straight to this one; empty keeps what the build says.
+	MinSource string
 }
 
-// Stage takes a build into the repository: it makes the full payload, proves it by applying it, and notes both it and
-// release.json in what waits for signatures. Machines see nothing of it before Publish.
+// Stage takes a build into the repository: it makes the full payload, proves it by applying it, and notes it and
+// release.json in what waits for signatures. Machines see nothing of it before it is published.
 func (d *Desk) Stage(ctx context.Context, dir string, o Options) (*Staged, error) {
 	b, err := openBuild(dir)
 	if err != nil {
@@ -54,41 +78,138 @@ func (d *Desk) Stage(ctx context.Context, dir string, o Options) (*Staged, error
 			return nil, fmt.Errorf("stage %s: %w", dir, err)
 		}
 	}
-	r := b.release
-	if _, err := slot.Arm(r.Version); err != nil {
+	if o.MinSource != "" {
+		b.release.MinSource = o.MinSource
+	}
+	s, err := d.stage(ctx, b)
+	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", dir, err)
 	}
-	targets, err := d.staged()
+	return s, nil
+}
+
+func (d *Desk) stage(ctx context.Context, b *build) (*Staged, error) {
+	r := b.release
+	if _, err := slot.Arm(r.Version); err != nil {
+		return nil, err
+	}
+	if err := d.isNew(r); err != nil {
+		return nil, err
+	}
+	full, temp, err := d.fullPayload(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	base := "releases/" + r.Version + "/" + r.Arch + "/"
-	if _, ok := targets.Signed.Targets[base+"release.json"]; ok {
-		return nil, fmt.Errorf("stage %s: release %s for %s exists already: versions are never reused, raise it", dir, r.Version, r.Arch)
-	}
-	full, err := d.stagePayload(ctx, b, base+"full.payload")
-	if err != nil {
-		return nil, fmt.Errorf("stage %s: %w", dir, err)
-	}
-	r.Payloads = &release.Payloads{Full: full}
+	defer temp.Close()
+	r.Payloads = &release.Payloads{Full: full.Payload}
 	text, err := r.Marshal()
 	if err != nil {
 		return nil, err
 	}
-	targets.Signed.Targets[full.Name] = targetInfo(full)
-	if err := d.addTarget(targets, base+"release.json", text); err != nil {
+	unlock, err := d.lock()
+	if err != nil {
 		return nil, err
 	}
-	targets.ClearSignatures()
+	defer unlock()
+	c, req, targets, err := d.restaging()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.isNew(r); err != nil { // another desk may have been faster
+		return nil, err
+	}
+	c.adoptPayload(targets, temp, full.Payload)
+	c.addTarget(targets, releaseTarget(r), text)
+	if err := d.note(req, r, text); err != nil {
+		return nil, err
+	}
+	if err := c.stage(req); err != nil {
+		return nil, err
+	}
 	return &Staged{
-		Release: r, Raw: r.Root.HashOffset + r.Boot.Size, Payloads: map[string]int64{"full": full.Size},
-	}, d.writeStaged(targets)
+		Release: r, Raw: rawSize(r), Payloads: map[string]int64{"full": full.Size}, Made: []Made{full}, Files: c.written(),
+	}, c.commit()
 }
 
-func targetInfo(p release.Payload) *metadata.TargetFiles {
+// rawSize is what a release's payloads make: root image without tree, and boot program.
+func rawSize(r *release.Release) int64 { return r.Root.HashOffset + r.Boot.Size }
+
+// restaging begins a change of the staged releases metadata; the lock is held.
+func (d *Desk) restaging() (*change, *Request, *targetsMeta, error) {
+	pub, err := d.published()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := d.clean(pub); err != nil {
+		return nil, nil, nil, err
+	}
+	req, err := d.request(pub)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	targets, err := req.nextTargets(d)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	targets.Signed.Expires = d.expires(targetsExpires)
+	targets.ClearSignatures()
+	return d.change(), req, targets, nil
+}
+
+// note keeps the text of a release, and of the newest published one before it, for those who sign elsewhere.
+func (d *Desk) note(req *Request, r *release.Release, text []byte) error {
+	req.releases[releaseTarget(r)] = string(text)
+	known, err := d.releases(&published{targets: req.published}, &Request{})
+	if err != nil {
+		return err
+	}
+	if before := previous(known, r); before != nil {
+		req.releases[releaseTarget(before.Release)] = before.Text
+	}
+	return nil
+}
+
+// previous is the newest release before r for the same arch, or nil. known is sorted.
+func previous(known []Known, r *release.Release) *Known {
+	var before *Known
+	for i, k := range known {
+		if k.Arch == r.Arch && compareVersions(k.Version, r.Version) < 0 {
+			before = &known[i]
+		}
+	}
+	return before
+}
+
+func (d *Desk) isNew(r *release.Release) error {
+	pub, err := d.published()
+	if err != nil {
+		return err
+	}
+	req, err := d.request(pub)
+	if err != nil {
+		return err
+	}
+	if req.target(releaseTarget(r)) != nil {
+		return fmt.Errorf("release %s for %s exists already: versions are never reused, raise it", r.Version, r.Arch)
+	}
+	return nil
+}
+
+func (c *change) adoptPayload(targets *targetsMeta, temp *tempPayload, p release.Payload) {
+	targets.Signed.Targets[p.Name] = targetInfo(p.Name, p.Size, p.SHA256)
+	c.adopt(path.Join("targets", path.Dir(p.Name), filepath.Base(temp.Name())), targetFile(p.Name, p.SHA256), p.Size)
+}
+
+func targetInfo(name string, size int64, sum digest.SHA256) *metadata.TargetFiles {
 	info := metadata.TargetFile()
-	info.Path, info.Length, info.Hashes = p.Name, p.Size, metadata.Hashes{"sha256": p.SHA256[:]}
+	info.Path, info.Length, info.Hashes = name, size, metadata.Hashes{"sha256": sum[:]}
 	return info
+}
+
+func sumIn(info *metadata.TargetFiles) digest.SHA256 {
+	var sum digest.SHA256
+	copy(sum[:], info.Hashes["sha256"])
+	return sum
 }
 
 func openBuild(dir string) (*build, error) {
@@ -118,7 +239,7 @@ func openBuild(dir string) (*build, error) {
 // check holds the three parts of a build against each other, so that no machine ever has to.
 func (d *Desk) check(b *build) error {
 	r := b.release
-	for _, part := range []struct {
+	for i, part := range []struct {
 		file *os.File
 		size int64
 		sum  digest.SHA256
@@ -127,53 +248,108 @@ func (d *Desk) check(b *build) error {
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return fmt.Errorf("not the file that release.json describes: %w", err)
 		}
+		d.progress("check the build", int64(i+1), 3)
 	}
-	d.progress("check", 1, 2)
+	if err := checkParts(r, b.root, b.boot); err != nil {
+		return err
+	}
+	d.progress("check the build", 3, 3)
+	return nil
+}
+
+// checkParts compares a root image, whose tree it makes anew, and a boot program with their release.
+func checkParts(r *release.Release, root, boot io.ReaderAt) error {
 	salt, err := match.Salt(r)
 	if err != nil {
 		return err
 	}
-	hash, err := verity.RootHash(b.root, r.Root.HashOffset, salt)
+	hash, err := verity.RootHash(root, r.Root.HashOffset, salt)
 	if err != nil {
 		return fmt.Errorf("root.img: %w", err)
 	}
 	if hash != r.Root.RootHash {
 		return fmt.Errorf("root.img: its rebuilt verity tree has root hash %s, release.json says %s", hash, r.Root.RootHash)
 	}
-	if err := match.BootProgram(b.boot, r); err != nil {
+	if err := match.BootProgram(boot, r); err != nil {
 		return fmt.Errorf("boot.efi: %w", err)
 	}
-	d.progress("check", 2, 2)
 	return nil
 }
 
-// stagePayload makes the full payload in its final place, under its hash.
-func (d *Desk) stagePayload(ctx context.Context, b *build, name string) (release.Payload, error) {
-	dir := filepath.Dir(d.path("targets/" + name))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return release.Payload{}, err
+// A tempPayload is a payload under a temporary name in the folder of its place. Close removes it, unless it was renamed.
+type tempPayload struct{ *os.File }
+
+// Close implements io.Closer.
+func (t *tempPayload) Close() error {
+	if err := os.Remove(t.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, t.File.Close())
 	}
-	f, err := os.CreateTemp(dir, ".payload-*")
+	return t.File.Close()
+}
+
+// newPayload makes the file for a payload, locked so that no other desk takes it for something that a power cut has left.
+func (d *Desk) newPayload(name string) (*tempPayload, error) {
+	if d.DryRun {
+		f, err := os.CreateTemp("", "proa"+payloadTemp)
+		return &tempPayload{f}, err
+	}
+	dir := path.Join("targets", path.Dir(name))
+	if err := d.makeDirs(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(d.path(dir), payloadTemp+"*")
 	if err != nil {
-		return release.Payload{}, err
+		return nil, err
 	}
-	defer os.Remove(f.Name()) // gone already if it was renamed
-	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), (&tempPayload{f}).Close())
+	}
+	return &tempPayload{f}, nil
+}
+
+// fullPayload makes the full payload and proves it.
+func (d *Desk) fullPayload(ctx context.Context, b *build) (Made, *tempPayload, error) {
+	name := releaseDir(b.release) + "full.payload"
 	bootSize, err := b.boot.Seek(0, io.SeekEnd)
 	if err != nil {
-		return release.Payload{}, err
+		return Made{}, nil, err
 	}
-	manifest, err := payload.Create(ctx, f, []payload.Input{
+	f, err := d.newPayload(name)
+	if err != nil {
+		return Made{}, nil, err
+	}
+	start := time.Now()
+	_, err = payload.Create(ctx, f, []payload.Input{
 		{Kind: payload.RootImage, R: b.root, Size: b.release.Root.HashOffset},
 		{Kind: payload.BootProgram, R: b.boot, Size: bootSize},
-	}, payload.Options{}, func(done, total int64) { d.progress("compress", done, total) })
+	}, payload.Options{}, func(done, total int64) { d.progress("make full payload", done, total) })
 	if err != nil {
-		return release.Payload{}, err
+		return Made{}, nil, errors.Join(err, f.Close())
 	}
+	p, err := d.prove(f, name, payload.Sources{})
+	if err != nil {
+		return Made{}, nil, errors.Join(err, f.Close())
+	}
+	return Made{
+		Release: b.release.Version, Arch: b.release.Arch, Kind: "full", Size: p.Size, Full: p.Size, Raw: rawSize(b.release),
+		Took: time.Since(start), Payload: p,
+	}, f, nil
+}
+
+// prove applies a payload that was just made, and compares what comes out with what went in.
+func (d *Desk) prove(f *tempPayload, name string, src payload.Sources) (release.Payload, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return release.Payload{}, err
 	}
-	if _, err := payload.Prove(f, payload.Sources{}, dir); err != nil {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return release.Payload{}, err
+	}
+	m, err := payload.Prove(io.TeeReader(f, d.meter("prove "+path.Base(name), size)), src, d.scratch())
+	if err != nil {
 		return release.Payload{}, fmt.Errorf("the payload does not give back what went in: %w", err)
 	}
 	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
@@ -183,8 +359,31 @@ func (d *Desk) stagePayload(ctx context.Context, b *build, name string) (release
 		return release.Payload{}, err
 	}
 	sum, size, err := digest.OfReader(f)
-	if err != nil {
-		return release.Payload{}, err
+	return release.Payload{Name: name, Size: size, SHA256: sum, Manifest: m.Digest()}, err
+}
+
+// scratch is where big temporary files go: the repository's own disk, unless it must not be written to.
+func (d *Desk) scratch() string {
+	if d.DryRun {
+		return os.TempDir()
 	}
-	return release.Payload{Name: name, Size: size, SHA256: sum, Manifest: manifest.Digest()}, os.Rename(f.Name(), d.path(targetFile(name, sum)))
+	return d.path("staged")
+}
+
+// meter is a writer that reports what passes as progress.
+func (d *Desk) meter(stage string, total int64) io.Writer {
+	return &meter{d: d, stage: stage, total: total}
+}
+
+type meter struct {
+	d           *Desk
+	stage       string
+	done, total int64
+}
+
+// Write implements io.Writer.
+func (m *meter) Write(b []byte) (int, error) {
+	m.done += int64(len(b))
+	m.d.progress(m.stage, m.done, m.total)
+	return len(b), nil
 }

@@ -163,7 +163,7 @@ type Repo struct {
 	Time time.Time
 }
 
-// New makes an empty repository in which the offline roles need 2 of 3 keys.
+// New makes an empty repository in which the offline roles need 2 of 3 keys. Its desk is careless: it publishes what tests have forged.
 func New(t testing.TB) *Repo {
 	t.Helper()
 	r := &Repo{Time: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)}
@@ -173,7 +173,7 @@ func New(t testing.TB) *Repo {
 		t.Fatal(err)
 	}
 	r.Root = root
-	r.Desk = &repo.Desk{Dir: dir, Keys: keys, Now: func() time.Time { return r.Time }}
+	r.Desk = &repo.Desk{Dir: dir, Keys: keys, Now: func() time.Time { return r.Time }, Careless: true}
 	return r
 }
 

@@ -1,0 +1,244 @@
+package desk
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/repo"
+)
+
+func publishCommand() command {
+	return command{
+		name: "publish", short: "make what is staged current", setup: setupPublish,
+		long: `Signs what is staged with the offline keys at hand, if any, and makes it current once it has the signatures it needs. With --channel and
+--version it lets a channel have a release in the same step. The online keys sign the plan, the snapshot and the timestamp.
+
+Machines that read while it writes see the old repository or the new one, and so they do after a power cut or on a full disk: the
+timestamp is written last. When root and online keys change, the keys of before sign once more if they are at hand, so that nobody is refused in
+between. Without anything staged, publish renews the timestamp, as release refresh does.`,
+		examples: []string{"release publish --repo repo --keys keys --channel stable --version 1.0.1", "release publish --repo repo --keys keys"},
+	}
+}
+
+// published is what publish, plan and refresh print.
+type published struct {
+	*repo.Publication
+	Channel *plan.Plan `json:"channel,omitempty"`
+}
+
+func setupPublish(c *common, flags *flag.FlagSet) action {
+	f := &planFlags{}
+	f.register(flags)
+	c.repoFlag(flags)
+	c.keysFlag(flags, "the online keys, and of the offline ones that are at hand")
+	c.dryFlag(flags)
+	return func(context.Context, []string) (*result, error) {
+		if f.channel == "" && f.changes() {
+			return nil, fmt.Errorf("publish: --channel is missing: %w", errUsage)
+		}
+		d := c.desk()
+		var p *plan.Plan
+		if f.channel != "" {
+			edit, err := f.edit(c.Now())
+			if err != nil {
+				return nil, fmt.Errorf("publish: %w", err)
+			}
+			if p, err = d.Plan(edit, true); err != nil {
+				return nil, fmt.Errorf("publish: %w", err)
+			}
+		}
+		done, err := d.PublishStaged(p)
+		if err != nil {
+			return nil, err
+		}
+		return c.publishedResult(done, p), nil
+	}
+}
+
+func (c *common) publishedResult(done *repo.Publication, p *plan.Plan) *result {
+	lines := []string{"published"}
+	if c.dry {
+		lines[0] = "would publish"
+	}
+	for _, v := range []struct {
+		role    string
+		version int64
+	}{{"root", done.Root}, {"targets", done.Targets}, {"plan", done.Plan}} {
+		if v.version > 0 {
+			lines[0] += fmt.Sprintf(" %s %d,", v.role, v.version)
+		}
+	}
+	lines[0] += fmt.Sprintf(" the timestamp, good until %s", done.Until.Format(time.RFC3339))
+	if p != nil {
+		lines = append(lines, describePlan(*p))
+	}
+	if done.Gap {
+		lines = append(lines, "the keys of before have not signed the new metadata: a machine that asked just between two writes was refused once, and asks again")
+	}
+	return &result{json: published{done, p}, text: strings.Join(lines, "\n") + c.written(done.Files)}
+}
+
+func describePlan(p plan.Plan) string {
+	text := fmt.Sprintf("channel %s has release %s", p.Channel, p.Release)
+	if p.NotBefore != nil {
+		text += ", not before " + p.NotBefore.Format(time.RFC3339)
+	}
+	if p.Urgent {
+		text += ", urgent"
+	}
+	if p.Halted {
+		text += ", halted"
+	}
+	return text
+}
+
+func planCommand() command {
+	return command{
+		name: "plan", short: "say which release a channel gets, and when", setup: setupPlan,
+		long: `Changes the plan of a channel with the online keys alone (plan, snapshot, timestamp). It can name only releases that are published: the
+offline keys have signed those. What is not given stays as it is; a new --version begins without halt, urgency and time.
+
+A halted channel hands out nothing: machines that have not begun do not begin. Machines never go back: a plan for an older release than theirs
+leaves them where they are, and the way back for all is a new release.`,
+		examples: []string{"release plan --repo repo --keys online --channel stable --version 1.0.1 --not-before 2026-02-01T06:00:00Z",
+			"release plan --repo repo --keys online --channel stable --halt", "release plan --repo repo --keys online --channel stable --resume --urgent"},
+	}
+}
+
+type planFlags struct {
+	channel, version, notBefore     string
+	halt, resume, urgent, calmAgain bool
+}
+
+func (f *planFlags) register(flags *flag.FlagSet) {
+	flags.StringVar(&f.channel, "channel", "", "`name` of the channel")
+	flags.StringVar(&f.version, "version", "", "`release` that it gets")
+	flags.StringVar(&f.notBefore, "not-before", "", "`time` from which machines may take it: RFC 3339, or from now as in +36h, or none")
+	flags.BoolVar(&f.halt, "halt", false, "hand out nothing for now")
+	flags.BoolVar(&f.resume, "resume", false, "end a halt")
+	flags.BoolVar(&f.urgent, "urgent", false, "machines need not wait for their reboot window")
+	flags.BoolVar(&f.calmAgain, "no-urgent", false, "end the urgency")
+}
+
+func (f *planFlags) changes() bool {
+	return f.version != "" || f.notBefore != "" || f.halt || f.resume || f.urgent || f.calmAgain
+}
+
+func (f *planFlags) edit(now time.Time) (repo.PlanEdit, error) {
+	x := repo.PlanEdit{Channel: f.channel, Version: f.version}
+	if f.halt && f.resume || f.urgent && f.calmAgain {
+		return x, fmt.Errorf("--halt and --resume, or --urgent and --no-urgent, contradict each other: %w", errUsage)
+	}
+	if f.halt || f.resume {
+		x.Halt = &f.halt
+	}
+	if f.urgent || f.calmAgain {
+		x.Urgent = &f.urgent
+	}
+	if f.notBefore != "" {
+		at, err := parseTime(f.notBefore, now)
+		if err != nil {
+			return x, err
+		}
+		x.NotBefore = &at
+	}
+	return x, nil
+}
+
+// parseTime reads a time, a duration from now, or "none", which is the zero time.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if s == "none" {
+		return time.Time{}, nil
+	}
+	if after, ok := strings.CutPrefix(s, "+"); ok {
+		if d, err := time.ParseDuration(after); err == nil {
+			return now.Add(d), nil
+		}
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, fmt.Errorf("--not-before %q: expected a time such as 2026-02-01T06:00:00Z, a while such as +36h, or none: %w", s, errUsage)
+	}
+	return t, nil
+}
+
+func setupPlan(c *common, flags *flag.FlagSet) action {
+	f := &planFlags{}
+	f.register(flags)
+	c.repoFlag(flags)
+	c.keysFlag(flags, "the online keys")
+	c.dryFlag(flags)
+	return func(context.Context, []string) (*result, error) {
+		if f.channel == "" || !f.changes() {
+			return nil, fmt.Errorf("plan: expected --channel and what changes: %w", errUsage)
+		}
+		edit, err := f.edit(c.Now())
+		if err != nil {
+			return nil, fmt.Errorf("plan: %w", err)
+		}
+		d := c.desk()
+		p, err := d.Plan(edit, false)
+		if err != nil {
+			return nil, fmt.Errorf("plan: %w", err)
+		}
+		done, err := d.PublishPlan(p)
+		if err != nil {
+			return nil, err
+		}
+		return c.publishedResult(done, p), nil
+	}
+}
+
+func refreshCommand() command {
+	return command{
+		name: "refresh", short: "renew what expires soon, with the online keys", setup: setupRefresh,
+		long: `Renews the timestamp, which lives for a day, and the snapshot and the plan, which live for a week, when less than half of that is left. The
+online keys do. Run it every few hours, from a timer or as a service with --every: that goes on until it is told to end, says what it did, and after an
+error tries again within five minutes. Machines refuse a repository whose timestamp has expired.`,
+		examples: []string{"release refresh --repo repo --keys online", "release refresh --repo repo --keys online --every 6h"},
+	}
+}
+
+func setupRefresh(c *common, flags *flag.FlagSet) action {
+	var every time.Duration
+	flags.DurationVar(&every, "every", 0, "stay, and do it once in this `time`, such as 6h")
+	c.repoFlag(flags)
+	c.keysFlag(flags, "the online keys")
+	c.dryFlag(flags)
+	return func(ctx context.Context, _ []string) (*result, error) {
+		if every > 0 {
+			return nil, c.refreshEvery(ctx, every)
+		}
+		done, err := c.desk().Refresh()
+		if err != nil {
+			return nil, err
+		}
+		return c.publishedResult(done, nil), nil
+	}
+}
+
+// refreshEvery refreshes until the context ends.
+func (c *common) refreshEvery(ctx context.Context, every time.Duration) error {
+	const again = 5 * time.Minute
+	for {
+		wait := every
+		done, err := c.desk().Refresh()
+		if err == nil {
+			err = c.print(c.publishedResult(done, nil))
+		}
+		if err != nil {
+			wait = min(every, again)
+			fmt.Fprintf(c.Err, "refresh: %v; trying again in %s\n", err, wait)
+		}
+		c.warn()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}

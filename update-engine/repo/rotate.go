@@ -1,0 +1,315 @@
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// A Rotation changes who may sign for a role.
+type Rotation struct {
+	Role      string
+	Add       []*metadata.Key
+	Remove    []string // key ids, or what they begin with
+	Threshold int      // 0: as it is
+}
+
+// Rotate stages the next root metadata with the change, or, for plan, the next releases metadata, which delegates to it. Without a change it
+// renews what it stages. When the releases metadata would not be valid under the new keys it is staged to be signed anew.
+func (d *Desk) Rotate(x Rotation) (*Request, error) {
+	return d.restage(func(r *Request) error {
+		if x.Role == rolePlan {
+			t, err := r.nextTargets(d)
+			if err != nil {
+				return err
+			}
+			t.ClearSignatures()
+			return x.plan(t)
+		}
+		root, err := r.nextRoot(d)
+		if err != nil {
+			return err
+		}
+		root.ClearSignatures()
+		return x.root(root)
+	})
+}
+
+// Renew stages the offline metadata of the roles with a new time of expiry, and nothing else changed.
+func (d *Desk) Renew(roles ...string) (*Request, error) {
+	return d.restage(func(r *Request) error {
+		for _, role := range roles {
+			switch role {
+			case metadata.ROOT:
+				root, err := r.nextRoot(d)
+				if err != nil {
+					return err
+				}
+				root.Signed.Expires = d.expires(rootExpires)
+				root.ClearSignatures()
+			case metadata.TARGETS:
+				t, err := r.nextTargets(d)
+				if err != nil {
+					return err
+				}
+				t.Signed.Expires = d.expires(targetsExpires)
+				t.ClearSignatures()
+			default:
+				return fmt.Errorf("role %q is renewed by release refresh: expected root or targets", role)
+			}
+		}
+		return nil
+	})
+}
+
+// Discard throws away what is staged, with the payloads that nothing else names. It reports whether there was anything.
+func (d *Desk) Discard() (bool, error) {
+	unlock, err := d.lock()
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	pub, err := d.published()
+	if err != nil {
+		return false, err
+	}
+	r, err := d.request(pub)
+	if err != nil || r.empty() {
+		return false, err
+	}
+	if len(pub.roots) == 0 {
+		return false, errors.New("discard: the first root is not published yet: remove the folder and begin again")
+	}
+	c := d.change()
+	c.remove(requestFile)
+	if r.Targets != nil {
+		for name, info := range r.Targets.Signed.Targets {
+			if old := pub.targets.Signed.Targets[name]; old == nil || !old.Hashes.Equal(info.Hashes) {
+				c.remove(targetFile(name, sumIn(info)))
+			}
+		}
+	}
+	return true, c.commit()
+}
+
+// restage changes what is staged.
+func (d *Desk) restage(change func(*Request) error) (*Request, error) {
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	pub, err := d.published()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.clean(pub); err != nil {
+		return nil, err
+	}
+	r, err := d.request(pub)
+	if err != nil {
+		return nil, err
+	}
+	if err := change(r); err != nil {
+		return nil, err
+	}
+	if err := r.resign(d); err != nil {
+		return nil, err
+	}
+	if err := r.sound(); err != nil {
+		return nil, err
+	}
+	c := d.change()
+	if err := c.stage(r); err != nil {
+		return nil, err
+	}
+	return r, c.commit()
+}
+
+// resign stages the releases metadata, too, if a new root would leave it without the signatures it needs.
+func (r *Request) resign(d *Desk) error {
+	if r.Root == nil || r.Targets != nil || r.published == nil || r.Root.VerifyDelegate(metadata.TARGETS, r.published) == nil {
+		return nil
+	}
+	_, err := r.nextTargets(d)
+	return err
+}
+
+func (x Rotation) root(root *rootMeta) error {
+	role := root.Signed.Roles[x.Role]
+	if role == nil {
+		return fmt.Errorf("rotate: unknown role %q: expected one of %s", x.Role, strings.Join(Roles, ", "))
+	}
+	for _, id := range x.Remove {
+		whole, err := complete(id, role.KeyIDs)
+		if err == nil {
+			err = root.Signed.RevokeKey(whole, x.Role)
+		}
+		if err != nil {
+			return fmt.Errorf("rotate %s: %w", x.Role, err)
+		}
+	}
+	for _, k := range x.Add {
+		if err := root.Signed.AddKey(k, x.Role); err != nil {
+			return fmt.Errorf("rotate %s: %w", x.Role, err)
+		}
+	}
+	if x.Threshold != 0 {
+		role.Threshold = x.Threshold
+	}
+	return nil
+}
+
+func (x Rotation) plan(t *targetsMeta) error {
+	role, err := planRole(t)
+	if err != nil {
+		return err
+	}
+	for _, id := range x.Remove {
+		whole, err := complete(id, role.KeyIDs)
+		if err == nil {
+			err = t.Signed.RevokeKey(whole, rolePlan)
+		}
+		if err != nil {
+			return fmt.Errorf("rotate %s: %w", rolePlan, err)
+		}
+	}
+	for _, k := range x.Add {
+		if err := t.Signed.AddKey(k, rolePlan); err != nil {
+			return fmt.Errorf("rotate %s: %w", rolePlan, err)
+		}
+	}
+	if x.Threshold != 0 {
+		role.Threshold = x.Threshold
+	}
+	return nil
+}
+
+// complete finds the key id that begins so.
+func complete(start string, ids []string) (string, error) {
+	const least = 6
+	var found []string
+	for _, id := range ids {
+		if strings.HasPrefix(id, start) {
+			found = append(found, id)
+		}
+	}
+	switch {
+	case len(start) < least:
+		return "", fmt.Errorf("key id %q: want at least its first %d digits", start, least)
+	case len(found) == 1:
+		return found[0], nil
+	}
+	var short []string
+	for _, id := range ids {
+		short = append(short, Short(id))
+	}
+	return "", fmt.Errorf("key id %q fits %d of the role's keys: choose one of %s", start, len(found), strings.Join(short, ", "))
+}
+
+// sound refuses keys and thresholds that would lock everybody out, or give two roles to whoever has one key.
+func (r *Request) sound() error {
+	owner := map[string]string{}
+	check := func(role string, ids []string, threshold int) error {
+		if threshold < 1 || threshold > len(ids) {
+			return fmt.Errorf("role %s: %d of %d signatures cannot be: change --threshold, or add keys first", role, threshold, len(ids))
+		}
+		for _, id := range ids {
+			if other, ok := owner[id]; ok {
+				return fmt.Errorf("key %s is of role %s already: role %s needs a key of its own", Short(id), other, role)
+			}
+			owner[id] = role
+		}
+		return nil
+	}
+	root := r.Root
+	if root == nil {
+		root = r.roots[len(r.roots)-1]
+	}
+	for _, name := range Roles[:4] {
+		if err := check(name, root.Signed.Roles[name].KeyIDs, root.Signed.Roles[name].Threshold); err != nil {
+			return err
+		}
+	}
+	targets := r.Targets
+	if targets == nil {
+		targets = r.published
+	}
+	role, err := planRole(targets)
+	if err != nil {
+		return err
+	}
+	return check(rolePlan, role.KeyIDs, role.Threshold)
+}
+
+// Sign adds the signatures of the offline keys at hand to what is staged, and returns the request with the ids of the keys that signed.
+func (d *Desk) Sign() (*Request, []string, error) {
+	var by []string
+	r, err := d.signed(func(r *Request) (err error) {
+		by, err = r.Sign(d.Keys)
+		return err
+	})
+	return r, by, err
+}
+
+// MergeSignatures takes over the signatures of a copy of what is staged, and returns how many were new.
+func (d *Desk) MergeSignatures(other *Request) (*Request, int, error) {
+	n := 0
+	r, err := d.signed(func(r *Request) (err error) {
+		n, err = r.Merge(other)
+		return err
+	})
+	return r, n, err
+}
+
+func (d *Desk) signed(sign func(*Request) error) (*Request, error) {
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	r, err := d.Staged()
+	if err != nil {
+		return nil, err
+	}
+	if err := sign(r); err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	return r, d.keepSignatures(r)
+}
+
+// ErrNothingStaged says that there is nothing to sign.
+var ErrNothingStaged = errors.New("nothing is staged: run release stage or release rotate first")
+
+// Staged returns what waits for signatures.
+func (d *Desk) Staged() (*Request, error) {
+	pub, err := d.published()
+	if err != nil {
+		return nil, err
+	}
+	r, err := d.request(pub)
+	if err != nil {
+		return nil, err
+	}
+	if r.empty() {
+		return nil, ErrNothingStaged
+	}
+	return r, nil
+}
+
+func keysGained(before, after []string) (added, removed []string) {
+	for _, id := range after {
+		if !slices.Contains(before, id) {
+			added = append(added, id)
+		}
+	}
+	for _, id := range before {
+		if !slices.Contains(after, id) {
+			removed = append(removed, id)
+		}
+	}
+	return added, removed
+}
