@@ -375,7 +375,7 @@ func TestJSON(t *testing.T) {
 		t.Errorf("sign: %v, %s", err, s.out)
 	}
 	s.run("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1 --json")
-	var p published
+	var p repo.Publication
 	if err := json.Unmarshal([]byte(s.out), &p); err != nil || p.Targets != 2 || p.Channel.Release != "1.0.1" {
 		t.Errorf("publish: %v, %s", err, s.out)
 	}

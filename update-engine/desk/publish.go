@@ -24,12 +24,6 @@ between. Without anything staged, publish renews the timestamp, as release refre
 	}
 }
 
-// published is what publish, plan and refresh print.
-type published struct {
-	*repo.Publication
-	Channel *plan.Plan `json:"channel,omitempty"`
-}
-
 func setupPublish(c *common, flags *flag.FlagSet) action {
 	f := &planFlags{}
 	f.register(flags)
@@ -40,26 +34,23 @@ func setupPublish(c *common, flags *flag.FlagSet) action {
 		if f.channel == "" && f.changes() {
 			return nil, fmt.Errorf("publish: --channel is missing: %w", errUsage)
 		}
-		d := c.desk()
-		var p *plan.Plan
+		var edit *repo.PlanEdit
 		if f.channel != "" {
-			edit, err := f.edit(c.Now())
+			x, err := f.edit(c.Now())
 			if err != nil {
 				return nil, fmt.Errorf("publish: %w", err)
 			}
-			if p, err = d.Plan(edit, true); err != nil {
-				return nil, fmt.Errorf("publish: %w", err)
-			}
+			edit = &x
 		}
-		done, err := d.PublishStaged(p)
+		done, err := c.desk().PublishStaged(edit)
 		if err != nil {
 			return nil, err
 		}
-		return c.publishedResult(done, p), nil
+		return c.publishedResult(done), nil
 	}
 }
 
-func (c *common) publishedResult(done *repo.Publication, p *plan.Plan) *result {
+func (c *common) publishedResult(done *repo.Publication) *result {
 	lines := []string{"published"}
 	if c.dry {
 		lines[0] = "would publish"
@@ -73,13 +64,13 @@ func (c *common) publishedResult(done *repo.Publication, p *plan.Plan) *result {
 		}
 	}
 	lines[0] += fmt.Sprintf(" the timestamp, good until %s", done.Until.Format(time.RFC3339))
-	if p != nil {
+	if p := done.Channel; p != nil {
 		lines = append(lines, describePlan(*p))
 	}
 	if done.Gap {
 		lines = append(lines, "the keys of before have not signed the new metadata: a machine that asked just between two writes was refused once, and asks again")
 	}
-	return &result{json: published{done, p}, text: strings.Join(lines, "\n") + c.written(done.Files)}
+	return &result{json: done, text: strings.Join(lines, "\n") + c.written(done.Files)}
 }
 
 func describePlan(p plan.Plan) string {
@@ -180,16 +171,11 @@ func setupPlan(c *common, flags *flag.FlagSet) action {
 		if err != nil {
 			return nil, fmt.Errorf("plan: %w", err)
 		}
-		d := c.desk()
-		p, err := d.Plan(edit, false)
-		if err != nil {
-			return nil, fmt.Errorf("plan: %w", err)
-		}
-		done, err := d.PublishPlan(p)
+		done, err := c.desk().PublishPlan(edit)
 		if err != nil {
 			return nil, err
 		}
-		return c.publishedResult(done, p), nil
+		return c.publishedResult(done), nil
 	}
 }
 
@@ -217,7 +203,7 @@ func setupRefresh(c *common, flags *flag.FlagSet) action {
 		if err != nil {
 			return nil, err
 		}
-		return c.publishedResult(done, nil), nil
+		return c.publishedResult(done), nil
 	}
 }
 
@@ -228,7 +214,7 @@ func (c *common) refreshEvery(ctx context.Context, every time.Duration) error {
 		wait := every
 		done, err := c.desk().Refresh()
 		if err == nil {
-			err = c.print(c.publishedResult(done, nil))
+			err = c.print(c.publishedResult(done))
 		}
 		if err != nil {
 			wait = min(every, again)

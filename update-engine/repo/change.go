@@ -87,7 +87,7 @@ func (c *change) commit() error {
 	for _, w := range c.writes {
 		err := c.desk.makeDirs(path.Dir(w.name))
 		if err == nil && w.b != nil {
-			err = on.write(w.temp, w.b)
+			err = on.Write(w.temp, w.b)
 		}
 		if err != nil {
 			return c.takeBack(0, fmt.Errorf("write %s: %w: nothing was changed", c.desk.path(w.name), err))
@@ -97,7 +97,7 @@ func (c *change) commit() error {
 	for i, w := range c.writes {
 		_, err := os.Lstat(c.desk.path(w.name))
 		c.writes[i].replaces = err == nil
-		err = on.rename(w.temp, w.name)
+		err = on.Rename(w.temp, w.name)
 		switch {
 		case err == nil:
 			shown = shown || visible(w.name)
@@ -108,7 +108,7 @@ func (c *change) commit() error {
 		}
 	}
 	for _, name := range c.removes {
-		if err := on.remove(name); err != nil {
+		if err := on.Remove(name); err != nil {
 			return fmt.Errorf("remove %s, which is done with: %w", c.desk.path(name), err)
 		}
 	}
@@ -120,9 +120,9 @@ func (c *change) takeBack(n int, cause error) error {
 	on := c.desk.disk()
 	for i, w := range c.writes {
 		if i < n && !w.replaces {
-			cause = errors.Join(cause, on.remove(w.name))
+			cause = errors.Join(cause, on.Remove(w.name))
 		}
-		cause = errors.Join(cause, on.remove(w.temp))
+		cause = errors.Join(cause, on.Remove(w.temp))
 	}
 	return cause
 }
@@ -148,7 +148,7 @@ func (d *Desk) clean(pub *published) error {
 		}
 	}
 	for _, name := range leftovers {
-		if err := d.disk().remove(name); err != nil {
+		if err := d.disk().Remove(name); err != nil {
 			return fmt.Errorf("remove %s, which a power cut left: %w", d.path(name), err)
 		}
 	}

@@ -14,9 +14,9 @@ import (
 
 // A disk is what a change does to the repository's folder. Names have slashes. Tests have one that fills up or loses power.
 type disk interface {
-	write(name string, b []byte) error    // a new file, synced
-	rename(oldName, newName string) error // in one step; the folder is synced
-	remove(name string) error
+	Write(name string, b []byte) error    // a new file, synced
+	Rename(oldName, newName string) error // in one step; the folder is synced
+	Remove(name string) error
 }
 
 // folder is the real disk.
@@ -24,7 +24,8 @@ type folder string
 
 func (f folder) path(name string) string { return filepath.Join(string(f), filepath.FromSlash(name)) }
 
-func (f folder) write(name string, b []byte) error {
+// Write implements disk.
+func (f folder) Write(name string, b []byte) error {
 	file, err := os.OpenFile(f.path(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
@@ -33,14 +34,16 @@ func (f folder) write(name string, b []byte) error {
 	return errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close())
 }
 
-func (f folder) rename(oldName, newName string) error {
+// Rename implements disk.
+func (f folder) Rename(oldName, newName string) error {
 	if err := os.Rename(f.path(oldName), f.path(newName)); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(f.path(newName)))
 }
 
-func (f folder) remove(name string) error {
+// Remove implements disk.
+func (f folder) Remove(name string) error {
 	if err := os.Remove(f.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -24,18 +24,10 @@ type PlanEdit struct {
 	Urgent    *bool
 }
 
-// Plan returns the channel's plan after an edit. It refuses a release that the offline keys have not signed; staged allows one that is
-// staged, for whoever publishes it with the plan.
-func (d *Desk) Plan(x PlanEdit, staged bool) (*plan.Plan, error) {
+// planned returns the channel's plan after an edit. It refuses a release that the offline keys have not signed; staged allows one that is
+// published together with the plan.
+func (d *Desk) planned(pub *published, r *Request, x PlanEdit, staged bool) (*plan.Plan, error) {
 	if err := plan.CheckChannel(x.Channel); err != nil {
-		return nil, err
-	}
-	pub, err := d.published()
-	if err != nil {
-		return nil, err
-	}
-	r, err := d.request(pub)
-	if err != nil {
 		return nil, err
 	}
 	targets := pub.targets
@@ -74,21 +66,19 @@ func (d *Desk) Plan(x PlanEdit, staged bool) (*plan.Plan, error) {
 	return p, nil
 }
 
-// PublishPlan makes a plan current with the online keys alone. What is staged stays staged.
-func (d *Desk) PublishPlan(p *plan.Plan) (*Publication, error) {
-	unlock, err := d.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	pub, err := d.published()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.clean(pub); err != nil {
-		return nil, err
-	}
-	return d.publish(pub, &Request{roots: pub.roots, published: pub.targets}, p)
+// PublishPlan changes a plan and makes it current with the online keys alone. What is staged stays staged.
+func (d *Desk) PublishPlan(x PlanEdit) (*Publication, error) {
+	return d.publishing(func(pub *published) (*Publication, error) {
+		r, err := d.request(pub)
+		if err != nil {
+			return nil, err
+		}
+		p, err := d.planned(pub, r, x, false)
+		if err != nil {
+			return nil, fmt.Errorf("plan: %w", err)
+		}
+		return d.publish(pub, nothingStaged(pub), p)
+	})
 }
 
 // planOf reads the published plan of a channel; nil if it has none.

@@ -23,24 +23,60 @@ type Publication struct {
 	Plan    int64     `json:"plan_version,omitempty"`
 	// Until is when the timestamp expires: machines refuse the repository from then on.
 	Until time.Time `json:"timestamp_expires"`
+	// Channel is the plan that was changed, if one was.
+	Channel *plan.Plan `json:"channel,omitempty"`
 	// Gap is set if a reader between two writes is refused once: the old keys did not sign the new metadata.
 	Gap bool `json:"gap,omitempty"`
 }
 
-// Publish makes what is staged current, if anything is, and the plan of the channel with it, unless channel is empty.
+// Publish makes what is staged current, if anything is, and this plan for the channel with it, whatever it names, unless channel is empty.
 func (d *Desk) Publish(channel string, p plan.Plan) error {
-	var planned *plan.Plan
-	if channel != "" {
+	_, err := d.publishStaged(func(*published, *Request) (*plan.Plan, error) {
 		p.Channel = channel
-		planned = &p
-	}
-	_, err := d.PublishStaged(planned)
+		if channel == "" {
+			return nil, nil
+		}
+		return &p, nil
+	})
 	return err
 }
 
-// PublishStaged signs what is staged with the offline keys at hand and makes it current, if it has the signatures then, and the plan
-// with it unless it is nil. The snapshot and the timestamp are new.
-func (d *Desk) PublishStaged(p *plan.Plan) (*Publication, error) {
+// PublishStaged signs what is staged with the offline keys at hand and makes it current, if it has the signatures then, with a change of
+// a plan unless x is nil.
+func (d *Desk) PublishStaged(x *PlanEdit) (*Publication, error) {
+	return d.publishStaged(func(pub *published, r *Request) (*plan.Plan, error) {
+		if x == nil {
+			return nil, nil
+		}
+		return d.planned(pub, r, *x, true)
+	})
+}
+
+func (d *Desk) publishStaged(choose func(*published, *Request) (*plan.Plan, error)) (*Publication, error) {
+	return d.publishing(func(pub *published) (*Publication, error) {
+		r, err := d.request(pub)
+		if err != nil {
+			return nil, err
+		}
+		p, err := choose(pub, r)
+		if err != nil {
+			return nil, fmt.Errorf("publish: %w", err)
+		}
+		if r.empty() {
+			return d.publish(pub, r, p)
+		}
+		if _, err := r.Sign(d.Keys); err != nil {
+			return nil, err
+		}
+		if err := r.enough(); err != nil {
+			return nil, fmt.Errorf("publish: %w", errors.Join(err, d.keepSignatures(r)))
+		}
+		return d.publish(pub, r, p)
+	})
+}
+
+// publishing is what all that publish begin with.
+func (d *Desk) publishing(do func(*published) (*Publication, error)) (*Publication, error) {
 	unlock, err := d.lock()
 	if err != nil {
 		return nil, err
@@ -53,20 +89,7 @@ func (d *Desk) PublishStaged(p *plan.Plan) (*Publication, error) {
 	if err := d.clean(pub); err != nil {
 		return nil, err
 	}
-	r, err := d.request(pub)
-	if err != nil {
-		return nil, err
-	}
-	if r.empty() {
-		return d.publish(pub, r, p)
-	}
-	if _, err := r.Sign(d.Keys); err != nil {
-		return nil, err
-	}
-	if err := r.enough(); err != nil {
-		return nil, fmt.Errorf("publish: %w", errors.Join(err, d.keepSignatures(r)))
-	}
-	return d.publish(pub, r, p)
+	return do(pub)
 }
 
 // keepSignatures stores the signatures so far, so that the keys at hand need not come back.
@@ -106,19 +129,12 @@ func (e *MissingError) Error() string {
 
 // Refresh renews what expires soon with the online keys alone: the timestamp always, snapshot and plan when they are near their end.
 func (d *Desk) Refresh() (*Publication, error) {
-	unlock, err := d.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	pub, err := d.published()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.clean(pub); err != nil {
-		return nil, err
-	}
-	return d.publish(pub, &Request{roots: pub.roots, published: pub.targets}, nil)
+	return d.publishing(func(pub *published) (*Publication, error) { return d.publish(pub, nothingStaged(pub), nil) })
+}
+
+// nothingStaged is the request of those who leave alone what is staged.
+func nothingStaged(pub *published) *Request {
+	return &Request{roots: pub.roots, published: pub.targets}
 }
 
 // A next is the state that is about to be published. What stays as it was is the same pointer as in published.
@@ -158,7 +174,7 @@ func (d *Desk) publish(pub *published, r *Request, p *plan.Plan) (*Publication, 
 	if _, err := os.Stat(d.path(requestFile)); err == nil && (!r.empty() || d.requestIsPublished(pub)) {
 		n.c.remove(requestFile)
 	}
-	result := &Publication{Files: n.c.written(), Until: n.timestamp.Signed.Expires, Gap: gap}
+	result := &Publication{Files: n.c.written(), Until: n.timestamp.Signed.Expires, Channel: p, Gap: gap}
 	if n.root() != pub.root() {
 		result.Root = version(n.root())
 	}

@@ -84,7 +84,6 @@ func (d *Desk) Discard() (bool, error) {
 		return false, errors.New("discard: the first root is not published yet: remove the folder and begin again")
 	}
 	c := d.change()
-	c.remove(requestFile)
 	if r.Targets != nil {
 		for name, info := range r.Targets.Signed.Targets {
 			if old := pub.targets.Signed.Targets[name]; old == nil || !old.Hashes.Equal(info.Hashes) {
@@ -92,6 +91,7 @@ func (d *Desk) Discard() (bool, error) {
 			}
 		}
 	}
+	c.remove(requestFile) // last: cut before, it still says what is to be removed
 	return true, c.commit()
 }
 
