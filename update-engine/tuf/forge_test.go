@@ -24,7 +24,7 @@ import (
 // A forge is a repository whose keys are all at hand, so that each file can be what an attacker with some of them could make of it. Roles
 // need two signatures offline (root, targets) and one online. It is a tuf.Fetcher, and notes what is asked.
 type forge struct {
-	t         *testing.T
+	t         testing.TB
 	keys      map[string][]signature.Signer
 	root      *metadata.Metadata[metadata.RootType]
 	timestamp *metadata.Metadata[metadata.TimestampType]
@@ -44,7 +44,7 @@ var (
 
 const memory = "mem://repo"
 
-func signer(t *testing.T, name string) signature.Signer {
+func signer(t testing.TB, name string) signature.Signer {
 	t.Helper()
 	seed := digest.Of([]byte(name))
 	s, err := signature.LoadED25519Signer(ed25519.NewKeyFromSeed(seed[:]))
@@ -54,7 +54,7 @@ func signer(t *testing.T, name string) signature.Signer {
 	return s
 }
 
-func public(t *testing.T, s signature.Signer) *metadata.Key {
+func public(t testing.TB, s signature.Signer) *metadata.Key {
 	t.Helper()
 	pub, err := s.PublicKey()
 	if err != nil {
@@ -67,7 +67,7 @@ func public(t *testing.T, s signature.Signer) *metadata.Key {
 	return k
 }
 
-func keyID(t *testing.T, s signature.Signer) string {
+func keyID(t testing.TB, s signature.Signer) string {
 	t.Helper()
 	id, err := public(t, s).ID()
 	if err != nil {
@@ -77,7 +77,7 @@ func keyID(t *testing.T, s signature.Signer) string {
 }
 
 // newForge is a repository with release 1.0.0 on channel stable; everything is version 1.
-func newForge(t *testing.T) *forge {
+func newForge(t testing.TB) *forge {
 	t.Helper()
 	f := &forge{t: t, keys: map[string][]signature.Signer{}, files: map[string][]byte{}}
 	year, week, day := start.AddDate(1, 0, 0), start.AddDate(0, 0, 7), start.AddDate(0, 0, 1)
@@ -140,7 +140,7 @@ func (f *forge) add(m *metadata.Metadata[metadata.TargetsType], name string, b [
 }
 
 // sign returns the bytes of m with the signatures of exactly these keys.
-func sign[T metadata.Roles](t *testing.T, m *metadata.Metadata[T], signers ...signature.Signer) []byte {
+func sign[T metadata.Roles](t testing.TB, m *metadata.Metadata[T], signers ...signature.Signer) []byte {
 	t.Helper()
 	m.ClearSignatures()
 	for _, s := range signers {
@@ -239,7 +239,7 @@ func (f *forge) Get(_ context.Context, url string, limit int64, tag string, acce
 
 // A visitor is a machine that asks a forge.
 type visitor struct {
-	t      *testing.T
+	t      testing.TB
 	anchor []byte
 	state  string
 	now    time.Time
