@@ -10,12 +10,13 @@ import (
 
 	"github.com/proa-os/proa/image-builder/image"
 	"github.com/proa-os/proa/image-builder/tools"
+	"github.com/proa-os/proa/internal/command"
 )
 
-func buildCommand() command {
-	return command{
-		name: "build", short: "build a release's images", setup: setupBuild,
-		long: `Builds into out/VERSION, or --out:
+func buildCommand(c *common) command.Command {
+	return command.Command{
+		Name: "build", Short: "build a release's images", Setup: func(flags *flag.FlagSet) func(context.Context, []string) error { return setupBuild(c, flags) },
+		Long: `Builds into out/VERSION, or --out:
 
 root.img         the root image: EROFS and its verity tree, what a slot holds
 boot.efi         the boot program: kernel, initramfs, command line with the root hash
@@ -32,7 +33,7 @@ Only what has changed is built. Programs and root images are kept in the cache b
 included, and compared before they are used again; 4 GiB of them at the most. If nothing has changed and the files in out/VERSION are
 as they were built, nothing is done. An earlier build in that directory is replaced when the new one has succeeded; a second build into it
 waits for the first.`,
-		examples: []string{"image-builder build --version 1.2.3", "image-builder build --version 1.3.0-rc.1 --overlay my-files --command-line \"console=ttyS1\""},
+		Examples: []string{"image-builder build --version 1.2.3", "image-builder build --version 1.3.0-rc.1 --overlay my-files --command-line \"console=ttyS1\""},
 	}
 }
 
@@ -85,12 +86,12 @@ func printArtifacts(c *common, dir string) error {
 	return nil
 }
 
-func toolsCommand() command {
-	return command{
-		name: "tools", short: "fetch and unpack the tools tree",
-		long: `Unpacks the packages of manifests/tools.lock.json (mkfs, QEMU, firmware, the judges of tests) into the cache and prints the directory. build
+func toolsCommand(c *common) command.Command {
+	return command.Command{
+		Name: "tools", Short: "fetch and unpack the tools tree",
+		Long: `Unpacks the packages of manifests/tools.lock.json (mkfs, QEMU, firmware, the judges of tests) into the cache and prints the directory. build
 does so by itself; tests want it beforehand.`,
-		setup: func(c *common, flags *flag.FlagSet) func(context.Context, []string) error {
+		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			c.mirrors(flags)
 			return func(ctx context.Context, _ []string) error {
 				dir, err := tools.Run(ctx, tools.Options{Manifest: "manifests/tools.toml", LockFile: "manifests/tools.lock.json", CacheDir: c.cache,

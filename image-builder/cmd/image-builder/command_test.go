@@ -7,11 +7,11 @@ import (
 	"flag"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/proa-os/proa/image-builder/imagetest"
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/testenv"
 )
@@ -26,28 +26,28 @@ func output1(t *testing.T, args ...string) (string, error) {
 
 // Every command must have a whole manual page, each flag in it with a usage, and --help must print the same.
 func TestHelp(t *testing.T) {
-	for _, c := range commands() {
-		page, err := output1(t, "help", c.name)
+	for _, c := range program(&common{}).All() {
+		page, err := output1(t, "help", c.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS"} {
 			if !strings.Contains(page, "\n"+want+"\n") && !strings.HasPrefix(page, want+"\n") {
-				t.Errorf("%s: no %s", c.name, want)
+				t.Errorf("%s: no %s", c.Name, want)
 			}
 		}
-		c.flags().VisitAll(func(f *flag.Flag) {
+		c.Flags().VisitAll(func(f *flag.Flag) {
 			if f.Usage == "" || !strings.Contains(page, "--"+f.Name) {
-				t.Errorf("%s: --%s is not explained", c.name, f.Name)
+				t.Errorf("%s: --%s is not explained", c.Name, f.Name)
 			}
 		})
 		for line := range strings.Lines(page) {
-			if len(line) > width+1 && !strings.Contains(line, "image-builder") {
-				t.Errorf("%s: a line of %d characters: %s", c.name, len(line), line)
+			if len(line) > command.Width+1 && !strings.Contains(line, "image-builder") {
+				t.Errorf("%s: a line of %d characters: %s", c.Name, len(line), line)
 			}
 		}
-		if other, err := output1(t, c.name, "--help"); err != nil || other != page {
-			t.Errorf("%s --help: %v, not the page of help %s", c.name, err, c.name)
+		if other, err := output1(t, c.Name, "--help"); err != nil || other != page {
+			t.Errorf("%s --help: %v, not the page of help %s", c.Name, err, c.Name)
 		}
 	}
 	if list, err := output1(t); err != nil || !strings.Contains(list, "reproduce") {
@@ -68,12 +68,6 @@ func TestArguments(t *testing.T) {
 		if _, err := output1(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)
 		}
-	}
-	flags := flag.NewFlagSet("x", flag.ContinueOnError)
-	a, b := flags.Bool("a", false, ""), flags.String("b", "", "")
-	rest, err := parse(flags, []string{"one", "--a", "two", "--b", "value", "--", "--three"})
-	if err != nil || !*a || *b != "value" || !slices.Equal(rest, []string{"one", "two", "--three"}) {
-		t.Errorf("got %v, %v, %q, %v", rest, *a, *b, err)
 	}
 }
 
@@ -135,13 +129,13 @@ func TestCompletionIsWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range commands() {
-			if !strings.Contains(script, c.name) {
-				t.Errorf("%s: no command %s", shell, c.name)
+		for _, c := range program(&common{}).All() {
+			if !strings.Contains(script, c.Name) {
+				t.Errorf("%s: no command %s", shell, c.Name)
 			}
-			c.flags().VisitAll(func(f *flag.Flag) {
+			c.Flags().VisitAll(func(f *flag.Flag) {
 				if !strings.Contains(script, "--"+f.Name) && !strings.Contains(script, "-l "+f.Name) {
-					t.Errorf("%s: %s has no --%s", shell, c.name, f.Name)
+					t.Errorf("%s: %s has no --%s", shell, c.Name, f.Name)
 				}
 			})
 		}

@@ -13,19 +13,20 @@ import (
 	"github.com/proa-os/proa/image-builder/diff"
 	"github.com/proa-os/proa/image-builder/inspect"
 	"github.com/proa-os/proa/image-builder/reproduce"
+	"github.com/proa-os/proa/internal/command"
 )
 
-func inspectCommand() command {
-	return command{
-		name: "inspect", args: "IMAGE", min: 1, max: 1, short: "print what is in an image file",
-		long: `IMAGE is a disk image (raw or qcow2), a root image, a boot program, or the directory of a built release, of which the disk image is taken.
+func inspectCommand(c *common) command.Command {
+	return command.Command{
+		Name: "inspect", Args: "IMAGE", Min: 1, Max: 1, Short: "print what is in an image file",
+		Long: `IMAGE is a disk image (raw or qcow2), a root image, a boot program, or the directory of a built release, of which the disk image is taken.
 
 Prints partitions, slots (which is filled, its version and root hash), boot programs (version, tries, kernel, command line) and the packages of
 the root image. All is read out of the file itself, as a machine would find it; nothing is mounted and root is not needed. What a machine could
 live with, such as an empty slot or half an update, is a warning.`,
-		examples: []string{"image-builder inspect out/1.2.3", "image-builder inspect --verify disk.img", "image-builder inspect --json disk.img | jq -r '.slots[0].root_hash'"},
-		exits:    "With --verify, 2 if a root image is not what its root hash says.",
-		setup: func(c *common, flags *flag.FlagSet) func(context.Context, []string) error {
+		Examples: []string{"image-builder inspect out/1.2.3", "image-builder inspect --verify disk.img", "image-builder inspect --json disk.img | jq -r '.slots[0].root_hash'"},
+		Exits:    "With --verify, 2 if a root image is not what its root hash says.",
+		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			var o inspect.Options
 			flags.BoolVar(&o.Verify, "verify", false, "hash every block of the root images and compare the verity trees")
 			asJSON := flags.Bool("json", false, "print one JSON object")
@@ -48,16 +49,16 @@ live with, such as an empty slot or half an update, is a warning.`,
 	}
 }
 
-func diffCommand() command {
-	return command{
-		name: "diff", args: "OLD NEW", min: 2, max: 2, short: "print what changed between two releases",
-		long: `OLD and NEW are whatever inspect takes: directories of built releases, disk images, root images, boot programs.
+func diffCommand(c *common) command.Command {
+	return command.Command{
+		Name: "diff", Args: "OLD NEW", Min: 2, Max: 2, Short: "print what changed between two releases",
+		Long: `OLD and NEW are whatever inspect takes: directories of built releases, disk images, root images, boot programs.
 
 Prints packages with their versions, the parts of the boot program, and the root image's files that were added (+), removed (-) or changed (~), with
 sizes and what is different in them. Times and hashes that follow from the rest do not count.`,
-		examples: []string{"image-builder diff out/1.2.3 out/1.2.4", "image-builder diff --json old.img new.img"},
-		exits:    "2 if anything has changed and --exit-code is given.",
-		setup: func(c *common, flags *flag.FlagSet) func(context.Context, []string) error {
+		Examples: []string{"image-builder diff out/1.2.3 out/1.2.4", "image-builder diff --json old.img new.img"},
+		Exits:    "2 if anything has changed and --exit-code is given.",
+		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			asJSON := flags.Bool("json", false, "print one JSON object")
 			exit := flags.Bool("exit-code", false, "exit with 2 if anything has changed")
 			return func(_ context.Context, args []string) error {
@@ -87,18 +88,18 @@ func output(w io.Writer, v any, asJSON bool, print func(io.Writer) error) error 
 	return e.Encode(v)
 }
 
-func reproduceCommand() command {
-	return command{
-		name: "reproduce", short: "build twice, compare every byte",
-		long: `Builds the release twice without the cache of stages, from two copies of the checkout (with what is not yet committed), and compares every
+func reproduceCommand(c *common) command.Command {
+	return command.Command{
+		Name: "reproduce", Short: "build twice, compare every byte",
+		Long: `Builds the release twice without the cache of stages, from two copies of the checkout (with what is not yet committed), and compares every
 artifact. The second build has another path, umask, time zone, locale, home, modification times, an empty Go build cache and a package cache
 of its own with the same packages; if the caller is root, it runs as an unprivileged user.
 
 If anything differs, the first difference is named: the file, the byte, the partition and file it belongs to; both builds are kept. It takes a few
 minutes and some 6 GB.`,
-		examples: []string{"image-builder reproduce --version 1.2.3"},
-		exits:    "2 if the builds differ.",
-		setup: func(c *common, flags *flag.FlagSet) func(context.Context, []string) error {
+		Examples: []string{"image-builder reproduce --version 1.2.3"},
+		Exits:    "2 if the builds differ.",
+		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			o := reproduce.Options{CacheDir: c.cache, Progress: os.Stderr}
 			flags.StringVar(&o.Version, "version", "", "`semver` of the release")
 			flags.StringVar(&o.Module, "module", ".", "`directory` of the checkout")

@@ -12,19 +12,20 @@ import (
 
 	"github.com/proa-os/proa/image-builder/lock"
 	"github.com/proa-os/proa/image-builder/manifest"
+	"github.com/proa-os/proa/internal/command"
 )
 
 // errChanged makes `lock --check` end with exit code 2: not a failure, and not "nothing to do" either.
 var errChanged = errors.New("the archive has newer packages than the lock")
 
-func lockCommand() command {
-	return command{
-		name: "lock", args: "[MANIFEST...]", max: -1, short: "pin today's packages of the Debian archive", setup: setupLock,
-		long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml, manifests/debian.toml and manifests/peers.toml, against the signed
+func lockCommand(c *common) command.Command {
+	return command.Command{
+		Name: "lock", Args: "[MANIFEST...]", Max: -1, Short: "pin today's packages of the Debian archive", Setup: func(flags *flag.FlagSet) func(context.Context, []string) error { return setupLock(c, flags) },
+		Long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml, manifests/debian.toml and manifests/peers.toml, against the signed
 indices of the archive, writes name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
 manifests/keys.`,
-		examples: []string{"image-builder lock", "image-builder lock --check --json"},
-		exits:    "With --check, 2 if packages would change.",
+		Examples: []string{"image-builder lock", "image-builder lock --check --json"},
+		Exits:    "With --check, 2 if packages would change.",
 	}
 }
 

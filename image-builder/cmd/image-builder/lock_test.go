@@ -72,7 +72,7 @@ func TestLockDefault(t *testing.T) {
 		if _, err := os.Stat("manifests/" + base); err != nil {
 			t.Errorf("not locked: %v", err)
 		}
-		if manifest := "manifests/" + strings.TrimSuffix(base, ".lock.json") + ".toml"; !strings.Contains(lockCommand().long, manifest) {
+		if manifest := "manifests/" + strings.TrimSuffix(base, ".lock.json") + ".toml"; !strings.Contains(lockCommand(&common{}).Long, manifest) {
 			t.Errorf("the manual page does not name %s", manifest)
 		}
 	}

@@ -1,0 +1,106 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
+)
+
+// toy has a command with everything.
+func toy(did *[]string) Program {
+	return Program{Name: "to-y", Exits: "0 if all went well.", Sections: [][2]string{{"FILES", "/etc/toy"}}, Commands: []Command{{
+		Name: "play", Args: "WITH [WHAT]", Min: 1, Max: 2, Short: "play it's fun", Long: "Plays.", Examples: []string{"to-y play ball"}, Words: []string{"ball", "bear"},
+		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
+			loud := flags.Bool("loud", false, "make noise: [much]")
+			flags.String("until", "", "`time` of the end")
+			return func(_ context.Context, args []string) error {
+				*did = append([]string{map[bool]string{true: "loud", false: "quiet"}[*loud]}, args...)
+				return nil
+			}
+		},
+	}}}
+}
+
+func TestRun(t *testing.T) {
+	var did []string
+	p := toy(&did)
+	if err := p.Run(t.Context(), nil, []string{"play", "ball", "--loud"}); err != nil || !slices.Equal(did, []string{"loud", "ball"}) {
+		t.Errorf("did %v, %v", did, err)
+	}
+	for _, args := range [][]string{{"sleep"}, {"play"}, {"play", "a", "b", "c"}, {"play", "--bad", "a"}, {"completion"}, {"completion", "csh"}, {"help", "sleep"}} {
+		var usage *WrongUsage
+		if err := p.Run(t.Context(), &bytes.Buffer{}, args); !errors.As(err, &usage) {
+			t.Errorf("%v: got %v, want wrong usage", args, err)
+		}
+	}
+	var list, page, same bytes.Buffer
+	if err := errors.Join(p.Run(t.Context(), &list, nil), p.Run(t.Context(), &page, []string{"help", "play"}), p.Run(t.Context(), &same, []string{"play", "--help"})); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"play        play it's fun", "completion", "help"} {
+		if !strings.Contains(list.String(), want) {
+			t.Errorf("no %q in\n%s", want, &list)
+		}
+	}
+	for _, want := range []string{"NAME\n    to-y play - play it's fun\n", "SYNOPSIS\n    to-y play [FLAGS] WITH [WHAT]\n", "--until TIME\n        time of the end\n", "FILES\n    /etc/toy\n"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("no %q in\n%s", want, &page)
+		}
+	}
+	if page.String() != same.String() {
+		t.Error("--help prints another page than help")
+	}
+}
+
+func TestParse(t *testing.T) {
+	flags := flag.NewFlagSet("x", flag.ContinueOnError)
+	a, b := flags.Bool("a", false, ""), flags.String("b", "", "")
+	rest, err := parse(flags, []string{"one", "--a", "two", "--b", "value", "--", "--three"})
+	if err != nil || !*a || *b != "value" || !slices.Equal(rest, []string{"one", "two", "--three"}) {
+		t.Errorf("got %v, %v, %q, %v", rest, *a, *b, err)
+	}
+}
+
+// The shells that are there accept the scripts, and bash completes with its.
+func TestCompletion(t *testing.T) {
+	var did []string
+	script := func(shell string) string {
+		var b bytes.Buffer
+		if err := toy(&did).Run(t.Context(), &b, []string{"completion", shell}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"play", "loud", "until", "bear", "help"} {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("%s: no %s", shell, want)
+			}
+		}
+		return b.String()
+	}
+	for _, shell := range []string{"zsh", "fish"} {
+		text := script(shell)
+		if path, err := exec.LookPath(shell); err == nil {
+			if out, err := exec.Command(path, "-n", "-c", text).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s", shell, err, out)
+			}
+		}
+	}
+	text := script("bash")
+	shell, err := exec.LookPath("bash")
+	if err != nil {
+		testenv.Missing(t, "in a shell: %v", err)
+	}
+	for line, want := range map[string]string{"to-y pl": "play", "to-y play --l": "--loud", "to-y play b": "ball bear", "to-y help pl": "play"} {
+		cmd := exec.CommandContext(t.Context(), shell, append([]string{"-c", text + `COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _to_y; echo "${COMPREPLY[@]}"`, "bash"}, strings.Split(line, " ")...)...)
+		out, err := cmd.CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("%q: got %q, %v, want %q", line, got, err, want)
+		}
+	}
+}
