@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-semver/semver"
@@ -60,17 +61,18 @@ type Agent struct {
 	Client   *client.Client
 	Now      func() time.Time
 	Log      *slog.Logger
+	Clock    Clock
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 
 	mu      sync.Mutex // held for moments: by Status, while it reads the ESP
 	working bool       // one job at a time
+	meter   meter
+	fetched atomic.Int64 // bytes, not yet in the counters
 }
 
 // Busy is the error of a job while another one works.
-type Busy struct{}
-
-func (Busy) Error() string { return "the update agent is busy with another job: see updatectl status" }
+type Busy = state.Busy
 
 const maxSmallTarget = 4 << 20 // release.json, with its package list
 
@@ -98,12 +100,6 @@ func (a *Agent) fail(m *state.Machine, err error) error {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-func (a *Agent) progress(stage string, done, total int64) {
-	if a.Progress != nil {
-		a.Progress(stage, done, total)
-	}
-}
-
 // lock starts a job. It waits for Status, which everybody may ask, so that nobody can keep root from updating.
 func (a *Agent) lock() (unlock func(), err error) {
 	a.mu.Lock()
@@ -113,9 +109,13 @@ func (a *Agent) lock() (unlock func(), err error) {
 	}
 	a.working = true
 	return func() {
+		if a.fetched.Load() > 0 {
+			a.count(func(*state.Counters) {})
+		}
 		a.mu.Lock()
 		a.working = false
 		a.mu.Unlock()
+		a.meter.stop()
 	}, nil
 }
 
@@ -153,7 +153,7 @@ func (a *Agent) Status() (*state.Report, error) {
 	}
 	return &state.Report{
 		Running: running, State: m, Boot: boot, Quarantine: q, Orders: orders, Channel: a.Config.Channel, Server: a.Config.Server,
-		Why: a.why(running, boot, m, q),
+		Progress: a.meter.read(a.Now()), Why: a.why(running, boot, m, q),
 	}, nil
 }
 
@@ -256,9 +256,11 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 // look is Check without its frame: it returns nil if there is nothing to install, and says why in m.
 func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machine) (*offer, error) {
 	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.Config.Channel}
+	a.count(func(c *state.Counters) { c.Checks++ })
 	o, err := a.ask(ctx, running, m.Check)
 	if err != nil {
 		m.Check.Error = oneLine(err.Error())
+		a.countFailure(err, state.ReasonNetwork)
 		a.Log.Warn("check failed", "server", a.Config.Server, "channel", a.Config.Channel, "error", err)
 		if saveErr := a.Store.SetMachine(*m); saveErr != nil {
 			a.Log.Error("cannot keep the update state", "error", saveErr)
@@ -268,16 +270,17 @@ func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machin
 	if o != nil {
 		a.Log.Info("release offered", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "running", running.Version, "download_size", o.payload.Size)
 	}
+	a.count(func(c *state.Counters) { c.LastSuccess = m.Check.Time })
 	return o, a.Store.SetMachine(*m)
 }
 
 // ask talks to the repository; everything it returns is signed.
 func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) (*offer, error) {
 	if a.Config.Server == "" {
-		return nil, fmt.Errorf(`no repository is configured: write {"server": "https://..."} to /etc/proa/update/config.json`)
+		return nil, fmt.Errorf(`no repository is %w: write {"server": "https://..."} to /etc/proa/update/config.json`, errConfiguration)
 	}
 	if a.Anchor == nil {
-		return nil, fmt.Errorf("no trust anchor: put the repository's root.json at /etc/proa/update/root.json")
+		return nil, fmt.Errorf("no trust anchor is %w: put the repository's root.json at /etc/proa/update/root.json", errConfiguration)
 	}
 	a.progress("check", 0, 0)
 	t, err := tuf.Open(ctx, tuf.Config{Fetcher: a.Client, Server: a.Config.Server, Anchor: a.Anchor, State: a.TUFState, Now: a.Now()})

@@ -61,6 +61,7 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 		return &state.Result{Running: running, Text: a.why(running, boot, m, q)}, nil
 	}
 	if err := a.installOffer(ctx, running, boot, o, &m); err != nil {
+		a.countFailure(err, state.ReasonOther)
 		a.Log.Error("update failed", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "error", err)
 		return nil, a.fail(&m, err)
 	}

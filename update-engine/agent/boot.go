@@ -28,6 +28,7 @@ func (a *Agent) Settle() (state.Boot, error) {
 		if err := a.quarantine(state.EventBad, running, lost, state.LostReason); err != nil {
 			return boot, err
 		}
+		a.count(func(c *state.Counters) { c.Fail(state.ReasonHealth) })
 	}
 	if err := a.forgetRollback(running, boot); err != nil {
 		return boot, err
@@ -163,6 +164,7 @@ func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot,
 	if err := a.rename(boot.File, slot.MarkBad); err != nil {
 		a.Log.Error("cannot take the tries from the boot program, they run out by reboots", "file", boot.File, "error", err)
 	}
+	a.countFailure(reason, state.ReasonHealth)
 	a.Log.Error("release bad, going back", "version", running.Version, "to", boot.WayBack, "reason", oneLine(reason.Error()))
 	if err := a.Machine.Reboot(ctx, true); err != nil {
 		return fmt.Errorf("go back from release %s: %w", running.Version, err)

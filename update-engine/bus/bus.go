@@ -1,15 +1,27 @@
 // Package bus is io.proa.Update1 on the system bus: how programs and people talk to the update agent.
 //
-//	object /io/proa/Update1, interface io.proa.Update1
-//	Check() -> s                  look for a newer release; the result as JSON (state.Result)
-//	Apply(b reboot) -> s          install and arm it, and reboot if asked; returns when that is done, which takes minutes
-//	Status() -> s                 what runs, what happens and why, as JSON (state.Report)
-//	History() -> s                what became of releases, as a JSON array (state.Entry)
-//	signal Progress(s stage, t done, t total)      while Apply works; bytes, total is 0 when unknown
+// Object /io/proa/Update1, interface io.proa.Update1. Results are JSON; versions are strings such as "1.0.1".
 //
-// Everyone may ask Status and History; Check and Apply are root's. The bus's policy says so and the service asks again itself.
-// Errors are io.proa.Update1.Error.Failed with a sentence for people. The service starts when it is asked and ends when nobody
-// has asked for a while, so that nothing stays resident.
+//	Check() -> s                            look for a newer release (state.Result)
+//	Apply(b reboot) -> s                    install and arm it, and reboot if asked; returns when that is done, which takes minutes (state.Result)
+//	Auto() -> s                             what the timer asks for: Apply if it is time to (state.Result)
+//	Rollback(s version, s reason, b reboot) -> s      go back to the other slot; "" is whichever release it holds (state.Result)
+//	Resume(s reason) -> s                   follow the channel again after a rollback
+//	Hold(t until, s reason) -> s            take nothing, until then (seconds since 1970; 0: until Unhold)
+//	Unhold(s reason) -> s
+//	Pin(s version, s reason) -> s           take nothing but this; "" is the running one
+//	Unpin(s reason) -> s
+//	ClearQuarantine(s version, s reason) -> s         let a release that failed be taken again
+//	Status() -> s                           what runs, what happens and why (state.Report)
+//	History() -> s                          what became of releases, oldest first (array of state.Entry)
+//	Metrics() -> s                          the same in numbers, Prometheus' text format
+//	signal Progress(s stage, t done, t total)         while a job works; bytes, total is 0 when unknown
+//
+// The properties (org.freedesktop.DBus.Properties, PropertiesChanged when they do) are in properties.go.
+//
+// Everyone may read: Status, History, Metrics, properties. Everything else is root's. The bus's policy says so and the service asks
+// again itself. Errors are io.proa.Update1.Error.Failed, or Error.Busy while another job works, with a sentence for people. The
+// service starts when it is asked and ends when nobody has asked for a while, so that nothing stays resident.
 package bus
 
 import (
@@ -33,24 +45,43 @@ const (
 	Interface = "io.proa.Update1"
 	Path      = dbus.ObjectPath("/io/proa/Update1")
 
+	propertiesInterface = "org.freedesktop.DBus.Properties"
+
 	errFailed = "io.proa.Update1.Error.Failed"
+	errBusy   = "io.proa.Update1.Error.Busy"
 	errDenied = "org.freedesktop.DBus.Error.AccessDenied"
 )
 
-const introspection = `<node><interface name="io.proa.Update1">
-<method name="Check"><arg name="result" type="s" direction="out"/></method>
-<method name="Apply"><arg name="reboot" type="b" direction="in"/><arg name="result" type="s" direction="out"/></method>
-<method name="Status"><arg name="report" type="s" direction="out"/></method>
-<method name="History"><arg name="entries" type="s" direction="out"/></method>
-<signal name="Progress"><arg name="stage" type="s"/><arg name="done" type="t"/><arg name="total" type="t"/></signal>
-</interface>` + introspect.IntrospectDataString + `</node>`
+// An Updater works on releases.
+type Updater interface {
+	Check(context.Context) (*state.Result, error)
+	Apply(ctx context.Context, reboot bool) (*state.Result, error)
+	Auto(context.Context) (*state.Result, error)
+	Rollback(ctx context.Context, version string, given state.Given, reboot bool) (*state.Result, error)
+}
+
+// A Steerer takes orders.
+type Steerer interface {
+	Resume(state.Given) (*state.Result, error)
+	Hold(until *time.Time, given state.Given) (*state.Result, error)
+	Unhold(state.Given) (*state.Result, error)
+	Pin(version string, given state.Given) (*state.Result, error)
+	Unpin(state.Given) (*state.Result, error)
+	ClearQuarantine(version string, given state.Given) (*state.Result, error)
+}
+
+// A Reporter answers questions.
+type Reporter interface {
+	Status() (*state.Report, error)
+	History() ([]state.Entry, error)
+	Metrics() (string, error)
+}
 
 // An Engine does the work: the update agent.
 type Engine interface {
-	Check(context.Context) (*state.Result, error)
-	Apply(ctx context.Context, reboot bool) (*state.Result, error)
-	Status() (*state.Report, error)
-	History() ([]state.Entry, error)
+	Updater
+	Steerer
+	Reporter
 }
 
 // A Server is the engine on a bus.
@@ -64,17 +95,23 @@ type Server struct {
 	last  time.Time // end of the last one
 	stage string
 	sent  time.Time // last Progress
+
+	known sync.Mutex              // held while changes are told
+	told  map[string]dbus.Variant // the properties as they were last told
 }
 
 // NewServer puts the engine on the bus, without the name yet.
 func NewServer(ctx context.Context, conn *dbus.Conn, engine Engine) (*Server, error) {
 	s := &Server{conn: conn, engine: engine, ctx: ctx, last: time.Now()}
-	if err := conn.Export(methods{s}, Path, Interface); err != nil {
-		return nil, fmt.Errorf("export %s: %w", Name, err)
+	for _, e := range []struct {
+		v    any
+		name string
+	}{{methods{s}, Interface}, {getters{s}, propertiesInterface}, {introspect.Introspectable(introspection), "org.freedesktop.DBus.Introspectable"}} {
+		if err := conn.Export(e.v, Path, e.name); err != nil {
+			return nil, fmt.Errorf("export %s: %w", e.name, err)
+		}
 	}
-	if err := conn.Export(introspect.Introspectable(introspection), Path, "org.freedesktop.DBus.Introspectable"); err != nil {
-		return nil, fmt.Errorf("export %s: %w", Name, err)
-	}
+	s.Changed()
 	return s, nil
 }
 
@@ -117,7 +154,7 @@ func (s *Server) idleFor(d time.Duration) bool {
 	return s.calls == 0 && time.Since(s.last) >= d
 }
 
-// Progress emits the signal, at most five times a second within a stage.
+// Progress emits the signal and the property, at most five times a second within a stage.
 func (s *Server) Progress(stage string, done, total int64) {
 	s.mu.Lock()
 	quiet := stage == s.stage && done != total && time.Since(s.sent) < 200*time.Millisecond
@@ -125,65 +162,51 @@ func (s *Server) Progress(stage string, done, total int64) {
 		s.stage, s.sent = stage, time.Now()
 	}
 	s.mu.Unlock()
-	if !quiet {
-		_ = s.conn.Emit(Path, Interface+".Progress", stage, uint64(max(done, 0)), uint64(max(total, 0))) // nobody has to listen
+	if quiet {
+		return
 	}
+	p := progressValue(&state.Progress{Stage: stage, Done: done, Total: total})
+	_ = s.conn.Emit(Path, Interface+".Progress", p.Stage, p.Done, p.Total) // nobody has to listen
+	s.tell(map[string]dbus.Variant{"Progress": dbus.MakeVariant(p)})
 }
 
-// call frames a method: it counts it, and turns its result into JSON.
-func (s *Server) call(work func() (any, error)) (string, *dbus.Error) {
+// begin and end frame every call.
+func (s *Server) begin() {
 	s.mu.Lock()
 	s.calls++
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.calls--
-		s.last = time.Now()
-		s.mu.Unlock()
-	}()
+}
+
+func (s *Server) end() {
+	s.mu.Lock()
+	s.calls--
+	s.last = time.Now()
+	s.mu.Unlock()
+}
+
+// call frames a method, and turns its result into JSON.
+func (s *Server) call(work func() (any, error)) (string, *dbus.Error) {
+	s.begin()
+	defer s.end()
 	v, err := work()
 	if err != nil {
-		// Strings on the bus are UTF-8: with a byte of a server's in it that is none the answer would never be sent.
-		return "", dbus.NewError(errFailed, []any{strings.ToValidUTF8(err.Error(), "?")})
+		return "", failure(err)
+	}
+	if text, ok := v.(string); ok {
+		return text, nil
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
-		return "", dbus.NewError(errFailed, []any{err.Error()})
+		return "", failure(err)
 	}
 	return string(b), nil
 }
 
-// rootOnly asks the bus who the sender is.
-func (s *Server) rootOnly(sender dbus.Sender, method string) *dbus.Error {
-	var uid uint32
-	err := s.conn.BusObject().Call("org.freedesktop.DBus.GetConnectionUnixUser", 0, string(sender)).Store(&uid)
-	if err != nil || uid != 0 {
-		return dbus.NewError(errDenied, []any{fmt.Sprintf("%s is for root only", method)})
+func failure(err error) *dbus.Error {
+	name := errFailed
+	if errors.Is(err, state.Busy{}) {
+		name = errBusy
 	}
-	return nil
-}
-
-// methods is what the bus sees; godbus exports every exported method.
-type methods struct{ s *Server }
-
-func (m methods) Check(sender dbus.Sender) (string, *dbus.Error) {
-	if err := m.s.rootOnly(sender, "Check"); err != nil {
-		return "", err
-	}
-	return m.s.call(func() (any, error) { return m.s.engine.Check(m.s.ctx) })
-}
-
-func (m methods) Apply(sender dbus.Sender, reboot bool) (string, *dbus.Error) {
-	if err := m.s.rootOnly(sender, "Apply"); err != nil {
-		return "", err
-	}
-	return m.s.call(func() (any, error) { return m.s.engine.Apply(m.s.ctx, reboot) })
-}
-
-func (m methods) Status() (string, *dbus.Error) {
-	return m.s.call(func() (any, error) { return m.s.engine.Status() })
-}
-
-func (m methods) History() (string, *dbus.Error) {
-	return m.s.call(func() (any, error) { return m.s.engine.History() })
+	// Strings on the bus are UTF-8: with a byte of a server's in it that is none the answer would never be sent.
+	return dbus.NewError(name, []any{strings.ToValidUTF8(err.Error(), "?")})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -18,10 +19,7 @@ type Client struct{ conn *dbus.Conn }
 func NewClient(conn *dbus.Conn) *Client { return &Client{conn} }
 
 // Check looks for a newer release.
-func (c *Client) Check(ctx context.Context) (*state.Result, error) {
-	var r state.Result
-	return &r, c.call(ctx, &r, "Check")
-}
+func (c *Client) Check(ctx context.Context) (*state.Result, error) { return c.result(ctx, "Check") }
 
 // Apply installs what the channel offers; progress, if not nil, is told how it goes.
 func (c *Client) Apply(ctx context.Context, reboot bool, progress func(stage string, done, total uint64)) (*state.Result, error) {
@@ -32,8 +30,42 @@ func (c *Client) Apply(ctx context.Context, reboot bool, progress func(stage str
 		}
 		defer stop()
 	}
+	return c.result(ctx, "Apply", reboot)
+}
+
+// Auto does what the timer is for.
+func (c *Client) Auto(ctx context.Context) (*state.Result, error) { return c.result(ctx, "Auto") }
+
+// Rollback makes the release in the other slot what boots next and stays.
+func (c *Client) Rollback(ctx context.Context, version, reason string, reboot bool) (*state.Result, error) {
+	return c.result(ctx, "Rollback", version, reason, reboot)
+}
+
+// Order asks for one of Resume, Unhold, Unpin.
+func (c *Client) Order(ctx context.Context, method, reason string) (*state.Result, error) {
+	return c.result(ctx, method, reason)
+}
+
+// Hold keeps every release away, until then if it is not zero.
+func (c *Client) Hold(ctx context.Context, until time.Time, reason string) (*state.Result, error) {
+	seconds := uint64(0)
+	if !until.IsZero() {
+		seconds = uint64(max(until.Unix(), 1))
+	}
+	return c.result(ctx, "Hold", seconds, reason)
+}
+
+// OrderVersion asks for one of Pin, ClearQuarantine.
+func (c *Client) OrderVersion(ctx context.Context, method, version, reason string) (*state.Result, error) {
+	return c.result(ctx, method, version, reason)
+}
+
+// Metrics asks for the numbers.
+func (c *Client) Metrics(ctx context.Context) (string, error) { return c.text(ctx, "Metrics") }
+
+func (c *Client) result(ctx context.Context, method string, args ...any) (*state.Result, error) {
 	var r state.Result
-	return &r, c.call(ctx, &r, "Apply", reboot)
+	return &r, c.call(ctx, &r, method, args...)
 }
 
 // Status asks what runs, what happens, and why.
@@ -50,15 +82,22 @@ func (c *Client) History(ctx context.Context) ([]state.Entry, error) {
 }
 
 func (c *Client) call(ctx context.Context, result any, method string, args ...any) error {
-	var text string
-	err := c.conn.Object(Name, Path).CallWithContext(ctx, Interface+"."+method, 0, args...).Store(&text)
+	text, err := c.text(ctx, method, args...)
 	if err != nil {
-		return explain(err)
+		return err
 	}
 	if err := json.Unmarshal([]byte(text), result); err != nil {
 		return fmt.Errorf("read the update agent's answer: %w", err)
 	}
 	return nil
+}
+
+func (c *Client) text(ctx context.Context, method string, args ...any) (text string, err error) {
+	err = c.conn.Object(Name, Path).CallWithContext(ctx, Interface+"."+method, 0, args...).Store(&text)
+	if err != nil {
+		return "", explain(err)
+	}
+	return text, nil
 }
 
 // explain gives the agent's own sentence, or says what is wrong with the bus.
@@ -68,6 +107,8 @@ func explain(err error) error {
 		return fmt.Errorf("talk to the update agent: %w", err)
 	}
 	switch e.Name {
+	case errBusy:
+		return state.Busy{}
 	case errFailed:
 		return errors.New(e.Error())
 	case errDenied:

@@ -1,4 +1,8 @@
-// Package ctl is what updatectl prints: the update agent's answers as text or JSON, and progress lines.
+// Package ctl is updatectl: its commands, and what they print.
+//
+// Answers are the update agent's, as text for people or, with --json, as they come: check, apply and the orders give a state.Result, status
+// and why a state.Report, history an array of state.Entry, quarantine list an array of state.Quarantined. Their keys are documented
+// there; keys are added, and none is renamed or taken away.
 package ctl
 
 import (
@@ -7,171 +11,91 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/proa-os/proa/update-engine/state"
 )
 
-// Usage is the short help.
-const Usage = `usage: updatectl COMMAND [--json]
-
-  status      what runs, what happens, what is quarantined
-  why         in one line: why this machine is or is not updated
-  check       look for a newer release (root)
-  apply       install the channel's release and reboot into it (root)
-              --no-reboot  only install and arm it; --quiet  no progress lines
-  history     what became of releases on this machine
-
-The repository is set in /etc/proa/update/config.json. See also: journalctl -u update-engine -u proa-health`
-
-// ErrUsage asks for Usage.
-var ErrUsage = errors.New("wrong command line")
-
-// Options are the command line.
-type Options struct {
-	Command               string
-	JSON, NoReboot, Quiet bool
-	Out, Progress         io.Writer
-}
-
 // An Agent answers: bus.Client.
 type Agent interface {
 	Check(context.Context) (*state.Result, error)
 	Apply(ctx context.Context, reboot bool, progress func(stage string, done, total uint64)) (*state.Result, error)
+	Rollback(ctx context.Context, version, reason string, reboot bool) (*state.Result, error)
+	Order(ctx context.Context, method, reason string) (*state.Result, error)
+	OrderVersion(ctx context.Context, method, version, reason string) (*state.Result, error)
+	Hold(ctx context.Context, until time.Time, reason string) (*state.Result, error)
 	Status(context.Context) (*state.Report, error)
 	History(context.Context) ([]state.Entry, error)
+	Metrics(context.Context) (string, error)
 }
 
-// Run does one command.
-func Run(ctx context.Context, a Agent, o Options) error {
-	switch o.Command {
-	case "status", "why":
-		r, err := a.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if o.Command == "why" && !o.JSON {
-			_, err = fmt.Fprintln(o.Out, r.Why)
-			return err
-		}
-		return show(o, r, func() string { return statusText(r) })
-	case "check":
-		r, err := a.Check(ctx)
-		if err != nil {
-			return err
-		}
-		return show(o, r, func() string { return r.Text })
-	case "apply":
-		return apply(ctx, a, o)
-	case "history":
-		h, err := a.History(ctx)
-		if err != nil {
-			return err
-		}
-		return show(o, h, func() string { return historyText(h) })
-	}
-	return ErrUsage
+// A Terminal is where updatectl talks, and to whom.
+type Terminal struct {
+	Connect       func() (Agent, error) // asked when a command needs it
+	Out, Progress io.Writer
+	Now           func() time.Time
 }
 
-func apply(ctx context.Context, a Agent, o Options) error {
-	progress := func(string, uint64, uint64) {}
-	if !o.Quiet {
-		p := &lines{w: o.Progress, start: time.Now()}
-		progress = p.show
-	}
-	r, err := a.Apply(ctx, !o.NoReboot, progress)
-	if err != nil {
+// show prints an answer.
+func (t Terminal) show(asJSON bool, v any, text string) error {
+	if !asJSON {
+		_, err := fmt.Fprintln(t.Out, text)
 		return err
 	}
-	return show(o, r, func() string { return r.Text })
-}
-
-func show(o Options, v any, text func() string) error {
-	if !o.JSON {
-		_, err := fmt.Fprintln(o.Out, text())
-		return err
-	}
-	e := json.NewEncoder(o.Out)
+	e := json.NewEncoder(t.Out)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
 
-func statusText(r *state.Report) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	row := func(key, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", key, fmt.Sprintf(format, args...)) }
-	row("running", "%s (root hash %.12s...)", r.Running.Version, r.Running.Root)
-	phase := r.State.Phase
-	if phase == "" {
-		phase = state.Idle
+// result asks for a state.Result and prints it.
+func (t Terminal) result(asJSON bool, ask func(Agent) (*state.Result, error), text func(*state.Result) string) error {
+	a, err := t.Connect()
+	if err != nil {
+		return err
 	}
-	row("phase", "%s", phase)
-	if r.State.Target != nil {
-		row("target", "%s", r.State.Target.Version)
+	r, err := ask(a)
+	if err != nil {
+		return err
 	}
-	if r.State.Error != "" {
-		row("error", "%s", r.State.Error)
-	}
-	if r.Boot.File != "" {
-		row("boot program", "%s", r.Boot.File)
-	}
-	if r.Boot.WayBack != "" {
-		row("way back", "%s", r.Boot.WayBack)
-	}
-	server := r.Server
-	if server == "" {
-		server = "none"
-	}
-	row("repository", "%s, channel %s", server, r.Channel)
-	if c := r.State.Check; c != nil {
-		row("last check", "%s", c.Time.Format(time.RFC3339))
-	}
-	for _, q := range r.Quarantine {
-		row("quarantined", "%s: %s", q.Version, q.Reason)
-	}
-	row("why", "%s", r.Why)
-	w.Flush()
-	return strings.TrimSuffix(b.String(), "\n")
+	return t.show(asJSON, r, text(r))
 }
 
-func historyText(h []state.Entry) string {
-	if len(h) == 0 {
-		return "no updates yet"
+func said(r *state.Result) string { return r.Text }
+
+// apply follows a job that is already under way, the timer's for example, to its end, and then asks for its own.
+func (t Terminal) apply(ctx context.Context, a Agent, reboot, quiet bool) (*state.Result, error) {
+	p := &lines{w: t.Progress, now: t.Now, start: t.Now()}
+	progress := p.show
+	if quiet {
+		progress = func(string, uint64, uint64) {}
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, e := range h {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.Time.Format("2006-01-02 15:04:05"), e.Version, e.Event, e.Detail)
+	for {
+		r, err := a.Apply(ctx, reboot, progress)
+		if !errors.Is(err, state.Busy{}) {
+			return r, err
+		}
+		if err := t.follow(ctx, a, progress); err != nil {
+			return nil, err
+		}
 	}
-	w.Flush()
-	return strings.TrimRight(b.String(), " \n")
 }
 
-// lines prints a line for each stage and each tenth of it: it reads well on a terminal, over ssh and in a log.
-type lines struct {
-	w     io.Writer
-	start time.Time
-	stage string
-	tenth uint64
-}
-
-func (l *lines) show(stage string, done, total uint64) {
-	tenth := uint64(0)
-	if total > 0 {
-		tenth = done * 10 / total
+// follow waits until the agent's job ends.
+func (t Terminal) follow(ctx context.Context, a Agent, progress func(string, uint64, uint64)) error {
+	fmt.Fprintln(t.Progress, "another job is under way, following it")
+	for {
+		r, err := a.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if r.Progress == nil {
+			return nil
+		}
+		progress(r.Progress.Stage, uint64(max(r.Progress.Done, 0)), uint64(max(r.Progress.Total, 0)))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
 	}
-	if stage == l.stage && tenth == l.tenth {
-		return
-	}
-	l.stage, l.tenth = stage, tenth
-	text := map[string]string{"check": "checking the repository", "write": "writing the passive slot", "reboot": "rebooting"}[stage]
-	if text == "" {
-		text = stage
-	}
-	if total > 0 {
-		text += fmt.Sprintf(" %3d %% of %.1f MB", done*100/total, float64(total)/1e6)
-	}
-	fmt.Fprintf(l.w, "%5.1f s  %s\n", time.Since(l.start).Seconds(), text)
 }

@@ -1,5 +1,5 @@
 // Package record keeps what the update agent remembers, in /var/lib/proa/update: state.json, quarantine.json, orders.json,
-// history.jsonl.
+// counters.json, schedule.json, history.jsonl.
 //
 // Each file is replaced durably as a whole, or in the case of the history appended to and synced, so that a power cut costs at
 // most the last line. A file that is missing is empty; one that is damaged is an error for the quarantine, because forgetting it would
@@ -26,6 +26,8 @@ const (
 	stateFile      = "state.json"
 	quarantineFile = "quarantine.json"
 	ordersFile     = "orders.json"
+	countersFile   = "counters.json"
+	scheduleFile   = "schedule.json"
 	historyFile    = "history.jsonl"
 
 	maxQuarantine = 200 // entries kept; the oldest go first
@@ -120,6 +122,43 @@ func (s *Store) Orders() (state.Orders, error) {
 // SetOrders replaces them.
 func (s *Store) SetOrders(o state.Orders) error {
 	return s.alone(func() error { return s.write(ordersFile, o) })
+}
+
+// Counters returns the sums; zero if there are none that can be read.
+func (s *Store) Counters() (state.Counters, error) {
+	var c state.Counters
+	b, err := s.read(countersFile)
+	if err != nil || json.Unmarshal(b, &c) != nil {
+		return state.Counters{}, err
+	}
+	return c, nil
+}
+
+// Count changes the sums.
+func (s *Store) Count(change func(*state.Counters)) error {
+	return s.alone(func() error {
+		c, err := s.Counters()
+		if err != nil {
+			return err
+		}
+		change(&c)
+		return s.write(countersFile, c)
+	})
+}
+
+// Schedule returns when to look next; the zero value, which means now, if there is none that can be read.
+func (s *Store) Schedule() (state.Schedule, error) {
+	var next state.Schedule
+	b, err := s.read(scheduleFile)
+	if err != nil || json.Unmarshal(b, &next) != nil {
+		return state.Schedule{}, err
+	}
+	return next, nil
+}
+
+// SetSchedule replaces it.
+func (s *Store) SetSchedule(next state.Schedule) error {
+	return s.alone(func() error { return s.write(scheduleFile, next) })
 }
 
 // History returns all entries, oldest first. A line that is no entry is skipped: it is what a power cut left.

@@ -1,5 +1,7 @@
 package state
 
+import "time"
+
 // Result is what a check or an application of an update comes to.
 type Result struct {
 	Running Release  `json:"running"`
@@ -7,6 +9,16 @@ type Result struct {
 	Armed   bool     `json:"armed"`             // the next boot tries Offered
 	Size    int64    `json:"download_size,omitempty"`
 	Text    string   `json:"text"` // one line for people
+}
+
+// Progress is how far a job is.
+type Progress struct {
+	Stage string    `json:"stage"`
+	Since time.Time `json:"since"` // begin of the stage
+	Done  int64     `json:"done"`  // bytes
+	Total int64     `json:"total"` // 0: unknown
+	Rate  int64     `json:"bytes_per_second,omitempty"`
+	Left  int64     `json:"seconds_left,omitempty"`
 }
 
 // Report is the machine as people and programs see it.
@@ -18,5 +30,11 @@ type Report struct {
 	Orders     Orders     `json:"orders"`
 	Channel    string     `json:"channel"`
 	Server     string     `json:"server"`
+	Progress   *Progress  `json:"progress,omitempty"` // while a job works
 	Why        string     `json:"why"`
 }
+
+// Busy is the error of a job while another one works.
+type Busy struct{}
+
+func (Busy) Error() string { return "the update agent is busy with another job: see updatectl status" }

@@ -1,11 +1,12 @@
 // Command update-engine is the update agent of a Proa machine. People use updatectl; this program is started by systemd.
 //
 //	update-engine serve                 answer on the system bus as io.proa.Update1 until nobody asks (update-engine.service)
+//	update-engine auto                  ask that service to update, if it is time to (update-engine.timer)
 //	update-engine health                wait for the health checks and judge a try (proa-health.service)
 //	update-engine fetch                 get the file that standard input asks for; serve runs it as user proa-fetch
 //
 // Files: /etc/proa/update/config.json, /etc/proa/update/root.json or /usr/share/proa/update/root.json, /etc/proa/health.d/*,
-// /var/lib/proa/update. It exits with 1 on an error, and health also if the boot is not healthy; with 3 if a try is bad and there is
+// /var/lib/proa/update, /run/proa/metrics/update.prom. It exits with 1 on an error, and health also if the boot is not healthy; with 3 if a try is bad and there is
 // nothing else to boot (try-deadline asks for it).
 package main
 
@@ -60,12 +61,14 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == "serve":
 		return serve(ctx)
+	case len(args) == 1 && args[0] == "auto":
+		return auto(ctx)
 	case len(args) == 1 && args[0] == "health":
 		return judge(ctx)
 	case len(args) == 1 && args[0] == "fetch":
 		return client.RunChild(ctx, os.Stdin, os.Stdout)
 	}
-	return fmt.Errorf("usage: update-engine serve | health | fetch (people use updatectl)")
+	return fmt.Errorf("usage: update-engine serve | auto | health | fetch (people use updatectl)")
 }
 
 // open puts together what a verdict needs; it looks at nothing that a person writes.
@@ -124,12 +127,15 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.Client = &client.Client{Source: child, Retry: client.DefaultRetry()}
+	a.Client = &client.Client{Source: a.Counted(child), Retry: client.DefaultRetry()}
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
 		return fmt.Errorf("connect to the system bus: %w", err)
 	}
 	defer conn.Close()
+	if a.Clock, err = readClock(); err != nil {
+		return err
+	}
 	if _, err := a.Settle(); err != nil {
 		return err
 	}
@@ -138,6 +144,11 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	a.Progress = s.Progress
+	a.Store.Changed = func() {
+		s.Changed()
+		writeMetrics(a)
+	}
+	writeMetrics(a)
 	return s.Serve(idle)
 }
 
@@ -151,7 +162,9 @@ func judge(ctx context.Context) error {
 	if configErr == nil {
 		a.Config = c
 	}
+	a.Store.Changed = func() { writeMetrics(a) }
 	gate := health.Gate{Deadline: a.Config.HealthDeadline(), Interval: 2 * time.Second, Timeout: time.Minute}
+	defer writeMetrics(a)
 	return a.Health(ctx, gate, func(failedBefore []string) []health.Check {
 		return []health.Check{
 			{Name: "configuration", Run: func(context.Context) error { return configErr }},

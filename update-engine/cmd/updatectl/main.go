@@ -1,16 +1,17 @@
 // Command updatectl asks the update agent of this machine, and tells it what to do.
 //
-//	updatectl status            what runs, what happens, what is quarantined
-//	updatectl why               in one line: why this machine is or is not updated
-//	updatectl check             look for a newer release (root)
-//	updatectl apply             install the channel's release and reboot into it (root)
-//	updatectl history           what became of releases on this machine
-//
-// Options stand behind the command:
-//
-//	--json        print the agent's answer as JSON
-//	--no-reboot   apply: install and arm the release; the next reboot tries it
-//	--quiet       apply: no progress lines
+//	updatectl status                 what runs, what happens, what is held back
+//	updatectl why                    in one line: why this machine is or is not updated
+//	updatectl check                  look for a newer release (root)
+//	updatectl apply                  install the channel's release and reboot into it (root)
+//	updatectl rollback [VERSION]     go back to the release in the other slot and stay there (root); resume ends that
+//	updatectl hold [REASON]          take no release, for good or --until a time (root); unhold ends that
+//	updatectl pin [VERSION]          take no release but this one (root); unpin ends that
+//	updatectl quarantine list|clear  releases that failed here, and forgiving one
+//	updatectl history                what became of releases on this machine, and who ordered what
+//	updatectl metrics                the same in numbers, for Prometheus
+//	updatectl completion SHELL       completion for bash, zsh or fish
+//	updatectl help [COMMAND]         a manual page for each of these
 //
 // An update is tried: the machine boots the new release, checks its health, and keeps it or comes back by itself. A release that
 // failed is quarantined and not taken again. The exit code is 0 if what was asked has been done or there is nothing
@@ -22,54 +23,39 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/bus"
 	"github.com/proa-os/proa/update-engine/ctl"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
+	t := ctl.Terminal{Connect: connect, Out: os.Stdout, Progress: os.Stderr, Now: time.Now}
+	err := ctl.Program(t).Run(ctx, os.Stdout, os.Args[1:])
 	stop()
-	switch {
-	case errors.Is(err, ctl.ErrUsage):
-		fmt.Fprintln(os.Stderr, ctl.Usage)
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "updatectl:", err)
-		os.Exit(1)
+	if err == nil {
+		return
 	}
+	fmt.Fprintln(os.Stderr, "updatectl:", err)
+	if wrong := (*command.WrongUsage)(nil); errors.As(err, &wrong) {
+		os.Exit(2)
+	}
+	os.Exit(1)
 }
 
-func run(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		return ctl.ErrUsage
-	}
-	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
-		fmt.Println(ctl.Usage)
-		return nil
-	}
-	o := ctl.Options{Command: args[0], Out: os.Stdout, Progress: os.Stderr}
-	flags := flag.NewFlagSet("updatectl", flag.ContinueOnError)
-	flags.SetOutput(os.Stderr)
-	flags.Usage = func() {}
-	flags.BoolVar(&o.JSON, "json", false, "")
-	flags.BoolVar(&o.NoReboot, "no-reboot", false, "")
-	flags.BoolVar(&o.Quiet, "quiet", false, "")
-	if err := flags.Parse(args[1:]); err != nil || flags.NArg() > 0 {
-		return ctl.ErrUsage
-	}
+// connect uses the system bus until the program ends.
+func connect() (ctl.Agent, error) {
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
-		return fmt.Errorf("connect to the system bus: %w", err)
+		return nil, fmt.Errorf("connect to the system bus: %w", err)
 	}
-	defer conn.Close()
-	return ctl.Run(ctx, bus.NewClient(conn), o)
+	return bus.NewClient(conn), nil
 }
