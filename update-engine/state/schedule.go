@@ -43,7 +43,7 @@ func (s Schedule) After(now time.Time, boot string, o Outcome, interval time.Dur
 	next := Schedule{Boot: boot, Last: now.UTC()}
 	if o != Went {
 		next.Failures = s.Failures + 1
-		double := min(s.Failures, 16)
+		double := min(s.Failures, 10) // what is more is over the bounds, and would overflow
 		if o == LookFailed {
 			pause = min(firstRetry<<double, interval)
 		} else {
