@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 )
 
@@ -50,11 +51,34 @@ func (n Network) HTTP(idle time.Duration) (*HTTP, error) {
 	return newHTTP(idle, proxy, &tls.Config{RootCAs: pool}), nil
 }
 
-// Check says whether n can be used.
-func (n Network) Check() error {
-	_, err := n.HTTP(time.Second)
-	return err
+// ReadNetwork makes a Network of a proxy and the name of a CA file; both may be empty. It says whether they can be used.
+func ReadNetwork(proxy, caFile string) (Network, error) {
+	n := Network{Proxy: proxy}
+	if caFile != "" {
+		f, err := os.Open(caFile)
+		if err != nil {
+			return Network{}, fmt.Errorf("read CA file: %w", err)
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, maxCA+1))
+		if err != nil {
+			return Network{}, fmt.Errorf("read CA file: %w", err)
+		}
+		if len(b) > maxCA {
+			return Network{}, fmt.Errorf("read CA file %s: it has more than %d bytes", caFile, maxCA)
+		}
+		n.CA = string(b)
+		if n.CA == "" {
+			return Network{}, fmt.Errorf("read CA file %s: it is empty", caFile)
+		}
+	}
+	if _, err := n.HTTP(time.Second); err != nil {
+		return Network{}, fmt.Errorf("reach the network as configured: %w", err)
+	}
+	return n, nil
 }
+
+const maxCA = 1 << 20 // bytes
 
 func (n Network) proxy() (func(*http.Request) (*url.URL, error), error) {
 	switch n.Proxy {

@@ -1,7 +1,11 @@
 // Package config is the update agent's configuration, /etc/proa/update/config.json, as the provisioner wrote it.
 //
 //	{
-//	  "server": "https://updates.example.org/",   the repository: metadata/ and targets/ are below it
+//	  "server": "https://updates.example.org/",   the repository: metadata/ and targets/ are below it; file:///... for one on a disk
+//	  "mirrors": ["https://mirror.example.org/"], optional: where the same files are too, asked in this order when the server fails
+//	  "ca_file": "/etc/proa/update/ca.pem",       optional: certificates in PEM that are trusted besides the system's
+//	  "proxy": "http://user:pw@proxy:3128",       optional: for everything; "direct" for none; otherwise as HTTPS_PROXY says
+//	  "rate_limit_bytes_per_second": 500000,      optional: how fast to download at most, on average
 //	  "channel": "stable",                        optional
 //	  "auto": true,                               optional: false leaves checking and applying to people (updatectl)
 //	  "poll_interval_seconds": 3600,              optional: how often to look for a newer release by itself
@@ -23,6 +27,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/proa-os/proa/update-engine/plan"
@@ -32,6 +37,10 @@ import (
 // Config is the parsed file.
 type Config struct {
 	Server                string   `json:"server"`
+	Mirrors               []string `json:"mirrors"`
+	CAFile                string   `json:"ca_file"`
+	Proxy                 string   `json:"proxy"`
+	RateLimit             int64    `json:"rate_limit_bytes_per_second"` // 0 means none
 	Channel               string   `json:"channel"`
 	Auto                  bool     `json:"auto"`
 	PollIntervalSeconds   int      `json:"poll_interval_seconds"`
@@ -71,11 +80,8 @@ func Parse(b []byte) (*Config, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("data behind the object")
 	}
-	if c.Server != "" {
-		u, err := url.Parse(c.Server)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, fmt.Errorf("server %q: want an http:// or https:// URL", c.Server)
-		}
+	if err := c.checkTransport(); err != nil {
+		return nil, err
 	}
 	if err := plan.CheckChannel(c.Channel); err != nil {
 		return nil, err
@@ -90,6 +96,66 @@ func Parse(b []byte) (*Config, error) {
 		return nil, fmt.Errorf("health_deadline_seconds %d: want 10 to 86400", c.HealthDeadlineSeconds)
 	}
 	return c, nil
+}
+
+const (
+	maxMirrors = 16
+	minRate    = 16 << 10 // bytes a second: below it, a month's update would take a night
+)
+
+// checkTransport checks how the repository is reached.
+func (c *Config) checkTransport() error {
+	if len(c.Mirrors) > 0 && c.Server == "" {
+		return errors.New("mirrors without a server: name the first of them as server")
+	}
+	if len(c.Mirrors) > maxMirrors {
+		return fmt.Errorf("%d mirrors: want at most %d", len(c.Mirrors), maxMirrors)
+	}
+	for i, s := range append([]string{c.Server}, c.Mirrors...) {
+		name := "server"
+		if i > 0 {
+			name = fmt.Sprintf("mirrors[%d]", i-1)
+		}
+		if err := checkServer(s); i+len(s) > 0 && err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if c.CAFile != "" && !filepath.IsAbs(c.CAFile) {
+		return fmt.Errorf("ca_file %q: want an absolute path", c.CAFile)
+	}
+	if c.RateLimit != 0 && c.RateLimit < minRate {
+		return fmt.Errorf("rate_limit_bytes_per_second %d: want 0 for no limit, or at least %d", c.RateLimit, minRate)
+	}
+	return checkProxy(c.Proxy)
+}
+
+func checkServer(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return errors.New("it is not a URL") // the parser's error quotes it, a password included
+	case u.User != nil:
+		return errors.New("a repository is public, its signatures protect it: no user and password in the URL")
+	case u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("%q: want no ? and no #: metadata/ and targets/ are below it", s)
+	case u.Scheme == "file" && u.Host == "" && filepath.IsAbs(u.Path):
+		return nil
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "":
+		return nil
+	}
+	return fmt.Errorf("%q: want an http:// or https:// URL, or file:///folder", s)
+}
+
+// checkProxy does not repeat the value in its error: a password may be in it.
+func checkProxy(s string) error {
+	if s == "" || s == "direct" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "socks5" {
+		return errors.New(`proxy: want a URL such as http://proxy.example.org:3128, or "direct"`)
+	}
+	return nil
 }
 
 // Load reads the file; a missing one means Default.

@@ -37,6 +37,22 @@ func TestParse(t *testing.T) {
 		if _, err := Parse([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", in, err, want)
 		}
+		if err != nil && strings.Contains(err.Error(), "cret") {
+			t.Errorf("%s: the error tells the password: %v", in, err)
+		}
+	}
+}
+
+func TestTransport(t *testing.T) {
+	c, err := Parse([]byte(`{"server":"file:///srv/repo","mirrors":["https://y/","http://z:8080/a"],"ca_file":"/etc/ca.pem",
+		"proxy":"http://u:p@proxy:3128","rate_limit_bytes_per_second":500000}`))
+	if err != nil || c.Server != "file:///srv/repo" || len(c.Mirrors) != 2 || c.CAFile != "/etc/ca.pem" || c.Proxy != "http://u:p@proxy:3128" || c.RateLimit != 500000 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for _, in := range []string{`{"proxy":"direct"}`, `{"proxy":"socks5://proxy:1080"}`, `{"rate_limit_bytes_per_second":0}`, `{}`} {
+		if _, err := Parse([]byte(in)); err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
 	}
 }
 
