@@ -308,8 +308,10 @@ func publicCopy(t *testing.T) string {
 	return name
 }
 
-// childStatus returns /proc/<pid>/status of this process's only child.
-func childStatus(t *testing.T) string {
+func childStatus(t *testing.T) string { return childFile(t, "status") }
+
+// childFile returns /proc/<pid>/<name> of this process's only child.
+func childFile(t *testing.T, name string) string {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		t.Error(err)
@@ -320,7 +322,7 @@ func childStatus(t *testing.T) string {
 			continue
 		}
 		for _, pid := range strings.Fields(string(children)) {
-			b, err := os.ReadFile("/proc/" + pid + "/status")
+			b, err := os.ReadFile("/proc/" + pid + "/" + name)
 			if err == nil {
 				return string(b)
 			}
