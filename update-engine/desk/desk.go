@@ -80,13 +80,14 @@ type common struct {
 	Streams
 	repo, keys          string
 	asJSON, quiet, dry  bool
+	fast                bool
 	writes              bool // whether the command knows --dry-run
 	needsRepo, needKeys bool
 }
 
 func commands() []command {
 	return []command{
-		keysCommand(), initCommand(), stageCommand(), signCommand(), publishCommand(), planCommand(), refreshCommand(),
+		keysCommand(), initCommand(), stageCommand(), deltaCommand(), signCommand(), publishCommand(), planCommand(), refreshCommand(),
 		rotateCommand(), renewCommand(), discardCommand(), statusCommand(), verifyCommand(), completionCommand(),
 	}
 }

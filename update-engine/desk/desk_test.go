@@ -140,7 +140,7 @@ func TestLifeOfARepository(t *testing.T) {
 	s.copy(s.path("repo/metadata/1.root.json"), s.path("anchor.json"))
 
 	first, second := repotest.NewBuild(t, "1.0.0"), repotest.NewBuild(t, "1.0.1")
-	s.run("stage --repo {}/repo "+first.Dir, "staged release 1.0.0", "% of raw", "full")
+	s.run("stage --fast --repo {}/repo "+first.Dir, "staged release 1.0.0", "% of raw", "full")
 	s.refused("stage --repo {}/repo "+first.Dir, exitError, "exists already")
 	s.run("sign --repo {}/repo --dry-run", "+ releases/1.0.0/amd64/release.json", first.Release.Root.RootHash.String(), "0 of 2 needed", "nothing was written")
 	s.run("sign --repo {}/repo --key "+targets[1]+".pem", "1 of 2 needed")
@@ -150,7 +150,7 @@ func TestLifeOfARepository(t *testing.T) {
 	s.run("publish --repo {}/repo --keys {}/online --channel stable --version 1.0.0", "channel stable has release 1.0.0")
 	s.run("verify --repo {}/repo --root {}/anchor.json", "1 payloads applied", "a machine of channel stable gets release 1.0.0", "verified")
 
-	s.run("stage --repo {}/repo "+second.Dir, "1.0.1")
+	s.run("stage --fast --repo {}/repo "+second.Dir, "1.0.1")
 	s.run("sign --repo {}/repo --key "+targets[0]+".pem", "compared with release 1.0.0")
 	s.carried(targets[1])
 	s.run("publish --repo {}/repo --keys {}/online", "targets 3")
@@ -199,7 +199,7 @@ func TestLifeOfARepository(t *testing.T) {
 func TestVerifyNamesTheFile(t *testing.T) {
 	s := newStory(t)
 	s.run("init --repo {}/repo --keys {}/keys")
-	s.run("stage --repo {}/repo " + repotest.NewBuild(t, "1.0.1").Dir)
+	s.run("stage --fast --repo {}/repo " + repotest.NewBuild(t, "1.0.1").Dir)
 	s.run("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1")
 	s.run("rotate --repo {}/repo --role root --add " + s.key("root") + ".pub --threshold 1")
 	s.run("publish --repo {}/repo --keys {}/keys")
@@ -308,8 +308,8 @@ func TestDryRun(t *testing.T) {
 			t.Errorf("%s changed\n%s\nto\n%s", line, before, after)
 		}
 	}
-	same("stage --repo {}/repo --dry-run "+build.Dir, "nothing was written", "full.payload", "staged/request.json")
-	s.run("stage --repo {}/repo " + build.Dir)
+	same("stage --fast --repo {}/repo --dry-run "+build.Dir, "nothing was written", "full.payload", "staged/request.json")
+	s.run("stage --fast --repo {}/repo " + build.Dir)
 	same("sign --repo {}/repo --keys {}/keys --dry-run", "0 of 1 needed")
 	same("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1 --dry-run", "metadata/2.targets.json", "metadata/timestamp.json")
 	same("discard --repo {}/repo --dry-run", "dry run")
@@ -345,12 +345,12 @@ func TestDiscard(t *testing.T) {
 	s.run("discard --repo {}/repo", "nothing is staged")
 	before := tree(t, s.path("repo"))
 	build := repotest.NewBuild(t, "1.0.1")
-	s.run("stage --repo {}/repo " + build.Dir)
+	s.run("stage --fast --repo {}/repo " + build.Dir)
 	s.run("discard --repo {}/repo", "discarded")
 	if after := tree(t, s.path("repo")); after != before {
 		t.Errorf("got\n%s\nwant\n%s", after, before)
 	}
-	s.run("stage --repo {}/repo "+build.Dir, "1.0.1")
+	s.run("stage --fast --repo {}/repo "+build.Dir, "1.0.1")
 }
 
 func TestJSON(t *testing.T) {
@@ -361,7 +361,7 @@ func TestJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.out), &i); err != nil || i.Anchor != s.path("repo/metadata/1.root.json") || len(i.NewKeys) != 5 {
 		t.Errorf("init: %v, %s", err, s.out)
 	}
-	s.run("stage --repo {}/repo --json --quiet " + build.Dir)
+	s.run("stage --fast --repo {}/repo --json --quiet " + build.Dir)
 	var st staged
 	if err := json.Unmarshal([]byte(s.out), &st); err != nil || st.Version != "1.0.1" || st.Payloads["full"] == 0 || st.RootHash != build.Release.Root.RootHash.String() {
 		t.Errorf("stage: %v, %s", err, s.out)

@@ -4,17 +4,31 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strings"
 
 	"github.com/proa-os/proa/update-engine/repo"
+	"github.com/proa-os/proa/update-engine/squeeze"
 )
 
 func stageCommand() command {
 	return command{
 		name: "stage", args: "BUILD", min: 1, max: 1, short: "take a build into the repository", setup: setupStage,
 		long: `Takes the output folder of image-builder: root.img, boot.efi and release.json. A build whose parts contradict each other is refused, and so
-is a version that exists already. It makes the full payload, proves it by applying it, and adds it with release.json to what waits for signatures
-(staged/request.json). Machines see nothing of it before it is signed and published.`,
-		examples: []string{"release stage --repo repo out/1.0.1"},
+is a version that exists already. It makes the full payload and, with --deltas, those from the releases before it, proves each by applying it, and
+adds them with release.json to what waits for signatures (staged/request.json). Machines see nothing of it before it is signed and published.`,
+		examples: []string{"release stage --repo repo out/1.0.1", "release stage --repo repo --deltas 3 out/1.0.1"},
+	}
+}
+
+func deltaCommand() command {
+	return command{
+		name: "delta", short: "make deltas to a release from those before it", setup: setupDelta,
+		long: `Makes deltas to the newest staged release, or the newest one if none is staged, from the releases before it, so that machines that run one of
+those fetch a small part. Each is proven by applying it before it is noted in release.json, and dropped if it is above 60 % of the full
+payload. A delta that is there already is not made again. As release.json changes, signatures that it had are gone: make deltas before you sign.
+
+Old builds need not be kept: what a delta starts from is made again from the full payload of that release, which must give the signed hashes.`,
+		examples: []string{"release delta --repo repo", "release delta --repo repo --version 1.0.4 --from 1.0.0,1.0.3"},
 	}
 }
 
@@ -28,22 +42,86 @@ type staged struct {
 	Files    []repo.Written   `json:"files"`
 }
 
+// payloadFlags are those of commands that make payloads.
+func (c *common) payloadFlags(flags *flag.FlagSet) {
+	flags.BoolVar(&c.fast, "fast", false, "pack payloads in seconds instead of minutes, and larger; to try things out")
+	c.repoFlag(flags)
+	c.dryFlag(flags)
+}
+
+// packing is the desk with what it packs payloads with.
+func (c *common) packing() (*repo.Desk, error) {
+	d := c.desk()
+	if c.fast {
+		return d, nil
+	}
+	press, err := squeeze.Open()
+	if err != nil {
+		return nil, err
+	}
+	if !c.quiet {
+		fmt.Fprintf(c.Err, "packing with %s\n", press)
+	}
+	d.Packer = press
+	return d, nil
+}
+
 func setupStage(c *common, flags *flag.FlagSet) action {
 	var o repo.Options
 	flags.StringVar(&o.MinSource, "min-source", "", "oldest `version` that may update straight to this one (default: what the build says, usually any)")
-	c.repoFlag(flags)
-	c.dryFlag(flags)
+	flags.IntVar(&o.Deltas, "deltas", 0, "make deltas from this `many` releases before it, too")
+	c.payloadFlags(flags)
 	return func(ctx context.Context, args []string) (*result, error) {
-		s, err := c.desk().Stage(ctx, args[0], o)
+		d, err := c.packing()
 		if err != nil {
 			return nil, err
 		}
-		return c.stagedResult(s, "staged"), nil
+		s, err := d.Stage(ctx, args[0], o)
+		if err != nil {
+			return nil, err
+		}
+		r := c.stagedResult(s)
+		if c.dry && o.Deltas > 0 {
+			r.text += "\nand deltas, which need the staged release: see release delta --dry-run"
+		}
+		return r, nil
 	}
 }
 
-func (c *common) stagedResult(s *repo.Staged, verb string) *result {
-	text := fmt.Sprintf("%s release %s for %s, root hash %s\n%s\n", verb, s.Release.Version, s.Release.Arch, s.Release.Root.RootHash, payloads(s.Made, "made in"))
+func setupDelta(c *common, flags *flag.FlagSet) action {
+	var o repo.DeltaOptions
+	var from string
+	flags.StringVar(&o.Version, "version", "", "`release` that the deltas lead to (default: the newest staged, else the newest)")
+	flags.StringVar(&o.Arch, "arch", "", "`architecture`, if the release is there for several")
+	flags.StringVar(&from, "from", "", "`versions` to start from, separated by commas")
+	flags.IntVar(&o.Last, "last", repo.DefaultDeltas, "how `many` releases before it to start from, without --from")
+	c.payloadFlags(flags)
+	return func(ctx context.Context, _ []string) (*result, error) {
+		if from != "" {
+			o.From = strings.Split(from, ",")
+		}
+		if o.Last < 1 {
+			return nil, fmt.Errorf("delta: --last %d: expected at least 1: %w", o.Last, errUsage)
+		}
+		d, err := c.packing()
+		if err != nil {
+			return nil, err
+		}
+		s, err := d.Delta(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		if len(s.Made) > 0 {
+			return c.stagedResult(s), nil
+		}
+		r := c.stagedResult(s)
+		r.text = fmt.Sprintf("release %s: no delta to make: there is no release before it, or it has them all", s.Release.Version)
+		return r, nil
+	}
+}
+
+func (c *common) stagedResult(s *repo.Staged) *result {
+	text := fmt.Sprintf("staged release %s for %s, root hash %s\n%s\n", s.Release.Version, s.Release.Arch, s.Release.Root.RootHash, payloads(s.Made, "made in"))
 	if c.dry {
 		text += c.written(s.Files)
 	} else {

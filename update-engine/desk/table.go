@@ -25,11 +25,14 @@ func table(rows ...string) string {
 func payloads(made []repo.Made, took string) string {
 	rows := []string{"release\tkind\tfrom\tbytes\t% of full\t% of raw\t" + took}
 	for _, m := range made {
-		from := m.From
+		from, note := m.From, ""
 		if from == "" {
 			from = "-"
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s\t%s", m.Release, m.Kind, from, m.Size, percent(m.Size, m.Full), percent(m.Size, m.Raw), seconds(m.Took)))
+		if m.Dropped {
+			note = fmt.Sprintf("\tdropped: above %d %% of full", repo.DropAbove)
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s\t%s%s", m.Release, m.Kind, from, m.Size, percent(m.Size, m.Full), percent(m.Size, m.Raw), seconds(m.Took), note))
 	}
 	return table(rows...)
 }

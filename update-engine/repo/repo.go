@@ -33,6 +33,8 @@ import (
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/proa-os/proa/update-engine/payload"
 )
 
 // rolePlan is the delegated online role.
@@ -58,6 +60,8 @@ type Desk struct {
 	Now  func() time.Time
 	// Progress is told about long steps; total is 0 when unknown. It may be nil.
 	Progress func(stage string, done, total int64)
+	// Packer packs payloads; nil for the fast one.
+	Packer payload.Packer
 	// DryRun lets every command do all but write.
 	DryRun bool
 	// Careless lets the desk sign and publish what it finds without looking. Tests use it to be the coerced desk or the thief of its

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,8 @@ type Made struct {
 	Took    time.Duration   `json:"create_ns"`
 	Dropped bool            `json:"dropped,omitempty"` // too large to be of use
 	Payload release.Payload `json:"-"`
+
+	source digest.SHA256 // root hash
 }
 
 // A build is a folder that image-builder wrote: release.json, root.img, boot.efi.
@@ -63,9 +66,11 @@ type Options struct {
 	AllowInconsistent bool
 	// MinSource is the oldest version that may update straight to this one; empty keeps what the build says.
 	MinSource string
+	// Deltas is how many releases back deltas are made from.
+	Deltas int
 }
 
-// Stage takes a build into the repository: it makes the full payload, proves it by applying it, and notes it and
+// Stage takes a build into the repository: it makes the full payload and deltas, proves them by applying them, and notes them and
 // release.json in what waits for signatures. Machines see nothing of it before it is published.
 func (d *Desk) Stage(ctx context.Context, dir string, o Options) (*Staged, error) {
 	b, err := openBuild(dir)
@@ -85,6 +90,14 @@ func (d *Desk) Stage(ctx context.Context, dir string, o Options) (*Staged, error
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", dir, err)
 	}
+	if o.Deltas == 0 || d.DryRun { // a dry run has not staged what they would lead to
+		return s, nil
+	}
+	more, err := d.Delta(ctx, DeltaOptions{Version: s.Release.Version, Arch: s.Release.Arch, Last: o.Deltas})
+	if err != nil {
+		return nil, fmt.Errorf("stage %s: release %s is staged with its full payload, but not its deltas: %w", dir, s.Release.Version, err)
+	}
+	s.Release, s.Payloads, s.Made, s.Files = more.Release, more.Payloads, append(s.Made, more.Made...), append(s.Files, more.Files...)
 	return s, nil
 }
 
@@ -322,7 +335,7 @@ func (d *Desk) fullPayload(ctx context.Context, b *build) (Made, *tempPayload, e
 	_, err = payload.Create(ctx, f, []payload.Input{
 		{Kind: payload.RootImage, R: b.root, Size: b.release.Root.HashOffset},
 		{Kind: payload.BootProgram, R: b.boot, Size: bootSize},
-	}, payload.Options{}, func(done, total int64) { d.progress("make full payload", done, total) })
+	}, payload.Options{Packer: d.Packer}, func(done, total int64) { d.progress("make full payload", done, total) })
 	if err != nil {
 		return Made{}, nil, errors.Join(err, f.Close())
 	}
@@ -338,9 +351,6 @@ func (d *Desk) fullPayload(ctx context.Context, b *build) (Made, *tempPayload, e
 
 // prove applies a payload that was just made, and compares what comes out with what went in.
 func (d *Desk) prove(f *tempPayload, name string, src payload.Sources) (release.Payload, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return release.Payload{}, err
-	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
@@ -348,18 +358,17 @@ func (d *Desk) prove(f *tempPayload, name string, src payload.Sources) (release.
 	if err != nil {
 		return release.Payload{}, err
 	}
-	m, err := payload.Prove(io.TeeReader(f, d.meter("prove "+path.Base(name), size)), src, d.scratch())
+	whole := sha256.New()
+	body := io.TeeReader(f, io.MultiWriter(whole, d.meter("prove "+path.Base(name), size)))
+	m, err := payload.ReadManifest(body)
 	if err != nil {
+		return release.Payload{}, err
+	}
+	u := &unpacked{}
+	if err := errors.Join(m.Apply(body, src, payload.Mark{}, &filler{u: u, dir: d.scratch()}), u.Close()); err != nil {
 		return release.Payload{}, fmt.Errorf("the payload does not give back what went in: %w", err)
 	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
-		return release.Payload{}, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return release.Payload{}, err
-	}
-	sum, size, err := digest.OfReader(f)
-	return release.Payload{Name: name, Size: size, SHA256: sum, Manifest: m.Digest()}, err
+	return release.Payload{Name: name, Size: size, SHA256: digest.SHA256(whole.Sum(nil)), Manifest: m.Digest()}, errors.Join(f.Chmod(0o644), f.Sync())
 }
 
 // scratch is where big temporary files go: the repository's own disk, unless it must not be written to.

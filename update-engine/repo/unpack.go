@@ -121,8 +121,21 @@ func (s *filler) Begin(o payload.Output) (io.WriterAt, error) {
 // Checkpoint implements payload.Sink.
 func (s *filler) Checkpoint(payload.Mark) error { return nil }
 
-// Complete implements payload.Sink. The hashes that count are those of release.json, compared when all is done.
-func (s *filler) Complete(payload.Output) error { return nil }
+// Complete implements payload.Sink. It reads back what was made.
+func (s *filler) Complete(o payload.Output) error {
+	f := s.u.boot
+	if o.Kind == payload.RootImage {
+		f = s.u.root
+	}
+	got, size, err := digest.OfReader(io.NewSectionReader(f, 0, o.Size+1))
+	if err != nil {
+		return err
+	}
+	if got != o.SHA256 || size != o.Size {
+		return &digest.MismatchError{Name: o.Kind.String(), WantSize: o.Size, GotSize: size, WantSum: o.SHA256, GotSum: got}
+	}
+	return nil
+}
 
 // cancelled is a reader that ends when its context does.
 type cancelled struct {

@@ -3,6 +3,7 @@
 //	release keys new --role ROLE --out DIR         make keys for a role
 //	release init --repo DIR --keys DIR             make an empty repository
 //	release stage --repo DIR BUILD                 take a build into the repository
+//	release delta --repo DIR                       make deltas to a release from those before it
 //	release sign --repo DIR --keys DIR             look at what is staged, and sign it
 //	release publish --repo DIR --keys DIR          make what is staged current
 //	release plan --repo DIR --keys DIR --channel C say which release a channel gets, and when

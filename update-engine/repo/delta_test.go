@@ -1,0 +1,190 @@
+package repo_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/update-engine/payload"
+	"github.com/proa-os/proa/update-engine/repo"
+	"github.com/proa-os/proa/update-engine/repotest"
+)
+
+// similar makes a build that differs from the others by a few bytes.
+func similar(t testing.TB, version string) *repotest.Build {
+	t.Helper()
+	data := make([]byte, 256<<10)
+	noise := rand.NewChaCha8([32]byte{1})
+	_, _ = noise.Read(data)
+	copy(data[100_000:], "this is release "+version)
+	return repotest.FromRoot(t, version, data)
+}
+
+// alien makes a build that has nothing in common with the others.
+func alien(t testing.TB, version string) *repotest.Build {
+	t.Helper()
+	data := make([]byte, 256<<10)
+	noise := rand.NewChaCha8([32]byte{2})
+	_, _ = noise.Read(data)
+	return repotest.FromRoot(t, version, data)
+}
+
+func careful(t testing.TB) *repo.Desk {
+	t.Helper()
+	r := repotest.New(t)
+	return &repo.Desk{Dir: r.Dir, Keys: r.Keys, Now: r.Now}
+}
+
+func issue(t testing.TB, d *repo.Desk, b *repotest.Build, o repo.Options) *repo.Staged {
+	t.Helper()
+	s, err := d.Stage(t.Context(), b.Dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.PublishStaged(&repo.PlanEdit{Channel: "stable", Version: b.Release.Version}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// applied lists the payloads that a check applied, as "release kind from".
+func applied(t testing.TB, d *repo.Desk) []string {
+	t.Helper()
+	checked, err := d.Check(t.Context(), nil, false)
+	if err != nil || len(checked.Problems) > 0 || len(checked.Unused) > 0 {
+		t.Fatalf("%v, problems %q, unused %v", err, checked.Problems, checked.Unused)
+	}
+	var list []string
+	for _, m := range checked.Applied {
+		list = append(list, strings.TrimSpace(m.Release+" "+m.Kind+" "+m.From))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Deltas lead from the last releases to the newest; what they are made from is not kept. One that is nearly as big as the full payload is
+// not kept either.
+func TestDeltas(t *testing.T) {
+	t.Parallel()
+	d := careful(t)
+	for _, v := range []string{"1.0.0", "1.0.1", "1.0.2", "1.0.9"} {
+		issue(t, d, similar(t, v), repo.Options{})
+	}
+	s := issue(t, d, similar(t, "1.0.10"), repo.Options{Deltas: 3})
+	if got, want := slices.Sorted(maps.Keys(s.Payloads)), []string{"from 1.0.1", "from 1.0.2", "from 1.0.9", "full"}; !slices.Equal(got, want) {
+		t.Errorf("payloads %v, want %v", got, want)
+	}
+	for _, m := range s.Made {
+		if m.Kind == "delta" && (m.Size*10 > m.Full || m.Took == 0) {
+			t.Errorf("%+v", m)
+		}
+	}
+	want := []string{"1.0.0 full", "1.0.1 full", "1.0.10 delta 1.0.1", "1.0.10 delta 1.0.2", "1.0.10 delta 1.0.9", "1.0.10 full", "1.0.2 full", "1.0.9 full"}
+	if got := applied(t, d); !slices.Equal(got, want) {
+		t.Errorf("applied %q, want %q", got, want)
+	}
+
+	// One more to the published release: it is staged, and what machines see stays as it was.
+	more, err := d.Delta(t.Context(), repo.DeltaOptions{From: []string{"1.0.0", "1.0.9"}})
+	if err != nil || len(more.Made) != 1 || more.Made[0].From != "1.0.0" {
+		t.Fatalf("got %+v, %v, want the one that is not there", more, err)
+	}
+	if v, err := standard(t, d, serve(t, d.Dir)).read("stable"); err != nil || v != "1.0.10" {
+		t.Errorf("while a delta is staged: %s, %v", v, err)
+	}
+	if _, err := d.PublishStaged(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := applied(t, d); len(got) != len(want)+1 || !slices.Contains(got, "1.0.10 delta 1.0.0") {
+		t.Errorf("applied %q", got)
+	}
+
+	s = issue(t, d, alien(t, "2.0.0"), repo.Options{Deltas: 1})
+	if len(s.Made) != 2 || !s.Made[1].Dropped || s.Payloads["from 1.0.10"] != 0 || s.Release.Payloads.Deltas != nil {
+		t.Errorf("a release with nothing in common: %+v", s)
+	}
+	if got := applied(t, d); slices.Contains(got, "2.0.0 delta 1.0.10") {
+		t.Errorf("applied %q", got)
+	}
+	if _, err := d.Delta(t.Context(), repo.DeltaOptions{Version: "9.9.9"}); err == nil || !strings.Contains(err.Error(), "no release 9.9.9") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := d.Delta(t.Context(), repo.DeltaOptions{From: []string{"3.0.0"}}); err == nil || !strings.Contains(err.Error(), "no release 3.0.0") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A release that cannot be reached from everywhere gets no delta from there.
+func TestDeltasFromWhereItCanBeReached(t *testing.T) {
+	t.Parallel()
+	d := careful(t)
+	for _, v := range []string{"1.0.0", "1.0.1"} {
+		issue(t, d, similar(t, v), repo.Options{})
+	}
+	s := issue(t, d, similar(t, "1.0.2"), repo.Options{Deltas: 5, MinSource: "1.0.1"})
+	if s.Release.MinSource != "1.0.1" || len(s.Made) != 2 || s.Made[1].From != "1.0.1" {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// A tampered delta is named.
+func TestCheckNamesTheDelta(t *testing.T) {
+	t.Parallel()
+	d := careful(t)
+	issue(t, d, similar(t, "1.0.0"), repo.Options{})
+	issue(t, d, similar(t, "1.0.1"), repo.Options{Deltas: 1})
+	found, err := filepath.Glob(filepath.Join(d.Dir, "targets/releases/1.0.1/amd64/*.from-1.0.0.payload"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	b, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1
+	if err := os.WriteFile(found[0], b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	checked, err := d.Check(t.Context(), nil, false)
+	if err != nil || len(checked.Problems) != 1 || !strings.Contains(checked.Problems[0], found[0]) {
+		t.Errorf("%v, problems %q", err, checked.Problems)
+	}
+}
+
+// A liar packs something else than it was given.
+type liar struct{ payload.Fast }
+
+func (l liar) Pack(ctx context.Context, data, prefix []byte) (payload.Codec, []byte, error) {
+	data = slices.Clone(data)
+	data[0] ^= 1
+	return l.Fast.Pack(ctx, data, prefix)
+}
+
+// No payload is noted that does not give back what went in, and nothing of it stays.
+func TestPayloadsAreProven(t *testing.T) {
+	t.Parallel()
+	d := careful(t)
+	issue(t, d, similar(t, "1.0.0"), repo.Options{})
+	if _, err := d.Stage(t.Context(), similar(t, "1.0.1").Dir, repo.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, d.Dir)
+	d.Packer = liar{}
+	for name, do := range map[string]func() error{
+		"full":  func() error { _, err := d.Stage(t.Context(), alien(t, "2.0.0").Dir, repo.Options{}); return err },
+		"delta": func() error { _, err := d.Delta(t.Context(), repo.DeltaOptions{}); return err },
+	} {
+		if err := do(); err == nil || !strings.Contains(err.Error(), "does not give back what went in") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if after := files(t, d.Dir); fmt.Sprint(slices.Sorted(maps.Keys(after))) != fmt.Sprint(slices.Sorted(maps.Keys(before))) {
+			t.Errorf("%s: files %q, want %q", name, slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)))
+		}
+	}
+}
