@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -42,7 +41,7 @@ func (c command) flagNames() (names []string) {
 	return names
 }
 
-// bash completes the command, then its flags and fixed words; other arguments are files.
+// bash completes the command, then its fixed words or else files; after a hyphen, its flags.
 func bash(all []command) string {
 	var b strings.Builder
 	var names []string
@@ -50,7 +49,7 @@ func bash(all []command) string {
 		names = append(names, c.name)
 	}
 	fmt.Fprintf(&b, `_release() {
-    local cur=${COMP_WORDS[COMP_CWORD]} words=
+    local cur=${COMP_WORDS[COMP_CWORD]} flags= words=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W %q -- "$cur")
@@ -59,13 +58,15 @@ func bash(all []command) string {
     case ${COMP_WORDS[1]} in
 `, strings.Join(names, " "))
 	for _, c := range all {
-		fmt.Fprintf(&b, "    %s) words=%q ;;\n", c.name, strings.Join(slices.Concat(c.flagNames(), c.words), " "))
+		fmt.Fprintf(&b, "    %s) flags=%q words=%q ;;\n", c.name, strings.Join(c.flagNames(), " "), strings.Join(c.words, " "))
 	}
 	b.WriteString(`    esac
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
     case $cur in
-    -*) ;;
-    *) [ ${#COMPREPLY[@]} -gt 0 ] && [ -n "$cur" ] || mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur") ;;
+    -*) mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur") ;;
+    *)
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        ;;
     esac
 }
 complete -o filenames -F _release release
