@@ -40,7 +40,7 @@ func (d *Desk) Root() ([]byte, error) {
 
 // Publish stages, signs and publishes image, and names it as what channel gets.
 func (d *Desk) Publish(ctx context.Context, image Image, channel string) error {
-	if err := d.run(ctx, "stage", "--repo", d.Repository, image.Dir); err != nil {
+	if err := d.run(ctx, "stage", "--fast", "--repo", d.Repository, image.Dir); err != nil {
 		return fmt.Errorf("publish %s: %w", image.Version(), err)
 	}
 	return d.release(ctx, image, channel)
