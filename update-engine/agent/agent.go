@@ -8,6 +8,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -17,7 +18,6 @@ import (
 
 	"github.com/coreos/go-semver/semver"
 
-	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/update-engine/client"
 	"github.com/proa-os/proa/update-engine/config"
@@ -38,6 +38,8 @@ type Machine interface {
 	BIOS() bool
 	// Passive opens the slot that does not run.
 	Passive() (install.File, error)
+	// Source opens the running root image, every byte of which is authenticated by dm-verity.
+	Source() (RootImage, error)
 	// FailedUnits lists the units that are failed now.
 	FailedUnits(context.Context) ([]string, error)
 	// Reboot asks for an orderly reboot and returns. If nobody takes the order and force is set, it resets the machine.
@@ -48,6 +50,13 @@ type Machine interface {
 type BootFolder interface {
 	install.Folder
 	Free() (int64, error) // bytes
+	Close() error
+}
+
+// A RootImage is the running root image without its verity tree.
+type RootImage interface {
+	io.ReaderAt
+	Size() int64 // bytes
 	Close() error
 }
 
@@ -205,7 +214,7 @@ func programs(f install.Folder) ([]state.Program, error) {
 // An offer is a verified release that this machine may take.
 type offer struct {
 	release *release.Release
-	payload tuf.Target
+	ways    []way // to get it, the one to try first in front
 }
 
 func (o *offer) name() state.Release {
@@ -247,7 +256,7 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 	r := &state.Result{Running: running, Text: a.why(running, boot, m, q)}
 	if o != nil {
 		name := o.name()
-		r.Offered, r.Size = &name, o.payload.Size
+		r.Offered, r.Size = &name, o.ways[0].Size
 		r.Armed = m.Phase == state.Armed && m.Target != nil && *m.Target == name
 	}
 	return r, nil
@@ -268,7 +277,7 @@ func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machin
 		return nil, err
 	}
 	if o != nil {
-		a.Log.Info("release offered", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "running", running.Version, "download_size", o.payload.Size)
+		a.Log.Info("release offered", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "running", running.Version, "download_size", o.ways[0].Size)
 	}
 	a.count(func(c *state.Counters) { c.LastSuccess = m.Check.Time })
 	return o, a.Store.SetMachine(*m)
@@ -355,13 +364,9 @@ func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*off
 	if err != nil || q.Find(r.Root.RootHash) != nil {
 		return nil, err
 	}
-	target, err := t.Target(r.Payloads.Full.Name)
+	ways, err := a.ways(t, r, running)
 	if err != nil {
 		return nil, err
 	}
-	if target.Size != r.Payloads.Full.Size || target.SHA256 != r.Payloads.Full.SHA256 {
-		return nil, &digest.MismatchError{Name: target.Name + " in release.json and in the metadata",
-			WantSize: target.Size, GotSize: r.Payloads.Full.Size, WantSum: target.SHA256, GotSum: r.Payloads.Full.SHA256}
-	}
-	return &offer{release: r, payload: target}, nil
+	return &offer{release: r, ways: ways}, nil
 }

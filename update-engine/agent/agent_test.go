@@ -43,6 +43,11 @@ type machine struct {
 	bios     bool   // the loader is GRUB
 	mounting func() // called when the ESP is opened
 	free     int64
+	freeErr  error // of asking for it
+	noESP    error
+	noSource error
+	offline  bool
+	now      time.Time // the clock, if it is not the repository's
 	log      bytes.Buffer
 }
 
@@ -86,16 +91,20 @@ func (m *machine) Running() (state.Release, error) {
 type folder struct {
 	*install.Dir
 	free int64
+	err  error
 }
 
-func (f folder) Free() (int64, error) { return f.free, nil }
+func (f folder) Free() (int64, error) { return f.free, f.err }
 
 func (m *machine) Boot() (agent.BootFolder, error) {
 	if m.mounting != nil {
 		m.mounting()
 	}
+	if m.noESP != nil {
+		return nil, m.noESP
+	}
 	d, err := install.OpenDir(filepath.Join(m.dir, "esp"))
-	return folder{d, m.free}, err
+	return folder{d, m.free, m.freeErr}, err
 }
 
 func (m *machine) BIOS() bool { return m.bios }
@@ -104,6 +113,22 @@ func (m *machine) Passive() (install.File, error) {
 	other := map[string]string{"a": "b", "b": "a"}[m.active]
 	return install.OpenDevice(filepath.Join(m.dir, "root-"+other))
 }
+
+// Source is the running root image in its slot.
+func (m *machine) Source() (agent.RootImage, error) {
+	if m.noSource != nil {
+		return nil, m.noSource
+	}
+	f, err := os.Open(filepath.Join(m.dir, "root-"+m.active))
+	return rootImage{f, m.running.Release.Root.HashOffset}, err
+}
+
+type rootImage struct {
+	*os.File
+	size int64
+}
+
+func (r rootImage) Size() int64 { return r.size }
 
 func (m *machine) FailedUnits(context.Context) ([]string, error) { return m.failed, nil }
 func (m *machine) Reboot(_ context.Context, force bool) error {
@@ -174,10 +199,17 @@ func (m *machine) agent() *agent.Agent {
 	}
 	c := config.Default()
 	c.Server = m.server.URL
+	if m.offline {
+		c.Server = "http://127.0.0.1:1"
+	}
+	now := m.now
+	if now.IsZero() {
+		now = m.repo.Time
+	}
 	return &agent.Agent{
 		Machine: m, Store: store, Config: c, Anchor: m.repo.Root, TUFState: filepath.Join(m.dir, "var/tuf"),
 		Client: &client.Client{Source: client.NewHTTP(5 * time.Second), Retry: client.Retry{Attempts: 3, Pause: time.Millisecond, MaxPause: time.Millisecond}},
-		Now:    func() time.Time { return m.repo.Time },
+		Now:    func() time.Time { return now },
 		Log:    slog.New(slog.NewTextHandler(&m.log, nil)),
 	}
 }
@@ -615,7 +647,7 @@ func TestArmedWithoutMemory(t *testing.T) {
 	m.release("1.0.1")
 	a := m.agent()
 	a.Progress = func(stage string, done, total int64) {
-		if stage == "write" && done == total {
+		if stage == "write-full" && done == total {
 			m.write("var/.state.json.new/x", nil)
 			m.write("var/history.jsonl/x", nil)
 		}

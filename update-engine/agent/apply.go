@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/install"
-	"github.com/proa-os/proa/update-engine/payload"
 	"github.com/proa-os/proa/update-engine/state"
 )
 
@@ -66,7 +64,7 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 		return nil, a.fail(&m, err)
 	}
 	name := o.name()
-	r := &state.Result{Running: running, Offered: &name, Armed: true, Size: o.payload.Size, Text: fmt.Sprintf("release %s is armed: the next boot tries it", name.Version)}
+	r := &state.Result{Running: running, Offered: &name, Armed: true, Size: o.ways[0].Size, Text: fmt.Sprintf("release %s is armed: the next boot tries it", name.Version)}
 	if !reboot {
 		return r, nil
 	}
@@ -172,37 +170,6 @@ func room(f BootFolder, running state.Release, r *release.Release) error {
 		return fmt.Errorf("the ESP has room for %d bytes, the boot program of release %s needs %d: %d bytes are missing", free, r.Version, need, need-free)
 	}
 	return nil
-}
-
-// stream downloads the payload into the slot.
-func (a *Agent) stream(ctx context.Context, running state.Release, folder BootFolder, o *offer, m *state.Machine) error {
-	slotFile, err := a.Machine.Passive()
-	if err != nil {
-		return err
-	}
-	defer slotFile.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	body := a.Client.Stream(ctx, o.payload.URL, o.payload.Size, func(at int64, err error) {
-		a.Log.Warn("download interrupted, resuming", "version", o.release.Version, "at", at, "size", o.payload.Size, "error", err)
-	})
-	defer body.Close()
-	verified := digest.NewReader("payload "+o.payload.Name, body, o.payload.Size, o.payload.SHA256)
-	manifest, err := payload.ReadManifest(verified)
-	if err != nil {
-		return err
-	}
-	if manifest.Size() != o.payload.Size {
-		return fmt.Errorf("payload %s: its manifest describes %d bytes, the signed size is %d", o.payload.Name, manifest.Size(), o.payload.Size)
-	}
-	if want := o.release.Payloads.Full.Manifest; manifest.Digest() != want {
-		return fmt.Errorf("payload %s: its manifest has sha256 %s, release.json says %s", o.payload.Name, manifest.Digest(), want)
-	}
-	if err := a.move(m, state.Writing); err != nil {
-		return err
-	}
-	i := &install.Installer{Running: running.Root, Slot: slotFile, Boot: folder, BIOS: a.Machine.BIOS(), Progress: func(done, total int64) { a.progress("write", done, total) }}
-	return i.Install(ctx, o.release, manifest, verified)
 }
 
 // refuse quarantines a release that contradicts itself; other errors say nothing about the release.

@@ -3,9 +3,10 @@ package install_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,80 +17,119 @@ import (
 	"github.com/proa-os/proa/internal/grubenv"
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/install"
+	"github.com/proa-os/proa/update-engine/install/installtest"
 	"github.com/proa-os/proa/update-engine/match"
 	"github.com/proa-os/proa/update-engine/payload"
 	"github.com/proa-os/proa/update-engine/repotest"
 )
 
-// small builds keep the enumeration quick: two segments of root image each.
+// Segments are small in these tests, so that a small build has many.
+const segment = 64 << 10
+
+// small is a build with a root image of many segments, most of whose blocks are the same in every version.
 func small(t testing.TB, version string) *repotest.Build {
-	return repotest.FromRoot(t, version, bytes.Repeat([]byte("root image "+version+" "), (4<<20+64<<10)/16+100)[:4<<20+64<<10])
+	data := make([]byte, 384<<10)
+	same, own := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, uint64(len(version))))
+	for _, c := range version {
+		own = rand.New(rand.NewPCG(own.Uint64(), uint64(c)))
+	}
+	for at := 0; at < len(data); at += 4096 {
+		r := same
+		if at/4096%8 == 3 || at < 128<<10 { // the beginning is new in every version, and a block here and there
+			r = own
+		}
+		for i := at; i < at+4096; i += 8 {
+			binary.LittleEndian.PutUint64(data[i:], r.Uint64())
+		}
+	}
+	return repotest.FromRoot(t, version, data)
 }
 
 // full is the full payload of a build.
 func full(t testing.TB, b *repotest.Build) []byte {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "full.payload"))
-	if err != nil {
+	var f bytes.Buffer
+	root, boot := inputs(b)
+	if _, err := payload.Create(t.Context(), &f, []payload.Input{root, boot}, payload.Options{Segment: segment}, nil); err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	_, err = payload.Create(t.Context(), f, []payload.Input{
-		{Kind: payload.RootImage, R: bytes.NewReader(b.Root), Size: b.Release.Root.HashOffset},
-		{Kind: payload.BootProgram, R: bytes.NewReader(b.Boot), Size: int64(len(b.Boot))},
-	}, payload.Options{}, nil)
-	if err != nil {
+	return f.Bytes()
+}
+
+// delta is the payload that leads from one build to another, and what it reads.
+func delta(t testing.TB, from, to *repotest.Build) ([]byte, payload.Sources) {
+	t.Helper()
+	d := payload.Delta{Source: from.Release.Root.RootHash}
+	d.OldRoot, d.OldBoot = inputs(from)
+	d.NewRoot, d.NewBoot = inputs(to)
+	var f bytes.Buffer
+	if _, err := payload.CreateDelta(t.Context(), &f, d, payload.Options{Segment: segment}, nil); err != nil {
 		t.Fatal(err)
 	}
-	content, err := os.ReadFile(f.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
+	return f.Bytes(), payload.Sources{Root: d.OldRoot.R, RootSize: d.OldRoot.Size, Boot: d.OldBoot.R, BootSize: d.OldBoot.Size}
+}
+
+func inputs(b *repotest.Build) (root, boot payload.Input) {
+	return payload.Input{Kind: payload.RootImage, R: bytes.NewReader(b.Root), Size: b.Release.Root.HashOffset},
+		payload.Input{Kind: payload.BootProgram, R: bytes.NewReader(b.Boot), Size: int64(len(b.Boot))}
 }
 
 // A machine runs build `running` from its active slot; the other holds `older`.
 type machine struct {
-	*disk
+	*installtest.Disk
 	running, older *repotest.Build
 	grub           bool // the loader
 	bios           bool // GRUB starts it
+	report         install.Written
+	done           int64 // bytes of the last progress while writing
 }
 
-const slotSize = 5 << 20
-
 func newMachine(running, older *repotest.Build) *machine {
-	d := &disk{files: map[string]*file{}}
-	d.slot = &file{d: d, durable: append(bytes.Clone(older.Root), make([]byte, slotSize-len(older.Root))...)}
-	d.slot.seen = bytes.Clone(d.slot.durable)
+	room := max(len(running.Root), len(older.Root)) + 1<<20
+	m := &machine{Disk: installtest.New(append(bytes.Clone(older.Root), make([]byte, room-len(older.Root))...)), running: running, older: older}
 	for _, b := range []*repotest.Build{running, older} {
-		d.files[slot.Name{Version: b.Release.Version}.String()] = &file{d: d, durable: b.Boot, seen: b.Boot}
+		m.Put(b.Boot, slot.Name{Version: b.Release.Version}.String())
 	}
-	return &machine{disk: d, running: running, older: older}
+	return m
+}
+
+// on is the same machine with another disk.
+func (m *machine) on(d *installtest.Disk) *machine {
+	return &machine{Disk: d, running: m.running, older: m.older, grub: m.grub, bios: m.bios}
 }
 
 func (m *machine) install(b *repotest.Build, body []byte) error {
-	r := digest.NewReader("payload", bytes.NewReader(body), int64(len(body)), digest.Of(body))
-	return m.installFrom(b, r)
+	return m.installFrom(b, body, payload.Sources{}, func(offset int64) (io.Reader, error) { return bytes.NewReader(body[offset:]), nil })
 }
 
-func (m *machine) installFrom(b *repotest.Build, r io.Reader) error {
-	manifest, err := payload.ReadManifest(r)
+func (m *machine) installFrom(b *repotest.Build, head []byte, src payload.Sources, body install.Body) error {
+	manifest, err := payload.ReadManifest(bytes.NewReader(head))
 	if err != nil {
 		return err
 	}
-	i := &install.Installer{Running: m.running.Release.Root.RootHash, Slot: m.slot, Boot: m.disk, BIOS: m.bios}
-	return i.Install(context.Background(), b.Release, manifest, r)
+	m.done = 0
+	i := &install.Installer{
+		Running: m.running.Release.Root.RootHash, Slot: m.Slot, Boot: m.Disk, BIOS: m.bios, Unsynced: segment,
+		Log: func(w install.Written) { m.report = w },
+		Progress: func(s install.Stage, done, total int64) {
+			if s == install.Write {
+				m.done = done
+			}
+		},
+	}
+	return i.Install(context.Background(), b.Release, install.Payload{Manifest: manifest, Sources: src, Body: func(offset int64) (io.Reader, error) {
+		if offset == 0 {
+			offset = manifest.Start().Read
+		}
+		return body(offset)
+	}})
 }
 
 // boots returns the version that the loader starts from what is durable, after checking that its boot program and its root image
 // are whole.
 func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) string {
 	t.Helper()
-	var names []string
-	for n := range m.files {
-		names = append(names, n)
-	}
+	names := m.Names()
 	next, _, ok := slot.Choose(names)
 	if !ok {
 		t.Errorf("%s: nothing boots, the ESP holds %q", what, names)
@@ -98,7 +138,7 @@ func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) st
 	if m.grub {
 		next = m.grubBoots(t, what, names)
 	}
-	program := m.files[next].durable
+	program := m.Content(next)
 	root, _, err := match.RootHash(bytes.NewReader(program))
 	if err != nil {
 		t.Errorf("%s: %s boots and is not whole: %v", what, next, err)
@@ -111,7 +151,7 @@ func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) st
 		if !bytes.Equal(program, b.Boot) {
 			t.Errorf("%s: %s boots and is damaged", what, next)
 		}
-		if b != m.running && !bytes.Equal(m.slot.durable[:len(b.Root)], b.Root) {
+		if b != m.running && !bytes.Equal(m.SlotContent()[:len(b.Root)], b.Root) {
 			t.Errorf("%s: %s boots, but the slot does not hold its root image", what, next)
 		}
 		return b.Release.Version
@@ -123,7 +163,7 @@ func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) st
 // grubBoots is what GRUB starts: with a damaged block it counts nothing and so tries nothing.
 func (m *machine) grubBoots(t *testing.T, what string, names []string) string {
 	t.Helper()
-	counts, err := grubenv.Parse(m.files[grubenv.File].durable)
+	counts, err := grubenv.Parse(m.Content(grubenv.File))
 	if err != nil {
 		names = slices.DeleteFunc(names, func(n string) bool { return strings.Contains(n, "+") })
 	}
@@ -139,17 +179,17 @@ func (m *machine) tried() *machine {
 	block := bytes.TrimRight(grubenv.Empty(), "#")
 	block = append(block, "tries=proa_1.0.2+3.efi=0\n"...)
 	block = append(block, bytes.Repeat([]byte("#"), grubenv.Size-len(block))...)
-	m.files[grubenv.File] = &file{d: m.disk, durable: block, seen: block}
-	m.grub = true
+	m.Put(block, grubenv.File)
+	m.grub, m.bios = true, true
 	return m
 }
 
 func TestInstall(t *testing.T) {
 	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
 	m := newMachine(now, old)
-	m.files["proa_1.0.0+0-3.efi"] = m.files["proa_1.0.0.efi"]
-	m.files["proa_0.9.0~rc.1.part"] = &file{d: m.disk}
-	m.files["other.efi"] = &file{d: m.disk}
+	m.Put(old.Boot, "proa_1.0.0+0-3.efi")
+	m.Put(nil, "proa_0.9.0~rc.1.part")
+	m.Put(nil, "other.efi")
 	if err := m.install(next, full(t, next)); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +200,7 @@ func TestInstall(t *testing.T) {
 	if got := m.boots(t, "installed", next); got != "1.0.2" {
 		t.Errorf("boots %s", got)
 	}
-	if !bytes.Equal(m.slot.durable[:len(next.Root)], next.Root) {
+	if !bytes.Equal(m.SlotContent()[:len(next.Root)], next.Root) {
 		t.Error("the slot is not byte for byte the root image with its tree")
 	}
 }
@@ -183,17 +223,16 @@ func TestForget(t *testing.T) {
 	} {
 		m := newMachine(now, now)
 		m.bios = c.bios
-		delete(m.files, "proa_1.0.0.efi")
+		m.Drop("proa_1.0.0.efi")
 		if c.block != nil {
-			m.files[grubenv.File] = &file{d: m.disk, durable: c.block, seen: c.block}
+			m.Put(c.block, grubenv.File)
 		}
-		before := m.files[grubenv.File]
 		if err := m.install(next, body); err != nil {
 			t.Fatal(err)
 		}
-		after := m.files[grubenv.File]
-		if (after != before) != c.write || after != nil && !bytes.Equal(after.durable, grubenv.Empty()) {
-			t.Errorf("%s: written: %v, want %v", name, after != before, c.write)
+		after := m.Content(grubenv.File)
+		if wrote := m.Changed(grubenv.File); wrote != c.write || after != nil && !bytes.Equal(after, grubenv.Empty()) {
+			t.Errorf("%s: written: %v, want %v", name, wrote, c.write)
 		}
 	}
 }
@@ -202,8 +241,7 @@ func TestForget(t *testing.T) {
 func TestBothNamesOfARename(t *testing.T) {
 	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
 	m := newMachine(now, old)
-	m.files["proa_1.0.1+2-1.efi"] = m.files["proa_1.0.1.efi"] // when it became good
-	m.files["proa_1.0.1.part"] = m.files["proa_1.0.1.efi"]    // when it was armed
+	m.Put(now.Boot, "proa_1.0.1.efi", "proa_1.0.1+2-1.efi", "proa_1.0.1.part") // when it became good, and when it was armed
 	if err := m.install(next, full(t, next)); err != nil {
 		t.Fatal(err)
 	}
@@ -211,62 +249,6 @@ func TestBothNamesOfARename(t *testing.T) {
 	want := []string{"proa_1.0.1+2-1.efi", "proa_1.0.1.efi", "proa_1.0.1.part", "proa_1.0.2+3.efi"}
 	if got, _ := m.List(); !slices.Equal(got, want) {
 		t.Errorf("ESP: got %q, want %q", got, want)
-	}
-}
-
-// Power is lost in every durable step and in between, with unsynced writes kept, lost or torn: what the loader then starts is
-// always whole, it is the running release before the commit point and the new one after.
-func TestPowerLostAfterEveryWrite(t *testing.T) {
-	t.Run("uefi", func(t *testing.T) { powerLostAfterEveryWrite(t, newMachine) })
-	t.Run("bios", func(t *testing.T) {
-		powerLostAfterEveryWrite(t, func(running, older *repotest.Build) *machine { return newMachine(running, older).tried() })
-	})
-}
-
-func powerLostAfterEveryWrite(t *testing.T, newMachine func(running, older *repotest.Build) *machine) {
-	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
-	body := full(t, next)
-	probe := newMachine(now, old)
-	if err := probe.install(next, body); err != nil {
-		t.Fatal(err)
-	}
-	steps := probe.steps
-	if steps < 10 {
-		t.Fatalf("only %d steps", steps)
-	}
-	versions := map[string]int{}
-	for n := 1; n <= steps+1; n++ {
-		for _, fate := range []fate{lost, torn, kept} {
-			m := newMachine(now, old)
-			m.failAt, m.fate = n, fate
-			err := m.install(next, body)
-			if (err == nil) != (n > steps) {
-				t.Errorf("step %d: got error %v", n, err)
-			}
-			m.powerOff()
-			what := fmt.Sprintf("power lost in step %d of %d (%s), unsynced writes %s", n, steps, m.last, fate)
-			v := m.boots(t, what, next)
-			versions[v]++
-			if v != "1.0.2" && v != "1.0.1" {
-				t.Errorf("%s: boots %s", what, v)
-			}
-			if n > steps && v != "1.0.2" {
-				t.Errorf("%s: boots %s after the installation", what, v)
-			}
-			// The next installation works on whatever is left.
-			m.failAt, m.steps = 0, 0
-			if v == "1.0.1" {
-				if err := m.install(next, body); err != nil {
-					t.Errorf("%s: second installation: %v", what, err)
-				}
-				if got := m.boots(t, what+", again", next); got != "1.0.2" {
-					t.Errorf("%s: after the second installation %s boots", what, got)
-				}
-			}
-		}
-	}
-	if versions["1.0.1"] < 3*(steps-1) {
-		t.Errorf("the new release boots too early: %v", versions)
 	}
 }
 
@@ -310,33 +292,34 @@ func TestBadReleases(t *testing.T) {
 			if got := m.boots(t, c.name, bad); got != "1.0.1" {
 				t.Errorf("boots %s", got)
 			}
-			// The same, but the payload's own hash does not fit: then nothing is said about the release.
-			err = m.installFrom(bad, digest.NewReader("payload", bytes.NewReader(body), int64(len(body)), digest.Of(nil)))
-			if verdict := (*install.BadRelease)(nil); err == nil || errors.As(err, &verdict) {
-				t.Errorf("tampered payload: got %v, want an error that does not blame the release", err)
-			}
 		})
 	}
 }
 
+// A byte of a blob is not what the manifest says: it is not written, and nothing is said about the release.
 func TestTamperedPayload(t *testing.T) {
 	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
 	body := full(t, next)
-	for _, at := range []int{20, 100, len(body) / 2, len(body) - 1} {
+	manifest, err := payload.ReadManifest(bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := int(manifest.Start().Read)
+	for _, at := range []int{first, (first + len(body)) / 2, len(body) - 1} {
 		bad := bytes.Clone(body)
 		bad[at] ^= 1
 		m := newMachine(now, old)
-		err := m.installFrom(next, digest.NewReader("payload", bytes.NewReader(bad), int64(len(body)), digest.Of(body)))
-		if err == nil {
-			t.Errorf("byte %d: no error", at)
+		err := m.install(next, bad)
+		if verdict := (*install.BadRelease)(nil); err == nil || errors.As(err, &verdict) {
+			t.Errorf("byte %d: got %v, want an error that does not blame the release", at, err)
 		}
 		if got := m.boots(t, "tampered", next); got != "1.0.1" {
 			t.Errorf("byte %d: boots %s", at, got)
 		}
 	}
-	for _, n := range []int{0, 70, len(body) / 2, len(body) - 1} {
+	for _, n := range []int{first, (first + len(body)) / 2, len(body) - 1} {
 		m := newMachine(now, old)
-		if err := m.installFrom(next, digest.NewReader("payload", bytes.NewReader(body[:n]), int64(len(body)), digest.Of(body))); err == nil {
+		if err := m.install(next, body[:n]); err == nil {
 			t.Errorf("cut at %d: no error", n)
 		}
 		if got := m.boots(t, "cut", next); got != "1.0.1" {
@@ -350,7 +333,7 @@ func TestFailingDisk(t *testing.T) {
 	old, now, next := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2")
 	for _, at := range []int{5000, len(next.Root) - 1} {
 		m := newMachine(now, old)
-		m.rot = at
+		m.Rot = int64(at)
 		err := m.install(next, full(t, next))
 		if verdict := (*install.BadRelease)(nil); errors.As(err, &verdict) || err == nil || !strings.Contains(err.Error(), "may be failing") {
 			t.Errorf("byte %d: got %v, want an error about the disk", at, err)
@@ -370,26 +353,26 @@ func TestRefusedBeforeAnythingIsWritten(t *testing.T) {
 		want  string
 	}{
 		{"the running release is a try", func(m *machine) {
-			m.files["proa_1.0.1+2-1.efi"] = m.files["proa_1.0.1.efi"]
-			delete(m.files, "proa_1.0.1.efi")
+			m.Drop("proa_1.0.1.efi")
+			m.Put(now.Boot, "proa_1.0.1+2-1.efi")
 		}, next, "has not proven itself"},
-		{"no boot program for what runs", func(m *machine) { delete(m.files, "proa_1.0.1.efi") }, next, "no way back"},
+		{"no boot program for what runs", func(m *machine) { m.Drop("proa_1.0.1.efi") }, next, "no way back"},
 		{"an older release", func(*machine) {}, old, "is not newer"},
-		{"a slot that is too small", func(m *machine) { m.slot.seen = m.slot.seen[:1<<20] }, next, "passive slot: has 1048576 bytes"},
+		{"a slot that is too small", func(m *machine) { m.Slot.Shrink(1 << 18) }, next, "passive slot: has 262144 bytes"},
 	} {
 		m := newMachine(now, old)
 		c.setup(m)
-		before := maps(m)
+		before := must(m.List())
 		if err := m.install(c.build, full(t, c.build)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
-		if after := maps(m); !slices.Equal(before, after) || m.slot.writes > 0 {
-			t.Errorf("%s: something was written: %q, before %q, %d writes to the slot", c.name, after, before, m.slot.writes)
+		if after := must(m.List()); !slices.Equal(before, after) || m.Slot.Writes > 0 {
+			t.Errorf("%s: something was written: %q, before %q, %d writes to the slot", c.name, after, before, m.Slot.Writes)
 		}
 	}
 }
 
-func maps(m *machine) []string { l, _ := m.List(); return l }
+func must(names []string, _ error) []string { return names }
 
 // The same on real files.
 func TestRealFiles(t *testing.T) {
@@ -398,7 +381,7 @@ func TestRealFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "proa_1.0.1.efi"), now.Boot, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(part, make([]byte, slotSize), 0o644); err != nil {
+	if err := os.WriteFile(part, make([]byte, len(next.Root)+1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	folder, err := install.OpenDir(dir)
@@ -415,13 +398,17 @@ func TestRealFiles(t *testing.T) {
 	}
 	defer device.Close()
 	var done, total int64
-	i := &install.Installer{Running: now.Release.Root.RootHash, Slot: device, Boot: folder, Progress: func(d, n int64) { done, total = d, n }}
+	i := &install.Installer{Running: now.Release.Root.RootHash, Slot: device, Boot: folder, Progress: func(s install.Stage, d, n int64) {
+		if s == install.Write {
+			done, total = d, n
+		}
+	}}
 	body := bytes.NewReader(full(t, next))
 	m, err := payload.ReadManifest(body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := i.Install(t.Context(), next.Release, m, body); err != nil {
+	if err := i.Install(t.Context(), next.Release, install.Payload{Manifest: m, Body: func(int64) (io.Reader, error) { return body, nil }}); err != nil {
 		t.Fatal(err)
 	}
 	if done != total || total != next.Release.Root.HashOffset+next.Release.Boot.Size {

@@ -89,6 +89,15 @@ func (d *Dir) Create(name string) (File, error) {
 	return &osFile{f}, nil
 }
 
+// Edit implements Folder.
+func (d *Dir) Edit(name string) (File, error) {
+	f, err := d.root.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{f}, nil
+}
+
 // Rename implements Folder. FAT has no atomic rename. In this order, which MS_DIRSYNC keeps, a cut leaves: the new name of an empty
 // file beside the old one, which no loader looks at; both names of the whole file; the new name alone.
 func (d *Dir) Rename(oldName, newName string) error { return durable.Rename(d.root, oldName, newName) }

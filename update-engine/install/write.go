@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
@@ -22,29 +23,68 @@ type writer struct {
 	release *release.Release
 	total   int64 // bytes of both outputs
 	before  int64 // bytes of the outputs that are complete
+	report  Written
 
 	program File // the boot program under its temporary name, while it is open
+	out     *sparing
+	output  payload.Output // that is being written
 }
 
 // Begin implements payload.Sink.
 func (w *writer) Begin(o payload.Output) (io.WriterAt, error) {
-	if o.Kind == payload.RootImage {
-		return w.Slot, nil
+	w.output = o
+	f := w.Slot
+	if o.Kind == payload.BootProgram {
+		if err := w.begin(); err != nil {
+			return nil, err
+		}
+		f = w.program
+	}
+	w.out = &sparing{f: f, size: o.Size, report: &w.report}
+	return w.out, nil
+}
+
+// begin creates the boot program, unless standing has found an unfinished one.
+func (w *writer) begin() error {
+	if w.program != nil {
+		return nil
 	}
 	f, err := w.Boot.Create(slot.Temporary(w.release.Version))
 	if err != nil {
-		return nil, fmt.Errorf("create boot program: %w", err)
+		return onDisk("create boot program: %w", err)
 	}
 	w.program = f
-	return f, nil
+	return nil
 }
 
-// Checkpoint implements payload.Sink.
+// sources adds what is in this machine's hands.
+func (w *writer) sources(s payload.Sources) payload.Sources {
+	s.NewRoot = io.NewSectionReader(w.Slot, 0, w.release.Root.HashOffset)
+	return s
+}
+
+// Checkpoint implements payload.Sink. It syncs before the next segment could put more than Unsynced bytes at stake.
 func (w *writer) Checkpoint(m payload.Mark) error {
-	if w.Progress != nil {
-		w.Progress(w.before+m.Written, w.total)
+	w.tell(Write, w.before+m.Written, w.total)
+	limit, next := w.Unsynced, int64(0)
+	if limit == 0 {
+		limit = Unsynced
+	}
+	if m.Segment < len(w.output.Segments) {
+		next = w.output.Segments[m.Segment].Length
+	}
+	if w.out.unsynced+next > limit {
+		if err := w.out.Sync(); err != nil {
+			return onDisk("sync %s: %w", w.output.Kind, err)
+		}
 	}
 	return w.ctx.Err()
+}
+
+func (w *writer) tell(s Stage, done, total int64) {
+	if w.Progress != nil {
+		w.Progress(s, done, total)
+	}
 }
 
 // Complete implements payload.Sink.
@@ -59,7 +99,7 @@ func (w *writer) Complete(o payload.Output) error {
 // completeRoot builds the tree from what the disk gives back and writes it if it is the signed one.
 func (w *writer) completeRoot(o payload.Output) error {
 	if err := w.Slot.Sync(); err != nil {
-		return fmt.Errorf("sync slot: %w", err)
+		return onDisk("sync slot: %w", err)
 	}
 	salt, err := match.Salt(w.release)
 	if err != nil {
@@ -73,25 +113,38 @@ func (w *writer) completeRoot(o payload.Output) error {
 		return &BadRelease{w.release.Version, fmt.Sprintf("root image with its tree has %d bytes, release.json says %d", o.Size+size, w.release.Root.Size)}
 	}
 	tree := &buffer{b: make([]byte, size)} // 8 MiB for a root image of 1 GiB
-	root, _, err := verity.Build(cancelled{w.ctx, w.Slot}, o.Size, salt, treeUUID(salt), tree)
+	root, _, err := verity.Build(&watched{cancelled: cancelled{w.ctx, w.Slot}, w: w, total: o.Size}, o.Size, salt, treeUUID(salt), tree)
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
 	if err != nil {
-		return fmt.Errorf("read back root image: %w", err)
+		return onDisk("read back root image: %w", err)
 	}
 	if root != w.release.Root.RootHash {
 		return w.blame(o, root)
 	}
-	if _, err := w.Slot.WriteAt(tree.b, o.Size); err != nil {
-		return fmt.Errorf("write verity tree: %w", err)
+	return w.writeTree(tree.b, o.Size)
+}
+
+// writeTree writes the verity tree behind the root image and reads it back.
+func (w *writer) writeTree(tree []byte, off int64) error {
+	out := &sparing{f: w.Slot, size: off + int64(len(tree)), report: &w.report}
+	if _, err := out.WriteAt(tree, off); err != nil {
+		return onDisk("write verity tree: %w", err)
 	}
 	if err := w.Slot.Sync(); err != nil {
-		return fmt.Errorf("sync slot: %w", err)
+		return onDisk("sync slot: %w", err)
 	}
-	back := make([]byte, size)
-	if _, err := io.ReadFull(io.NewSectionReader(w.Slot, o.Size, size), back); err != nil {
-		return fmt.Errorf("read back verity tree: %w", err)
-	}
-	if !bytes.Equal(back, tree.b) {
-		return fmt.Errorf("the disk does not give back the verity tree that was written: it may be failing")
+	back := make([]byte, chunk)
+	for done := 0; done < len(tree); {
+		n := min(len(back), len(tree)-done)
+		if _, err := io.ReadFull(io.NewSectionReader(w.Slot, off+int64(done), int64(n)), back[:n]); err != nil {
+			return onDisk("read back verity tree: %w", err)
+		}
+		if !bytes.Equal(back[:n], tree[done:done+n]) {
+			return onDisk("the disk does not give back the verity tree that was written: it may be failing")
+		}
+		done += n
 	}
 	return nil
 }
@@ -104,7 +157,7 @@ func treeUUID(salt [32]byte) [16]byte { return [16]byte(salt[:16]) }
 func (w *writer) blame(o payload.Output, root digest.SHA256) error {
 	in := digest.NewReader("root image in the passive slot", io.NewSectionReader(w.Slot, 0, o.Size), o.Size, o.SHA256)
 	if _, err := io.Copy(io.Discard, in); err != nil {
-		return fmt.Errorf("the disk does not give back what was written, it may be failing: %w", err)
+		return onDisk("the disk does not give back what was written, it may be failing: %w", err)
 	}
 	return &BadRelease{w.release.Version, fmt.Sprintf("its root image has root hash %s, release.json says %s", root, w.release.Root.RootHash)}
 }
@@ -114,20 +167,20 @@ func (w *writer) completeBoot(o payload.Output) error {
 	err := errors.Join(w.program.Sync(), w.program.Close())
 	w.program = nil
 	if err != nil {
-		return fmt.Errorf("sync boot program: %w", err)
+		return onDisk("sync boot program: %w", err)
 	}
 	f, err := w.Boot.Open(slot.Temporary(w.release.Version))
 	if err != nil {
-		return fmt.Errorf("read back boot program: %w", err)
+		return onDisk("read back boot program: %w", err)
 	}
 	defer f.Close()
 	size, err := f.Size()
 	if err != nil {
-		return fmt.Errorf("read back boot program: %w", err)
+		return onDisk("read back boot program: %w", err)
 	}
 	in := digest.NewReader("boot program on the ESP", io.NewSectionReader(f, 0, size), o.Size, o.SHA256)
 	if _, err := io.Copy(io.Discard, in); err != nil {
-		return fmt.Errorf("the disk does not give back what was written, it may be failing: %w", err)
+		return onDisk("the disk does not give back what was written, it may be failing: %w", err)
 	}
 	if err := match.BootProgram(f, w.release); err != nil {
 		return &BadRelease{w.release.Version, "boot program: " + err.Error()}
@@ -135,12 +188,11 @@ func (w *writer) completeBoot(o payload.Output) error {
 	return nil
 }
 
-// abandon removes what the loader does not see anyway.
-func (w *writer) abandon() {
+// close ends what is open. The unfinished boot program stays for the next installation, which goes on with it or removes it.
+func (w *writer) close() {
 	if w.program != nil {
-		w.program.Close()
+		_ = w.program.Close() // what was not synced is not relied on
 	}
-	_ = w.Boot.Remove(slot.Temporary(w.release.Version)) // the next installation removes it too
 }
 
 // buffer is a fixed piece of memory as an io.WriterAt.
@@ -164,4 +216,22 @@ func (c cancelled) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return c.r.ReadAt(p, off)
+}
+
+// watched tells how far the verification is. Its reads come from two goroutines.
+type watched struct {
+	cancelled
+	w     *writer
+	mu    sync.Mutex
+	done  int64
+	total int64
+}
+
+func (r *watched) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.cancelled.ReadAt(p, off)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done += int64(n)
+	r.w.tell(Verify, r.done, r.total)
+	return n, err
 }

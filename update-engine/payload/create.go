@@ -120,7 +120,7 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 	if err != nil {
 		return err
 	}
-	tasks := split(l)
+	tasks := split(l, d.options.Segment)
 	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind)}
 	err = inOrder(ctx, d.options.Workers, tasks, p.pack, func(s packed) error {
 		o.Segments = append(o.Segments, s.seg)
@@ -140,15 +140,15 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 	return nil
 }
 
-// split cuts the made bytes into segments.
-func split(l layout) []task {
+// split cuts the made bytes into segments of at most size bytes.
+func split(l layout, size int64) []task {
 	var tasks []task
 	c := newCursor(l.runs)
 	left := Output{Runs: l.runs}.Made()
 	rest := l.instructions
 	for left > 0 {
 		c.skipCopies()
-		t := task{seg: Segment{Length: min(left, MaxSegment)}, at: c}
+		t := task{seg: Segment{Length: min(left, size)}, at: c}
 		t.instructions, rest = cutInstructions(rest, t.seg.Length)
 		tasks = append(tasks, t)
 		c.skipMade(t.seg.Length)

@@ -20,6 +20,7 @@ type Packer interface {
 type Options struct {
 	Packer  Packer // Fast{} if nil
 	Workers int    // how many segments or files are worked on at once; GOMAXPROCS if 0
+	Segment int64  // greatest number of made bytes in a segment; MaxSegment if 0
 }
 
 func (o Options) withDefaults() Options {
@@ -28,6 +29,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Workers < 1 {
 		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Segment < 1 || o.Segment > MaxSegment {
+		o.Segment = MaxSegment
 	}
 	return o
 }
