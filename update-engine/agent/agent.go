@@ -71,6 +71,10 @@ type Agent struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 	Clock    Clock
+	// Epoch is when the running release was built: no clock is right before it. The zero time is unknown.
+	Epoch time.Time
+	// StateRoom is how many bytes the state has room for; nil asks Store.
+	StateRoom func() (int64, error)
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 
@@ -235,6 +239,9 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 	m, err := a.Store.Machine()
 	if err != nil {
 		return nil, err
+	}
+	if err := a.ready(); err != nil {
+		return nil, a.postpone(&m, err)
 	}
 	before := m.Phase
 	o, err := a.look(ctx, running, &m)

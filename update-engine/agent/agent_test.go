@@ -49,6 +49,8 @@ type machine struct {
 	offline  bool
 	now      time.Time // the clock, if it is not the repository's
 	log      bytes.Buffer
+
+	stateRoom func() (int64, error)
 }
 
 func newMachine(t *testing.T) *machine {
@@ -209,8 +211,8 @@ func (m *machine) agent() *agent.Agent {
 	return &agent.Agent{
 		Machine: m, Store: store, Config: c, Anchor: m.repo.Root, TUFState: filepath.Join(m.dir, "var/tuf"),
 		Client: &client.Client{Source: client.NewHTTP(5 * time.Second), Retry: client.Retry{Attempts: 3, Pause: time.Millisecond, MaxPause: time.Millisecond}},
-		Now:    func() time.Time { return now },
-		Log:    slog.New(slog.NewTextHandler(&m.log, nil)),
+		Now:    func() time.Time { return now }, Epoch: time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC), StateRoom: m.stateRoom,
+		Log: slog.New(slog.NewTextHandler(&m.log, nil)),
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/state"
@@ -26,6 +25,9 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 	m, err := a.Store.Machine()
 	if err != nil {
 		return nil, err
+	}
+	if err := a.ready(); err != nil {
+		return nil, a.postpone(&m, err)
 	}
 	q, err := a.Store.Quarantine()
 	if err != nil {
@@ -141,35 +143,6 @@ func (a *Agent) isArmed(f install.Folder, o *offer) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// room refuses early when the ESP cannot hold the boot program, once the old one is gone.
-func room(f BootFolder, running state.Release, r *release.Release) error {
-	const margin = 1 << 20 // folders, the loader's own files
-	free, err := f.Free()
-	if err != nil {
-		return err
-	}
-	leaving, err := install.Leaving(f, running.Root)
-	if err != nil {
-		return err
-	}
-	for _, name := range leaving {
-		file, err := f.Open(name)
-		if err != nil {
-			return err
-		}
-		size, err := file.Size()
-		file.Close()
-		if err != nil {
-			return err
-		}
-		free += size
-	}
-	if need := r.Boot.Size + margin; free < need {
-		return fmt.Errorf("the ESP has room for %d bytes, the boot program of release %s needs %d: %d bytes are missing", free, r.Version, need, need-free)
-	}
-	return nil
 }
 
 // refuse quarantines a release that contradicts itself; other errors say nothing about the release.

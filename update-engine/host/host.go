@@ -35,6 +35,7 @@ const (
 type Host struct {
 	running    state.Release
 	hashOffset int64
+	epoch      time.Time
 }
 
 // Open reads what runs.
@@ -51,8 +52,15 @@ func Open() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{running: state.Release{Version: version, Root: root}, hashOffset: offset}, nil
+	fi, err := os.Stat(osReleaseFile)
+	if err != nil {
+		return nil, fmt.Errorf("read when this release was built: %w", err)
+	}
+	return &Host{running: state.Release{Version: version, Root: root}, hashOffset: offset, epoch: fi.ModTime()}, nil
 }
+
+// Epoch is when the running release was built: the time of every file in its root image.
+func (h *Host) Epoch() time.Time { return h.epoch }
 
 // osVersion reads IMAGE_VERSION of os-release(5).
 func osVersion(path string) (string, error) {

@@ -105,7 +105,7 @@ func (d *Dir) Rename(oldName, newName string) error { return durable.Rename(d.ro
 // Remove implements Folder.
 func (d *Dir) Remove(name string) error { return durable.Remove(d.root, name) }
 
-// Free is the room in bytes on the file system of the directory.
+// Free is the room in bytes on the file system of the directory. A file system that is read-only is an error that wraps syscall.EROFS.
 func (d *Dir) Free() (int64, error) {
 	f, err := d.root.Open(".")
 	if err != nil {
@@ -115,6 +115,9 @@ func (d *Dir) Free() (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return 0, fmt.Errorf("statfs %s: %w", d.root.Name(), err)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return 0, fmt.Errorf("%s: %w", d.root.Name(), unix.EROFS)
 	}
 	return int64(st.Bavail) * st.Bsize, nil
 }
@@ -131,7 +134,7 @@ func MountESP(device, at string) (*MountedESP, error) {
 		return nil, fmt.Errorf("mount ESP: %w", err)
 	}
 	if err := unix.Mount(device, at, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_DIRSYNC, "umask=0077"); err != nil {
-		return nil, fmt.Errorf("mount ESP %s at %s: %w", device, at, err)
+		return nil, fmt.Errorf("mount ESP %s at %s: %w; the machine runs on without it, but cannot be updated: repair it from another system (fsck.fat -a)", device, at, err)
 	}
 	d, err := OpenDir(at + "/EFI/Linux")
 	if err != nil {
