@@ -219,12 +219,14 @@ func (m *machine) agent() *agent.Agent {
 func (m *machine) apply() (*state.Result, error) { return m.agent().Apply(m.t.Context(), true) }
 
 // health runs the gate; sick is what its only check says.
-func (m *machine) health(sick error) error {
+func (m *machine) health(sick error) error { return m.judge(m.agent(), sick) }
+
+func (m *machine) judge(a *agent.Agent, sick error) error {
 	gate := health.Gate{Deadline: time.Minute, Interval: 5 * time.Millisecond, Timeout: time.Second} // a busy host may take long for one round
 	if sick != nil {
 		gate.Deadline = 20 * time.Millisecond
 	}
-	return m.agent().Health(m.t.Context(), gate, func([]string) []health.Check {
+	return a.Health(m.t.Context(), gate, func([]string) []health.Check {
 		return []health.Check{{Name: "workload", Run: func(context.Context) error { return sick }}}
 	})
 }
