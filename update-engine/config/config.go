@@ -1,7 +1,8 @@
 // Package config is the update agent's configuration, /etc/proa/update/config.json, as the provisioner wrote it.
 //
 //	{
-//	  "server": "https://updates.example.org/",   the repository: metadata/ and targets/ are below it; file:///... for one on a disk
+//	  "server": "https://updates.example.org/",   the repository: metadata/ and targets/ are below it; file:///... for one on a disk,
+//	                                            file:///run/proa/stick for a stick labelled PROA-REPO, see package stick
 //	  "mirrors": ["https://mirror.example.org/"], optional: where the same files are too, asked in this order when the server fails
 //	  "ca_file": "/etc/proa/update/ca.pem",       optional: certificates in PEM that are trusted besides the system's
 //	  "proxy": "http://user:pw@proxy:3128",       optional: for everything; "direct" for none; otherwise as HTTPS_PROXY says

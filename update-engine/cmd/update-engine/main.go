@@ -32,6 +32,7 @@ import (
 	"github.com/proa-os/proa/update-engine/health"
 	"github.com/proa-os/proa/update-engine/host"
 	"github.com/proa-os/proa/update-engine/record"
+	"github.com/proa-os/proa/update-engine/stick"
 )
 
 const (
@@ -127,7 +128,14 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.Client = &client.Client{Source: a.Counted(child), Retry: client.DefaultRetry()}
+	if child.Network, err = client.ReadNetwork(a.Config.Proxy, a.Config.CAFile); err != nil {
+		return err
+	}
+	files := stick.New(child)
+	defer files.Close()
+	a.Client = &client.Client{
+		Source: a.Counted(files), Retry: client.DefaultRetry(), Server: a.Config.Server, Mirrors: a.Config.Mirrors, Rate: a.Config.RateLimit,
+	}
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
 		return fmt.Errorf("connect to the system bus: %w", err)
