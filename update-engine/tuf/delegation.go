@@ -14,8 +14,8 @@ const (
 
 // visit is a role to be asked, and who says what its keys are.
 type visit struct {
-	role      string
-	delegator verifier
+	role string
+	by   delegator
 }
 
 // find returns what the most trusted role that knows a name says about it (5.6.7): the offline role first, then those it
@@ -24,7 +24,7 @@ func (c *Client) find(name string) (*metadata.TargetFiles, error) {
 	if err := c.Refresh(); err != nil {
 		return nil, err
 	}
-	visits := []visit{{metadata.TARGETS, c.root.VerifyDelegate}}
+	visits := []visit{{metadata.TARGETS, byRoot(c.root)}}
 	visited := map[string]bool{}
 	for len(visits) > 0 && len(visited) <= maxDelegations {
 		v := visits[len(visits)-1]
@@ -33,7 +33,7 @@ func (c *Client) find(name string) (*metadata.TargetFiles, error) {
 			continue
 		}
 		visited[v.role] = true
-		m, err := c.load(v.role, v.delegator)
+		m, err := c.load(v.role, v.by)
 		if err != nil {
 			return nil, err
 		}
@@ -61,7 +61,7 @@ func (c *Client) delegated(role string, m *metadata.Metadata[metadata.TargetsTyp
 		if !c.mayDelegate(role, r.Name, name) {
 			continue
 		}
-		list = append(list, visit{r.Name, m.VerifyDelegate})
+		list = append(list, visit{r.Name, byTargets(m)})
 		if r.Terminating {
 			return list, true
 		}

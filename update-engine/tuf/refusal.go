@@ -78,9 +78,35 @@ func (c *Client) missing(file string, err error) error {
 	return &Refusal{Reason: Missing, File: file, Detail: fmt.Sprintf("is %s an update repository? %v", c.cfg.Server, err), Err: err}
 }
 
-// verify checks signatures and, if they do not suffice, says who has signed and who should have.
-func (c *Client) verify(file, role string, delegator verifier, m any, signatures []metadata.Signature, version int64) error {
-	err := guard(func() error { return delegator(role, m) })
+// A delegator says which keys sign for a role, and whether they have.
+type delegator struct {
+	verify func(role string, m any) error
+	keys   func(role string) (ids []string, threshold int)
+}
+
+func byRoot(root *metadata.Metadata[metadata.RootType]) delegator {
+	return delegator{root.VerifyDelegate, func(role string) ([]string, int) {
+		if r := root.Signed.Roles[role]; r != nil {
+			return r.KeyIDs, r.Threshold
+		}
+		return nil, 1
+	}}
+}
+
+func byTargets(m *metadata.Metadata[metadata.TargetsType]) delegator {
+	return delegator{m.VerifyDelegate, func(role string) ([]string, int) {
+		for _, r := range m.Signed.Delegations.Roles {
+			if r.Name == role {
+				return r.KeyIDs, r.Threshold
+			}
+		}
+		return nil, 1
+	}}
+}
+
+// check looks at signatures and, if they do not suffice, says who has signed and who should have.
+func (d delegator) check(file, role string, m any, signatures []metadata.Signature, version int64) error {
+	err := guard(func() error { return d.verify(role, m) })
 	if err == nil {
 		return nil
 	}
@@ -90,7 +116,7 @@ func (c *Client) verify(file, role string, delegator verifier, m any, signatures
 	if !errors.Is(err, &metadata.ErrUnsignedMetadata{}) {
 		return refuse(Garbage, "the role above it names no usable keys for %s: %v", role, strip(err))
 	}
-	trusted, threshold := c.keysOf(role)
+	trusted, threshold := d.keys(role)
 	var signed, known []string
 	for _, s := range signatures {
 		signed = append(signed, short(s.KeyID))
@@ -110,24 +136,6 @@ func (c *Client) verify(file, role string, delegator verifier, m any, signatures
 	}
 	return refuse(WrongKey, "signed by %s, trusted for this role: %s; is it the repository this machine's root.json belongs to?",
 		strings.Join(signed, " "), strings.Join(want, " "))
-}
-
-// keysOf returns the trusted key ids and the threshold of a role.
-func (c *Client) keysOf(role string) (keys []string, threshold int) {
-	if r, ok := c.root.Signed.Roles[role]; ok {
-		return r.KeyIDs, r.Threshold
-	}
-	for _, m := range c.targets {
-		if m.Signed.Delegations == nil {
-			continue
-		}
-		for _, r := range m.Signed.Delegations.Roles {
-			if r.Name == role {
-				return r.KeyIDs, r.Threshold
-			}
-		}
-	}
-	return nil, 1
 }
 
 // strip removes go-tuf's class from the front of its messages.

@@ -100,7 +100,7 @@ func (c *Client) nextRoot(file string, b []byte) (*metadata.Metadata[metadata.Ro
 	if err != nil {
 		return nil, err
 	}
-	if err := c.verify(file, metadata.ROOT, c.root.VerifyDelegate, next, next.Signatures, next.Signed.Version); err != nil { // 5.3.4, old keys
+	if err := byRoot(c.root).check(file, metadata.ROOT, next, next.Signatures, next.Signed.Version); err != nil { // 5.3.4, old keys
 		return nil, err
 	}
 	if want := c.root.Signed.Version + 1; next.Signed.Version != want { // 5.3.5
@@ -110,9 +110,7 @@ func (c *Client) nextRoot(file string, b []byte) (*metadata.Metadata[metadata.Ro
 		}
 		return nil, &Refusal{Reason: reason, File: file, Detail: fmt.Sprintf("it is version %d, expected %d: roots are followed one by one", next.Signed.Version, want)}
 	}
-	// 5.3.4, its own keys: whose words, once accepted, are what counts.
-	own := Client{cfg: c.cfg, root: next}
-	return next, own.verify(file, metadata.ROOT, next.VerifyDelegate, next, next.Signatures, next.Signed.Version)
+	return next, byRoot(next).check(file, metadata.ROOT, next, next.Signatures, next.Signed.Version) // 5.3.4, its own keys
 }
 
 // forget drops the stored timestamp and snapshot if the keys of either have changed since they were accepted (5.3.11): so does a repository
@@ -173,7 +171,7 @@ func (c *Client) parseTimestamp(b []byte) (*metadata.Metadata[metadata.Timestamp
 	if err != nil {
 		return nil, err
 	}
-	return t, c.verify(timestampFile, metadata.TIMESTAMP, c.root.VerifyDelegate, t, t.Signatures, t.Signed.Version)
+	return t, byRoot(c.root).check(timestampFile, metadata.TIMESTAMP, t, t.Signatures, t.Signed.Version)
 }
 
 // notOlder is 5.4.3.
@@ -246,7 +244,7 @@ func (c *Client) parseSnapshot(file string, b []byte) (*metadata.Metadata[metada
 	if err != nil {
 		return nil, err
 	}
-	return m, c.verify(file, metadata.SNAPSHOT, c.root.VerifyDelegate, m, m.Signatures, m.Signed.Version)
+	return m, byRoot(c.root).check(file, metadata.SNAPSHOT, m, m.Signatures, m.Signed.Version)
 }
 
 func (c *Client) newSnapshot(file string, b []byte, info *metadata.MetaFiles, trusted *metadata.Metadata[metadata.SnapshotType]) (*metadata.Metadata[metadata.SnapshotType], error) {
@@ -279,16 +277,13 @@ func (c *Client) newSnapshot(file string, b []byte, info *metadata.MetaFiles, tr
 
 // updateTargets is 5.6 for the offline role.
 func (c *Client) updateTargets() error {
-	_, err := c.load(metadata.TARGETS, c.root.VerifyDelegate)
+	_, err := c.load(metadata.TARGETS, byRoot(c.root))
 	return err
 }
 
-// A verifier says whether the keys that a delegator names for a role have signed metadata.
-type verifier func(role string, m any) error
-
 // load returns the metadata of the offline role or of one that is delegated to (5.6): the one at hand, the stored one, or the server's. Its signatures
 // are compared with what this delegator says about it, whoever else has delegated to it before.
-func (c *Client) load(role string, delegator verifier) (*metadata.Metadata[metadata.TargetsType], error) {
+func (c *Client) load(role string, by delegator) (*metadata.Metadata[metadata.TargetsType], error) {
 	name := role + ".json"
 	info, ok := c.snapshot.Signed.Meta[name]
 	if !ok {
@@ -296,10 +291,10 @@ func (c *Client) load(role string, delegator verifier) (*metadata.Metadata[metad
 	}
 	file := c.versioned(info.Version, url.PathEscape(role)+".json")
 	if m := c.targets[role]; m != nil {
-		return m, c.verify(file, role, delegator, m, m.Signatures, m.Signed.Version)
+		return m, by.check(file, role, m, m.Signatures, m.Signed.Version)
 	}
 	if b := c.store.load(storedName(role)); b != nil {
-		if m, err := c.newTargets(file, role, b, info, delegator); err == nil {
+		if m, err := c.newTargets(file, role, b, info, by); err == nil {
 			c.targets[role] = m
 			return m, nil
 		}
@@ -308,7 +303,7 @@ func (c *Client) load(role string, delegator verifier) (*metadata.Metadata[metad
 	var found *metadata.Metadata[metadata.TargetsType]
 	err := c.get(file, length(info, maxTargets), "", func(b []byte, _ string) (err error) {
 		content = b
-		found, err = c.newTargets(file, role, b, info, delegator)
+		found, err = c.newTargets(file, role, b, info, by)
 		return err
 	})
 	if err != nil {
@@ -321,7 +316,7 @@ func (c *Client) load(role string, delegator verifier) (*metadata.Metadata[metad
 	return found, nil
 }
 
-func (c *Client) newTargets(file, role string, b []byte, info *metadata.MetaFiles, delegator verifier) (*metadata.Metadata[metadata.TargetsType], error) {
+func (c *Client) newTargets(file, role string, b []byte, info *metadata.MetaFiles, by delegator) (*metadata.Metadata[metadata.TargetsType], error) {
 	if err := named(file, snapshotFile, info, b); err != nil { // 5.6.2
 		return nil, err
 	}
@@ -329,7 +324,7 @@ func (c *Client) newTargets(file, role string, b []byte, info *metadata.MetaFile
 	if err != nil {
 		return nil, err
 	}
-	if err := c.verify(file, role, delegator, m, m.Signatures, m.Signed.Version); err != nil { // 5.6.3
+	if err := by.check(file, role, m, m.Signatures, m.Signed.Version); err != nil { // 5.6.3
 		return nil, err
 	}
 	if m.Signed.Version != info.Version { // 5.6.4
