@@ -46,7 +46,7 @@ func bootProgram(_ context.Context, in *inputs, r *release.Release) error {
 	if err != nil {
 		return fmt.Errorf("make the boot program: %w", err)
 	}
-	r.Boot = release.BootProgram{Size: int64(len(b)), SHA256: digest.Of(b)}
+	r.Boot = release.BootProgram{Size: int64(len(b)), SHA256: digest.Of(b), Linux: digest.Of(linux), CommandLine: in.commandLine(r)}
 	in.sums["boot.efi"] = r.Boot.SHA256
 	return os.WriteFile(filepath.Join(in.work, "boot.efi"), b, 0o644)
 }

@@ -41,6 +41,9 @@ type RootImage struct {
 type BootProgram struct {
 	Size   int64         `json:"size"` // bytes
 	SHA256 digest.SHA256 `json:"sha256"`
+	// What a machine compares with its own before it has downloaded anything, to tell how it will reboot.
+	Linux       digest.SHA256 `json:"linux_sha256,omitzero"` // of section .linux
+	CommandLine string        `json:"command_line,omitempty"`
 }
 
 // Package is a Debian package in the root image.

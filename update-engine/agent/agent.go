@@ -7,6 +7,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -62,15 +63,17 @@ type RootImage interface {
 
 // An Agent updates one machine, one job at a time.
 type Agent struct {
-	Machine  Machine
-	Store    *record.Store
-	Config   *config.Config
-	Anchor   []byte // root.json
-	TUFState string // folder
-	Client   *client.Client
-	Now      func() time.Time
-	Log      *slog.Logger
-	Clock    Clock
+	Machine Machine
+	// Userspace may be nil.
+	Userspace Userspace
+	Store     *record.Store
+	Config    *config.Config
+	Anchor    []byte // root.json
+	TUFState  string // folder
+	Client    *client.Client
+	Now       func() time.Time
+	Log       *slog.Logger
+	Clock     Clock
 	// Epoch is when the running release was built: no clock is right before it. The zero time is unknown.
 	Epoch time.Time
 	// StateRoom is how many bytes the state has room for; nil asks Store.
@@ -189,7 +192,8 @@ func (a *Agent) judge(running state.Release, q state.Quarantine) (state.Boot, er
 		return state.Boot{}, err
 	}
 	orders, err := a.Store.Orders()
-	return state.Judge(running.Root, programs, counts, q, orders), err
+	boot, softErr := a.afterSoft(running, state.Judge(running.Root, programs, counts, q, orders))
+	return boot, errors.Join(err, softErr)
 }
 
 // why explains the machine in one line.
@@ -199,7 +203,7 @@ func (a *Agent) why(running state.Release, boot state.Boot, m state.Machine, q s
 		return fmt.Sprintf("stays on %s: %s", running.Version, oneLine(err.Error()))
 	}
 	return state.Why(state.Facts{
-		Running: running.Version, Server: a.Config.Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(),
+		Running: running.Version, Server: a.Config.Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(), Waits: a.waits(m),
 	})
 }
 
@@ -265,6 +269,7 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 		name := o.name()
 		r.Offered, r.Size = &name, o.ways[0].Size
 		r.Armed = m.Phase == state.Armed && m.Target != nil && *m.Target == name
+		a.foretell(running, o, r)
 	}
 	return r, nil
 }
@@ -319,7 +324,7 @@ func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) 
 	if err != nil {
 		return nil, err
 	}
-	c.Offered, c.Held = p.Release, p.Held(a.Now())
+	c.Offered, c.Held, c.Urgent = p.Release, p.Held(a.Now()), p.Urgent
 	want := orders.Want(p.Release) // a pinned release is signed by the offline keys as any, whatever the plan says
 	if newer, err := newer(want, running.Version); err != nil || !newer {
 		return nil, err

@@ -23,6 +23,7 @@ import (
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/match"
 	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/reboot"
 	"github.com/proa-os/proa/update-engine/record"
 	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/state"
@@ -51,6 +52,10 @@ type machine struct {
 	log      bytes.Buffer
 
 	stateRoom func() (int64, error)
+
+	userspace agent.Userspace
+	reboots   reboot.Config
+	moment    func() // called by the agent's clock
 }
 
 func newMachine(t *testing.T) *machine {
@@ -204,14 +209,22 @@ func (m *machine) agent() *agent.Agent {
 	if m.offline {
 		c.Server = "http://127.0.0.1:1"
 	}
-	now := m.now
-	if now.IsZero() {
-		now = m.repo.Time
+	if m.reboots.Strategy != "" {
+		c.Reboot = m.reboots
 	}
 	return &agent.Agent{
-		Machine: m, Store: store, Config: c, Anchor: m.repo.Root, TUFState: filepath.Join(m.dir, "var/tuf"),
+		Machine: m, Userspace: m.userspace, Store: store, Config: c, Anchor: m.repo.Root, TUFState: filepath.Join(m.dir, "var/tuf"),
 		Client: &client.Client{Source: client.NewHTTP(5 * time.Second), Retry: client.Retry{Attempts: 3, Pause: time.Millisecond, MaxPause: time.Millisecond}},
-		Now:    func() time.Time { return now }, Epoch: time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC), StateRoom: m.stateRoom,
+		Now: func() time.Time {
+			if m.moment != nil {
+				m.moment()
+			}
+			if !m.now.IsZero() {
+				return m.now
+			}
+			return m.repo.Time
+		},
+		Epoch: time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC), StateRoom: m.stateRoom,
 		Log: slog.New(slog.NewTextHandler(&m.log, nil)),
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/proa-os/proa/update-engine/state"
 )
 
-// Apply installs what the channel offers and arms it; then it asks for a reboot, if reboot says so. A result without an error and with
+// Apply installs what the channel offers and arms it; then it reboots, if reboot says so and nothing stands in the way. A result without an error and with
 // Armed false means that there is nothing to do.
 func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 	unlock, err := a.lock()
@@ -60,6 +60,9 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 		}
 		return &state.Result{Running: running, Text: a.why(running, boot, m, q)}, nil
 	}
+	if boot.Soft {
+		return a.prove(ctx, running, o, reboot, &m)
+	}
 	if err := a.installOffer(ctx, running, boot, o, &m); err != nil {
 		a.countFailure(err, state.ReasonOther)
 		a.Log.Error("update failed", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "error", err)
@@ -70,14 +73,7 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 	if !reboot {
 		return r, nil
 	}
-	a.progress("reboot", 0, 0)
-	a.remember(a.move(&m, state.Rebooting))
-	a.Log.Info("rebooting", "to", name.Version, "from", running.Version)
-	if err := a.Machine.Reboot(ctx, false); err != nil {
-		return nil, fmt.Errorf("release %s is armed, but the reboot could not be started: %w", name.Version, err)
-	}
-	r.Text = fmt.Sprintf("release %s is armed: rebooting to try it", name.Version)
-	return r, nil
+	return a.reboot(ctx, running, name, &m, r)
 }
 
 // rest is the phase of a machine on which nothing has to be done.

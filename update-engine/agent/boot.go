@@ -8,20 +8,22 @@ import (
 
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/health"
+	"github.com/proa-os/proa/update-engine/reboot"
 	"github.com/proa-os/proa/update-engine/state"
 )
 
 // Settle finds out what this boot is and brings the agent's memory in line: releases that have used up their tries are
-// quarantined, jobs that a power cut ended are ended here too. It changes nothing on the ESP. With an error, what could be found
+// quarantined, jobs that a power cut ended are ended here too. On the ESP it changes nothing but the name of a boot program whose soft try has not come about. With an error, what could be found
 // out is returned too.
 func (a *Agent) Settle() (state.Boot, error) {
 	running, err := a.Machine.Running()
 	if err != nil {
 		return state.Boot{}, err
 	}
+	softErr := a.settleSoft(running, false)
 	q, err := a.Store.Quarantine()
 	boot, judgeErr := a.judge(running, q)
-	if err := errors.Join(judgeErr, err); err != nil {
+	if err := errors.Join(judgeErr, err, softErr); err != nil {
 		return boot, err
 	}
 	for _, lost := range boot.Lost {
@@ -92,10 +94,11 @@ func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failed
 	if err != nil {
 		return err
 	}
+	softErr := a.settleSoft(running, true)
 	boot, settleErr := a.Settle()
 	m, machineErr := a.Store.Machine()
 	q, quarantineErr := a.Store.Quarantine()
-	if err := errors.Join(settleErr, machineErr, quarantineErr); err != nil {
+	if err := errors.Join(softErr, settleErr, machineErr, quarantineErr); err != nil {
 		if !boot.Trying {
 			return err
 		}
@@ -116,9 +119,13 @@ func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failed
 		}
 		return a.bad(ctx, running, boot, &m, err)
 	}
+	a.measure(running)
 	if !boot.Trying {
 		a.Log.Info("boot is healthy", "version", running.Version)
 		return nil
+	}
+	if boot.Soft {
+		return a.goodSoftly(running, &m)
 	}
 	return a.good(running, boot, &m)
 }
@@ -161,7 +168,10 @@ func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot,
 		a.Log.Error("cannot keep the verdict", "error", err) // going back matters more
 	}
 	_ = a.fail(m, fmt.Errorf("release %s: %w", running.Version, reason))
-	if err := a.rename(boot.File, slot.MarkBad); err != nil {
+	if boot.Soft {
+		// The loader does not see its boot program.
+		a.remember(a.verdict(running, reboot.Bad))
+	} else if err := a.rename(boot.File, slot.MarkBad); err != nil {
 		a.Log.Error("cannot take the tries from the boot program, they run out by reboots", "file", boot.File, "error", err)
 	}
 	a.countFailure(reason, state.ReasonHealth)

@@ -24,10 +24,9 @@ type Memory struct {
 // which the loader would see it, and until the verdict is good every other way to start the machine leads to the old release.
 type Try struct {
 	state.Release
-	HashOffset int64     `json:"hash_offset"`
-	Kernel     string    `json:"kernel"` // the kernel's boot ID, which a soft reboot does not change
-	Time       time.Time `json:"time"`
-	Verdict    Verdict   `json:"verdict,omitempty"`
+	Kernel  string    `json:"kernel"` // the kernel's boot ID, which a soft reboot does not change
+	Time    time.Time `json:"time"`
+	Verdict Verdict   `json:"verdict,omitempty"`
 }
 
 // Verdict is what the health check said of a soft try; empty before it has.

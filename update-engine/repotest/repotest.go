@@ -81,7 +81,7 @@ func FromRoot(t testing.TB, version string, data []byte) *Build {
 		Root: release.RootImage{
 			Size: int64(len(b.Root)), SHA256: digest.Of(b.Root), RootHash: hash, Salt: hex.EncodeToString(salt[:]), HashOffset: int64(len(data)),
 		},
-		Boot: release.BootProgram{Size: int64(len(b.Boot)), SHA256: digest.Of(b.Boot)},
+		Boot: release.BootProgram{Size: int64(len(b.Boot)), SHA256: digest.Of(b.Boot), Linux: digest.Of(peFile()), CommandLine: commandLine(hash, int64(len(data)))},
 	}
 	b.Write(t)
 	return b
@@ -106,13 +106,17 @@ func BootProgram(t testing.TB, version string, root digest.SHA256, hashOffset in
 	t.Helper()
 	b, err := uki.Build(peFile(), uki.Contents{
 		OSRelease: "ID=proa\nIMAGE_ID=proa\nIMAGE_VERSION=" + version + "\n",
-		Cmdline:   fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d console=ttyS0 panic=10", root, hashOffset),
+		Cmdline:   commandLine(root, hashOffset),
 		Uname:     "6.12.0-toy", Linux: peFile(), Initrd: []byte(strings.Repeat("initrd of "+version+"\n", 5000)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+func commandLine(root digest.SHA256, hashOffset int64) string {
+	return fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d console=ttyS0 panic=10", root, hashOffset)
 }
 
 // peFile is the least that passes for a UEFI program (PE32+, one section, room for more).

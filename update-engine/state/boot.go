@@ -20,7 +20,9 @@ type Boot struct {
 	WayBack string    `json:"way_back,omitempty"` // what boots if File is marked bad; empty if there is nothing else that is good
 	Lost    []Release `json:"lost,omitempty"`     // releases whose tries are used up, and that are neither quarantined nor rolled back by hand
 	Next    string    `json:"next"`               // what boots next
-	Leaving bool      `json:"leaving,omitempty"`  // File was rolled back by hand: Next is something else, and nothing is tried
+	// Soft means that a soft reboot has led here: the loader knows nothing of it, and the boot program of what runs has not been tried.
+	Soft    bool `json:"soft,omitempty"`
+	Leaving bool `json:"leaving,omitempty"` // File was rolled back by hand: Next is something else, and nothing is tried
 }
 
 // Judge finds out, by content, what this boot is. running is the root hash on the kernel command line, counts are GRUB's.

@@ -9,6 +9,14 @@ type Result struct {
 	Armed   bool     `json:"armed"`             // the next boot tries Offered
 	Size    int64    `json:"download_size,omitempty"`
 	Text    string   `json:"text"` // one line for people
+
+	// How the machine reboots, or would, into Offered: full or soft, and why; and how long it was away when it last did that, in seconds
+	// from the order to a healthy boot, 0 if it never has.
+	Mode       string  `json:"reboot_mode,omitempty"`
+	ModeReason string  `json:"reboot_mode_reason,omitempty"`
+	LastGap    float64 `json:"last_gap_seconds,omitempty"`
+	// AskAgain is when a reboot that has to wait may go ahead.
+	AskAgain *time.Time `json:"ask_again,omitempty"`
 }
 
 // Progress is how far a job is.

@@ -82,6 +82,7 @@ type Check struct {
 	Channel string    `json:"channel"`
 	Offered string    `json:"offered,omitempty"` // version of the channel's plan
 	Held    string    `json:"held,omitempty"`    // why the plan says: not now
+	Urgent  bool      `json:"urgent,omitempty"`  // the plan's word that a reboot need not wait for a window
 	Error   string    `json:"error,omitempty"`
 }
 

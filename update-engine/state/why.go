@@ -17,6 +17,7 @@ type Facts struct {
 	Quarantine Quarantine
 	Orders     Orders
 	Now        time.Time
+	Waits      string // what the reboot into an armed release waits for; empty if it does not
 }
 
 // Why explains in one line why the machine is or is not updated.
@@ -34,6 +35,8 @@ func bootWhy(f Facts) string {
 	switch {
 	case f.Boot.Leaving && f.Orders.Back != nil:
 		return fmt.Sprintf("runs %s: rolled back %s, the next boot runs %s", f.Running, f.Orders.Back.Given, f.Orders.Back.To.Version)
+	case f.Boot.Trying && f.Boot.Soft:
+		return fmt.Sprintf("runs %s on trial after a soft reboot: its health check decides, and any other start of the machine goes back", f.Running)
 	case f.Boot.Trying:
 		return fmt.Sprintf("runs %s on trial: its health check decides, %d tries are left", f.Running, f.Boot.Left)
 	}
@@ -46,6 +49,8 @@ func jobWhy(f Facts) string {
 	switch {
 	case m.Phase == Checking || m.Phase == Downloading || m.Phase == Writing || m.Phase == Rebooting:
 		return fmt.Sprintf("runs %s and is %s", f.Running, m.Phase)
+	case m.Phase == Armed && m.Target != nil && f.Waits != "":
+		return fmt.Sprintf("runs %s: release %s is written and armed, and %s", f.Running, m.Target.Version, f.Waits)
 	case m.Phase == Armed && m.Target != nil:
 		return fmt.Sprintf("runs %s: release %s is written and armed, the next boot tries it", f.Running, m.Target.Version)
 	}

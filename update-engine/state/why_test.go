@@ -22,6 +22,8 @@ func TestWhy(t *testing.T) {
 		want string
 	}{
 		{"trial", Facts{Boot: Boot{Trying: true, Left: 2}, Machine: Machine{Phase: Trying}}, "runs 1.0.1 on trial: its health check decides, 2 tries are left"},
+		{"trial after a soft reboot", Facts{Boot: Boot{Trying: true, Soft: true}}, "runs 1.0.1 on trial after a soft reboot: its health check decides, and any other start of the machine goes back"},
+		{"armed, and waits", Facts{Machine: Machine{Phase: Armed, Target: &Release{Version: "1.0.3"}}, Waits: "backup holds the reboot up"}, "runs 1.0.1: release 1.0.3 is written and armed, and backup holds the reboot up"},
 		{"trial under a hold", Facts{Boot: Boot{Trying: true}, Orders: Orders{Hold: &Hold{Given: core}}}, "runs 1.0.1 on trial: its health check decides, 0 tries are left"},
 		{"new", Facts{}, "runs 1.0.1: has not looked for a newer release yet"},
 		{"no server", Facts{Server: "-"}, "stays on 1.0.1: no repository is configured in /etc/proa/update/config.json"},

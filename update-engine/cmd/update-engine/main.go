@@ -89,7 +89,7 @@ func open() (*agent.Agent, *host.Host, error) {
 		}
 		return a
 	}}))
-	return &agent.Agent{Machine: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Epoch: h.Epoch(), Log: log}, h, nil
+	return &agent.Agent{Machine: h, Userspace: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Epoch: h.Epoch(), Log: log}, h, nil
 }
 
 // fetcher is this program again, as the user that talks to the network.

@@ -1,0 +1,300 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/install"
+	"github.com/proa-os/proa/update-engine/match"
+	"github.com/proa-os/proa/update-engine/reboot"
+	"github.com/proa-os/proa/update-engine/state"
+)
+
+// A Userspace is what reboots that are more than Machine.Reboot need of a machine. An agent without one reboots in full, whenever it is asked to.
+type Userspace interface {
+	// Kernel is the boot ID of the running kernel, and for how long it has been up.
+	Kernel() (id string, up time.Duration, err error)
+	// Inhibitors lists who asks that the machine not be rebooted.
+	Inhibitors(context.Context) ([]reboot.Inhibitor, error)
+	// Leave asks for an orderly reboot, which gives those who inhibit with mode delay their moment, and returns.
+	Leave(context.Context, reboot.Mode) error
+	// Prepare makes the next root image ready for a soft reboot. mark is the file in state that is written as the last step of one.
+	Prepare(ctx context.Context, root digest.SHA256, hashOffset int64, mark string) error
+	// Undo takes back what Prepare did.
+	Undo(context.Context) error
+	// SetTry sets or takes away the mark that bounds a soft try from outside (proa-try.timer).
+	SetTry(bool) error
+}
+
+// reboot takes the machine into the armed release, if the strategy, the plan and the inhibitors let it; else r says when and why not. All
+// of that is looked at once more as the last thing before the order to reboot.
+func (a *Agent) reboot(ctx context.Context, running, target state.Release, m *state.Machine, r *state.Result) (*state.Result, error) {
+	d, err := a.mayReboot(ctx, running, target)
+	if err != nil {
+		return nil, err
+	}
+	if !d.Go {
+		return a.wait(d, target, m, r), nil
+	}
+	a.progress("reboot", 0, 0)
+	mode, why := a.mode(running, target)
+	if mode == reboot.Soft {
+		d, err = a.softly(ctx, running, target, m)
+		switch {
+		case err != nil:
+			a.Log.Error("cannot reboot softly, rebooting in full", "to", target.Version, "error", oneLine(err.Error()))
+			mode, why = reboot.Full, "a soft reboot could not be started"
+		case !d.Go:
+			return a.wait(d, target, m, r), nil
+		}
+	}
+	if mode == reboot.Full {
+		if d, err = a.mayReboot(ctx, running, target); err != nil {
+			return nil, err
+		}
+		if !d.Go {
+			return a.wait(d, target, m, r), nil
+		}
+		if err := a.leave(ctx, reboot.Full, running, target, m); err != nil {
+			return nil, fmt.Errorf("release %s is armed, but the reboot could not be started: %w", target.Version, err)
+		}
+	}
+	r.Mode, r.ModeReason = string(mode), why
+	r.Text = fmt.Sprintf("release %s is armed: rebooting to try it (%s: %s)", target.Version, mode, why)
+	return r, nil
+}
+
+// wait is the result of an update whose reboot has to wait.
+func (a *Agent) wait(d reboot.Decision, target state.Release, m *state.Machine, r *state.Result) *state.Result {
+	a.Log.Info("reboot waits", "to", target.Version, "reason", d.Reason, "until", d.When)
+	a.remember(a.move(m, state.Armed))
+	r.Text = fmt.Sprintf("release %s is armed: %s", target.Version, d.Reason)
+	if !d.When.IsZero() {
+		r.AskAgain = &d.When
+	}
+	return r
+}
+
+// leave gives the order.
+func (a *Agent) leave(ctx context.Context, mode reboot.Mode, running, target state.Release, m *state.Machine) error {
+	a.remember(a.move(m, state.Rebooting), a.startGap(mode, running, target))
+	a.Log.Info("rebooting", "to", target.Version, "from", running.Version, "mode", mode)
+	if a.Userspace == nil {
+		return a.Machine.Reboot(ctx, false)
+	}
+	return a.Userspace.Leave(ctx, mode)
+}
+
+// mayReboot looks at everything that a reboot into target depends on: the plan and the machine's orders, the windows, the inhibitors.
+func (a *Agent) mayReboot(ctx context.Context, running, target state.Release) (reboot.Decision, error) {
+	d, s, err := a.decide(ctx)
+	if err != nil {
+		return d, err
+	}
+	a.remember(a.keepBlocked(d, s))
+	if !d.Go {
+		return d, nil
+	}
+	if s.Held, err = a.unwanted(ctx, running, target); err != nil {
+		return d, err
+	}
+	return reboot.Decide(a.Config.Reboot, s)
+}
+
+// decide asks everything but the network.
+func (a *Agent) decide(ctx context.Context) (reboot.Decision, reboot.Situation, error) {
+	s := reboot.Situation{Now: a.Now()}
+	memory, err := a.Store.Reboots()
+	if err != nil {
+		return reboot.Decision{}, s, err
+	}
+	s.BlockedSince = memory.BlockedSince
+	if m, err := a.Store.Machine(); err == nil && m.Check != nil {
+		s.Urgent = m.Check.Urgent
+	}
+	if a.Userspace != nil {
+		if s.Inhibitors, err = a.Userspace.Inhibitors(ctx); err != nil {
+			return reboot.Decision{}, s, err
+		}
+	}
+	d, err := reboot.Decide(a.Config.Reboot, s)
+	return d, s, err
+}
+
+// keepBlocked writes down since when inhibitors alone stand in the way.
+func (a *Agent) keepBlocked(d reboot.Decision, s reboot.Situation) error {
+	return a.Store.ChangeReboots(func(m *reboot.Memory) {
+		switch {
+		case len(s.Inhibitors) == 0:
+			m.BlockedSince = time.Time{}
+		case d.Blocked && (m.BlockedSince.IsZero() || m.BlockedSince.After(s.Now)):
+			m.BlockedSince = s.Now.UTC()
+		}
+	})
+}
+
+// unwanted asks the repository whether the armed release is still what this machine should run, and says why if it is not. A download may
+// have taken hours since it was asked. Without an answer what it said then counts, for an hour.
+func (a *Agent) unwanted(ctx context.Context, running, target state.Release) (string, error) {
+	var c state.Check
+	o, err := a.ask(ctx, running, &c)
+	if err != nil {
+		m, machineErr := a.Store.Machine()
+		if machineErr == nil && m.Check != nil && m.Check.Error == "" && a.Now().Sub(m.Check.Time) < time.Hour {
+			a.Log.Warn("cannot ask again whether the release is wanted", "version", target.Version, "error", oneLine(err.Error()))
+			return "", nil
+		}
+		return "", fmt.Errorf("ask whether release %s is still wanted: %w", target.Version, err)
+	}
+	switch {
+	case o != nil && o.name() == target:
+		return "", nil
+	case c.Held != "":
+		return c.Held, nil
+	}
+	return "the channel no longer asks for it", nil
+}
+
+// mode says how a reboot from running into target, which is armed, will be.
+func (a *Agent) mode(running, target state.Release) (reboot.Mode, string) {
+	now, next, err := a.kernels(running.Root, target.Root)
+	if err != nil {
+		return reboot.Full, oneLine(err.Error())
+	}
+	return a.choose(target, now, next)
+}
+
+// choose is reboot.Choose with what this machine has learnt about soft reboots.
+func (a *Agent) choose(target state.Release, now, next reboot.Kernel) (reboot.Mode, string) {
+	if a.Userspace == nil {
+		return reboot.Full, "this machine has no other way"
+	}
+	if m, err := a.Store.Reboots(); err == nil && m.NoSoft != nil && *m.NoSoft == target {
+		return reboot.Full, "a soft reboot into it did not succeed"
+	}
+	return reboot.Choose(a.Config.Reboot.Mode, now, next)
+}
+
+// kernels reads the boot programs of two root images; what cannot be found is zero.
+func (a *Agent) kernels(running, target digest.SHA256) (now, next reboot.Kernel, err error) {
+	folder, err := a.Machine.Boot()
+	if err != nil {
+		return now, next, err
+	}
+	defer folder.Close()
+	list, err := install.Programs(folder)
+	if err != nil {
+		return now, next, err
+	}
+	for _, p := range list {
+		if p.Root != running && p.Root != target {
+			continue
+		}
+		k, err := kernel(folder, p.File)
+		if err != nil {
+			return now, next, err
+		}
+		if p.Root == running {
+			now = k
+		} else {
+			next = k
+		}
+	}
+	return now, next, nil
+}
+
+func kernel(folder install.Folder, file string) (reboot.Kernel, error) {
+	f, err := folder.Open(file)
+	if err != nil {
+		return reboot.Kernel{}, err
+	}
+	defer f.Close()
+	k, err := match.Kernel(f)
+	if err != nil {
+		return k, fmt.Errorf("boot program %s: %w", file, err)
+	}
+	return k, nil
+}
+
+// foretell fills in how the machine would reboot into an offer, before it is downloaded, and how long that took last time.
+func (a *Agent) foretell(running state.Release, o *offer, r *state.Result) {
+	next := reboot.Kernel{Image: o.release.Boot.Linux, CommandLine: o.release.Boot.CommandLine}
+	now, _, err := a.kernels(running.Root, digest.SHA256{})
+	mode, why := reboot.Full, ""
+	if err != nil {
+		why = oneLine(err.Error())
+	} else {
+		mode, why = a.choose(o.name(), now, next)
+	}
+	r.Mode, r.ModeReason = string(mode), why
+	memory, err := a.Store.Reboots()
+	if gap, ok := memory.Gaps[mode]; err == nil && ok {
+		r.LastGap = gap.Seconds
+	}
+}
+
+// NextReboot says what a reboot into the armed release waits for, for people and for the timer: the zero Decision and false if none is armed.
+func (a *Agent) NextReboot(ctx context.Context) (reboot.Decision, bool, error) {
+	m, err := a.Store.Machine()
+	if err != nil || m.Phase != state.Armed {
+		return reboot.Decision{}, false, err
+	}
+	d, _, err := a.decide(ctx)
+	return d, true, err
+}
+
+// waits is what NextReboot says, for a report.
+func (a *Agent) waits(m state.Machine) string {
+	if m.Phase != state.Armed {
+		return ""
+	}
+	d, _, err := a.decide(context.Background()) // the machine has time limits of its own
+	switch {
+	case err != nil:
+		return oneLine(err.Error())
+	case d.Go:
+		return ""
+	}
+	return d.Reason
+}
+
+// startGap begins to measure a gap.
+func (a *Agent) startGap(mode reboot.Mode, running, target state.Release) error {
+	if a.Userspace == nil {
+		return nil
+	}
+	kernel, up, err := a.Userspace.Kernel()
+	if err != nil {
+		return err
+	}
+	return a.Store.ChangeReboots(func(m *reboot.Memory) {
+		m.BlockedSince = time.Time{}
+		m.Asked = &reboot.Asked{Mode: mode, From: running, To: target, Kernel: kernel, Time: a.Now().UTC(), Uptime: up}
+	})
+}
+
+// measure ends it, in a boot that is healthy.
+func (a *Agent) measure(running state.Release) {
+	if a.Userspace == nil {
+		return
+	}
+	kernel, up, err := a.Userspace.Kernel()
+	if err == nil {
+		err = a.Store.ChangeReboots(func(m *reboot.Memory) {
+			if g, ok := m.Asked.Gap(a.Now().UTC(), up, kernel, running.Root); ok {
+				if m.Gaps == nil {
+					m.Gaps = map[reboot.Mode]reboot.Gap{}
+				}
+				m.Gaps[m.Asked.Mode] = g
+				a.Log.Info("gap measured", "mode", m.Asked.Mode, "seconds", g.Seconds, "from", g.From, "to", g.To)
+			}
+			m.Asked = nil
+		})
+	}
+	a.remember(err)
+}
+
+var errNoSoft = errors.New("no soft try is known")

@@ -1,0 +1,553 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/reboot"
+	"github.com/proa-os/proa/update-engine/record"
+	"github.com/proa-os/proa/update-engine/state"
+)
+
+// userspace is the part of a machine of files that soft reboots need.
+type userspace struct {
+	*machine
+	kernel     int           // how often it has been started
+	up         time.Duration // of the kernel
+	inhibitors []reboot.Inhibitor
+	left       []reboot.Mode // orders to reboot
+	prepared   digest.SHA256 // what is mounted at /run/nextroot
+	mark       string
+	deadline   bool         // proa-try.timer would run
+	fails      string       // the step that fails
+	before     func(string) // called before each step
+}
+
+// withUserspace gives a machine a userspace that can be restarted alone.
+func withUserspace(m *machine) *userspace {
+	u := &userspace{machine: m, kernel: 1}
+	m.userspace = u
+	return u
+}
+
+func (u *userspace) step(name string) error {
+	if u.before != nil {
+		u.before(name)
+	}
+	if u.fails == name {
+		return fmt.Errorf("%s does not work", name)
+	}
+	return nil
+}
+
+// Kernel and the rest implement agent.Userspace.
+func (u *userspace) Kernel() (string, time.Duration, error) {
+	return fmt.Sprintf("kernel %d", u.kernel), u.up, u.step("kernel")
+}
+
+func (u *userspace) Inhibitors(context.Context) ([]reboot.Inhibitor, error) {
+	return u.inhibitors, u.step("inhibitors")
+}
+
+func (u *userspace) Leave(_ context.Context, mode reboot.Mode) error {
+	if err := u.step("leave"); err != nil {
+		return err
+	}
+	u.left, u.rebooted = append(u.left, mode), true
+	return nil
+}
+
+func (u *userspace) Prepare(_ context.Context, root digest.SHA256, _ int64, mark string) error {
+	if err := u.step("prepare"); err != nil {
+		return err
+	}
+	u.prepared, u.mark = root, mark
+	return nil
+}
+
+func (u *userspace) Undo(context.Context) error {
+	u.prepared = digest.SHA256{}
+	return u.step("undo")
+}
+
+func (u *userspace) SetTry(on bool) error {
+	u.deadline = on
+	return u.step("deadline")
+}
+
+// start starts the kernel anew: what is in /run is gone.
+func (u *userspace) start() {
+	u.t.Helper()
+	u.kernel++
+	u.prepared, u.deadline, u.up = digest.SHA256{}, false, 0
+	u.boot()
+}
+
+// softly starts userspace anew, as init/nextroot and systemd do.
+func (u *userspace) softly() {
+	u.t.Helper()
+	u.rebooted = false
+	if b := u.builds[u.prepared]; b != nil {
+		u.finish()
+		u.running, u.active = b, map[string]string{"a": "b", "b": "a"}[u.active]
+	}
+	u.prepared = digest.SHA256{}
+}
+
+// finish is the last step in the old root.
+func (u *userspace) finish() {
+	u.t.Helper()
+	if err := os.WriteFile(u.mark, nil, 0o644); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+func (u *userspace) memory() reboot.Memory {
+	u.t.Helper()
+	s, err := record.Open(filepath.Join(u.dir, "var"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	m, err := s.Reboots()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return m
+}
+
+func (u *userspace) wantLeft(modes ...reboot.Mode) {
+	u.t.Helper()
+	if !slices.Equal(u.left, modes) {
+		u.t.Errorf("orders to reboot: got %q, want %q", u.left, modes)
+	}
+	u.left = nil
+}
+
+func TestSoftUpdate(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	u.release("1.0.1")
+	r, err := u.agent().Check(t.Context())
+	if err != nil || r.Mode != "soft" || r.LastGap != 0 {
+		t.Fatalf("check: %+v, %v", r, err)
+	}
+	u.up = time.Hour
+	if r, err = u.apply(); err != nil || r.Mode != "soft" {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.wantLeft(reboot.Soft)
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1.part") // whatever starts the machine now starts 1.0.0
+	if !u.deadline {
+		t.Error("nothing bounds the try")
+	}
+	u.softly()
+	u.wantRuns("1.0.1")
+	if got := u.why(); !strings.Contains(got, "on trial after a soft reboot") {
+		t.Errorf("why: %s", got)
+	}
+	if _, err := u.apply(); err == nil || !strings.Contains(err.Error(), "on trial") {
+		t.Errorf("apply in a soft try: %v", err)
+	}
+	u.up += 12 * time.Second
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+	if u.deadline {
+		t.Error("a good release is still bounded")
+	}
+	if g := u.memory().Gaps[reboot.Soft]; g.Seconds != 12 || g.From != "1.0.0" || g.To != "1.0.1" {
+		t.Errorf("gap: %+v", g)
+	}
+	if got := u.why(); got != "runs 1.0.1, the release of channel stable" {
+		t.Errorf("why: %s", got)
+	}
+
+	// The old slot is the only one that has proven itself from the firmware on: it is not written before the new one has.
+	u.release("1.0.2")
+	if r, err = u.apply(); err != nil || r.Armed || !strings.Contains(r.Text, "has to prove itself before 1.0.2") {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.wantLeft(reboot.Full)
+	u.start()
+	u.wantRuns("1.0.1")
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1.efi")
+	if got := u.memory().Try; got != nil {
+		t.Errorf("still remembers %+v", got)
+	}
+	r, err = u.agent().Check(t.Context())
+	if err != nil || r.Mode != "soft" || r.LastGap != 12 {
+		t.Fatalf("check: %+v, %v", r, err)
+	}
+	if _, err := u.apply(); err != nil {
+		t.Fatal(err)
+	}
+	u.softly()
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.wantRuns("1.0.2")
+	u.wantESP("proa_1.0.1.efi", "proa_1.0.2+3.efi")
+}
+
+func TestSoftTryThatIsBad(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	u.release("1.0.1")
+	if _, err := u.apply(); err != nil {
+		t.Fatal(err)
+	}
+	u.softly()
+	if err := u.health(errors.New("web: not running")); err == nil || !u.rebooted || !u.forced {
+		t.Fatalf("health: %v, rebooted %v", err, u.rebooted)
+	}
+	u.start()
+	u.wantRuns("1.0.0")
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.wantBad("1.0.1", "web: not running")
+	if _, err := u.apply(); err != nil || u.rebooted {
+		t.Errorf("takes a bad release again: %v", err)
+	}
+	u.release("1.0.2")
+	if _, err := u.apply(); err != nil {
+		t.Fatal(err)
+	}
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.2.part")
+	u.softly()
+	u.wantRuns("1.0.2")
+}
+
+// A soft try that hangs, or that a power cut ends, is over.
+func TestSoftTryWithoutVerdict(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	u.release("1.0.1")
+	if _, err := u.apply(); err != nil {
+		t.Fatal(err)
+	}
+	u.softly()
+	u.start()
+	u.wantRuns("1.0.0")
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.wantBad("1.0.1", "reached no verdict")
+}
+
+// A soft reboot that ends in the same root image is not the release's fault: the next reboot is full.
+func TestSoftRebootIntoTheSameRoot(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	u.release("1.0.1")
+	if _, err := u.apply(); err != nil {
+		t.Fatal(err)
+	}
+	u.prepared = digest.SHA256{} // systemd does not take it
+	u.softly()
+	u.wantRuns("1.0.0")
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+	u.left = nil
+	r, err := u.apply()
+	if err != nil || r.Mode != "full" || !strings.Contains(r.ModeReason, "did not succeed") {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.wantLeft(reboot.Full)
+	u.start()
+	u.wantRuns("1.0.1")
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	if m := u.memory(); m.Gaps[reboot.Soft].Seconds != 0 {
+		t.Errorf("measured %+v", m.Gaps)
+	}
+}
+
+// What cannot be prepared is rebooted into in full.
+func TestSoftRebootThatCannotBegin(t *testing.T) {
+	for _, step := range []string{"prepare", "deadline", "leave"} {
+		u := withUserspace(newMachine(t))
+		u.release("1.0.1")
+		u.fails = step
+		r, err := u.apply()
+		if step == "leave" { // the full reboot does not begin either
+			if err == nil || !strings.Contains(err.Error(), "armed, but the reboot could not be started") {
+				t.Errorf("%s: %+v, %v", step, r, err)
+			}
+		} else if err != nil || r.Mode != "full" {
+			t.Errorf("%s: %+v, %v", step, r, err)
+		}
+		u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+		if u.prepared != (digest.SHA256{}) || u.memory().Try != nil {
+			t.Errorf("%s: left %s, %+v", step, u.prepared, u.memory().Try)
+		}
+	}
+}
+
+func TestRebootWaits(t *testing.T) {
+	m := newMachine(t)
+	u := withUserspace(m)
+	u.reboots = reboot.Default()
+	u.reboots.Strategy = reboot.InWindow
+	u.reboots.Windows = []reboot.Window{{Start: "13:00", Duration: reboot.Duration(time.Hour)}}
+	u.reboots.MaxDelay = reboot.Duration(30 * time.Minute)
+	u.release("1.0.1")
+	r, err := u.apply()
+	opens := time.Date(2026, 1, 1, 13, 0, 0, 0, time.UTC)
+	if err != nil || !r.Armed || u.rebooted || r.AskAgain == nil || !r.AskAgain.Equal(opens) {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+	if got := u.why(); got != "runs 1.0.0: release 1.0.1 is written and armed, and the next window opens at Thu 2026-01-01 13:00 UTC" {
+		t.Errorf("why: %s", got)
+	}
+	if d, armed, err := u.agent().NextReboot(t.Context()); err != nil || !armed || d.Go || !d.When.Equal(opens) {
+		t.Errorf("next reboot: %+v, %v, %v", d, armed, err)
+	}
+
+	u.repo.Time = opens
+	u.inhibitors = []reboot.Inhibitor{{Who: "backup", Why: "copies"}}
+	if r, err = u.apply(); err != nil || u.rebooted || !strings.Contains(r.Text, "backup (copies) holds the reboot up, until Thu 2026-01-01 13:30") {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.repo.Time = opens.Add(29 * time.Minute)
+	if r, err = u.apply(); err != nil || u.rebooted {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.repo.Time = opens.Add(30 * time.Minute)
+	if r, err = u.apply(); err != nil || !u.rebooted {
+		t.Fatalf("apply: %+v, %v", r, err)
+	}
+	u.wantLeft(reboot.Soft)
+}
+
+func TestUrgentDoesNotWaitForAWindow(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	u.reboots = reboot.Default()
+	u.reboots.Strategy = reboot.InWindow
+	u.reboots.Windows = []reboot.Window{{Start: "03:00", Duration: reboot.Duration(time.Hour)}}
+	u.release("1.0.1")
+	if err := u.repo.Publish("stable", plan.Plan{Release: "1.0.1", Urgent: true}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := u.apply(); err != nil || !u.rebooted {
+		t.Errorf("apply: %+v, %v", r, err)
+	}
+}
+
+// Everything is looked at again when the soft reboot is prepared and only the order is missing.
+func TestLastStep(t *testing.T) {
+	for name, change := range map[string]func(*userspace){
+		"window":    func(u *userspace) { u.repo.Time = u.repo.Time.Add(time.Hour) },
+		"inhibitor": func(u *userspace) { u.inhibitors = []reboot.Inhibitor{{Who: "backup"}} },
+		"halted": func(u *userspace) {
+			if err := u.repo.Publish("stable", plan.Plan{Release: "1.0.1", Halted: true}); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		for _, step := range []string{"prepare", "deadline"} {
+			u := withUserspace(newMachine(t))
+			u.reboots = reboot.Default()
+			u.reboots.Strategy = reboot.InWindow
+			u.reboots.Windows = []reboot.Window{{Start: "12:00", Duration: reboot.Duration(time.Hour)}}
+			u.release("1.0.1")
+			changed := false
+			u.before = func(s string) {
+				if s == step && !changed {
+					changed = true
+					change(u)
+				}
+			}
+			r, err := u.apply()
+			if err != nil || u.rebooted || !changed {
+				t.Errorf("%s at %s: %+v, %v, rebooted %v", name, step, r, err, u.rebooted)
+			}
+			u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+			if u.prepared != (digest.SHA256{}) || u.deadline {
+				t.Errorf("%s at %s: something is left in /run", name, step)
+			}
+		}
+	}
+}
+
+// moments runs what follows, and calls at before every look at the clock, the ESP and the machine, which are between all that is written.
+func (u *userspace) moments(at func(n int)) {
+	n := 0
+	tick := func() { at(n); n++ }
+	u.moment, u.mounting, u.before = tick, tick, func(string) { tick() }
+}
+
+// saved is a machine's disk but for its slots, which do not change here.
+type saved struct {
+	files            map[string][]byte
+	marked, good     bool // the soft try has begun; it has a verdict
+	version          string
+	active           string
+	running, prepare digest.SHA256
+}
+
+func (u *userspace) save() saved {
+	s := saved{files: map[string][]byte{}, running: u.running.Release.Root.RootHash, active: u.active}
+	for _, dir := range []string{"esp", "var"} {
+		err := filepath.WalkDir(filepath.Join(u.dir, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			s.files[path] = b
+			return err
+		})
+		if err != nil {
+			u.t.Fatal(err)
+		}
+	}
+	_, s.marked = s.files[filepath.Join(u.dir, "var/soft-left")]
+	var m reboot.Memory
+	if b := s.files[filepath.Join(u.dir, "var/reboot.json")]; b != nil {
+		if err := json.Unmarshal(b, &m); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+	s.good = m.Try == nil || m.Try.Verdict == reboot.Good
+	return s
+}
+
+func (u *userspace) restore(s saved) {
+	for _, dir := range []string{"esp", "var"} {
+		if err := os.RemoveAll(filepath.Join(u.dir, dir)); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+	for path, b := range s.files {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644)); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+	u.running, u.active, u.rebooted = u.builds[s.running], s.active, false
+}
+
+// Whenever the power is cut in a soft update, the machine comes up on a release that works, and is on the new one in the end, unless its
+// soft try had begun and had no verdict.
+func TestPowerCutsInASoftUpdate(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	u.release("1.0.1")
+	if _, err := u.agent().Apply(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	var cuts []saved
+	u.moments(func(int) { cuts = append(cuts, u.save()) })
+	if _, err := u.apply(); err != nil {
+		t.Fatal(err)
+	}
+	u.moment, u.mounting, u.before = nil, nil, nil
+	cuts = append(cuts, u.save())
+	u.finish()
+	cuts = append(cuts, u.save())
+	u.softly()
+	u.moments(func(int) { cuts = append(cuts, u.save()) })
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	u.moment, u.mounting, u.before = nil, nil, nil
+	cuts = append(cuts, u.save())
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+
+	var lost, kept int
+	for i, cut := range cuts {
+		for _, both := range []bool{false, true} { // a rename that was cut in the middle leaves both names
+			u.restore(cut)
+			if both && !u.doubleName() {
+				continue
+			}
+			u.start()
+			first := u.running.Release.Version
+			if err := u.health(nil); err != nil {
+				t.Fatalf("cut %d: %v", i, err)
+			}
+			bad := u.quarantined("1.0.1")
+			if want := cut.marked && !cut.good && first == "1.0.0"; bad != want {
+				t.Errorf("cut %d: comes up on %s, quarantined %v, want %v", i, first, bad, want)
+			}
+			if bad {
+				lost++
+				u.wantRuns("1.0.0")
+				continue
+			}
+			kept++
+			u.settleDown(i)
+		}
+	}
+	if lost == 0 || kept < 20 {
+		t.Errorf("%d cuts in a try without a verdict, %d others: too few to mean something", lost, kept)
+	}
+	t.Logf("%d cuts: %d lost a try that had begun, %d did not matter", lost+kept, lost, kept)
+}
+
+// doubleName gives the boot program of 1.0.1 both names, if it has one of them.
+func (u *userspace) doubleName() bool {
+	hidden, armed := filepath.Join(u.dir, "esp/proa_1.0.1.part"), filepath.Join(u.dir, "esp/proa_1.0.1+3.efi")
+	for from, to := range map[string]string{hidden: armed, armed: hidden} {
+		if b, err := os.ReadFile(from); err == nil {
+			if err := os.WriteFile(to, b, 0o644); err != nil {
+				u.t.Fatal(err)
+			}
+			return true
+		}
+	}
+	return false
+}
+
+func (u *userspace) quarantined(version string) bool {
+	r, err := u.agent().Status()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return slices.ContainsFunc(r.Quarantine, func(q state.Quarantined) bool { return q.Version == version })
+}
+
+// settleDown lets the machine go on until it has nothing to do.
+func (u *userspace) settleDown(cut int) {
+	u.t.Helper()
+	for range 4 {
+		u.rebooted = false
+		if _, err := u.apply(); err != nil {
+			u.t.Fatalf("cut %d: %v", cut, err)
+		}
+		if !u.rebooted {
+			break
+		}
+		if u.left[len(u.left)-1] == reboot.Soft {
+			u.softly()
+		} else {
+			u.start()
+		}
+		if err := u.health(nil); err != nil {
+			u.t.Fatalf("cut %d: %v", cut, err)
+		}
+	}
+	if got := u.running.Release.Version; got != "1.0.1" {
+		u.t.Errorf("cut %d: ends on %s", cut, got)
+	}
+	u.start()
+	if got := u.running.Release.Version; got != "1.0.1" {
+		u.t.Errorf("cut %d: the next start of the kernel leads to %s", cut, got)
+	}
+}
+
+var _ agent.Userspace = (*userspace)(nil)
