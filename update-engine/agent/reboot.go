@@ -230,10 +230,23 @@ func (a *Agent) foretell(running state.Release, o *offer, r *state.Result) {
 		mode, why = a.choose(o.name(), now, next)
 	}
 	r.Mode, r.ModeReason = string(mode), why
-	memory, err := a.Store.Reboots()
-	if gap, ok := memory.Gaps[mode]; err == nil && ok {
-		r.LastGap = gap.Seconds
+	r.Text += fmt.Sprintf("; the reboot would be %s (%s)", mode, why)
+	if r.LastGap = a.gaps()[string(mode)]; r.LastGap > 0 {
+		r.Text += fmt.Sprintf(", which took %.0f s last time", r.LastGap)
 	}
+}
+
+// gaps are the last measured gaps in seconds, by mode.
+func (a *Agent) gaps() map[string]float64 {
+	memory, err := a.Store.Reboots()
+	if err != nil || len(memory.Gaps) == 0 {
+		return nil
+	}
+	gaps := map[string]float64{}
+	for mode, g := range memory.Gaps {
+		gaps[string(mode)] = g.Seconds
+	}
+	return gaps
 }
 
 // NextReboot says what a reboot into the armed release waits for, for people and for the timer: the zero Decision and false if none is armed.

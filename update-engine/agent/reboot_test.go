@@ -190,7 +190,7 @@ func TestSoftUpdate(t *testing.T) {
 		t.Errorf("still remembers %+v", got)
 	}
 	r, err = u.agent().Check(t.Context())
-	if err != nil || r.Mode != "soft" || r.LastGap != 12 {
+	if err != nil || r.Mode != "soft" || r.LastGap != 12 || !strings.HasSuffix(r.Text, "; the reboot would be soft (the kernel stays the same), which took 12 s last time") {
 		t.Fatalf("check: %+v, %v", r, err)
 	}
 	if _, err := u.apply(); err != nil {
