@@ -40,7 +40,7 @@ type Config struct {
 
 	// KernelArgs are added to the boot program's command line: by systemd-stub under UEFI, by the image's GRUB under
 	// BIOS, both from the SMBIOS string io.systemd.stub.kernel-cmdline-extra. With an Ignition config,
-	// ignition.platform.id=qemu is among them; no_timer_check and tsc=nowatchdog always are.
+	// ignition.platform.id=qemu is among them; no_timer_check, tsc=nowatchdog and systemd.default_device_timeout_sec=300 always are.
 	KernelArgs []string
 
 	// Ignition is a provisioning config, given to the guest by fw_cfg.
@@ -103,8 +103,8 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Timeout = orDefault(c.Timeout, 300*time.Second)
 	// A loaded host loses timer interrupts, which the kernel takes for a broken timer and panics, and lets the clock of one CPU wait,
-	// which it takes for an unstable one.
-	c.KernelArgs = append([]string{"no_timer_check", "tsc=nowatchdog"}, c.KernelArgs...)
+	// which it takes for an unstable one. There a minute and a half is short for the first device to show up, too.
+	c.KernelArgs = append([]string{"no_timer_check", "tsc=nowatchdog", "systemd.default_device_timeout_sec=300"}, c.KernelArgs...)
 	if c.Ignition != nil {
 		c.KernelArgs = append(c.KernelArgs, "ignition.platform.id=qemu")
 	}

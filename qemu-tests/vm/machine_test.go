@@ -216,7 +216,7 @@ func TestConfigErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(cfg.KernelArgs, " "), "no_timer_check tsc=nowatchdog a=b ignition.platform.id=qemu"; got != want {
+	if got, want := strings.Join(cfg.KernelArgs, " "), "no_timer_check tsc=nowatchdog systemd.default_device_timeout_sec=300 a=b ignition.platform.id=qemu"; got != want {
 		t.Errorf("got kernel arguments %q, want %q", got, want)
 	}
 }
