@@ -1,6 +1,7 @@
 package world
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -24,10 +25,11 @@ type Web struct {
 	down     bool
 }
 
-// cut breaks one response.
+// cut breaks one response, or holds it up.
 type cut struct {
 	suffix string
 	after  int64
+	held   chan struct{} // closed when it is held up; nil breaks it
 }
 
 // Serve serves dir on a free port of the loopback interface until Close.
@@ -59,7 +61,17 @@ func (w *Web) Requests() []string {
 func (w *Web) Cut(suffix string, after int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cuts = append(w.cuts, cut{suffix, after})
+	w.cuts = append(w.cuts, cut{suffix: suffix, after: after})
+}
+
+// Hold lets the next response for a path that ends in suffix go on for so many bytes of its body, and then sends nothing until the
+// client is gone. The channel is closed when it has come so far.
+func (w *Web) Hold(suffix string, after int64) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	held := make(chan struct{})
+	w.cuts = append(w.cuts, cut{suffix, after, held})
+	return held
 }
 
 // Down makes the server answer 503 to everything, or not any more.
@@ -87,7 +99,7 @@ func (w *Web) handler(files http.Handler) http.Handler {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			http.Error(rw, "this server only has files", http.StatusMethodNotAllowed)
 		case c != nil:
-			files.ServeHTTP(&cutWriter{rw, c.after}, r)
+			files.ServeHTTP(&cutWriter{rw, c.after, c.held, r.Context()}, r)
 		default:
 			files.ServeHTTP(rw, r)
 		}
@@ -107,10 +119,12 @@ func (w *Web) note(r *http.Request) (*cut, bool) {
 	return nil, w.down
 }
 
-// cutWriter aborts the response after left more bytes.
+// cutWriter aborts the response after left more bytes, or waits for its client to do so.
 type cutWriter struct {
 	http.ResponseWriter
-	left int64
+	left   int64
+	held   chan struct{}
+	client context.Context
 }
 
 func (c *cutWriter) Write(p []byte) (int, error) {
@@ -122,6 +136,10 @@ func (c *cutWriter) Write(p []byte) (int, error) {
 	if n < len(p) {
 		if err := http.NewResponseController(c.ResponseWriter).Flush(); err != nil {
 			return n, err
+		}
+		if c.held != nil {
+			close(c.held)
+			<-c.client.Done()
 		}
 		panic(http.ErrAbortHandler) // net/http's way to close the connection without ending the body.
 	}

@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -56,13 +57,31 @@ func TestWeb(t *testing.T) {
 		t.Errorf("got %d bytes, %v, want the cut to hold once", len(got), err)
 	}
 
+	held := w.Hold(".payload", 2000)
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 2000)
+	if _, err := io.ReadFull(resp.Body, got); err != nil || !bytes.Equal(got, payload[:2000]) {
+		t.Errorf("got %v, want 2000 bytes before it is held up", err)
+	}
+	<-held
+	cancel()
+	resp.Body.Close()
+
 	w.Down(true)
 	if code, _, _ := get(t, url, ""); code != http.StatusServiceUnavailable {
 		t.Errorf("got status %d, want 503", code)
 	}
 	w.Down(false)
 
-	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload"}
+	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload", "GET /full.payload"}
 	if got := w.Requests(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
