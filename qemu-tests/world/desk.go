@@ -2,9 +2,11 @@ package world
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/proa-os/proa/update-engine/repo"
@@ -59,6 +61,34 @@ func (d *Desk) PublishUnproven(ctx context.Context, image Image, channel string)
 func (d *Desk) release(ctx context.Context, image Image, channel string) error {
 	if err := d.run(ctx, "publish", "--repo", d.Repository, "--keys", d.keys, "--channel", channel, "--version", image.Version()); err != nil {
 		return fmt.Errorf("publish %s: %w", image.Version(), err)
+	}
+	return nil
+}
+
+// Rotate gives every role a new key in place of the one it has, root among them, and throws the old ones away.
+func (d *Desk) Rotate(ctx context.Context) error {
+	for _, role := range repo.Roles {
+		old, err := filepath.Glob(filepath.Join(d.keys, role+"-*.pem"))
+		if err != nil || len(old) != 1 {
+			return fmt.Errorf("rotate keys: expected one %s-*.pem in %s, found %q", role, d.keys, old)
+		}
+		made, err := d.programs.Run(ctx, nil, releaseProgram, "keys", "new", "--role", role, "--out", d.keys, "--json")
+		if err != nil {
+			return fmt.Errorf("rotate keys: %w", err)
+		}
+		var keys []repo.NewKey
+		if err := json.Unmarshal([]byte(made), &keys); err != nil || len(keys) != 1 {
+			return fmt.Errorf("rotate keys: made %q: expected one key, %w", made, err)
+		}
+		id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(old[0]), role+"-"), ".pem")
+		if err := d.run(ctx, "rotate", "--repo", d.Repository, "--role", role, "--add", keys[0].Public, "--remove", id); err != nil {
+			return fmt.Errorf("rotate keys: %w", err)
+		}
+		defer os.Remove(old[0])
+	}
+	// The old keys sign once more: the new root, and that they leave.
+	if err := d.run(ctx, "publish", "--repo", d.Repository, "--keys", d.keys); err != nil {
+		return fmt.Errorf("rotate keys: %w", err)
 	}
 	return nil
 }
