@@ -27,7 +27,8 @@ type Web struct {
 
 // cut breaks one response, or holds it up.
 type cut struct {
-	suffix string
+	suffix string // of the path
+	part   string // of the request
 	after  int64
 	held   chan struct{} // closed when it is held up; nil breaks it
 }
@@ -64,13 +65,13 @@ func (w *Web) Cut(suffix string, after int64) {
 	w.cuts = append(w.cuts, cut{suffix: suffix, after: after})
 }
 
-// Hold lets the next response for a path that ends in suffix go on for so many bytes of its body, and then sends nothing until the
-// client is gone. The channel is closed when it has come so far.
-func (w *Web) Hold(suffix string, after int64) <-chan struct{} {
+// Hold lets the response to the next request in which part occurs, as Requests has it, go on for so many bytes of its body, and then sends
+// nothing until the client is gone. The channel is closed when it has come so far.
+func (w *Web) Hold(part string, after int64) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	held := make(chan struct{})
-	w.cuts = append(w.cuts, cut{suffix, after, held})
+	w.cuts = append(w.cuts, cut{part: part, after: after, held: held})
 	return held
 }
 
@@ -109,9 +110,10 @@ func (w *Web) handler(files http.Handler) http.Handler {
 func (w *Web) note(r *http.Request) (*cut, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.requests = append(w.requests, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+r.Header.Get("Range")))
+	request := strings.TrimSpace(r.Method + " " + r.URL.Path + " " + r.Header.Get("Range"))
+	w.requests = append(w.requests, request)
 	for i, c := range w.cuts {
-		if strings.HasSuffix(r.URL.Path, c.suffix) {
+		if strings.HasSuffix(r.URL.Path, c.suffix) && strings.Contains(request, c.part) {
 			w.cuts = append(w.cuts[:i], w.cuts[i+1:]...)
 			return &c, w.down
 		}

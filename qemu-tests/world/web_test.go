@@ -57,18 +57,22 @@ func TestWeb(t *testing.T) {
 		t.Errorf("got %d bytes, %v, want the cut to hold once", len(got), err)
 	}
 
-	held := w.Hold(".payload", 2000)
+	held := w.Hold("full.payload bytes=5", 2000)
+	if _, got, err := get(t, url, ""); err != nil || len(got) != len(payload) {
+		t.Errorf("got %d bytes, %v, want only a request with a range to be held up", len(got), err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Range", "bytes=5-")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, 2000)
-	if _, err := io.ReadFull(resp.Body, got); err != nil || !bytes.Equal(got, payload[:2000]) {
+	if _, err := io.ReadFull(resp.Body, got); err != nil || !bytes.Equal(got, payload[5:2005]) {
 		t.Errorf("got %v, want 2000 bytes before it is held up", err)
 	}
 	<-held
@@ -81,7 +85,7 @@ func TestWeb(t *testing.T) {
 	}
 	w.Down(false)
 
-	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload", "GET /full.payload"}
+	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload", "GET /full.payload bytes=5-", "GET /full.payload"}
 	if got := w.Requests(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
