@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,7 +153,7 @@ func (s *story) boot() error {
 		return err
 	}
 	return s.step("boot 1.0.0", func() (string, error) {
-		m, err := vm.Start(s.ctx, vm.Config{Name: "demo", Dir: filepath.Join(s.dir, "machine"), Disk: filepath.Join(s.o.Out, "1.0.0", "disk.img"), Ignition: config, Key: key})
+		m, err := vm.Start(s.ctx, vm.Config{Name: "demo", Dir: filepath.Join(s.dir, "machine"), Disk: filepath.Join(s.o.Out, "1.0.0", "disk.img"), Ignition: config, Key: key, Ports: []int{8080}})
 		if err != nil {
 			return "", err
 		}
@@ -234,26 +235,38 @@ func (s *story) publish(version, variant string) error {
 		if err := s.desk.Publish(s.ctx, i, "stable"); err != nil {
 			return "", err
 		}
-		payload, err := s.payloadSize(version)
+		payloads, err := s.payloads(version)
 		if err != nil {
 			return "", err
 		}
-		s.sizes = append(s.sizes, fmt.Sprintf("%-7s root image %4.0f MiB   boot program %3.0f MiB   full payload %4.0f MiB",
-			version, float64(i.Release.Root.Size)/mib, float64(i.Release.Boot.Size)/mib, float64(payload)/mib))
-		return version + " is signed and published", nil
+		s.sizes = append(s.sizes, fmt.Sprintf("%-7s root image %4.0f MiB   boot program %3.0f MiB   %s",
+			version, float64(i.Release.Root.Size)/mib, float64(i.Release.Boot.Size)/mib, payloads))
+		return version + " is signed and published: " + payloads, nil
 	})
 }
 
-func (s *story) payloadSize(version string) (int64, error) {
-	files, err := filepath.Glob(filepath.Join(s.desk.Repository, "targets", "releases", version, "*", "*.full.payload"))
-	if err != nil || len(files) != 1 {
-		return 0, fmt.Errorf("find the payload of %s: %d files, %w", version, len(files), err)
+// payloads says how large the full payload of a version is, and the deltas.
+func (s *story) payloads(version string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(s.desk.Repository, "targets", "releases", version, "*", "*.payload"))
+	if err != nil || len(files) == 0 {
+		return "", fmt.Errorf("find the payloads of %s: %d files, %w", version, len(files), err)
 	}
-	fi, err := os.Stat(files[0])
-	if err != nil {
-		return 0, err
+	var all []string
+	for _, f := range files {
+		fi, err := os.Stat(f)
+		if err != nil {
+			return "", err
+		}
+		_, name, _ := strings.Cut(strings.TrimSuffix(filepath.Base(f), ".payload"), ".") // behind its hash
+		if from, ok := strings.CutPrefix(name, "from-"); ok {
+			name = "delta from " + from
+		} else {
+			name = "full payload"
+		}
+		all = append(all, fmt.Sprintf("%s %.3f MiB", name, float64(fi.Size())/mib))
 	}
-	return fi.Size(), nil
+	slices.Sort(all)
+	return strings.Join(all, ", "), nil
 }
 
 // apply has the machine install what the channel offers and waits for its reboot.
@@ -271,9 +284,13 @@ func (s *story) apply() error {
 
 func (s *story) update() error {
 	s.chapter("4. Update: verify, stream into the passive slot, read back, arm, reboot, judge")
-	if err := s.publish("1.0.1", ""); err != nil {
-		return err
+	for _, version := range []string{"1.0.0", "1.0.1"} { // the first for the delta from it
+		if err := s.publish(version, ""); err != nil {
+			return err
+		}
 	}
+	silence := watch(s.ctx, "http://"+s.machine.Addr(8080)+"/")
+	defer silence.stop()
 	if err := s.step("download and write 1.0.1", func() (string, error) {
 		return "1.0.1 is in the passive slot, verified and armed; rebooting into it", s.apply()
 	}); err != nil {
@@ -287,7 +304,8 @@ func (s *story) update() error {
 			return "", err
 		}
 		out, err := s.answer()
-		return "1.0.1 is good: " + out, err
+		time.Sleep(time.Second) // for somebody outside to hear it, too
+		return fmt.Sprintf("1.0.1 is good: %s\nthe container was silent for %.1f s, as seen from outside", out, silence.end().Seconds()), err
 	})
 }
 
