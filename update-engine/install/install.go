@@ -77,7 +77,8 @@ type Program struct {
 	Root digest.SHA256 // root hash on its command line; zero if it cannot be read
 }
 
-// Programs reads which boot programs there are and what they boot.
+// Programs reads which boot programs there are and what they boot. Empty files are none: a power cut in a renaming can leave the new
+// name with nothing behind it, and no loader looks at it.
 func Programs(f Folder) ([]Program, error) {
 	names, err := f.List()
 	if err != nil {
@@ -90,7 +91,7 @@ func Programs(f Folder) ([]Program, error) {
 	var programs []Program
 	for _, file := range names {
 		name, err := counts.Seen(file)
-		if err != nil {
+		if err != nil || empty(f, file) {
 			continue
 		}
 		programs = append(programs, Program{File: file, Name: name, Root: bootedBy(f, file)})
@@ -262,15 +263,17 @@ func fits(r *release.Release, running digest.SHA256, m *payload.Manifest) error 
 }
 
 // empty removes every boot program but the running one, what an interrupted installation left, and GRUB's count. The unfinished
-// boot program of the same release stays if it is alone: then an earlier installation has been here before. Beside others it could be
-// a second name of one of them (see Leaving), and what is freed with that one must not be written to.
+// boot program of the same release stays if there is nothing else to remove: then an earlier installation has been here before. Beside
+// others it could be a second name of one of them (see Leaving), and what is freed with that one must not be written to; an empty
+// file has nothing to free.
 func (i *Installer) empty(r *release.Release) error {
 	names, err := Leaving(i.Boot, i.Running)
 	if err != nil {
 		return err
 	}
-	if len(names) == 1 && names[0] == slot.Temporary(r.Version) {
-		names = nil
+	unfinished := slot.Temporary(r.Version)
+	if !slices.ContainsFunc(names, func(n string) bool { return n != unfinished && !empty(i.Boot, n) }) {
+		names = slices.DeleteFunc(names, func(n string) bool { return n == unfinished })
 	}
 	if names, err = i.hide(names); err != nil {
 		return err
@@ -325,6 +328,17 @@ func Leaving(f Folder, running digest.SHA256) ([]string, error) {
 		}
 	}
 	return leaving, nil
+}
+
+// empty reports whether a file has no bytes.
+func empty(f Folder, file string) bool {
+	r, err := f.Open(file)
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	size, err := r.Size()
+	return err == nil && size == 0
 }
 
 // bootedBy returns the root hash on the command line of a boot program, zero if it cannot be read.

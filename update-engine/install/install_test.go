@@ -129,7 +129,7 @@ func (m *machine) installFrom(b *repotest.Build, head []byte, src payload.Source
 // are whole.
 func (m *machine) boots(t *testing.T, what string, builds ...*repotest.Build) string {
 	t.Helper()
-	names := m.Names()
+	names := m.Bootable()
 	next, _, ok := slot.Choose(names)
 	if !ok {
 		t.Errorf("%s: nothing boots, the ESP holds %q", what, names)

@@ -6,7 +6,7 @@
 // directory change under way may be there, not there, or half. Fates lists the possibilities, After is the disk that comes back.
 //
 // The ESP is FAT as Linux and firmware treat it: a rename under way can leave either name, both (one file with two names: removing one
-// frees the bytes of the other) or none; a removal under way can leave the name without its bytes; bytes that were never
+// frees the bytes of the other), none, or the old one beside the new one of an empty file; a removal under way can leave the name without its bytes; bytes that were never
 // synced are what was there before the file; a file that was created and never synced may not exist.
 package installtest
 
@@ -145,6 +145,11 @@ func (d *Disk) List() ([]string, error) { return slices.Sorted(maps.Keys(d.names
 
 // Names lists what is durable.
 func (d *Disk) Names() []string { return slices.Sorted(maps.Keys(d.durable)) }
+
+// Bootable lists what a loader sees: neither systemd-boot nor GRUB looks at an empty file.
+func (d *Disk) Bootable() []string {
+	return slices.DeleteFunc(d.Names(), func(n string) bool { return len(d.durable[n].durable) == 0 })
+}
 
 // Open implements install.Folder.
 func (d *Disk) Open(name string) (install.File, error) {

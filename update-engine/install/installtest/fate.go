@@ -121,7 +121,7 @@ func (d *Disk) withNames(fates []Fate) []Fate {
 	case d.flight.newName == "":
 		outcomes = []string{"name there", "name gone", "name there and bytes gone"}
 	default:
-		outcomes = []string{"old name", "new name", "both names", "no name"}
+		outcomes = []string{"old name", "new name", "both names", "no name", "old name and the new one of an empty file"}
 	}
 	var all []Fate
 	for _, f := range fates {
@@ -175,6 +175,8 @@ func (d *Disk) settleNames(c *change, f *File, outcome int) {
 		d.durable[c.newName] = f
 	case c.newName != "" && outcome == 3:
 		delete(d.durable, c.oldName)
+	case c.newName != "" && outcome == 4:
+		d.durable[c.newName] = &File{d: d, esp: true}
 	}
 }
 
