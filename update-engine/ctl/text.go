@@ -105,8 +105,16 @@ func stageText(stage string) string {
 	switch stage {
 	case "check":
 		return "checking the repository"
+	case "resume":
+		return "reading what an interrupted update has left"
 	case "write":
 		return "writing the passive slot"
+	case "write-delta":
+		return "writing the passive slot from the delta"
+	case "write-full":
+		return "writing the passive slot from the full payload"
+	case "verify":
+		return "reading the passive slot back"
 	case "read":
 		return "reading the other slot"
 	case "reboot":
