@@ -206,16 +206,16 @@ func (a *applier) output(o Output, from Mark) error {
 func (a *applier) segment(o Output, i int, c *cursor) error {
 	mark := Mark{Kind: o.Kind, Segment: i, Read: a.read}
 	var made []byte
-	if i < len(o.Segments) {
-		at := *c
-		at.skipCopies()
-		var err error
-		if made, err = a.make(o.Segments[i], at); err != nil {
-			return err
-		}
-	}
+	todo := i < len(o.Segments)
 	for {
 		n, copied := c.here()
+		if n > 0 && todo { // not before: what was copied up to here may be a prefix
+			var err error
+			if made, err = a.make(o.Segments[i], *c); err != nil {
+				return err
+			}
+			todo = false
+		}
 		switch {
 		case copied > 0:
 			n = min(copied, copyPiece)
