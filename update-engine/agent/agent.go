@@ -78,6 +78,8 @@ type Agent struct {
 	Epoch time.Time
 	// StateRoom is how many bytes the state has room for; nil asks Store.
 	StateRoom func() (int64, error)
+	// Network looks at what works of the network; nil: nothing is remembered of it.
+	Network func(context.Context) (state.Network, error)
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 

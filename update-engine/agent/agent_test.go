@@ -239,7 +239,7 @@ func (m *machine) judge(a *agent.Agent, sick error) error {
 	if sick != nil {
 		gate.Deadline = 20 * time.Millisecond
 	}
-	return a.Health(m.t.Context(), gate, func([]string) []health.Check {
+	return a.Health(m.t.Context(), gate, func(state.Machine) []health.Check {
 		return []health.Check{{Name: "workload", Run: func(context.Context) error { return sick }}}
 	})
 }

@@ -101,6 +101,7 @@ func (a *Agent) installOffer(ctx context.Context, running state.Release, boot st
 	if m.FailedUnits, err = a.Machine.FailedUnits(ctx); err != nil {
 		return fmt.Errorf("list failed units: %w", err)
 	}
+	a.lookAround(ctx, m)
 	if armed {
 		m.Phase = state.Armed
 		return a.Store.SetMachine(*m)

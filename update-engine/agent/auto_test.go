@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/health"
 	"github.com/proa-os/proa/update-engine/state"
 )
 
@@ -133,5 +135,27 @@ func TestAutoAfterABadRelease(t *testing.T) {
 	text, err := m.agent().Metrics()
 	if err != nil || !strings.Contains(text, "proa_update_quarantined_releases 2\n") || !strings.Contains(text, `proa_update_failures_total{reason="health"} 2`) {
 		t.Errorf("%v in\n%s", err, text)
+	}
+}
+
+// What worked of the network is remembered when a release is armed, given to the checks of its try, and forgotten when it is good.
+func TestNetworkIsRemembered(t *testing.T) {
+	m := newMachine(t)
+	m.release("1.0.1")
+	a := m.agent()
+	want := state.Network{IPv4: true, Gateway: true}
+	a.Network = func(context.Context) (state.Network, error) { return want, nil }
+	if _, err := a.Apply(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	m.boot()
+	var got *state.Network
+	gate := health.Gate{Deadline: time.Minute, Interval: time.Millisecond, Timeout: time.Second}
+	err := m.agent().Health(t.Context(), gate, func(before state.Machine) []health.Check { got = before.Network; return nil })
+	if err != nil || got == nil || *got != want {
+		t.Errorf("the checks got %+v, %v, want %+v", got, err, want)
+	}
+	if s, err := m.agent().Store.Machine(); err != nil || s.Network != nil {
+		t.Errorf("after the verdict: %+v, %v", s.Network, err)
 	}
 }

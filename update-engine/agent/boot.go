@@ -89,7 +89,7 @@ func settle(m *state.Machine, running state.Release, boot state.Boot) {
 
 // Health waits for the verdict of the health checks and acts on it: a try becomes good, or bad and the machine goes back.
 // The error says that this boot is not healthy, whatever was done about it.
-func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failedBefore []string) []health.Check) error {
+func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(before state.Machine) []health.Check) error {
 	running, err := a.Machine.Running()
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failed
 		}
 	}
 	gate.Notify = func(check string, err error) { a.Log.Info("not healthy yet", "check", check, "error", err) }
-	if err := gate.Wait(ctx, checks(m.FailedUnits)); err != nil {
+	if err := gate.Wait(ctx, checks(m)); err != nil {
 		if ctx.Err() != nil || !boot.Trying {
 			a.Log.Error("boot is not healthy", "version", running.Version, "error", err)
 			return err // stopped from outside is no verdict; a release that was good once stays
@@ -130,13 +130,27 @@ func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(failed
 	return a.good(running, boot, &m)
 }
 
+// lookAround remembers what worked before an update; what cannot be looked at is not held against the release.
+func (a *Agent) lookAround(ctx context.Context, m *state.Machine) {
+	m.Network = nil
+	if a.Network == nil {
+		return
+	}
+	n, err := a.Network(ctx)
+	if err != nil {
+		a.Log.Warn("cannot look at the network", "error", err)
+		return
+	}
+	m.Network = &n
+}
+
 // good takes the counter from the name of the running boot program: from now on it boots without conditions.
 func (a *Agent) good(running state.Release, boot state.Boot, m *state.Machine) error {
 	if err := a.rename(boot.File, slot.MarkGood); err != nil {
 		return fmt.Errorf("make release %s good: %w", running.Version, err)
 	}
 	a.Log.Info("release good", "version", running.Version, "root_hash", running.Root)
-	m.Target, m.FailedUnits = nil, nil
+	m.Target, m.FailedUnits, m.Network = nil, nil, nil
 	orders, err := a.Store.Orders()
 	if err == nil && orders.Back != nil && slot.Compare(running.Version, orders.Back.From.Version) > 0 {
 		orders.Back = nil // a newer release was what ends it
@@ -157,9 +171,21 @@ func (e *NoWayBack) Error() string {
 // Unwrap returns what is bad about the try.
 func (e *NoWayBack) Unwrap() error { return e.Reason }
 
-// bad goes back: the release is quarantined first, so that the verdict outlives a power cut in any later step (the next try
-// of it then fails at once), then its boot program loses its tries, then the machine reboots.
+// bad goes back: the release is condemned, then the machine reboots.
 func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot, m *state.Machine, reason error) error {
+	if err := a.condemn(running, boot, m, reason); err != nil {
+		return err
+	}
+	if err := a.Machine.Reboot(ctx, true); err != nil {
+		return fmt.Errorf("go back from release %s: %w", running.Version, err)
+	}
+	return reason
+}
+
+// condemn quarantines a release that is tried first, so that the verdict outlives a power cut in any later step (the next try
+// of it then fails at once); then its boot program loses its tries. Nothing that goes wrong keeps the machine from going back, but that
+// there is nothing to go back to.
+func (a *Agent) condemn(running state.Release, boot state.Boot, m *state.Machine, reason error) error {
 	if boot.WayBack == "" {
 		a.Log.Error("release bad, but there is no other to go back to", "version", running.Version, "reason", reason)
 		return &NoWayBack{reason}
@@ -176,10 +202,27 @@ func (a *Agent) bad(ctx context.Context, running state.Release, boot state.Boot,
 	}
 	a.countFailure(reason, state.ReasonHealth)
 	a.Log.Error("release bad, going back", "version", running.Version, "to", boot.WayBack, "reason", oneLine(reason.Error()))
-	if err := a.Machine.Reboot(ctx, true); err != nil {
-		return fmt.Errorf("go back from release %s: %w", running.Version, err)
+	return nil
+}
+
+// EndTry condemns the release that is tried because nobody judges it; whoever asks reboots the machine. A boot that is no try is left alone.
+func (a *Agent) EndTry(reason string) error {
+	running, err := a.Machine.Running()
+	if err != nil {
+		return err
 	}
-	return reason
+	q, quarantineErr := a.Store.Quarantine()
+	boot, err := a.judge(running, q)
+	if err != nil && !boot.Trying {
+		return err
+	}
+	if !boot.Trying {
+		return nil
+	}
+	m, machineErr := a.Store.Machine()
+	a.remember(quarantineErr, machineErr, err)
+	tried := state.Release{Version: boot.Version, Root: running.Root}
+	return a.condemn(tried, boot, &m, errors.New(reason))
 }
 
 // rename gives a boot program the name of a verdict.

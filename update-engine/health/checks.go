@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,15 +13,20 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/proa-os/proa/update-engine/state"
 )
 
 // Systemd is what the checks ask the service manager.
 type Systemd interface {
-	// ActiveState is systemd's word for a unit: active, activating, inactive, failed ...
+	// ActiveState is systemd's word for a unit: active, activating, inactive, failed ..., or NotFound.
 	ActiveState(ctx context.Context, unit string) (string, error)
 	// Failed lists the failed units.
 	Failed(ctx context.Context) ([]string, error)
 }
+
+// NotFound is the state of a unit that does not exist: systemd calls it inactive, as if it could still come.
+const NotFound = "not-found"
 
 // Booted asks whether the boot has come to its end.
 func Booted(s Systemd) Check {
@@ -38,6 +42,9 @@ func active(s Systemd, name string, units []string) Check {
 			got, err := s.ActiveState(ctx, u)
 			if err != nil {
 				return err
+			}
+			if got == NotFound {
+				return fmt.Errorf("%s does not exist in this release, expected active", u)
 			}
 			if got != "active" {
 				return fmt.Errorf("%s is %s, expected active", u, got)
@@ -62,19 +69,24 @@ func NoneFailed(s Systemd, known []string) Check {
 	}}
 }
 
-// Network asks whether an interface has an address with which it can leave its link.
-func Network() Check {
-	return Check{"network", func(context.Context) error {
-		addrs, err := net.InterfaceAddrs()
+// Network asks whether the network is as good as it was before the update: addresses, default routes, and that somebody answers who did. If
+// nothing is known about before, an address with which an interface can leave its link is enough.
+func Network(before *state.Network, look func(context.Context) (state.Network, error)) Check {
+	return Check{"network", func(ctx context.Context) error {
+		now, err := look(ctx)
 		if err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
-				return nil
+		if before == nil {
+			if !now.IPv4 && !now.IPv6 {
+				return errors.New("no interface has an address")
 			}
+			return nil
 		}
-		return errors.New("no interface has an address")
+		if lost := before.Lost(now); lost != "" {
+			return errors.New(lost)
+		}
+		return nil
 	}}
 }
 

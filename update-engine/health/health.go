@@ -4,7 +4,7 @@
 // over; in a try the answer decides between good and the way back, otherwise it is only reported. Nothing here acts on the answer.
 //
 // The checks, in this order, the first that fails ends a round: the system has booted (multi-user.target), required
-// units are active, no unit has failed that had not failed before the update, an interface has an address, the containers are well
+// units are active, no unit has failed that had not failed before the update, the network is as good as it was then, the containers are well
 // (`containerctl health`), every executable in /etc/proa/health.d exits with 0.
 package health
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/proa-os/proa/update-engine/state"
 )
 
 func gate(notify func(string, error)) Gate {
@@ -101,6 +103,9 @@ func (u units) ActiveState(_ context.Context, unit string) (string, error) {
 	if s, ok := u[unit]; ok {
 		return s, nil
 	}
+	if strings.HasPrefix(unit, "gone") {
+		return NotFound, nil
+	}
 	return "inactive", nil
 }
 
@@ -114,6 +119,30 @@ func (u units) Failed(context.Context) ([]string, error) {
 	return failed, nil
 }
 
+func TestNetworkCheck(t *testing.T) {
+	address, broken := state.Network{IPv4: true, Route4: true, Gateway: true}, errors.New("no netlink")
+	for _, c := range []struct {
+		name   string
+		before *state.Network
+		now    state.Network
+		err    error
+		want   string
+	}{
+		{"nothing known, an address", nil, state.Network{IPv6: true}, nil, ""},
+		{"nothing known, no address", nil, state.Network{}, nil, "no interface has an address"},
+		{"as before", &address, address, nil, ""},
+		{"cut off", &address, state.Network{IPv4: true, Route4: true}, nil, "nobody answers"},
+		{"no address", &address, state.Network{}, nil, "before the update it had an IPv4 address and an IPv4 default route"},
+		{"a machine without a network", &state.Network{}, state.Network{}, nil, ""},
+		{"cannot look", &address, state.Network{}, broken, "no netlink"},
+	} {
+		err := Network(c.before, func(context.Context) (state.Network, error) { return c.now, c.err }).Run(t.Context())
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
 func TestUnitChecks(t *testing.T) {
 	u := units{"multi-user.target": "active", "sshd.service": "active", "a.service": "failed"}
 	for _, c := range []struct {
@@ -124,6 +153,8 @@ func TestUnitChecks(t *testing.T) {
 		{Booted(units{"multi-user.target": "inactive"}), "multi-user.target is inactive"},
 		{Units(u, []string{"sshd.service"}), ""},
 		{Units(u, []string{"sshd.service", "missing.service"}), "missing.service is inactive"},
+		{Units(u, []string{"gone.service"}), "gone.service does not exist in this release"},
+		{Units(u, []string{"a.service"}), "a.service is failed, expected active"},
 		{NoneFailed(u, nil), "a.service failed: see journalctl -u a.service"},
 		{NoneFailed(u, []string{"a.service"}), ""},
 	} {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/proa-os/proa/internal/disk"
 	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/health"
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/state"
 )
@@ -130,12 +131,18 @@ func (h *Host) Failed(ctx context.Context) ([]string, error) {
 // ActiveState implements health.Systemd.
 func (h *Host) ActiveState(ctx context.Context, unit string) (string, error) {
 	return ask(ctx, func(ctx context.Context, c *dbus.Conn) (string, error) {
-		p, err := c.GetUnitPropertyContext(ctx, unit, "ActiveState")
-		if err != nil {
-			return "", err
+		word := func(property string) (string, error) {
+			p, err := c.GetUnitPropertyContext(ctx, unit, property)
+			if err != nil {
+				return "", err
+			}
+			s, _ := p.Value.Value().(string)
+			return s, nil
 		}
-		active, _ := p.Value.Value().(string)
-		return active, nil
+		if load, err := word("LoadState"); err != nil || load == health.NotFound {
+			return load, err
+		}
+		return word("ActiveState")
 	})
 }
 

@@ -73,7 +73,9 @@ type Machine struct {
 	Error  string    `json:"error,omitempty"`  // why Failed
 	// FailedUnits were failed when Target was armed: they do not count against it.
 	FailedUnits []string `json:"failed_units,omitempty"`
-	Check       *Check   `json:"check,omitempty"`
+	// Network is what worked of the network then: it must work in the try, too.
+	Network *Network `json:"network,omitempty"`
+	Check   *Check   `json:"check,omitempty"`
 }
 
 // Check is the last look at the repository.

@@ -3,11 +3,12 @@
 //	update-engine serve                 answer on the system bus as io.proa.Update1 until nobody asks (update-engine.service)
 //	update-engine auto                  ask that service to update, if it is time to (update-engine.timer)
 //	update-engine health                wait for the health checks and judge a try (proa-health.service)
+//	update-engine end-try REASON        condemn the release that is tried, because nobody judges it (try-deadline)
 //	update-engine fetch                 get the file that standard input asks for; serve runs it as user proa-fetch
 //
 // Files: /etc/proa/update/config.json, /etc/proa/update/root.json or /usr/share/proa/update/root.json, /etc/proa/health.d/*,
 // /var/lib/proa/update, /run/proa/metrics/update.prom. It exits with 1 on an error, and health also if the boot is not healthy; with 3 if a try is bad and there is
-// nothing else to boot (try-deadline asks for it).
+// nothing else to boot, health and end-try (try-deadline asks for it).
 package main
 
 import (
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/update-engine/agent"
 	"github.com/proa-os/proa/update-engine/bus"
@@ -31,7 +33,9 @@ import (
 	"github.com/proa-os/proa/update-engine/config"
 	"github.com/proa-os/proa/update-engine/health"
 	"github.com/proa-os/proa/update-engine/host"
+	"github.com/proa-os/proa/update-engine/network"
 	"github.com/proa-os/proa/update-engine/record"
+	"github.com/proa-os/proa/update-engine/state"
 	"github.com/proa-os/proa/update-engine/stick"
 )
 
@@ -66,10 +70,16 @@ func run(ctx context.Context, args []string) error {
 		return auto(ctx)
 	case len(args) == 1 && args[0] == "health":
 		return judge(ctx)
+	case len(args) == 2 && args[0] == "end-try":
+		a, _, err := open()
+		if err != nil {
+			return err
+		}
+		return a.EndTry(args[1])
 	case len(args) == 1 && args[0] == "fetch":
 		return client.RunChild(ctx, os.Stdin, os.Stdout)
 	}
-	return fmt.Errorf("usage: update-engine serve | auto | health | fetch (people use updatectl)")
+	return fmt.Errorf("usage: update-engine serve | auto | health | end-try REASON | fetch (people use updatectl)")
 }
 
 // open puts together what a verdict needs; it looks at nothing that a person writes.
@@ -89,7 +99,9 @@ func open() (*agent.Agent, *host.Host, error) {
 		}
 		return a
 	}}))
-	return &agent.Agent{Machine: h, Userspace: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Epoch: h.Epoch(), Log: log}, h, nil
+	a := &agent.Agent{Machine: h, Userspace: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Epoch: h.Epoch(), Log: log}
+	a.Network = func(ctx context.Context) (state.Network, error) { return network.Look(ctx, a.Config.Server) }
+	return a, h, nil
 }
 
 // fetcher is this program again, as the user that talks to the network.
@@ -171,13 +183,30 @@ func judge(ctx context.Context) error {
 		a.Config = c
 	}
 	a.Store.Changed = func() { writeMetrics(a) }
+	sayUntil(a.Config.HealthDeadline())
 	gate := health.Gate{Deadline: a.Config.HealthDeadline(), Interval: 2 * time.Second, Timeout: time.Minute}
 	defer writeMetrics(a)
-	return a.Health(ctx, gate, func(failedBefore []string) []health.Check {
+	return a.Health(ctx, gate, func(before state.Machine) []health.Check {
 		return []health.Check{
 			{Name: "configuration", Run: func(context.Context) error { return configErr }},
-			health.Booted(h), health.Units(h, a.Config.RequiredUnits), health.NoneFailed(h, failedBefore), health.Network(),
+			health.Booted(h), health.Units(h, a.Config.RequiredUnits), health.NoneFailed(h, before.FailedUnits),
+			health.Network(before.Network, a.Network),
 			health.Program("containers", "/usr/bin/containerctl", "health"), health.Dir(healthDir),
 		}
 	})
+}
+
+// sayUntil tells try-deadline when the verdict must be there, in seconds since the start of the kernel: a health check that hangs for good
+// must not keep a try up. Without the file it is trusted to keep its own deadline.
+func sayUntil(deadline time.Duration) {
+	var now unix.Timespec
+	dir := os.Getenv("RUNTIME_DIRECTORY")
+	if dir == "" || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return
+	}
+	const margin = 15 // seconds for the verdict itself
+	text := strconv.FormatInt(now.Sec+int64(deadline/time.Second)+margin, 10) + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "verdict-by"), []byte(text), 0o644); err != nil {
+		fmt.Fprintln(os.Stderr, "update-engine:", err)
+	}
 }
