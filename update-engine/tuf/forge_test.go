@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -303,4 +304,11 @@ func (v *visitor) refused(what string, f tuf.Fetcher, reason tuf.Reason, file st
 			v.t.Errorf("%s: the message %q does not say %q", what, err, w)
 		}
 	}
+}
+
+// copy is the repository with files of its own. The roles are shared: what is changed of them is signed again.
+func (f *forge) copy() *forge {
+	c := *f
+	c.files = maps.Clone(f.files)
+	return &c
 }

@@ -57,9 +57,10 @@ func TestGarbage(t *testing.T) {
 		"signed null": []byte(`{"signed":null,"signatures":null}`), "no type": []byte(`{"signed":{},"signatures":[]}`),
 		"another type": []byte(`{"signed":{"_type":"mirrors","version":2,"spec_version":"1.0.31"},"signatures":[]}`),
 	}
+	whole := secondVersion(t)
 	for file := range metadataFiles {
 		for what, b := range garbage {
-			f := secondVersion(t)
+			f := whole.copy()
 			v := f.visitor()
 			f.replace(file, b)
 			if len(b) > 16<<10 {
@@ -79,13 +80,12 @@ func TestCutAndFlipped(t *testing.T) {
 		f := secondVersion(t)
 		whole := f.files["metadata/"+file]
 		signed := bytes.Index(whole, []byte(`"signed"`)) + len(`"signed"`)
-		step := max(1, len(whole)/40)
+		step := max(1, len(whole)/16)
 		for at := 0; at < len(whole); at += step {
 			for what, b := range map[string][]byte{"cut": whole[:at], "flipped": flip(whole, at)} {
-				g := *f
-				g.files = maps.Clone(f.files)
+				g := f.copy()
 				g.files["metadata/"+file] = b
-				err := f.visitor().read(&g)
+				err := f.visitor().read(g)
 				if what == "flipped" && err == nil && (at < signed || sameJSON(whole, b)) {
 					continue // of three signatures two are enough
 				}
@@ -114,7 +114,7 @@ func sameJSON(a, b []byte) bool {
 // Whoever holds the keys of a role can sign any nonsense. Each value of each file is replaced by values of other kinds, and signed: the
 // client says what is wrong, or takes it, and always ends without a panic.
 func TestSignedNonsense(t *testing.T) {
-	nonsense := []any{nil, -1.0, 9.2e18, "x", []any{nil}, map[string]any{"x": nil}}
+	nonsense := []any{nil, -1.0, map[string]any{"x": nil}} // FuzzThief tries more
 	refused := 0
 	v := newForge(t).visitor()
 	for file, role := range metadataFiles {
@@ -133,17 +133,16 @@ func TestSignedNonsense(t *testing.T) {
 				}
 				n := i
 				signed = put(signed, &n, value)
-				g := *f
-				g.files = maps.Clone(f.files)
+				g := f.copy()
 				v.state = stateDir(t)
 				g.replace(file, signAny(t, signed, g.keys[role]))
-				if err := v.read(&g); err != nil {
+				if err := v.read(g); err != nil {
 					refused++
 				}
 			}
 		}
 	}
-	if refused < 500 {
+	if refused < 300 {
 		t.Errorf("only %d files were refused: is nonsense looked at?", refused)
 	}
 }
@@ -230,9 +229,10 @@ func signAny(t testing.TB, signed any, keys []signature.Signer) []byte {
 
 // The next major version of the specification is not ours to read.
 func TestSpecVersion(t *testing.T) {
+	repo := secondVersion(t)
 	for file, role := range metadataFiles {
 		for _, version := range []string{"2.0.0", "0.9", "", "1", "one"} {
-			f := secondVersion(t)
+			f := repo.copy()
 			v := f.visitor()
 			var whole struct {
 				Signed map[string]any `json:"signed"`

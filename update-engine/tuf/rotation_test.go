@@ -105,7 +105,7 @@ func TestRootSkipsVersion(t *testing.T) {
 func TestManyRoots(t *testing.T) {
 	f := newForge(t)
 	v := f.visitor()
-	const rotations = 300
+	const rotations = 260
 	for range rotations {
 		f.next("root")
 		f.putRoot()
