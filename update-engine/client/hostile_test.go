@@ -445,3 +445,22 @@ func TestFolder(t *testing.T) {
 		r.Close()
 	}
 }
+
+// A stream is as long as what was signed, whatever else the server has to say.
+func TestEndlessStream(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write(content(1 << 16)); err != nil {
+				return
+			}
+		}
+	}))
+	defer web.Close()
+	for name, s := range sources(t) {
+		r := (&client.Client{Source: s, Retry: once()}).Stream(t.Context(), web.URL, 100_000, nil)
+		if b, err := io.ReadAll(r); err != nil || len(b) != 100_000 {
+			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+		r.Close()
+	}
+}
