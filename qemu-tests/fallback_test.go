@@ -50,7 +50,7 @@ func TestUpdateUnderBIOS(t *testing.T) {
 	publish(t, desk, s.image("1.0.1", ""))
 	f.start(f.good.Disk(), provision.New().
 		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false}`, s.web(desk.Repository).GuestURL())))
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"reboot":{"mode":"full"}}`, s.web(desk.Repository).GuestURL())))
 	f.update("1.0.1")
 }
 

@@ -32,7 +32,7 @@ func TestLine(t *testing.T) {
 	config := provision.New().
 		Hostname("line").
 		File("/etc/proa/update/root.json", 0o644, string(root)).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":90}`+"\n", web.GuestURL())).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":90,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
 		File("/etc/lab/greeting", 0o640, "good morning\n").
 		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n")
 	m := s.machine("line", first, config)

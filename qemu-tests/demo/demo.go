@@ -148,7 +148,7 @@ func (s *story) boot() error {
 	}
 	config, err := provision.New().Hostname("demo").SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey()).
 		File("/etc/proa/update/root.json", 0o644, string(root)).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":90}`+"\n", s.web.GuestURL())).JSON()
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":90,"reboot":{"mode":"full"}}`+"\n", s.web.GuestURL())).JSON()
 	if err != nil {
 		return err
 	}
