@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+
+	"github.com/proa-os/proa/update-engine/suffix"
 )
 
 // A Control describes one piece of the new file; the package comment says how. All are bytes.
@@ -50,12 +52,17 @@ func (p Patch) Apply(old []byte) ([]byte, error) {
 	return out, nil
 }
 
-// A Differ makes patches one after the other in the same memory: five bytes for each of the largest old file, and 256 KiB. Its zero value
-// is ready. It is not safe for concurrent use.
+// A Differ makes patches one after the other in the same memory: five bytes for each of the largest old file, and 256 KiB, or 64 MiB once
+// an old file had 4 MiB. Its zero value is ready. It is not safe for concurrent use.
 type Differ struct {
 	array   []int32
-	buckets []int32 // where in the array suffixes begin with these two bytes, and where the last ones end
+	width   int     // how many bytes make a bucket
+	buckets []int32 // where in the array suffixes begin with these bytes, and where the last ones end
 }
+
+// In a file of this size or more, buckets are by three bytes instead of two: a search then ends after a step or two where there is
+// nothing to find, as in what is compressed.
+const large = 4 << 20
 
 // maxOld is how much of an old file is looked at: what an int32 can count.
 const maxOld = math.MaxInt32
@@ -80,33 +87,43 @@ func (d *Differ) sort(old []byte) {
 		d.array = make([]int32, len(old))
 	}
 	d.array = d.array[:len(old)]
-	suffixArray(old, d.array, 256)
-	if d.buckets == nil {
-		d.buckets = make([]int32, 1<<16+1)
+	suffix.Array(old, d.array)
+	d.width = 2
+	if len(old) >= large {
+		d.width = 3
 	}
+	n := 1<<(8*d.width) + 1
+	if cap(d.buckets) < n {
+		d.buckets = make([]int32, n)
+	}
+	d.buckets = d.buckets[:n]
 	clear(d.buckets)
 	for i := range old {
-		d.buckets[key(old[i:])+1]++
+		d.buckets[d.key(old[i:])+1]++
 	}
-	for i := range 1 << 16 {
+	for i := range n - 1 {
 		d.buckets[i+1] += d.buckets[i]
 	}
 }
 
-// key is the bucket of a string; of one byte alone that in which it is the smallest.
-func key(s []byte) int {
-	if len(s) < 2 {
-		return int(s[0]) << 8
+// key is the bucket of a string; of one that is too short that in which it is the smallest.
+func (d *Differ) key(s []byte) int {
+	k := 0
+	for i := range d.width {
+		k <<= 8
+		if i < len(s) {
+			k |= int(s[i])
+		}
 	}
-	return int(s[0])<<8 | int(s[1])
+	return k
 }
 
-// longest returns the place in old of the longest beginning of s, and its length; (0, 0) if it is shorter than two bytes.
+// longest returns the place in old of the longest beginning of s, and its length; (0, 0) if it is shorter than a bucket's bytes.
 func (d *Differ) longest(old, s []byte) (at, length int) {
-	if len(s) < 2 {
+	if len(s) < d.width {
 		return 0, 0
 	}
-	k := key(s)
+	k := d.key(s)
 	lo, hi := int(d.buckets[k]), int(d.buckets[k+1])
 	// What lies between two suffixes has at least as much in common with s as the one of them that has less.
 	var below, above int
@@ -127,7 +144,7 @@ func (d *Differ) longest(old, s []byte) (at, length int) {
 			hi, above = mid, n
 		}
 	}
-	if length < 2 {
+	if length < d.width {
 		return 0, 0
 	}
 	return at, length

@@ -23,77 +23,34 @@ func letters(r *rand.Rand, n, alphabet int) []byte {
 	return b
 }
 
-func fibonacci(n int) []byte {
-	a, b := []byte("a"), []byte("ab")
-	for len(b) < n {
-		a, b = b, append(slices.Clone(b), a...)
-	}
-	return b[:n]
-}
-
-// The suffix array is compared with sorting. The strings are those on which induced sorting has its hard cases: repetitions of
-// repetitions, which need several levels.
-func TestSuffixArray(t *testing.T) {
-	r := random(1)
-	list := [][]byte{nil, {7}, {1, 1}, {2, 1}, {1, 2}, []byte("mississippi"), []byte("abracadabra"), bytes.Repeat([]byte{0}, 1000), bytes.Repeat([]byte{255}, 999),
-		bytes.Repeat([]byte("ab"), 700), bytes.Repeat([]byte("ba"), 700), fibonacci(1500), bytes.Repeat(append(fibonacci(30), 'c'), 40)}
-	for n := range 60 {
-		for alphabet := 1; alphabet < 5; alphabet++ {
-			list = append(list, letters(r, n, alphabet))
-		}
-		list = append(list, letters(r, 20*n, 1+n*4))
-	}
-	for _, s := range list {
-		got, want := make([]int32, len(s)), make([]int32, len(s))
-		for i := range want {
-			want[i] = int32(i)
-		}
-		slices.SortFunc(want, func(a, b int32) int { return bytes.Compare(s[a:], s[b:]) })
-		suffixArray(s, got, 256)
-		if !slices.Equal(got, want) {
-			t.Fatalf("%q: got %v, want %v", s[:min(len(s), 60)], got, want)
-		}
-	}
-}
-
-// Every string of up to 8 letters, of three kinds.
-func TestSuffixArrayExhaustive(t *testing.T) {
-	for n := 1; n <= 8; n++ {
-		total := 1
-		for range n {
-			total *= 3
-		}
-		s, got, want := make([]byte, n), make([]int32, n), make([]int32, n)
-		for i := range total {
-			for j, x := 0, i; j < n; j, x = j+1, x/3 {
-				s[j], want[j] = byte(x%3), int32(j)
-			}
-			slices.SortFunc(want, func(a, b int32) int { return bytes.Compare(s[a:], s[b:]) })
-			if suffixArray(s, got, 3); !slices.Equal(got, want) {
-				t.Fatalf("%v: got %v, want %v", s, got, want)
-			}
-		}
-	}
-}
-
 // The longest match is compared with looking everywhere.
 func TestLongest(t *testing.T) {
 	r := random(2)
-	for range 300 {
-		old, s := letters(r, 1+r.IntN(200), 1+r.IntN(4)), letters(r, 1+r.IntN(20), 4)
-		var d Differ
-		d.sort(old)
+	var d Differ
+	check := func(old, s []byte) {
+		t.Helper()
 		want := 0
 		for i := range old {
 			want = max(want, commonPrefix(old[i:], s))
 		}
-		at, got := d.longest(old, s)
-		if want < 2 {
+		if want < d.width {
 			want = 0
 		}
-		if got != want || commonPrefix(old[at:], s) < got {
-			t.Fatalf("%v in %v: got %d bytes at %d, want %d", s, old, got, at, want)
+		if at, got := d.longest(old, s); got != want || commonPrefix(old[at:], s) < got {
+			t.Fatalf("%v in %d bytes: got %d bytes at %d, want %d", s, len(old), got, at, want)
 		}
+	}
+	for range 300 {
+		old := letters(r, 1+r.IntN(200), 1+r.IntN(4))
+		d.sort(old)
+		check(old, letters(r, 1+r.IntN(20), 4))
+	}
+	old := slices.Concat(letters(r, large, 256), letters(r, 1000, 2))
+	d.sort(old) // with wider buckets
+	for range 5 {
+		check(old, letters(r, 1+r.IntN(20), 2))
+		check(old, letters(r, 1+r.IntN(4), 256))
+		check(old, old[len(old)-1-r.IntN(4):])
 	}
 }
 
@@ -246,15 +203,6 @@ func BenchmarkDiff(b *testing.B) {
 				d.Diff(p.old, p.new)
 			}
 		})
-	}
-}
-
-func BenchmarkSuffixArray(b *testing.B) {
-	s := program(2, 500_000, stay)
-	sa := make([]int32, len(s))
-	b.SetBytes(int64(len(s)))
-	for b.Loop() {
-		suffixArray(s, sa, 256)
 	}
 }
 

@@ -10,8 +10,8 @@
 //	Seek   then the old file's place moves by so many bytes, backward if negative
 //
 // The place begins at 0 and moves by Add, too. Code that has moved differs from the old in its addresses only, so the diff stream
-// is nearly all zeros, and packs well. Matches are found in a suffix array, made in linear time by induced sorting (Nong, Zhang, Chan: "Two
-// Efficient Algorithms for Linear Time Suffix Array Construction", 2011).
+// is nearly all zeros, and packs well. Matches are found in a suffix array
+// (package suffix).
 //
 // The patch depends on both files alone. It is always right: on files that have nothing in common it is the new file as extra stream,
 // and whether a patch is worth its bytes is for the caller to compare.

@@ -1,4 +1,12 @@
-package bsdiff
+// Package suffix sorts the suffixes of a file in linear time, by induced sorting (SA-IS: Nong, Zhang, Chan, "Two Efficient Algorithms for
+// Linear Time Suffix Array Construction", 2011). Package bsdiff finds matches in the array, package bzip2 sorts blocks with it.
+//
+// It needs five bytes of memory for each byte of the file, those of the result included.
+package suffix
+
+// Array sorts the suffixes of s, at most 2 GiB less one byte: sa, which is as long as s, gets their first positions in order. A suffix
+// that is the beginning of another is the smaller one.
+func Array(s []byte, sa []int32) { suffixArray(s, sa, 256) }
 
 // An alphabet is what strings to be sorted are made of: the bytes of a file, or the names of its substrings one level down.
 type alphabet interface{ byte | int32 }
