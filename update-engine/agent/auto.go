@@ -52,6 +52,9 @@ func (a *Agent) Auto(ctx context.Context) (*state.Result, error) {
 	}
 	s, scheduleErr := a.Store.Schedule()
 	s = s.After(a.Now(), a.Clock.Boot, outcome, a.Config.PollInterval(), a.Clock.Jitter)
+	if r != nil && r.AskAgain != nil && r.AskAgain.Before(s.Next) {
+		s.Next = r.AskAgain.UTC() // an armed release waits for its window, or for somebody who inhibits
+	}
 	a.remember(scheduleErr, a.Store.SetSchedule(s))
 	a.Log.Info("next look for a newer release", "at", s.Next.Format(time.RFC3339), "failures", s.Failures)
 	return r, err

@@ -111,7 +111,11 @@ func (h *Host) Passive() (install.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return install.OpenDevice(l.Passive.Path)
+	f, err := install.OpenDevice(l.Passive.Path)
+	if errors.Is(err, unix.EBUSY) {
+		err = fmt.Errorf("%w: a service that stayed through a soft reboot still uses it; restart that, or reboot in full", err)
+	}
+	return f, err
 }
 
 // FailedUnits implements agent.Machine.

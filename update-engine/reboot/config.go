@@ -68,7 +68,7 @@ func Default() Config {
 
 const (
 	maxDelay    = 30 * 24 * time.Hour
-	minDuration = time.Minute
+	minDuration = 30 * time.Minute // the timer comes every ten minutes, up to five late
 	maxDuration = 24 * time.Hour
 )
 

@@ -9,7 +9,7 @@ import (
 type Window struct {
 	Days     []string `json:"days,omitempty"` // sun ... sat, on which it starts; none means every day
 	Start    string   `json:"start"`          // "03:00", in the time zone
-	Duration Duration `json:"duration"`       // a minute to a day
+	Duration Duration `json:"duration"`       // half an hour to a day
 }
 
 func weekdays() [7]string { return [7]string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"} }

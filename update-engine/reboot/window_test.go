@@ -190,6 +190,7 @@ func TestCheck(t *testing.T) {
 		`start "3:00"`:            change(func(c *reboot.Config) { c.Windows[0].Start = "3:00" }),
 		`start "24:00"`:           change(func(c *reboot.Config) { c.Windows[0].Start = "24:00" }),
 		"duration 0s":             change(func(c *reboot.Config) { c.Windows[0].Duration = 0 }),
+		"duration 29m":            change(func(c *reboot.Config) { c.Windows[0].Duration = reboot.Duration(29 * time.Minute) }),
 		"duration 25h":            change(func(c *reboot.Config) { c.Windows[0].Duration = reboot.Duration(25 * time.Hour) }),
 	} {
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
