@@ -171,7 +171,7 @@ func (a *Agent) Status() (*state.Report, error) {
 	}
 	return &state.Report{
 		Running: running, State: m, Boot: boot, Quarantine: q, Orders: orders, Channel: a.Config.Channel, Server: a.Config.Server,
-		Progress: a.meter.read(a.Now()), Why: a.why(running, boot, m, q), Gaps: a.gaps(),
+		Progress: a.meter.read(time.Now()), Why: a.why(running, boot, m, q), Gaps: a.gaps(),
 	}, nil
 }
 

@@ -61,12 +61,12 @@ func (a *Agent) stateRoom() error {
 	free, err := a.room()
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("state is read-only (%w): the kernel makes it so after an error of the disk or its file system (journalctl -k says which); a reboot checks and repairs it", err)
+		return noRoom{fmt.Errorf("state is read-only (%w): the kernel makes it so after an error of the disk or its file system (journalctl -k says which); a reboot checks and repairs it", err)}
 	case err != nil:
 		return fmt.Errorf("look for room in state: %w", err)
 	case free < stateNeed:
-		return fmt.Errorf("state is full: it has room for %d bytes, an update keeps up to %d: %d bytes are missing; free some, with containerctl gc or journalctl --vacuum-size=50M for example",
-			free, int64(stateNeed), stateNeed-free)
+		return noRoom{fmt.Errorf("state is full: it has room for %d bytes, an update keeps up to %d: %d bytes are missing; free some, with containerctl gc or journalctl --vacuum-size=50M for example",
+			free, int64(stateNeed), stateNeed-free)}
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ const espMargin = 1 << 20
 func room(f BootFolder, running state.Release, r *release.Release) error {
 	free, err := f.Free()
 	if errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("the ESP is read-only (%w): the kernel makes it so when its file system is damaged (journalctl -k says how), or the disk is write-protected; repair it from another system (fsck.fat)", err)
+		return noRoom{fmt.Errorf("the ESP is read-only (%w): the kernel makes it so when its file system is damaged (journalctl -k says how), or the disk is write-protected; repair it from another system (fsck.fat)", err)}
 	}
 	if err != nil {
 		return fmt.Errorf("look for room on the ESP: %w", err)
@@ -102,8 +102,8 @@ func room(f BootFolder, running state.Release, r *release.Release) error {
 		free += size
 	}
 	if need := r.Boot.Size + espMargin; free < need {
-		return fmt.Errorf("the ESP is full: it has room for %d bytes, the boot program of release %s needs %d: %d bytes are missing; remove what is not Proa's from it",
-			free, r.Version, need, need-free)
+		return noRoom{fmt.Errorf("the ESP is full: it has room for %d bytes, the boot program of release %s needs %d: %d bytes are missing; remove what is not Proa's from it",
+			free, r.Version, need, need-free)}
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (m *meter) read(at time.Time) *state.Progress {
 
 // progress says how far a job is.
 func (a *Agent) progress(stage string, done, total int64) {
-	a.meter.set(stage, done, total, a.Now())
+	a.meter.set(stage, done, total, time.Now()) // by a clock that nobody sets
 	if a.Progress != nil {
 		a.Progress(stage, done, total)
 	}
