@@ -110,7 +110,10 @@ func reason(err error, other state.Reason) state.Reason {
 	var unhealthy *health.Unhealthy
 	var timeout interface{ Timeout() bool }
 	var room noRoom
+	var network *networkError
 	switch {
+	case errors.As(err, &network):
+		return state.ReasonNetwork
 	case errors.Is(err, errConfiguration):
 		return state.ReasonConfiguration
 	case errors.As(err, &refusal) && refusal.Reason != tuf.Missing:

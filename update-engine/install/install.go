@@ -176,7 +176,7 @@ func (i *Installer) install(ctx context.Context, r *release.Release, p Payload) 
 	if err := p.Manifest.CheckSources(p.Sources); err != nil {
 		return err
 	}
-	w := &writer{Installer: i, ctx: ctx, release: r, total: r.Root.HashOffset + r.Boot.Size}
+	w := &writer{Installer: i, ctx: ctx, release: r, delta: !p.Manifest.Source.IsZero(), total: r.Root.HashOffset + r.Boot.Size}
 	defer func() {
 		w.close()
 		if bad := (*BadRelease)(nil); errors.As(err, &bad) {

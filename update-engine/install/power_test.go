@@ -63,8 +63,14 @@ type cuts struct {
 	body   []byte
 	src    payload.Sources
 
-	seen         map[digest.SHA256]bool
+	seen         map[seen]bool
 	cut, resumed int
+}
+
+// seen is a disk from which so many more cuts were tried.
+type seen struct {
+	disk  digest.SHA256
+	depth int
 }
 
 func (c *cuts) run() {
@@ -72,7 +78,7 @@ func (c *cuts) run() {
 	if installtest.Deep() {
 		depth = 2
 	}
-	c.seen = map[digest.SHA256]bool{}
+	c.seen = map[seen]bool{}
 	c.from(c.start(), "", depth)
 	c.t.Logf("%d power cuts, %d different disks, of which %d installations went on where they were", c.cut, len(c.seen), c.resumed)
 	if c.resumed == 0 {
@@ -103,11 +109,11 @@ func (c *cuts) from(start *machine, trail string, depth int) {
 		for _, fate := range m.Fates() {
 			c.cut++
 			after := m.on(m.After(fate))
-			key := after.Sum()
-			if c.seen[key] {
+			disk := seen{after.Sum(), depth}
+			if c.seen[disk] {
 				continue
 			}
-			c.seen[key] = true
+			c.seen[disk] = true
 			what := fmt.Sprintf("%s%s, %s: ", trail, cut, fate.Name)
 			if c.check(m, after, cut, what) && depth > 1 {
 				c.from(after, what, depth-1)

@@ -21,6 +21,7 @@ type writer struct {
 	*Installer
 	ctx     context.Context
 	release *release.Release
+	delta   bool
 	total   int64 // bytes of both outputs
 	before  int64 // bytes of the outputs that are complete
 	report  Written
@@ -153,10 +154,13 @@ func (w *writer) writeTree(tree []byte, off int64) error {
 func treeUUID(salt [32]byte) [16]byte { return [16]byte(salt[:16]) }
 
 // blame finds out whether the disk or the release is at fault when the rebuilt tree has another root hash. Every segment was
-// compared with its hash before it was written, so the disk is if it does not give that back.
+// compared with its hash before it was written, so the disk is if it does not give that back, unless a delta's source did not give what
+// was to be copied: the full payload tells.
 func (w *writer) blame(o payload.Output, root digest.SHA256) error {
 	in := digest.NewReader("root image in the passive slot", io.NewSectionReader(w.Slot, 0, o.Size), o.Size, o.SHA256)
-	if _, err := io.Copy(io.Discard, in); err != nil {
+	if _, err := io.Copy(io.Discard, in); err != nil && w.delta {
+		return fmt.Errorf("the delta has not made the root image, its source or the disk may be failing: %w", err)
+	} else if err != nil {
 		return onDisk("the disk does not give back what was written, it may be failing: %w", err)
 	}
 	return &BadRelease{w.release.Version, fmt.Sprintf("its root image has root hash %s, release.json says %s", root, w.release.Root.RootHash)}
