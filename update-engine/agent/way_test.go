@@ -104,7 +104,7 @@ func TestDeltaFails(t *testing.T) {
 		{"damaged at its beginning", func(m *machine) { m.server.Tamper(deltaFile, func(b []byte) { b[70] ^= 1 }) }, "damaged"},
 		{"damaged at its end", func(m *machine) { m.server.Tamper(deltaFile, func(b []byte) { b[len(b)-1] ^= 1 }) }, "boot program"},
 		{"of a version to come", func(m *machine) { m.server.Tamper(deltaFile, func(b []byte) { b[8] = 99 }) }, "format version 99"},
-		{"missing on the server", func(m *machine) { m.remove(deltaFile) }, "file does not exist"},
+		{"missing on the server", func(m *machine) { m.unpublish(deltaFile) }, "file does not exist"},
 		{"a source that cannot be read", func(m *machine) { m.noSource = errors.New("no such device") }, "open what the delta reads: no such device"},
 		{"a source that is not what runs", func(m *machine) { m.write("root-a", make([]byte, len(m.running.Root))) }, "expected sha256"},
 		{"another boot program", func(m *machine) {
@@ -135,8 +135,8 @@ func TestDeltaFails(t *testing.T) {
 	}
 }
 
-// remove takes a file from the repository.
-func (m *machine) remove(suffix string) {
+// unpublish takes a file from the repository.
+func (m *machine) unpublish(suffix string) {
 	m.t.Helper()
 	files, err := filepath.Glob(filepath.Join(m.repo.Dir, "targets/releases/*/*/*."+suffix))
 	if err != nil || len(files) != 1 {
@@ -174,7 +174,7 @@ func TestDeltaAndAnESPThatBreaks(t *testing.T) {
 // The network is lost for good at any byte: the next run takes the payload up there, and less than a segment comes twice.
 func TestLostNetwork(t *testing.T) {
 	m := newDeltaMachine(t, 9<<20) // three segments
-	m.remove(deltaFile)
+	m.unpublish(deltaFile)
 	files, _ := filepath.Glob(filepath.Join(m.repo.Dir, "targets/releases/1.0.1/*/*."+fullFile))
 	if len(files) != 1 {
 		t.Fatalf("full payload: %q", files)
