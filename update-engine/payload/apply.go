@@ -3,10 +3,12 @@ package payload
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/residue"
 )
 
 // Sources are what the operations of a delta read, and what the boot program of a full payload reads of the new root image.
@@ -71,6 +73,9 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 		return err
 	}
 	defer a.zstd.Close()
+	a.packed, a.control = m.buffers()
+	// All that is big is made once, but for what bzip2 needs: it is not to be left lying about until there is twice as much.
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	for _, o := range m.Outputs {
 		if o.Kind < from.Kind {
 			continue
@@ -91,6 +96,24 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 		return fmt.Errorf("read end: %w", err)
 	}
 	return nil
+}
+
+// buffers are large enough for all streams.
+func (m *Manifest) buffers() (packed, control []byte) {
+	var longest, instructions int64
+	for _, o := range m.Outputs {
+		for _, s := range o.Segments {
+			for _, stream := range s.Streams {
+				if stream.Codec != Raw {
+					longest = max(longest, stream.Stored)
+				}
+			}
+			if s.Op == Diff {
+				instructions = max(instructions, s.Streams[0].Length)
+			}
+		}
+	}
+	return make([]byte, longest), make([]byte, instructions)
 }
 
 // CheckSources reports, before anything is written, that a delta is for other sources than src. Whether the running root image has the
@@ -169,6 +192,7 @@ type applier struct {
 	packed  []byte // a stream as it is stored
 	control []byte
 	piece   []byte // of a source
+	model   *residue.Model
 
 	// Of the output:
 	kind  Kind

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/proa-os/proa/internal/digest"
 )
@@ -60,6 +62,8 @@ type draft struct {
 	blobs       [][]byte
 	sources     [2]io.ReaderAt // running root image, running boot program
 	root        io.ReaderAt    // the new root image
+	residues    []alternative
+	models      *sync.Pool // *residue.Model
 	done, total int64
 	progress    func(done, total int64)
 }
@@ -88,8 +92,35 @@ func (d *draft) show(n int64) {
 	}
 }
 
+// An alternative is a smaller diff stream that machines have to work for.
+type alternative struct {
+	output, segment, blob int
+	packed
+}
+
+func (a alternative) saved() int { return int(a.seg.Streams[1].Stored) - len(a.residue) }
+
+// maxWork bounds how long a machine computes for a whole payload: about a second.
+const maxWork = 6_000_000
+
+// takeResidues takes those alternatives that save most for their work.
+func (d *draft) takeResidues() {
+	slices.SortStableFunc(d.residues, func(a, b alternative) int { return b.saved()*a.work - a.saved()*b.work })
+	work := 0
+	for _, a := range d.residues {
+		if work+a.work > maxWork {
+			continue
+		}
+		work += a.work
+		s := &d.m.Outputs[a.output].Segments[a.segment].Streams[1]
+		s.Codec, s.Stored = Residue, int64(len(a.residue))
+		d.blobs[a.blob] = a.residue
+	}
+}
+
 // write writes the payload from its first byte on.
 func (d *draft) write(w io.Writer) error {
+	d.takeResidues()
 	head, err := d.m.encode()
 	if err != nil {
 		return fmt.Errorf("manifest: %w", err)
@@ -121,8 +152,11 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 		return err
 	}
 	tasks := split(l, d.options.Segment)
-	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind)}
+	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind), models: d.models}
 	err = inOrder(ctx, d.options.Workers, tasks, p.pack, func(s packed) error {
+		if len(s.residue) > 0 {
+			d.residues = append(d.residues, alternative{output: i, segment: len(o.Segments), blob: len(d.blobs) + 1, packed: s})
+		}
 		o.Segments = append(o.Segments, s.seg)
 		d.blobs = append(d.blobs, s.blobs...)
 		d.show(s.seg.Length)

@@ -74,11 +74,11 @@
 //	uv    stored bytes of it, if its codec is zstd or bzip2
 //	1     codec of the diff stream + 16 * codec of the extra stream
 //	uv    bytes of the diff stream; what the segment has more is those of the extra stream
-//	uv    stored bytes of the diff stream, if its codec is zstd or bzip2
+//	uv    stored bytes of the diff stream, if its codec is zstd, bzip2 or residue
 //	uv    stored bytes of the extra stream, if its codec is zstd or bzip2
 //
-// Codecs: 0 raw, 1 zstd (RFC 8878; frames whose window is at most 16 MiB), 2 bzip2, 3 zeros, which stores nothing. Stored bytes of zstd
-// and bzip2 are at least one and fewer than what they unpack to. The prefix is what a zstd frame may refer to before its first byte,
+// Codecs: 0 raw, 1 zstd (RFC 8878; frames whose window is at most 16 MiB), 2 bzip2, 3 zeros, which stores nothing, 4 residue (package
+// residue), of diff streams only. Stored bytes of all but raw and zeros are at least one and fewer than what they unpack to. The prefix is what a zstd frame may refer to before its first byte,
 // as `zstd --patch-from` does it.
 //
 // The control stream is a sequence of instructions until the segment is full:

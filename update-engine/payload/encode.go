@@ -92,7 +92,7 @@ func appendSegment(b []byte, s Segment, self int64) []byte {
 }
 
 func appendStored(b []byte, s Stream) []byte {
-	if s.Codec == Zstd || s.Codec == Bzip2 {
+	if s.Codec != Raw && s.Codec != Zeros {
 		b = binary.AppendUvarint(b, uint64(s.Stored))
 	}
 	return b

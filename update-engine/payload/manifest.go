@@ -71,6 +71,8 @@ const (
 	Zstd  Codec = 1
 	Bzip2 Codec = 2
 	Zeros Codec = 3
+	// Residue is for diff streams only: package residue looks at the source's bytes, too.
+	Residue Codec = 4
 )
 
 func (c Codec) String() string {
@@ -83,6 +85,8 @@ func (c Codec) String() string {
 		return "bzip2"
 	case Zeros:
 		return "zeros"
+	case Residue:
+		return "residue"
 	}
 	return fmt.Sprintf("codec %d", uint8(c))
 }

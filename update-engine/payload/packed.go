@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/residue"
 )
 
 // A segmentPacker packs segments of one output.
@@ -15,12 +17,19 @@ type segmentPacker struct {
 	in       Input
 	space    space
 	external int64
+	models   *sync.Pool // of package residue; nil to do without
 }
+
+// worthModelling is from how many bytes on, of a diff stream as it is packed otherwise, package residue is asked, too.
+const worthModelling = 32 << 10
 
 // packed is a segment and its blob, stream by stream.
 type packed struct {
 	seg   Segment
 	blobs [][]byte
+	// residue is the diff stream in a smaller way that takes time to unpack; its length is 0 if there is none.
+	residue []byte
+	work    int // of unpacking it, as package residue counts it
 }
 
 // pack describes a segment in the way that takes the fewest bytes.
@@ -30,30 +39,35 @@ func (p segmentPacker) pack(ctx context.Context, t task) (packed, error) {
 		return packed{}, err
 	}
 	t.seg.SHA256 = digest.Of(made)
-	if len(t.instructions) == 0 || isZero(made) {
-		return p.replace(ctx, t, made)
-	}
-	d, err := p.diff(ctx, t, made)
+	streams, ok, err := p.streams(t, made)
 	if err != nil {
 		return packed{}, err
 	}
-	// To pack a segment as well as possible takes a second or more: first it is guessed whether that can lead anywhere.
-	const small, best = 4 << 10, 0.7 // bytes, and what the best packer makes of what the fast one leaves, at most
-	if d.seg.Length > 0 && d.seg.Stored() < small {
-		return d, nil
+	if !ok || isZero(made) {
+		return p.replace(ctx, t, made)
 	}
-	quick := segmentPacker{Fast{}, p.in, p.space, p.external}
+	// To pack a segment as well as possible takes seconds: first it is guessed which way leads anywhere.
+	const best = 0.7 // what the best packer makes of what the fast one leaves, at most
+	quick := segmentPacker{packer: Fast{}, in: p.in, space: p.space, external: p.external}
 	r, err := quick.replace(ctx, t, made)
-	if err != nil || d.seg.Length > 0 && float64(r.seg.Stored())*best > float64(d.seg.Stored()) {
-		return d, err
-	}
-	if r, err = p.replace(ctx, t, made); err != nil {
+	if err != nil {
 		return packed{}, err
 	}
-	if d.seg.Length > 0 && d.seg.Stored() <= r.seg.Stored() {
-		return d, nil
+	d, err := quick.diff(ctx, t, streams)
+	if err != nil {
+		return packed{}, err
 	}
-	return r, nil
+	if float64(d.seg.Stored())*best > float64(r.seg.Stored()) {
+		return p.replace(ctx, t, made)
+	}
+	hopeless := float64(r.seg.Stored())*best > float64(d.seg.Stored())
+	if d, err = p.diff(ctx, t, streams); err != nil || hopeless {
+		return d, err
+	}
+	if r, err = p.replace(ctx, t, made); err != nil || r.seg.Stored() < d.seg.Stored() {
+		return r, err
+	}
+	return d, nil
 }
 
 // read returns the made bytes of a segment.
@@ -89,63 +103,78 @@ func (p segmentPacker) replace(ctx context.Context, t task, made []byte) (packed
 	if s.Codec == Zstd && n > 0 {
 		t.seg.Prefix = Range{At: p.external + t.at.at - n, Length: n}
 	}
-	return packed{t.seg, [][]byte{blob}}, nil
+	return packed{seg: t.seg, blobs: [][]byte{blob}}, nil
 }
 
-// diff packs the three streams of a segment. If the instructions are too many for one, the length of the result is zero.
-func (p segmentPacker) diff(ctx context.Context, t task, made []byte) (packed, error) {
-	t.seg.Op = Diff
-	var streams [3][]byte
+// A diff's streams, and what the second of them was subtracted from.
+type streams struct {
+	control, diff, extra []byte
+	old                  []byte
+	places               []residue.Place
+}
+
+// streams returns false if there are no instructions, or too many for one segment.
+func (p segmentPacker) streams(t task, made []byte) (s streams, ok bool, err error) {
 	var shift int64
 	c := t.at
 	for _, x := range t.instructions {
 		if x.add == 0 {
 			x.shift = shift // whatever it is, nothing is read
 		}
-		streams[0] = binary.AppendVarint(streams[0], x.shift-shift)
-		streams[0] = binary.AppendUvarint(streams[0], uint64(x.add))
-		streams[0] = binary.AppendUvarint(streams[0], uint64(x.extra))
+		s.control = binary.AppendVarint(s.control, x.shift-shift)
+		s.control = binary.AppendUvarint(s.control, uint64(x.add))
+		s.control = binary.AppendUvarint(s.control, uint64(x.extra))
 		shift = x.shift
-		diff, err := p.subtract(made[:x.add], x.shift, &c)
-		if err != nil {
-			return packed{}, err
+		if err := p.subtract(&s, made[:x.add], x.shift, &c); err != nil {
+			return s, false, err
 		}
-		streams[1] = append(streams[1], diff...)
-		streams[2] = append(streams[2], made[x.add:x.add+x.extra]...)
+		s.extra = append(s.extra, made[x.add:x.add+x.extra]...)
 		made = made[x.add+x.extra:]
 		c.skipMade(x.extra)
 	}
-	if len(streams[0]) > maxControl {
-		return packed{}, nil
+	return s, len(s.control) > 0 && len(s.control) <= maxControl, nil
+}
+
+// subtract appends the differences of made bytes, the first of which is at c, to the source at a shift; it leaves c behind them.
+func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor) error {
+	for len(made) > 0 {
+		c.skipCopies()
+		n, _ := c.here()
+		n = min(n, int64(len(made)))
+		old := make([]byte, n)
+		if err := p.space.read(old, c.at+shift); err != nil {
+			return err
+		}
+		for i, b := range old {
+			s.diff = append(s.diff, made[i]-b)
+		}
+		s.old = append(s.old, old...)
+		s.places = appendPlace(s.places, residue.Place{Length: int(n), At: c.at, Shift: shift})
+		made = made[n:]
+		c.step(n)
 	}
+	return nil
+}
+
+// diff packs the three streams of a segment.
+func (p segmentPacker) diff(ctx context.Context, t task, s streams) (packed, error) {
+	t.seg.Op = Diff
 	var out packed
-	for i, b := range streams {
-		s, blob, err := pack(ctx, p.packer, b, nil)
+	for i, b := range [][]byte{s.control, s.diff, s.extra} {
+		stream, blob, err := pack(ctx, p.packer, b, nil)
 		if err != nil {
 			return packed{}, err
 		}
-		t.seg.Streams[i] = s
+		t.seg.Streams[i] = stream
 		out.blobs = append(out.blobs, blob)
 	}
 	out.seg = t.seg
-	return out, nil
-}
-
-// subtract returns the differences of made bytes, the first of which is at c, to the source at a shift; it leaves c behind them.
-func (p segmentPacker) subtract(made []byte, shift int64, c *cursor) ([]byte, error) {
-	diff := make([]byte, len(made))
-	for rest := diff; len(rest) > 0; {
-		c.skipCopies()
-		n, _ := c.here()
-		n = min(n, int64(len(rest)))
-		if err := p.space.read(rest[:n], c.at+shift); err != nil {
-			return nil, err
+	if stored := t.seg.Streams[1].Stored; p.models != nil && stored >= worthModelling {
+		m := p.models.Get().(*residue.Model)
+		defer p.models.Put(m)
+		if b := m.Encode(s.diff, s.old, s.places); int64(len(b)) < stored {
+			out.residue, out.work = b, m.Work()
 		}
-		rest = rest[n:]
-		c.step(n)
 	}
-	for i, b := range made {
-		diff[i] = b - diff[i]
-	}
-	return diff, nil
+	return out, nil
 }

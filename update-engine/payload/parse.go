@@ -302,7 +302,7 @@ func parseSegment(s *scanner) (Segment, error) {
 		return seg, s.err
 	}
 	for i, stream := range seg.Streams {
-		if err := stream.check(); err != nil {
+		if err := stream.check(seg.Op == Diff && i == 1); err != nil {
 			return seg, fmt.Errorf("stream %d: %w", i, err)
 		}
 	}
@@ -315,17 +315,17 @@ func parseStream(s *scanner, c Codec, length int64) Stream {
 	switch c {
 	case Raw:
 		stream.Stored = length
-	case Zstd, Bzip2:
+	case Zstd, Bzip2, Residue:
 		stream.Stored = s.uint()
 	}
 	return stream
 }
 
-func (s Stream) check() error {
-	switch s.Codec {
-	case Raw, Zeros:
+func (s Stream) check(ofDifferences bool) error {
+	switch {
+	case s.Codec == Raw || s.Codec == Zeros:
 		return nil
-	case Zstd, Bzip2:
+	case s.Codec == Zstd || s.Codec == Bzip2 || s.Codec == Residue && ofDifferences:
 		if s.Stored < 1 || s.Stored >= s.Length {
 			return fmt.Errorf("stored in %d bytes for %d bytes with codec %s", s.Stored, s.Length, s.Codec)
 		}

@@ -266,27 +266,6 @@ func TestDigestReaderHasTheLastWord(t *testing.T) {
 	}
 }
 
-// An applied payload costs memory for segments, not for the image.
-func TestBoundedMemory(t *testing.T) {
-	const size = 64 << 20
-	b := create(t, Input{Kind: RootImage, R: pattern{}, Size: size})
-	m, err := ReadManifest(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	result := testing.Benchmark(func(tb *testing.B) {
-		tb.ReportAllocs()
-		for range tb.N {
-			if err := m.Apply(bytes.NewReader(b[m.size:]), Sources{}, Mark{}, discard{}); err != nil {
-				tb.Fatal(err)
-			}
-		}
-	})
-	if got := result.AllocedBytesPerOp(); got > size/2 {
-		t.Errorf("applying %d bytes allocates %d in total", size, got)
-	}
-}
-
 type pattern struct{}
 
 func (pattern) ReadAt(p []byte, off int64) (int, error) {

@@ -1,60 +1,93 @@
-package payload
+package payload_test
 
 import (
 	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/payload"
+	"github.com/proa-os/proa/update-engine/squeeze"
 )
 
-// TestReal is for builds of image-builder, whose folders PROA_OLD and PROA_NEW name: it makes the payloads, proves them and prints what they cost.
+// TestReal is for builds of image-builder. PROA_PAYLOAD_NEW names the folder of one, whose full payload is made; PROA_PAYLOAD_OLD another, from
+// which a delta is made instead. The payload is proven, and what it costs printed. PROA_PAYLOAD_OUT keeps it.
 func TestReal(t *testing.T) {
-	newDir := os.Getenv("PROA_NEW")
+	newDir, oldDir := os.Getenv("PROA_PAYLOAD_NEW"), os.Getenv("PROA_PAYLOAD_OLD")
 	if newDir == "" {
-		t.Skip("PROA_NEW names no build")
+		t.Skip("PROA_PAYLOAD_NEW names no build")
 	}
-	root, boot := realBuild(t, newDir)
-	if oldDir := os.Getenv("PROA_OLD"); oldDir != "" {
-		oldRoot, oldBoot := realBuild(t, oldDir)
-		var b bytes.Buffer
-		start := time.Now()
-		m, err := CreateDelta(t.Context(), &b, Delta{Source: [32]byte{1}, OldRoot: oldRoot, OldBoot: oldBoot, NewRoot: root, NewBoot: boot}, Options{}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("delta: %d bytes, manifest %d, %.1f s", b.Len(), m.size, time.Since(start).Seconds())
-		for _, o := range m.Outputs {
-			t.Logf("%s: %d runs, %d made in %d segments", o.Kind, len(o.Runs), o.Made(), len(o.Segments))
-			for i, s := range o.Segments {
-				t.Logf("  %d %s %d %+v", i, s.Op, s.Length, s.Streams)
-			}
-		}
-		start = time.Now()
-		if _, err := Prove(&b, Sources{Root: oldRoot.R, RootSize: oldRoot.Size, Boot: oldBoot.R, BootSize: oldBoot.Size}, t.TempDir()); err != nil {
-			t.Error(err)
-		}
-		t.Logf("proved in %.1f s", time.Since(start).Seconds())
-	}
-	if os.Getenv("PROA_FULL") == "" {
-		return
-	}
-	var b bytes.Buffer
-	start := time.Now()
-	m, err := Create(t.Context(), &b, []Input{root, boot}, Options{}, nil)
+	press, err := squeeze.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("full: %d bytes, %.1f %% of %d, manifest %d, %.1f s", b.Len(), 100*float64(b.Len())/float64(root.Size+boot.Size), root.Size+boot.Size, m.size, time.Since(start).Seconds())
-	o := m.Output(BootProgram)
-	t.Logf("%s: %d runs, %d made in %d segments %+v", o.Kind, len(o.Runs), o.Made(), len(o.Segments), o.Segments)
-	if _, err := Prove(&b, Sources{}, t.TempDir()); err != nil {
-		t.Error(err)
+	o := payload.Options{Packer: press}
+	root, boot := realBuild(t, newDir)
+	var b bytes.Buffer
+	var m *payload.Manifest
+	var src payload.Sources
+	cpu := stopwatch()
+	if oldDir != "" {
+		oldRoot, oldBoot := realBuild(t, oldDir)
+		d := payload.Delta{Source: digest.Of([]byte("old")), OldRoot: oldRoot, OldBoot: oldBoot, NewRoot: root, NewBoot: boot}
+		src = payload.Sources{Root: oldRoot.R, RootSize: oldRoot.Size, Boot: oldBoot.R, BootSize: oldBoot.Size}
+		m, err = payload.CreateDelta(t.Context(), &b, d, o, nil)
+	} else {
+		m, err = payload.Create(t.Context(), &b, []payload.Input{root, boot}, o, nil)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("payload: %d bytes, %.2f %% of %d, made in %.1f CPU seconds with %s", b.Len(), 100*float64(b.Len())/float64(root.Size+boot.Size), root.Size+boot.Size, cpu(), press)
+	for _, o := range m.Outputs {
+		var stored [4]int64 // by operation
+		for _, s := range o.Segments {
+			stored[s.Op] += s.Stored()
+		}
+		t.Logf("%s: %d bytes, %d runs, %d bytes made in %d segments, DIFF %d, REPLACE %d", o.Kind, o.Size, len(o.Runs), o.Made(), len(o.Segments), stored[payload.Diff], stored[payload.Replace])
+	}
+	cpu = stopwatch()
+	if _, err := payload.Prove(bytes.NewReader(b.Bytes()), src, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("proven in %.2f CPU seconds", cpu())
+	name := os.Getenv("PROA_PAYLOAD_OUT")
+	if name == "" {
+		name = filepath.Join(t.TempDir(), "payload")
+	}
+	if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e := errand{Payload: name, Out: t.TempDir()}
+	if oldDir != "" {
+		e.Root, e.Boot = filepath.Join(oldDir, "root.img"), filepath.Join(oldDir, "boot.efi")
+	}
+	c := e.run(t)
+	t.Logf("applied in %.2f CPU seconds and %.1f MB, its hashing included", c.CPU, float64(c.Resident)/1e6)
 }
 
-func realBuild(t *testing.T, dir string) (root, boot Input) {
+// stopwatch returns what tells the CPU seconds since, those of finished children included.
+func stopwatch() func() float64 {
+	now := func() time.Duration {
+		var sum time.Duration
+		for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+			var u syscall.Rusage
+			if err := syscall.Getrusage(who, &u); err != nil {
+				panic(err)
+			}
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+		return sum
+	}
+	start := now()
+	return func() float64 { return (now() - start).Seconds() }
+}
+
+func realBuild(t *testing.T, dir string) (root, boot payload.Input) {
 	t.Helper()
 	var r struct {
 		Root struct {
@@ -81,7 +114,7 @@ func realBuild(t *testing.T, dir string) (root, boot Input) {
 		return f, fi.Size()
 	}
 	f, _ := open("root.img")
-	root = Input{Kind: RootImage, R: f, Size: r.Root.HashOffset}
+	root = payload.Input{Kind: payload.RootImage, R: f, Size: r.Root.HashOffset}
 	f, n := open("boot.efi")
-	return root, Input{Kind: BootProgram, R: f, Size: n}
+	return root, payload.Input{Kind: payload.BootProgram, R: f, Size: n}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/residue"
 )
 
 // memory is where segments are made: room for the longest prefix, and behind it for the longest segment. After a segment, what it made
@@ -32,10 +33,10 @@ func (m *memory) forget() { m.end, m.known = 0, 0 }
 // made is where the next segment of n bytes is made.
 func (m *memory) made(n int64) []byte { return m.b[MaxPrefix : MaxPrefix+n] }
 
-// scratch is free for n bytes, at most MaxSegment; what was kept is gone.
-func (m *memory) scratch(n int64) []byte {
+// scratch is what is free besides: two segments. What was kept is gone.
+func (m *memory) scratch() []byte {
 	m.forget()
-	return m.b[:n]
+	return m.b[:2*MaxSegment]
 }
 
 // prefix returns the bytes of r, those that are not kept read from s.
@@ -109,9 +110,6 @@ func (a *applier) unpack(out []byte, s Stream) error {
 		return truncated(err)
 	}
 	// The whole stream first: an error of the network is then never taken for one of the codec.
-	if int64(cap(a.packed)) < s.Stored {
-		a.packed = make([]byte, s.Stored, min(MaxSegment, 2*s.Stored))
-	}
 	packed := a.packed[:s.Stored]
 	if _, err := io.ReadFull(a.body, packed); err != nil {
 		return truncated(err)
@@ -139,9 +137,6 @@ func unbzip2(out, packed []byte) error {
 
 // diff makes a segment of what the sources have at the addresses behind c.
 func (a *applier) diff(s Segment, c cursor) error {
-	if int64(cap(a.control)) < s.Streams[0].Length {
-		a.control = make([]byte, s.Streams[0].Length)
-	}
 	control := a.control[:s.Streams[0].Length]
 	if err := a.unpack(control, s.Streams[0]); err != nil {
 		return fmt.Errorf("control stream: %w", err)
@@ -149,54 +144,76 @@ func (a *applier) diff(s Segment, c cursor) error {
 	if err := checkControl(control, s); err != nil {
 		return fmt.Errorf("control stream: %w", err)
 	}
-	made := a.memory.made(s.Length)
-	diff := a.memory.scratch(s.Streams[1].Length)
-	if err := a.unpack(diff, s.Streams[1]); err != nil {
-		return fmt.Errorf("diff stream: %w", err)
-	}
-	err := eachInstruction(control, func(shift, add, extra int64) error {
-		copy(made, diff[:add])
-		diff = diff[add:]
-		if err := a.add(made[:add], shift, &c); err != nil {
-			return err
-		}
-		made = made[add+extra:]
-		c.skipMade(extra)
-		return nil
-	})
+	scratch := a.memory.scratch()
+	added, old := scratch[:s.Streams[1].Length], scratch[MaxSegment:][:s.Streams[1].Length]
+	places, err := a.old(old, control, c)
 	if err != nil {
 		return err
 	}
-	made = a.memory.made(s.Length)
-	extra := a.memory.scratch(s.Streams[2].Length)
+	if s.Streams[1].Codec == Residue {
+		err = a.residue(added, s.Streams[1], old, places)
+	} else {
+		err = a.unpack(added, s.Streams[1])
+	}
+	if err != nil {
+		return fmt.Errorf("diff stream: %w", err)
+	}
+	addBytes(added, old)
+	extra := scratch[MaxSegment:][:s.Streams[2].Length]
 	if err := a.unpack(extra, s.Streams[2]); err != nil {
 		return fmt.Errorf("extra stream: %w", err)
 	}
+	made := a.memory.made(s.Length)
 	return eachInstruction(control, func(_, add, n int64) error {
+		copy(made, added[:add])
 		copy(made[add:], extra[:n])
-		made, extra = made[add+n:], extra[n:]
+		made, added, extra = made[add+n:], added[add:], extra[n:]
 		return nil
 	})
 }
 
-// add adds to the made bytes b, the first of which is at c, those of the source at a shift; it leaves c behind them.
-func (a *applier) add(b []byte, shift int64, c *cursor) error {
+// old reads what the instructions add to, and says where it is.
+func (a *applier) old(b, control []byte, c cursor) ([]residue.Place, error) {
 	limit := a.m.external(a.kind)
-	for len(b) > 0 {
-		c.skipCopies()
-		n, _ := c.here()
-		n = min(n, int64(len(b)), copyPiece)
-		if at := c.at + shift; at < 0 || at > limit-n {
-			return fmt.Errorf("reads %d bytes at %d of the source, which has %d", n, at, limit)
+	var places []residue.Place
+	return places, eachInstruction(control, func(shift, add, extra int64) error {
+		for add > 0 {
+			c.skipCopies()
+			n, _ := c.here()
+			n = min(n, add)
+			if at := c.at + shift; at < 0 || at > limit-n {
+				return fmt.Errorf("reads %d bytes at %d of the source, which has %d", n, at, limit)
+			}
+			if err := a.space.read(b[:n], c.at+shift); err != nil {
+				return err
+			}
+			places = appendPlace(places, residue.Place{Length: int(n), At: c.at, Shift: shift})
+			c.step(n)
+			b, add = b[n:], add-n
 		}
-		old, err := a.source(c.at+shift, n)
-		if err != nil {
-			return err
-		}
-		addBytes(b[:n], old)
-		c.step(n)
-		b = b[n:]
+		c.skipMade(extra)
+		return nil
+	})
+}
+
+// appendPlace joins a place to the last one if it goes on there.
+func appendPlace(list []residue.Place, p residue.Place) []residue.Place {
+	if k := len(list) - 1; k >= 0 && list[k].Shift == p.Shift && list[k].At+int64(list[k].Length) == p.At {
+		list[k].Length += p.Length
+		return list
 	}
+	return append(list, p)
+}
+
+func (a *applier) residue(out []byte, s Stream, old []byte, places []residue.Place) error {
+	packed := a.packed[:s.Stored]
+	if _, err := io.ReadFull(a.body, packed); err != nil {
+		return truncated(err)
+	}
+	if a.model == nil {
+		a.model = residue.NewModel()
+	}
+	a.model.Decode(out, packed, old, places)
 	return nil
 }
 

@@ -1,0 +1,51 @@
+package payload
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
+)
+
+// calls is code of functions that call each other, behind a head of so many bytes.
+func calls(n, head int) []byte {
+	r := rand.New(rand.NewPCG(5, 6))
+	b := make([]byte, head+n)
+	for i := head; i < len(b); i++ {
+		b[i] = byte(r.IntN(48))
+	}
+	for i := 100; i+5 < n; i += 6 + r.IntN(40) {
+		target := r.IntN(4000) * 400
+		b[head+i] = 0xe8
+		// What is called is before the head if it lies in the first quarter, and has not moved then.
+		to := target + head
+		if target < n/4 {
+			to = target
+		}
+		binary.LittleEndian.PutUint32(b[head+i+1:], uint32(to-(head+i+5)))
+	}
+	return b
+}
+
+// Code that calls what has moved is modelled, and a machine makes the same of it.
+func TestDeltaOfCalls(t *testing.T) {
+	tools := testenv.Tools(t)
+	oldRoot := erofs(t, tools, map[string][]byte{"usr/lib/libcalls.so.1": calls(1_800_000, 0)})
+	newRoot := erofs(t, tools, map[string][]byte{"usr/lib/libcalls.so.1": calls(1_800_000, 4112)})
+	boot := noise(98, 10_000)
+	d, src := deltaOf(oldRoot, boot, newRoot, boot)
+	b, m := makeDelta(t, d, src)
+	modelled := 0
+	for _, s := range m.Output(RootImage).Segments {
+		if s.Op == Diff && s.Streams[1].Codec == Residue {
+			modelled++
+		}
+	}
+	if modelled == 0 {
+		t.Errorf("no segment is modelled: %+v", m.Output(RootImage).Segments)
+	}
+	if limit := 30_000; len(b) > limit {
+		t.Errorf("delta of %d bytes, want at most %d", len(b), limit)
+	}
+}
