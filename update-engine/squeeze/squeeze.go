@@ -18,10 +18,10 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/dsnet/compress/bzip2"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/proa-os/proa/internal/tooltree"
+	"github.com/proa-os/proa/update-engine/bzip2"
 	"github.com/proa-os/proa/update-engine/payload"
 )
 
@@ -61,10 +61,7 @@ func (p *Press) Pack(ctx context.Context, data, prefix []byte) (payload.Codec, [
 	if err != nil || len(prefix) > 0 {
 		return payload.Zstd, z, err
 	}
-	b, err := packBzip2(data)
-	if err != nil {
-		return payload.Bzip2, nil, err
-	}
+	b := bzip2.Pack(data)
 	if len(b) < len(z) {
 		return payload.Bzip2, b, nil
 	}
@@ -113,19 +110,4 @@ func packGo(data, prefix []byte) ([]byte, error) {
 	}
 	defer e.Close()
 	return e.EncodeAll(data, nil), nil
-}
-
-func packBzip2(data []byte) ([]byte, error) {
-	var b bytes.Buffer
-	w, err := bzip2.NewWriter(&b, &bzip2.WriterConfig{Level: bzip2.BestCompression})
-	if err != nil {
-		return nil, fmt.Errorf("pack bzip2: %w", err)
-	}
-	if _, err := w.Write(data); err != nil {
-		return nil, fmt.Errorf("pack bzip2: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("pack bzip2: %w", err)
-	}
-	return b.Bytes(), nil
 }

@@ -66,6 +66,9 @@ func unpack(t *testing.T, c payload.Codec, packed, prefix []byte) []byte {
 func TestPack(t *testing.T) {
 	press := FromTools(testenv.Tools(t))
 	text := words(1 << 20)
+	noise := make([]byte, 1<<20) // more than a block of bzip2
+	rand.NewChaCha8([32]byte{5}).Read(noise)
+	far := append(noise, noise[:1<<18]...)
 	for _, p := range []*Press{press, {name: "Go"}} {
 		for _, c := range []struct {
 			name         string
@@ -73,7 +76,7 @@ func TestPack(t *testing.T) {
 			codec        payload.Codec
 			limit        int
 		}{
-			{"text", text, nil, payload.Zstd, 450 << 10},
+			{"what comes back from afar", far, nil, payload.Zstd, 1050 << 10},
 			{"text behind itself", text[:100<<10], text, payload.Zstd, 300},
 			{"differences", sparse(1 << 20), nil, payload.Bzip2, 60 << 10},
 			{"one byte", []byte("x"), nil, payload.Zstd, 20},
