@@ -12,7 +12,7 @@ BUILDER  = $(OUT)/bin/image-builder
 # The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
 WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 
-.PHONY: help build image inspect diff reproducible run demo test unit check bench bench-boot fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test unit check bench bench-payload bench-boot fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,9 +61,14 @@ check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: builder ## benchmarks, then bench-boot
+bench: builder ## benchmarks, then bench-payload and bench-boot
 	$(WITH_TOOLS) $(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
+	$(MAKE) bench-payload
 	$(MAKE) bench-boot
+
+bench-payload: builder ## sizes and costs of payloads on pairs of real releases, beside xdelta3, zstd, casync and bsdiff
+	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -o $(OUT)/bin/bench-payload ./qemu-tests/cmd/bench-payload
+	@$(WITH_TOOLS) $(OUT)/bin/bench-payload --builder $(BUILDER) --out $(OUT)/bench
 
 bench-boot: image ## time Proa's boot beside plain Debian's (BENCH_ROUNDS=3)
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench --image $(OUT)/$(VERSION) --out $(OUT)/bench
