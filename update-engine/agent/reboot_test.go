@@ -304,25 +304,37 @@ func TestRebootWaits(t *testing.T) {
 	u := withUserspace(m)
 	u.reboots = reboot.Default()
 	u.reboots.Strategy = reboot.InWindow
-	u.reboots.Windows = []reboot.Window{{Start: "13:00", Duration: reboot.Duration(time.Hour)}}
+	u.reboots.Windows = []reboot.Window{{Start: "12:30", Duration: reboot.Duration(time.Hour)}}
 	u.reboots.MaxDelay = reboot.Duration(30 * time.Minute)
 	u.release("1.0.1")
 	r, err := u.apply()
-	opens := time.Date(2026, 1, 1, 13, 0, 0, 0, time.UTC)
+	opens := time.Date(2026, 1, 1, 12, 30, 0, 0, time.UTC)
 	if err != nil || !r.Armed || u.rebooted || r.AskAgain == nil || !r.AskAgain.Equal(opens) {
 		t.Fatalf("apply: %+v, %v", r, err)
 	}
 	u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
-	if got := u.why(); got != "runs 1.0.0: release 1.0.1 is written and armed, and the next window opens at Thu 2026-01-01 13:00 UTC" {
+	if got := u.why(); got != "runs 1.0.0: release 1.0.1 is written and armed, and the next window opens at Thu 2026-01-01 12:30 UTC" {
 		t.Errorf("why: %s", got)
 	}
 	if d, armed, err := u.agent().NextReboot(t.Context()); err != nil || !armed || d.Go || !d.When.Equal(opens) {
 		t.Errorf("next reboot: %+v, %v, %v", d, armed, err)
 	}
 
+	// The timer comes back then.
+	if _, err := u.agent().Auto(t.Context()); err != nil || u.rebooted {
+		t.Fatalf("auto: %v, rebooted %v", err, u.rebooted)
+	}
+	store, err := record.Open(filepath.Join(u.dir, "var"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := store.Schedule(); err != nil || !s.Next.Equal(opens) {
+		t.Errorf("looks again at %s, %v, want %s", s.Next, err, opens)
+	}
+
 	u.repo.Time = opens
 	u.inhibitors = []reboot.Inhibitor{{Who: "backup", Why: "copies"}}
-	if r, err = u.apply(); err != nil || u.rebooted || !strings.Contains(r.Text, "backup (copies) holds the reboot up, until Thu 2026-01-01 13:30") {
+	if r, err = u.apply(); err != nil || u.rebooted || !strings.Contains(r.Text, "backup (copies) holds the reboot up, until Thu 2026-01-01 13:00") {
 		t.Fatalf("apply: %+v, %v", r, err)
 	}
 	u.repo.Time = opens.Add(29 * time.Minute)
