@@ -25,7 +25,7 @@ type Boot struct {
 	Leaving bool `json:"leaving,omitempty"` // File was rolled back by hand: Next is something else, and nothing is tried
 }
 
-// Judge finds out, by content, what this boot is. running is the root hash on the kernel command line, counts are GRUB's.
+// Judge finds out, by content, what this boot is. running is the root hash of what runs, counts are GRUB's.
 func Judge(running digest.SHA256, programs []Program, counts slot.Counts, q Quarantine, o Orders) Boot {
 	var b Boot
 	var left digest.SHA256 // by hand

@@ -2,7 +2,7 @@
 //
 // It is the pure part of the update agent; values in, values out, the time is passed in. What the agent keeps between boots
 // (Machine, Quarantine, Entry) is defined here and stored by package record. All of it is a hint: which release runs,
-// which is armed and which has used up its tries is read from the kernel command line and the ESP at every start (Judge).
+// which is armed and which has used up its tries is read from dm-verity and the ESP at every start (Judge).
 package state
 
 import (
