@@ -29,6 +29,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/gpt"
 )
@@ -57,8 +59,21 @@ type Scanner struct {
 func System() *Scanner {
 	return &Scanner{
 		Sys:  os.DirFS("/sys"),
-		Open: func(path string) (Device, error) { return os.Open(path) },
+		Open: func(path string) (Device, error) { return openFresh(path) },
 	}
+}
+
+// openFresh opens a device and forgets what the kernel has cached of it. A slot is written through the node of its partition, whose cache is
+// another than the disk's: an earlier look at the disk would still show what was there before.
+func openFresh(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return nil, errors.Join(fmt.Errorf("drop page cache of %s: %w", path, err), f.Close())
+	}
+	return f, nil
 }
 
 // A Disk is a whole disk with its partition table.
