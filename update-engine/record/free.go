@@ -18,7 +18,10 @@ func (s *Store) Free() (int64, error) {
 		return 0, fmt.Errorf("%s: %w", s.dir, unix.EROFS)
 	}
 	if os.Geteuid() == 0 {
-		return int64(st.Bfree) * st.Bsize, nil // with what is reserved for root
+		// With what is reserved for root, and without what ext4 keeps for itself: nobody can write there, and statfs(2) counts it as
+		// free (linux, fs/ext4/super.c, ext4_calculate_resv_clusters).
+		kept := min(int64(st.Blocks)/50, 4096)
+		return max(int64(st.Bfree)-kept, 0) * st.Bsize, nil
 	}
 	return int64(st.Bavail) * st.Bsize, nil
 }
