@@ -124,31 +124,60 @@ func load[T metadata.Roles](d *Desk, name string) (*metadata.Metadata[T], error)
 	return m, nil
 }
 
-// parse reads metadata. Keys of a wrong length are refused here, since verifying with one panics.
+// parse reads metadata and refuses what TUF's types allow and no reader expects: roles, keys or entries that are null, and keys of a
+// wrong length, with which verifying would panic.
 func parse[T metadata.Roles](b []byte) (*metadata.Metadata[T], error) {
 	m, err := (&metadata.Metadata[T]{}).FromBytes(b)
 	if err != nil {
 		return nil, err
 	}
-	var keys map[string]*metadata.Key
 	switch s := any(m.Signed).(type) {
 	case metadata.RootType:
-		keys = s.Keys
+		for _, role := range Roles[:4] {
+			if s.Roles[role] == nil {
+				return nil, fmt.Errorf("no role %s", role)
+			}
+		}
+		err = checkKeys(s.Keys)
 	case metadata.TargetsType:
 		if s.Delegations != nil {
-			keys = s.Delegations.Keys
+			err = checkKeys(s.Delegations.Keys)
 		}
+		err = errors.Join(err, checkEntries(s.Targets))
+	case metadata.SnapshotType:
+		err = checkEntries(s.Meta)
+	case metadata.TimestampType:
+		err = checkEntries(s.Meta)
 	}
-	for id, k := range keys {
-		public, err := k.ToPublicKey()
-		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", id, err)
-		}
-		if ed, ok := public.(ed25519.PublicKey); !ok || len(ed) != ed25519.PublicKeySize {
-			return nil, fmt.Errorf("key %s: it is no ed25519 key", id)
-		}
+	if err != nil {
+		return nil, err
 	}
 	return m, nil
+}
+
+func checkEntries[E any](entries map[string]*E) error {
+	for name, e := range entries {
+		if e == nil {
+			return fmt.Errorf("%s: null", name)
+		}
+	}
+	return nil
+}
+
+func checkKeys(keys map[string]*metadata.Key) error {
+	for id, k := range keys {
+		if k == nil {
+			return fmt.Errorf("key %s: null", id)
+		}
+		public, err := k.ToPublicKey()
+		if err != nil {
+			return fmt.Errorf("key %s: %w", id, err)
+		}
+		if ed, ok := public.(ed25519.PublicKey); !ok || len(ed) != ed25519.PublicKeySize {
+			return fmt.Errorf("key %s: it is no ed25519 key", id)
+		}
+	}
+	return nil
 }
 
 // highest is the highest N of N.<role>.json; 0 when there is none.
