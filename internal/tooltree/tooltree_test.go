@@ -47,6 +47,7 @@ func TestPrograms(t *testing.T) {
 		{[]string{"xz", "--version"}, "liblzma"},
 		{[]string{"zstd", "--version"}, "Zstandard"},
 		{[]string{"objdump", "--version"}, "GNU objdump"},
+		{[]string{"python3.13", "--version"}, "Python 3.13"},
 		{[]string{"readelf", "--version"}, "GNU readelf"},
 		{[]string{"ssh", "-V"}, "OpenSSH_10"},
 		{[]string{"ssh-keygen", "-t", "ed25519", "-N", "", "-f", filepath.Join(t.TempDir(), "key")}, "SHA256:"},
