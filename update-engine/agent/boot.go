@@ -151,14 +151,19 @@ func (a *Agent) good(running state.Release, boot state.Boot, m *state.Machine) e
 	}
 	a.Log.Info("release good", "version", running.Version, "root_hash", running.Root)
 	m.Target, m.FailedUnits, m.Network = nil, nil, nil
-	orders, err := a.Store.Orders()
-	if err == nil && orders.Back != nil && slot.Compare(running.Version, orders.Back.From.Version) > 0 {
-		orders.Back = nil // a newer release was what ends it
-		err = a.Store.SetOrders(orders)
-	}
-	a.remember(err, a.move(m, state.Good),
+	a.remember(a.endRollback(running), a.move(m, state.Good),
 		a.Store.AddHistory(state.Entry{Time: a.Now().UTC(), Event: state.EventGood, Release: running, Running: running.Version}))
 	return nil
+}
+
+// endRollback forgets the release that was left by hand, once a newer one is good.
+func (a *Agent) endRollback(good state.Release) error {
+	orders, err := a.Store.Orders()
+	if err != nil || orders.Back == nil || slot.Compare(good.Version, orders.Back.From.Version) <= 0 {
+		return err
+	}
+	orders.Back = nil
+	return a.Store.SetOrders(orders)
 }
 
 // NoWayBack says that a try is bad and that there is nothing better to boot: the machine stays up as it is.

@@ -61,6 +61,9 @@ func (a *Agent) goBack(ctx context.Context, running state.Release, version strin
 	if err != nil {
 		return to, err
 	}
+	if boot.Soft && boot.Trying {
+		return to, errors.New("it is on trial after a soft reboot: wait for its verdict, or reboot the machine (systemctl reboot), which goes back")
+	}
 	folder, err := a.Machine.Boot()
 	if err != nil {
 		return to, err

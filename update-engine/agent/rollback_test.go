@@ -161,6 +161,40 @@ func TestRollbackFromATry(t *testing.T) {
 	}
 }
 
+// A soft try has no file that a loader sees; the machine goes back by any start.
+func TestRollbackAroundASoftReboot(t *testing.T) {
+	m := newMachine(t)
+	u := withUserspace(m)
+	m.release("1.0.1")
+	if _, err := m.apply(); err != nil {
+		t.Fatal(err)
+	}
+	if len(u.left) != 1 || u.left[0] != "soft" {
+		t.Fatalf("left %v, want softly", u.left)
+	}
+	u.softly()
+	m.wantRuns("1.0.1")
+	if _, err := m.rollback(""); err == nil || !strings.Contains(err.Error(), "on trial after a soft reboot") {
+		t.Errorf("in the try: %v", err)
+	}
+	if err := m.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.rollback(""); err != nil {
+		t.Fatal(err)
+	}
+	u.start()
+	m.wantRuns("1.0.0")
+	if err := m.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	if q, err := m.agent().Store.Quarantine(); err != nil || len(q) != 0 {
+		t.Errorf("quarantine: %+v, %v", q, err)
+	}
+	u.start()
+	m.wantRuns("1.0.0")
+}
+
 // cut is the loss of power.
 type cut struct{}
 

@@ -220,8 +220,8 @@ func (a *Agent) goodSoftly(running state.Release, m *state.Machine) error {
 		return fmt.Errorf("arm release %s: %w", running.Version, err)
 	}
 	a.Log.Info("release good", "version", running.Version, "root_hash", running.Root, "mode", reboot.Soft)
-	m.Target, m.FailedUnits = nil, nil
-	a.remember(a.move(m, state.Good), a.Userspace.SetTry(false), a.Store.AddHistory(state.Entry{
+	m.Target, m.FailedUnits, m.Network = nil, nil, nil
+	a.remember(a.endRollback(running), a.move(m, state.Good), a.Userspace.SetTry(false), a.Store.AddHistory(state.Entry{
 		Time: a.Now().UTC(), Event: state.EventGood, Release: running, Running: running.Version, Detail: "after a soft reboot; the next full one tries its boot program",
 	}))
 	return nil

@@ -13,11 +13,13 @@
 //	proa_update_last_check_timestamp_seconds, proa_update_last_success_timestamp_seconds   absent before the first
 //	proa_update_checks_total, proa_update_failures_total{reason}, proa_update_fetched_bytes_total   since the machine was provisioned
 //	proa_update_releases_total{event}                events of the history: armed, good, bad, refused ...
+//	proa_update_gap_seconds{mode}                    how long the machine was away in its last reboot of that mode; absent before the first
 //	proa_update_progress_ratio                       of the job that works; absent while none does
 package metrics
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +108,11 @@ func Text(in Input) string {
 	}
 	w.family("proa_update_last_success_timestamp_seconds", "gauge", "Time of the last look at the repository that verified its metadata.", at(in.Counters.LastSuccess)...)
 	counters(w, in)
+	var gaps []sample
+	for _, mode := range slices.Sorted(maps.Keys(r.Gaps)) {
+		gaps = append(gaps, value(r.Gaps[mode], "mode", mode))
+	}
+	w.family("proa_update_gap_seconds", "gauge", "From the order to reboot to a healthy boot, the last time.", gaps...)
 	if p := r.Progress; p != nil && p.Total > 0 {
 		w.family("proa_update_progress_ratio", "gauge", "How far the job is that works.", value(float64(p.Done)/float64(p.Total)))
 	}

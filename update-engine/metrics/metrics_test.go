@@ -78,6 +78,7 @@ func TestText(t *testing.T) {
 			Quarantine: state.Quarantine{{}, {}},
 			Orders:     state.Orders{Hold: &state.Hold{}, Pin: &state.Pin{Version: "1.0.2"}, Back: &state.Back{From: state.Release{Version: "1.0.3"}}},
 			Progress:   &state.Progress{Stage: "write", Done: 1, Total: 4},
+			Gaps:       map[string]float64{"soft": 3.5, "full": 40},
 		},
 		History: []state.Entry{{Event: state.EventArmed}, {Event: state.EventArmed}, {Event: state.EventHeld}},
 	}))
@@ -93,7 +94,7 @@ func TestText(t *testing.T) {
 		`proa_update_last_check_timestamp_seconds`: float64(now.Unix() + 1), `proa_update_last_success_timestamp_seconds`: float64(now.Unix()),
 		`proa_update_failures_total{reason="network"}`: 2, `proa_update_failures_total{reason="health"}`: 0,
 		`proa_update_releases_total{event="armed"}`: 2, `proa_update_releases_total{event="held"}`: 1, `proa_update_releases_total{event="good"}`: 0,
-		`proa_update_progress_ratio`: 0.25,
+		`proa_update_progress_ratio`: 0.25, `proa_update_gap_seconds{mode="soft"}`: 3.5, `proa_update_gap_seconds{mode="full"}`: 40,
 	} {
 		if v, ok := got[key]; !ok || v != want {
 			t.Errorf("%s: got %v, %v, want %v", key, v, ok, want)

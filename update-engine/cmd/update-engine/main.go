@@ -100,7 +100,9 @@ func open() (*agent.Agent, *host.Host, error) {
 		return a
 	}}))
 	a := &agent.Agent{Machine: h, Userspace: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Epoch: h.Epoch(), Log: log}
-	a.Network = func(ctx context.Context) (state.Network, error) { return network.Look(ctx, a.Config.Server) }
+	a.Network = func(ctx context.Context) (state.Network, error) {
+		return network.Look(ctx, append([]string{a.Config.Server}, a.Config.Mirrors...)...)
+	}
 	return a, h, nil
 }
 
