@@ -33,6 +33,7 @@ import (
 	"github.com/proa-os/proa/update-engine/config"
 	"github.com/proa-os/proa/update-engine/health"
 	"github.com/proa-os/proa/update-engine/host"
+	"github.com/proa-os/proa/update-engine/journal"
 	"github.com/proa-os/proa/update-engine/network"
 	"github.com/proa-os/proa/update-engine/record"
 	"github.com/proa-os/proa/update-engine/state"
@@ -92,13 +93,7 @@ func open() (*agent.Agent, *host.Host, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// The journal has the time.
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
+	log := slog.New(journal.New(os.Stderr))
 	a := &agent.Agent{Machine: h, Userspace: h, Store: store, Config: config.Default(), TUFState: filepath.Join(stateDir, "tuf"), Now: time.Now, Epoch: h.Epoch(), Log: log}
 	a.Network = func(ctx context.Context) (state.Network, error) {
 		return network.Look(ctx, append([]string{a.Config.Server}, a.Config.Mirrors...)...)
