@@ -3,8 +3,6 @@ package tuf
 import (
 	"fmt"
 	"strings"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 const (
@@ -20,11 +18,11 @@ type visit struct {
 
 // find returns what the most trusted role that knows a name says about it (5.6.7): the offline role first, then those it
 // delegates the name to, in order and depth first, each once.
-func (c *Client) find(name string) (*metadata.TargetFiles, error) {
+func (c *Client) find(name string) (*targetFile, error) {
 	if err := c.Refresh(); err != nil {
 		return nil, err
 	}
-	visits := []visit{{metadata.TARGETS, byRoot(c.root)}}
+	visits := []visit{{roleTargets, byRoot(c.root)}}
 	visited := map[string]bool{}
 	for len(visits) > 0 && len(visited) <= maxDelegations {
 		v := visits[len(visits)-1]
@@ -49,16 +47,16 @@ func (c *Client) find(name string) (*metadata.TargetFiles, error) {
 		}
 	}
 	return nil, &Refusal{Reason: Unsigned, File: name, Detail: fmt.Sprintf("no role that may sign it has: version %d of targets.json knows %d names, this is none of them",
-		c.targets[metadata.TARGETS].Signed.Version, len(c.targets[metadata.TARGETS].Signed.Targets))}
+		c.targets[roleTargets].Signed.Version, len(c.targets[roleTargets].Signed.Targets))}
 }
 
 // delegated lists whom a role delegates a name to, up to and with the first that ends the search.
-func (c *Client) delegated(role string, m *metadata.Metadata[metadata.TargetsType], name string) (list []visit, last bool) {
+func (c *Client) delegated(role string, m *signedFile[targetsFileType], name string) (list []visit, last bool) {
 	if m.Signed.Delegations == nil {
 		return nil, false
 	}
-	for _, r := range m.Signed.Delegations.GetRolesForTarget(name) {
-		if !c.mayDelegate(role, r.Name, name) {
+	for _, r := range m.Signed.Delegations.Roles {
+		if !r.matches(name) || !c.mayDelegate(role, r.Name, name) {
 			continue
 		}
 		list = append(list, visit{r.Name, byTargets(m)})
@@ -73,8 +71,8 @@ func (c *Client) delegated(role string, m *metadata.Metadata[metadata.TargetsTyp
 // nobody delegates anything else. A delegated role with the name of a top-level one would take its file in the store.
 func (c *Client) mayDelegate(from, to, name string) bool {
 	switch to {
-	case metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS, "":
+	case roleRoot, roleTimestamp, roleSnapshot, roleTargets, "":
 		return false
 	}
-	return c.cfg.Plain || from == metadata.TARGETS && to == planRole && strings.HasPrefix(name, planPrefix)
+	return c.cfg.Plain || from == roleTargets && to == planRole && strings.HasPrefix(name, planPrefix)
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 // Reason says what is wrong with a refused file.
@@ -35,7 +33,7 @@ type Refusal struct {
 	Reason Reason
 	File   string // as the server names it, or the target's name
 	Detail string // expected and found, and what to do
-	Err    error  // go-tuf's or the network's, if any
+	Err    error  // the reason's reason, if any
 }
 
 func (r *Refusal) Error() string {
@@ -78,73 +76,73 @@ func (c *Client) missing(file string, err error) error {
 	return &Refusal{Reason: Missing, File: file, Detail: fmt.Sprintf("is %s an update repository? %v", c.cfg.Server, err), Err: err}
 }
 
-// A delegator says which keys sign for a role, and whether they have.
+// A delegator says which keys sign for a role.
 type delegator struct {
-	verify func(role string, m any) error
-	keys   func(role string) (ids []string, threshold int)
+	keys map[string]*key
+	role func(name string) *role // nil if it does not know it
 }
 
-func byRoot(root *metadata.Metadata[metadata.RootType]) delegator {
-	return delegator{root.VerifyDelegate, func(role string) ([]string, int) {
-		if r := root.Signed.Roles[role]; r != nil {
-			return r.KeyIDs, r.Threshold
-		}
-		return nil, 1
-	}}
+func byRoot(root *signedFile[rootFileType]) delegator {
+	return delegator{root.Signed.Keys, func(name string) *role { return root.Signed.Roles[name] }}
 }
 
-func byTargets(m *metadata.Metadata[metadata.TargetsType]) delegator {
-	return delegator{m.VerifyDelegate, func(role string) ([]string, int) {
+func byTargets(m *signedFile[targetsFileType]) delegator {
+	return delegator{m.Signed.Delegations.Keys, func(name string) *role {
 		for _, r := range m.Signed.Delegations.Roles {
-			if r.Name == role {
-				return r.KeyIDs, r.Threshold
+			if r.Name == name {
+				return &r.role
 			}
 		}
-		return nil, 1
+		return nil
 	}}
+}
+
+// bytesAndSignatures is what is to be checked of a file.
+type bytesAndSignatures struct {
+	payload    []byte
+	signatures []signature
+	version    int64
+}
+
+func (m *signedFile[T]) signed() bytesAndSignatures {
+	return bytesAndSignatures{m.payload, m.Signatures, any(m.Signed).(content).common().Version}
 }
 
 // check looks at signatures and, if they do not suffice, says who has signed and who should have.
-func (d delegator) check(file, role string, m any, signatures []metadata.Signature, version int64) error {
-	err := guard(func() error { return d.verify(role, m) })
-	if err == nil {
+func (d delegator) check(file, name string, m bytesAndSignatures) error {
+	refuse := func(reason Reason, format string, args ...any) error {
+		return &Refusal{Reason: reason, File: file, Detail: fmt.Sprintf(format, args...)}
+	}
+	r := d.role(name)
+	if r == nil {
+		return refuse(Garbage, "nobody says whose keys sign for %s", name)
+	}
+	n, err := signers(d.keys, r, m.payload, m.signatures)
+	if err != nil {
+		return refuse(Garbage, "%v for %s", err, name)
+	}
+	if n >= r.Threshold {
 		return nil
 	}
-	refuse := func(reason Reason, format string, args ...any) error {
-		return &Refusal{Reason: reason, File: file, Detail: fmt.Sprintf(format, args...), Err: err}
-	}
-	if !errors.Is(err, &metadata.ErrUnsignedMetadata{}) {
-		return refuse(Garbage, "the role above it names no usable keys for %s: %v", role, strip(err))
-	}
-	trusted, threshold := d.keys(role)
 	var signed, known []string
-	for _, s := range signatures {
+	for _, s := range m.signatures {
 		signed = append(signed, short(s.KeyID))
-		if slices.Contains(trusted, s.KeyID) {
+		if slices.Contains(r.KeyIDs, s.KeyID) {
 			known = append(known, s.KeyID)
 		}
 	}
 	var want []string
-	for _, k := range trusted {
+	for _, k := range r.KeyIDs {
 		want = append(want, short(k))
 	}
 	switch {
-	case len(known) >= threshold:
-		return refuse(Tampered, "the signatures of the trusted keys %s do not fit version %d of it: it was changed after it was signed", strings.Join(want, " "), version)
+	case len(known) >= r.Threshold:
+		return refuse(Tampered, "the signatures of the trusted keys %s do not fit version %d of it: it was changed after it was signed", strings.Join(want, " "), m.version)
 	case len(known) > 0:
-		return refuse(TooFewSignatures, "%d of the %d that are needed from the keys %s: run release sign where the other keys are", len(known), threshold, strings.Join(want, " "))
+		return refuse(TooFewSignatures, "%d of the %d that are needed from the keys %s: run release sign where the other keys are", len(known), r.Threshold, strings.Join(want, " "))
 	}
 	return refuse(WrongKey, "signed by %s, trusted for this role: %s; is it the repository this machine's root.json belongs to?",
 		strings.Join(signed, " "), strings.Join(want, " "))
-}
-
-// strip removes go-tuf's class from the front of its messages.
-func strip(err error) string {
-	_, msg, ok := strings.Cut(err.Error(), " error: ")
-	if !ok {
-		return err.Error()
-	}
-	return msg
 }
 
 // short is the beginning of a key id, which may be anything before it is verified.

@@ -8,8 +8,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/theupdateframework/go-tuf/v2/metadata"
-
 	"github.com/proa-os/proa/internal/digest"
 )
 
@@ -37,8 +35,8 @@ func (c *Client) Refresh() error {
 // startingRoot is the root that the machine trusts before it asks (5.2): the newest one reached from this anchor, or one that the keys of the
 // anchor have signed, or the anchor itself. Other metadata stays when the anchor changes: if the new root does not vouch for it, it is
 // ignored, and if it does, it still bounds rollback.
-func startingRoot(cfg Config) (*metadata.Metadata[metadata.RootType], []byte, error) {
-	anchor, err := parse[metadata.RootType](rootFile, cfg.Anchor)
+func startingRoot(cfg Config) (*signedFile[rootFileType], []byte, error) {
+	anchor, err := parse[rootFileType](rootFile, roleRoot, cfg.Anchor)
 	if err == nil {
 		err = verifySelf(anchor)
 	}
@@ -48,20 +46,20 @@ func startingRoot(cfg Config) (*metadata.Metadata[metadata.RootType], []byte, er
 	}
 	s := store{dir: cfg.State}
 	b := s.load(rootFile)
-	stored, err := parse[metadata.RootType](rootFile, b)
+	stored, err := parse[rootFileType](rootFile, roleRoot, b)
 	if err != nil || verifySelf(stored) != nil {
 		return anchor, cfg.Anchor, nil
 	}
 	reached := s.note(anchorNote) == digest.Of(cfg.Anchor).String()
-	signed := stored.Signed.Version >= anchor.Signed.Version && guard(func() error { return anchor.VerifyDelegate(metadata.ROOT, stored) }) == nil
+	signed := stored.Signed.Version >= anchor.Signed.Version && byRoot(anchor).check(rootFile, roleRoot, stored.signed()) == nil
 	if !reached && !signed {
 		return anchor, cfg.Anchor, nil
 	}
 	return stored, b, nil
 }
 
-func verifySelf(root *metadata.Metadata[metadata.RootType]) error {
-	return guard(func() error { return root.VerifyDelegate(metadata.ROOT, root) })
+func verifySelf(root *signedFile[rootFileType]) error {
+	return byRoot(root).check(rootFile, roleRoot, root.signed())
 }
 
 // updateRoot follows the chain of roots, one version at a time (5.3).
@@ -71,7 +69,7 @@ func (c *Client) updateRoot() error {
 	}
 	for range maxRootRotations {
 		var content []byte
-		var next *metadata.Metadata[metadata.RootType]
+		var next *signedFile[rootFileType]
 		file := fmt.Sprintf("%d.root.json", c.root.Signed.Version+1)
 		err := c.get(file, maxRoot, "", func(b []byte, _ string) (err error) {
 			content = b
@@ -95,12 +93,12 @@ func (c *Client) updateRoot() error {
 	return c.forget()
 }
 
-func (c *Client) nextRoot(file string, b []byte) (*metadata.Metadata[metadata.RootType], error) {
-	next, err := parse[metadata.RootType](file, b)
+func (c *Client) nextRoot(file string, b []byte) (*signedFile[rootFileType], error) {
+	next, err := parse[rootFileType](file, roleRoot, b)
 	if err != nil {
 		return nil, err
 	}
-	if err := byRoot(c.root).check(file, metadata.ROOT, next, next.Signatures, next.Signed.Version); err != nil { // 5.3.4, old keys
+	if err := byRoot(c.root).check(file, roleRoot, next.signed()); err != nil { // 5.3.4, old keys
 		return nil, err
 	}
 	if want := c.root.Signed.Version + 1; next.Signed.Version != want { // 5.3.5
@@ -110,13 +108,13 @@ func (c *Client) nextRoot(file string, b []byte) (*metadata.Metadata[metadata.Ro
 		}
 		return nil, &Refusal{Reason: reason, File: file, Detail: fmt.Sprintf("it is version %d, expected %d: roots are followed one by one", next.Signed.Version, want)}
 	}
-	return next, byRoot(next).check(file, metadata.ROOT, next, next.Signatures, next.Signed.Version) // 5.3.4, its own keys
+	return next, byRoot(next).check(file, roleRoot, next.signed()) // 5.3.4, its own keys
 }
 
 // forget drops the stored timestamp and snapshot if the keys of either have changed since they were accepted (5.3.11): so does a repository
 // recover whose thieves have raised the version numbers to where nobody gets past them.
 func (c *Client) forget() error {
-	keys := onlineKeys{c.root.Signed.Roles[metadata.TIMESTAMP].KeyIDs, c.root.Signed.Roles[metadata.SNAPSHOT].KeyIDs}
+	keys := onlineKeys{c.root.Signed.Roles[roleTimestamp].KeyIDs, c.root.Signed.Roles[roleSnapshot].KeyIDs}
 	return c.store.forgetOthers(keys)
 }
 
@@ -166,16 +164,16 @@ func (c *Client) updateTimestamp() error {
 	return c.keepTag(content, newTag)
 }
 
-func (c *Client) parseTimestamp(b []byte) (*metadata.Metadata[metadata.TimestampType], error) {
-	t, err := parse[metadata.TimestampType](timestampFile, b)
+func (c *Client) parseTimestamp(b []byte) (*signedFile[timestampFileType], error) {
+	t, err := parse[timestampFileType](timestampFile, roleTimestamp, b)
 	if err != nil {
 		return nil, err
 	}
-	return t, byRoot(c.root).check(timestampFile, metadata.TIMESTAMP, t, t.Signatures, t.Signed.Version)
+	return t, byRoot(c.root).check(timestampFile, roleTimestamp, t.signed())
 }
 
 // notOlder is 5.4.3.
-func notOlder(t, trusted *metadata.Metadata[metadata.TimestampType]) error {
+func notOlder(t, trusted *signedFile[timestampFileType]) error {
 	if t.Signed.Version < trusted.Signed.Version {
 		return rollback(timestampFile, timestampFile, t.Signed.Version, trusted.Signed.Version)
 	}
@@ -186,7 +184,7 @@ func notOlder(t, trusted *metadata.Metadata[metadata.TimestampType]) error {
 }
 
 // freshTimestamp is 5.4.4, and asks whether the clock can be right: one that has fallen back takes everything for valid.
-func (c *Client) freshTimestamp(t *metadata.Metadata[metadata.TimestampType]) error {
+func (c *Client) freshTimestamp(t *signedFile[timestampFileType]) error {
 	if c.cfg.Now.After(t.Signed.Expires) {
 		return c.expired(timestampFile, t.Signed.Version, t.Signed.Expires)
 	}
@@ -215,11 +213,11 @@ func (c *Client) keepTag(content []byte, tag string) error {
 // updateSnapshot is 5.5.
 func (c *Client) updateSnapshot() error {
 	info := c.timestamp.Signed.Meta[snapshotFile]
-	var trusted *metadata.Metadata[metadata.SnapshotType] // bounds rollback, also when it is not the one to use
+	var trusted *signedFile[snapshotFileType] // bounds rollback, also when it is not the one to use
 	if b := c.store.load(snapshotFile); b != nil {
 		if m, err := c.parseSnapshot(snapshotFile, b); err == nil {
 			trusted = m
-			if m.Signed.Version == info.Version && info.VerifyLengthHashes(b) == nil && !c.cfg.Now.After(m.Signed.Expires) {
+			if m.Signed.Version == info.Version && info.verify(b) == nil && !c.cfg.Now.After(m.Signed.Expires) {
 				c.snapshot = m
 				return nil
 			}
@@ -239,15 +237,15 @@ func (c *Client) updateSnapshot() error {
 	return c.store.save(snapshotFile, content) // 5.5.7
 }
 
-func (c *Client) parseSnapshot(file string, b []byte) (*metadata.Metadata[metadata.SnapshotType], error) {
-	m, err := parse[metadata.SnapshotType](file, b)
+func (c *Client) parseSnapshot(file string, b []byte) (*signedFile[snapshotFileType], error) {
+	m, err := parse[snapshotFileType](file, roleSnapshot, b)
 	if err != nil {
 		return nil, err
 	}
-	return m, byRoot(c.root).check(file, metadata.SNAPSHOT, m, m.Signatures, m.Signed.Version)
+	return m, byRoot(c.root).check(file, roleSnapshot, m.signed())
 }
 
-func (c *Client) newSnapshot(file string, b []byte, info *metadata.MetaFiles, trusted *metadata.Metadata[metadata.SnapshotType]) (*metadata.Metadata[metadata.SnapshotType], error) {
+func (c *Client) newSnapshot(file string, b []byte, info *metaFile, trusted *signedFile[snapshotFileType]) (*signedFile[snapshotFileType], error) {
 	if err := named(file, timestampFile, info, b); err != nil { // 5.5.2
 		return nil, err
 	}
@@ -277,13 +275,13 @@ func (c *Client) newSnapshot(file string, b []byte, info *metadata.MetaFiles, tr
 
 // updateTargets is 5.6 for the offline role.
 func (c *Client) updateTargets() error {
-	_, err := c.load(metadata.TARGETS, byRoot(c.root))
+	_, err := c.load(roleTargets, byRoot(c.root))
 	return err
 }
 
 // load returns the metadata of the offline role or of one that is delegated to (5.6): the one at hand, the stored one, or the server's. Its signatures
 // are compared with what this delegator says about it, whoever else has delegated to it before.
-func (c *Client) load(role string, by delegator) (*metadata.Metadata[metadata.TargetsType], error) {
+func (c *Client) load(role string, by delegator) (*signedFile[targetsFileType], error) {
 	name := role + ".json"
 	info, ok := c.snapshot.Signed.Meta[name]
 	if !ok {
@@ -291,7 +289,7 @@ func (c *Client) load(role string, by delegator) (*metadata.Metadata[metadata.Ta
 	}
 	file := c.versioned(info.Version, url.PathEscape(role)+".json")
 	if m := c.targets[role]; m != nil {
-		return m, by.check(file, role, m, m.Signatures, m.Signed.Version)
+		return m, by.check(file, role, m.signed())
 	}
 	if b := c.store.load(storedName(role)); b != nil {
 		if m, err := c.newTargets(file, role, b, info, by); err == nil {
@@ -300,7 +298,7 @@ func (c *Client) load(role string, by delegator) (*metadata.Metadata[metadata.Ta
 		}
 	}
 	var content []byte
-	var found *metadata.Metadata[metadata.TargetsType]
+	var found *signedFile[targetsFileType]
 	err := c.get(file, length(info, maxTargets), "", func(b []byte, _ string) (err error) {
 		content = b
 		found, err = c.newTargets(file, role, b, info, by)
@@ -316,15 +314,15 @@ func (c *Client) load(role string, by delegator) (*metadata.Metadata[metadata.Ta
 	return found, nil
 }
 
-func (c *Client) newTargets(file, role string, b []byte, info *metadata.MetaFiles, by delegator) (*metadata.Metadata[metadata.TargetsType], error) {
+func (c *Client) newTargets(file, role string, b []byte, info *metaFile, by delegator) (*signedFile[targetsFileType], error) {
 	if err := named(file, snapshotFile, info, b); err != nil { // 5.6.2
 		return nil, err
 	}
-	m, err := parse[metadata.TargetsType](file, b)
+	m, err := parse[targetsFileType](file, roleTargets, b)
 	if err != nil {
 		return nil, err
 	}
-	if err := by.check(file, role, m, m.Signatures, m.Signed.Version); err != nil { // 5.6.3
+	if err := by.check(file, role, m.signed()); err != nil { // 5.6.3
 		return nil, err
 	}
 	if m.Signed.Version != info.Version { // 5.6.4
@@ -354,7 +352,7 @@ func (c *Client) versioned(version int64, name string) string {
 }
 
 // length is what is read of a file at most: what the role above says, within reason.
-func length(info *metadata.MetaFiles, limit int64) int64 {
+func length(info *metaFile, limit int64) int64 {
 	if info.Length <= 0 {
 		return limit
 	}
@@ -362,14 +360,14 @@ func length(info *metadata.MetaFiles, limit int64) int64 {
 }
 
 // named compares a file with what the role above it says.
-func named(file, above string, info *metadata.MetaFiles, b []byte) error {
-	err := guard(func() error { return info.VerifyLengthHashes(b) })
+func named(file, above string, info *metaFile, b []byte) error {
+	err := info.verify(b)
 	if err == nil {
 		return nil
 	}
 	want := "another"
 	if sum, ok := info.Hashes["sha256"]; ok {
-		want = fmt.Sprintf("%x", []byte(sum))
+		want = fmt.Sprintf("%.64s", sum)
 	}
 	return &Refusal{Reason: Tampered, File: file, Err: err, Detail: fmt.Sprintf(
 		"it has %d bytes with sha256 %x, %s names %d bytes with %s: the server gives files of different times, or somebody changes them on the way",
