@@ -52,6 +52,8 @@ func TestUpdateUnderBIOS(t *testing.T) {
 		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
 		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"reboot":{"mode":"full"}}`, s.web(desk.Repository).GuestURL())))
 	f.update("1.0.1")
+	check(t, f.m.PowerOn())
+	f.steer("1.0.1", "1.0.0")
 }
 
 // underBoth tells a story once for each firmware.

@@ -34,7 +34,6 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
-	"github.com/godbus/dbus/v5/introspect"
 
 	"github.com/proa-os/proa/update-engine/state"
 )
@@ -106,7 +105,7 @@ func NewServer(ctx context.Context, conn *dbus.Conn, engine Engine) (*Server, er
 	for _, e := range []struct {
 		v    any
 		name string
-	}{{methods{s}, Interface}, {getters{s}, propertiesInterface}, {introspect.Introspectable(introspection), "org.freedesktop.DBus.Introspectable"}} {
+	}{{methods{s}, Interface}, {getters{s}, propertiesInterface}, {introspectable{}, "org.freedesktop.DBus.Introspectable"}} {
 		if err := conn.Export(e.v, Path, e.name); err != nil {
 			return nil, fmt.Errorf("export %s: %w", e.name, err)
 		}

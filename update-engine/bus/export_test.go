@@ -5,7 +5,7 @@ const Introspection = introspection
 
 // Exported is what is on the bus, by interface.
 func Exported() map[string]any {
-	return map[string]any{Interface: methods{}, propertiesInterface: getters{}}
+	return map[string]any{Interface: methods{}, propertiesInterface: getters{}, "org.freedesktop.DBus.Introspectable": introspectable{}}
 }
 
 // Properties is properties.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
-	"github.com/godbus/dbus/v5/introspect"
 
 	"github.com/proa-os/proa/update-engine/state"
 )
@@ -36,7 +35,14 @@ const introspection = `<node><interface name="io.proa.Update1">
 <method name="GetAll"><arg name="interface" type="s" direction="in"/><arg name="properties" type="a{sv}" direction="out"/></method>
 <method name="Set"><arg name="interface" type="s" direction="in"/><arg name="property" type="s" direction="in"/><arg name="value" type="v" direction="in"/></method>
 <signal name="PropertiesChanged"><arg name="interface" type="s"/><arg name="changed" type="a{sv}"/><arg name="invalidated" type="as"/></signal>
-</interface>` + introspect.IntrospectDataString + `</node>`
+</interface><interface name="org.freedesktop.DBus.Introspectable">
+<method name="Introspect"><arg name="xml" type="s" direction="out"/></method>
+</interface></node>`
+
+// introspectable is org.freedesktop.DBus.Introspectable.
+type introspectable struct{}
+
+func (introspectable) Introspect() (string, *dbus.Error) { return introspection, nil }
 
 // methods is what the bus sees; godbus exports every exported method.
 type methods struct{ s *Server }
