@@ -37,6 +37,9 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.notLeaving(running); err != nil {
+		return nil, err
+	}
 	if boot.Trying {
 		return nil, fmt.Errorf("release %s is on trial and has not proven itself: wait for its health check, the other slot is the way back", running.Version)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/install"
@@ -149,6 +150,15 @@ func (a *Agent) try(running state.Release) (*reboot.Try, reboot.Start, error) {
 	return memory.Try, memory.Try.Judge(kernel, running.Root, left), nil
 }
 
+// notLeaving is an error while the machine leaves its userspace for a soft try, whose boot program must stay where it is.
+func (a *Agent) notLeaving(running state.Release) error {
+	t, start, err := a.try(running)
+	if err == nil && start == reboot.Pending {
+		err = fmt.Errorf("a soft reboot into release %s is under way", t.Version)
+	}
+	return err
+}
+
 // afterSoft corrects what the names on the ESP say of this boot by what a soft reboot has to do with it.
 func (a *Agent) afterSoft(running state.Release, b state.Boot) (state.Boot, error) {
 	t, start, err := a.try(running)
@@ -164,6 +174,9 @@ func (a *Agent) afterSoft(running state.Release, b state.Boot) (state.Boot, erro
 	}
 	return b, nil
 }
+
+// patience is how long a machine may take to leave its userspace: as long as soft-reboot.target may, and the delay locks before.
+const patience = 35 * time.Minute
 
 // settleSoft ends what a soft try has left behind. starting says that userspace is starting now: a try that is still to come then has
 // not come about.
@@ -185,12 +198,12 @@ func (a *Agent) settleSoft(running state.Release, starting bool) error {
 	case reboot.Over:
 		return a.forgetTry(t)
 	case reboot.Pending:
-		if !starting {
+		if !starting && a.Now().Sub(t.Time) < patience {
 			return nil
 		}
 		a.Log.Error("soft reboot has not led into the other slot: the next one is full", "version", t.Version)
 		err := a.Store.ChangeReboots(func(m *reboot.Memory) { m.NoSoft = &t.Release })
-		return errors.Join(err, a.Userspace.SetTry(false), a.rearm(t))
+		return errors.Join(err, a.Userspace.SetTry(false), a.Userspace.Undo(context.Background()), a.rearm(t))
 	}
 	return nil
 }
