@@ -9,8 +9,8 @@
 //
 //   - one copy of the partition table is whole, the fixed partitions are where they were, and the boot code is as it was
 //   - every file on the ESP but those in EFI/Linux is as it was
-//   - the boot program that the loader picks from EFI/Linux (internal/slot: by names under UEFI, by names and GRUB's block under a BIOS)
-//     is byte for byte that of a release
+//   - the boot program that the loader picks from EFI/Linux (internal/slot: by names under UEFI, by names and GRUB's block under a BIOS; no
+//     loader sees an empty file) is byte for byte that of a release
 //   - every slot in which /init would take the root image for the one of that release holds all of it, data and tree, and there is one
 //
 // A root image is not hashed at every point: Open proves once that each release's root.img has the root hash that its boot

@@ -361,3 +361,25 @@ func TestShuffle(t *testing.T) {
 		t.Error("nothing changes its place")
 	}
 }
+
+// The empty new name beside the old one, as Linux leaves it in the middle of a rename, is seen by no loader.
+func TestMiddleOfARename(t *testing.T) {
+	y := newToy(t)
+	f, err := os.OpenFile(y.disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = f.WriteAt(y.new.Root, y.offset("root-b"))
+	if err == nil {
+		err = y.esp(io.NewOffsetWriter(f, y.offset("esp")), map[string][]byte{"proa_1.0.0.efi": y.old.Boot, "proa_1.0.1+2-1.efi": y.new.Boot, "proa_1.0.1.efi": nil})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := y.open()
+	picks, err := d.Judge()
+	if err != nil || picks[vm.UEFI].File != "proa_1.0.1+2-1.efi" || picks[vm.BIOS].File != "proa_1.0.1+2-1.efi" {
+		t.Errorf("got %+v, %v, want the old name", picks, err)
+	}
+}
