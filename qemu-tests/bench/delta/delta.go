@@ -7,7 +7,8 @@
 //
 // What a payload costs is measured of this program's own child, which does what the release desk and the update agent do: it makes the payload,
 // and applies it to the old images with every hash compared. CPU time and peak memory are those that the kernel notes of a child
-// (getrusage(2)), its own children included; other load hardly changes them. Memory is what the process holds, without the page cache.
+// (getrusage(2); VmHWM for applying), its own children included; other load hardly changes them. Memory is what the process holds, without
+// the page cache.
 //
 // The others get the root images alone, without the verity tree: a fair pair, and for them the better one. Their programs are pinned
 // Debian packages (manifests/peers.toml). casync is counted by what a machine that has the old image would fetch: the index, and the chunks
@@ -75,7 +76,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, fmt.Errorf("measure %s: %w", name, err)
 		}
 		report.Pairs, today = append(report.Pairs, r), p.New
-		b.say("%s: %d bytes, of them manifest %d, root image %d, boot program %d", name, r.Size, r.Manifest, r.Root, r.Boot)
+		b.say("%s: %d bytes, of them manifest %d, root image %d, boot program %d; made with %s, applied with %s", name, r.Size, r.Manifest, r.Root, r.Boot, r.Create, r.Apply)
 	}
 	// It takes the longest, and all pairs' new releases are alike in size.
 	report.Full, err = b.full(ctx, today)
@@ -154,7 +155,7 @@ func (b *bench) others(ctx context.Context, p pair.Pair) ([]Peer, error) {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
 		list = append(list, Peer{Name: m.name, Size: size, Create: used})
-		b.say("%s: %s: %d bytes", p.Name, m.name, size)
+		b.say("%s: %s: %d bytes, made with %s", p.Name, m.name, size, used)
 	}
 	return slices.Clip(list), nil
 }

@@ -62,6 +62,18 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+func TestPeakMemory(t *testing.T) {
+	before, err := peakMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bytes.Repeat([]byte{1}, int(before)+64<<20)
+	after, err := peakMemory()
+	if err != nil || after < before+64<<20 || bytes.Count(b, []byte{1}) != len(b) {
+		t.Errorf("got %d, then %d with another %d bytes, %v", before, after, len(b), err)
+	}
+}
+
 func TestDoRefuses(t *testing.T) {
 	for want, task := range map[string]string{
 		"read task":     "{",

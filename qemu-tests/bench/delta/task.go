@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +24,10 @@ import (
 type Usage struct {
 	CPU    float64 `json:"cpu"`    // seconds
 	Memory int64   `json:"memory"` // bytes at the peak, of the largest process
+}
+
+func (u Usage) String() string {
+	return fmt.Sprintf("%.2f CPU s and %.1f MB", u.CPU, float64(u.Memory)/1e6)
 }
 
 func (u Usage) and(o Usage) Usage {
@@ -73,6 +78,12 @@ type Made struct {
 	Segments int   `json:"segments"`
 }
 
+// A reply is what a child says of a task.
+type reply struct {
+	Made
+	Peak int64 `json:"peak"`
+}
+
 // do does a task in a child and returns what it made and used.
 func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	self, err := os.Executable()
@@ -90,11 +101,15 @@ func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	if err != nil {
 		return Made{}, Usage{}, err
 	}
-	var m Made
-	if err := json.Unmarshal(out, &m); err != nil {
+	var r reply
+	if err := json.Unmarshal(out, &r); err != nil {
 		return Made{}, Usage{}, fmt.Errorf("read what %s made: %w", t.Do, err)
 	}
-	return m, used, nil
+	if t.Do == "apply" {
+		// It has no children, and the kernel's maximum for a child begins with what the parent had when it was forked.
+		used.Memory = r.Peak
+	}
+	return r.Made, used, nil
 }
 
 type jsonBuffer []byte
@@ -118,7 +133,25 @@ func Do(ctx context.Context, task string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(w).Encode(contents(m))
+	peak, err := peakMemory()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(reply{contents(m), peak})
+}
+
+// peakMemory is the most that this process has held in memory, in bytes (proc_pid_status(5)).
+func peakMemory() (int64, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, line, _ := strings.Cut(string(b), "VmHWM:")
+	var kib int64
+	if _, err := fmt.Sscanf(line, "%d kB", &kib); err != nil {
+		return 0, fmt.Errorf("read VmHWM of /proc/self/status: %w", err)
+	}
+	return kib << 10, nil
 }
 
 func contents(m *payload.Manifest) Made {
