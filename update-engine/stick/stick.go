@@ -216,7 +216,8 @@ func (k Kernel) device(label string) (string, error) {
 			return "", fmt.Errorf("look for the stick: %w", err)
 		}
 	}
-	return "", fmt.Errorf("no partition and no file system labelled %s: is the stick plugged in?", label)
+	// Not to be waited for: whoever asks gets the answer at once.
+	return "", fmt.Errorf("no partition and no file system labelled %s: is the stick plugged in? %w", label, fs.ErrNotExist)
 }
 
 // Unmount implements Mounter. A file that is still open keeps the stick busy, not the machine.

@@ -131,7 +131,7 @@ func TestNoStick(t *testing.T) {
 		}
 	})
 	k := Kernel{Links: []string{t.TempDir(), t.TempDir()}}
-	if err := k.Mount(Label, t.TempDir()); err == nil || !strings.Contains(err.Error(), "labelled PROA-REPO: is the stick plugged in?") {
+	if err := k.Mount(Label, t.TempDir()); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "labelled PROA-REPO: is the stick plugged in?") {
 		t.Errorf("no stick: %v", err)
 	}
 }

@@ -85,3 +85,28 @@ func TestUnusableKeys(t *testing.T) {
 		v.ok(what+", and another", f)
 	}
 }
+
+// Fields that we do not know are a part of what is signed, whatever is in them; go-tuf signs here.
+func TestUnknownFields(t *testing.T) {
+	f := newForge(t)
+	v := f.visitor()
+	strange := map[string]any{
+		"x-\"quoted\"\\": "a\nline\u2028, a\ttab, \x00, <html> & ü 🙂", "é": []any{nil, true, false, map[string]any{}, []any{}}, "Z": 9007199254740993, "a": -1, "": "",
+	}
+	f.root.UnrecognizedFields = strange
+	f.root.Signed.UnrecognizedFields = strange
+	f.targets.Signed.UnrecognizedFields = strange
+	f.snapshot.Signed.UnrecognizedFields = strange
+	f.timestamp.Signed.UnrecognizedFields = strange
+	f.plan.Signed.UnrecognizedFields = strange
+	f.root.Signed.Roles["root"].UnrecognizedFields = strange
+	f.next("root")
+	f.putRoot()
+	f.release()
+	v.ok("strange fields", f)
+	f.next("timestamp")
+	f.publish()
+	b := string(f.files["metadata/timestamp.json"])
+	f.put("timestamp.json", []byte(strings.Replace(b, "tab", "tap", 1)))
+	v.refused("a changed one", f, tuf.Tampered, "timestamp.json")
+}

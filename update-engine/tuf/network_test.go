@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/update-engine/client"
+	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/tuf"
 )
 
@@ -196,5 +197,36 @@ func TestLostStateFiles(t *testing.T) {
 			v.refused(fmt.Sprintf("an old repository without %v", lost), old, tuf.Rollback, "timestamp.json")
 		}
 		v.ok(fmt.Sprintf("without %v", lost), now)
+	}
+}
+
+// The whole way, as on a machine: desk, web server, client. A check that finds nothing new costs two small answers.
+func TestPollThroughServer(t *testing.T) {
+	r := repotest.New(t)
+	r.Release(t, repotest.NewBuild(t, "1.0.1"))
+	server := r.Serve(t)
+	m := newMachine(t, r)
+	check := func() {
+		t.Helper()
+		cl := &client.Client{Source: client.NewHTTP(5 * time.Second), Retry: client.Retry{Attempts: 1}}
+		c, err := tuf.Open(t.Context(), tuf.Config{Fetcher: cl, Server: server.URL, Anchor: m.anchor, State: m.state, Now: m.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, name := range []string{planName, "releases/1.0.1/amd64/release.json"} {
+			if _, err := c.Read(name, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check()
+	first := len(server.Requests())
+	check()
+	if got, want := server.Requests()[first:], []string{"GET /metadata/2.root.json", "GET /metadata/timestamp.json"}; !slices.Equal(got, want) {
+		t.Errorf("asked for %v, want %v", got, want)
+	}
+	if tag, err := os.ReadFile(filepath.Join(m.state, "timestamp.tag")); err != nil || !bytes.Contains(tag, []byte(server.URL)) {
+		t.Errorf("the tag that was kept: %s, %v", tag, err)
 	}
 }
