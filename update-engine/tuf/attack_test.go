@@ -74,6 +74,24 @@ func TestTooFewSignatures(t *testing.T) {
 	v.ok("the two others", f)
 }
 
+// A file that thousands have signed does not fill the journal.
+func TestManySignatures(t *testing.T) {
+	f := newForge(t)
+	v := f.visitor()
+	var b strings.Builder
+	b.WriteString(`{"signatures":[`)
+	for i := range 5000 {
+		fmt.Fprintf(&b, `{"keyid":"%064x","sig":"00"},`, i)
+	}
+	f.next("root")
+	whole := string(sign(t, f.root, signer(t, "stranger")))
+	f.put("2.root.json", []byte(b.String()+strings.TrimPrefix(strings.Join(strings.Fields(whole), ""), `{"signatures":[`)))
+	v.refused("5001 signatures", f, tuf.WrongKey, "2.root.json", "00000000 00000000", "and 4993 more")
+	if err := v.read(f); len(err.Error()) > 1000 {
+		t.Errorf("the refusal has %d bytes", len(err.Error()))
+	}
+}
+
 // The root's signers can list one key under two names: it still counts once.
 func TestOneKeyUnderTwoNames(t *testing.T) {
 	f := newForge(t)

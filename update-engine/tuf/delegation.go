@@ -51,7 +51,7 @@ func (c *Client) find(name string) (*targetFile, error) {
 }
 
 // delegated lists whom a role delegates a name to, up to and with the first that ends the search.
-func (c *Client) delegated(role string, m *signedFile[targetsFileType], name string) (list []visit, last bool) {
+func (c *Client) delegated(role string, m *signedFile[targetsContent], name string) (list []visit, last bool) {
 	if m.Signed.Delegations == nil {
 		return nil, false
 	}

@@ -43,21 +43,21 @@ type head struct {
 }
 
 type (
-	rootFileType struct {
+	rootContent struct {
 		head
 		ConsistentSnapshot bool             `json:"consistent_snapshot"`
 		Keys               map[string]*key  `json:"keys"`
 		Roles              map[string]*role `json:"roles"`
 	}
-	timestampFileType struct {
+	timestampContent struct {
 		head
 		Meta map[string]*metaFile `json:"meta"`
 	}
-	snapshotFileType struct {
+	snapshotContent struct {
 		head
 		Meta map[string]*metaFile `json:"meta"`
 	}
-	targetsFileType struct {
+	targetsContent struct {
 		head
 		Targets     map[string]*targetFile `json:"targets"`
 		Delegations *delegations           `json:"delegations"`
@@ -157,7 +157,7 @@ func fill(to, value any) error {
 	return json.Unmarshal(b, to)
 }
 
-func (r rootFileType) check() error {
+func (r rootContent) check() error {
 	for _, name := range []string{roleRoot, roleTimestamp, roleSnapshot, roleTargets} {
 		if r.Roles[name] == nil || len(r.Roles[name].KeyIDs) == 0 || r.Roles[name].Threshold < 1 {
 			return fmt.Errorf("role %s has no keys or no threshold", name)
@@ -166,10 +166,10 @@ func (r rootFileType) check() error {
 	return checkKeys(r.Keys)
 }
 
-func (t timestampFileType) check() error { return checkMeta(t.Meta, snapshotFile) }
-func (s snapshotFileType) check() error  { return checkMeta(s.Meta, roleTargets+".json") }
+func (t timestampContent) check() error { return checkMeta(t.Meta, snapshotFile) }
+func (s snapshotContent) check() error  { return checkMeta(s.Meta, roleTargets+".json") }
 
-func (t targetsFileType) check() error {
+func (t targetsContent) check() error {
 	for name, f := range t.Targets {
 		if f == nil || f.Length < 0 || len(f.Hashes) == 0 {
 			return fmt.Errorf("target %q has no length or hashes", name)

@@ -82,11 +82,11 @@ type delegator struct {
 	role func(name string) *role // nil if it does not know it
 }
 
-func byRoot(root *signedFile[rootFileType]) delegator {
+func byRoot(root *signedFile[rootContent]) delegator {
 	return delegator{root.Signed.Keys, func(name string) *role { return root.Signed.Roles[name] }}
 }
 
-func byTargets(m *signedFile[targetsFileType]) delegator {
+func byTargets(m *signedFile[targetsContent]) delegator {
 	return delegator{m.Signed.Delegations.Keys, func(name string) *role {
 		for _, r := range m.Signed.Delegations.Roles {
 			if r.Name == name {
@@ -126,23 +126,35 @@ func (d delegator) check(file, name string, m bytesAndSignatures) error {
 	}
 	var signed, known []string
 	for _, s := range m.signatures {
-		signed = append(signed, short(s.KeyID))
+		signed = append(signed, s.KeyID)
 		if slices.Contains(r.KeyIDs, s.KeyID) {
 			known = append(known, s.KeyID)
 		}
 	}
-	var want []string
-	for _, k := range r.KeyIDs {
-		want = append(want, short(k))
-	}
 	switch {
 	case len(known) >= r.Threshold:
-		return refuse(Tampered, "the signatures of the trusted keys %s do not fit version %d of it: it was changed after it was signed", strings.Join(want, " "), m.version)
+		return refuse(Tampered, "the signatures of the trusted keys %s do not fit version %d of it: it was changed after it was signed", list(r.KeyIDs), m.version)
 	case len(known) > 0:
-		return refuse(TooFewSignatures, "%d of the %d that are needed from the keys %s: run release sign where the other keys are", len(known), r.Threshold, strings.Join(want, " "))
+		return refuse(TooFewSignatures, "%d of the %d that are needed from the keys %s: run release sign where the other keys are", len(known), r.Threshold, list(r.KeyIDs))
 	}
 	return refuse(WrongKey, "signed by %s, trusted for this role: %s; is it the repository this machine's root.json belongs to?",
-		strings.Join(signed, " "), strings.Join(want, " "))
+		list(signed), list(r.KeyIDs))
+}
+
+// list names a few keys; a server can send many.
+func list(keyIDs []string) string {
+	const most = 8
+	var names []string
+	for _, id := range keyIDs[:min(len(keyIDs), most)] {
+		names = append(names, short(id))
+	}
+	if len(keyIDs) > most {
+		names = append(names, fmt.Sprintf("and %d more", len(keyIDs)-most))
+	}
+	if len(names) == 0 {
+		return "nobody"
+	}
+	return strings.Join(names, " ")
 }
 
 // short is the beginning of a key id, which may be anything before it is verified.

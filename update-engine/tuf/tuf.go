@@ -66,12 +66,12 @@ type Client struct {
 	ctx       context.Context
 	cfg       Config
 	store     store
-	root      *signedFile[rootFileType]
+	root      *signedFile[rootContent]
 	rootBytes []byte
-	timestamp *signedFile[timestampFileType]
-	snapshot  *signedFile[snapshotFileType]
-	targets   map[string]*signedFile[targetsFileType] // the offline role's and delegated ones, by name; see load
-	fresh     bool                                    // Refresh has come to its end
+	timestamp *signedFile[timestampContent]
+	snapshot  *signedFile[snapshotContent]
+	targets   map[string]*signedFile[targetsContent] // the offline role's and delegated ones, by name; see load
+	fresh     bool                                   // Refresh has come to its end
 }
 
 // A Target is what signed metadata says about a name.
@@ -101,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		cfg.Targets = server + "/targets"
 	}
 	cfg.Metadata, cfg.Targets = strings.TrimSuffix(cfg.Metadata, "/"), strings.TrimSuffix(cfg.Targets, "/")
-	c := &Client{ctx: ctx, cfg: cfg, targets: map[string]*signedFile[targetsFileType]{}}
+	c := &Client{ctx: ctx, cfg: cfg, targets: map[string]*signedFile[targetsContent]{}}
 	var err error
 	if c.root, c.rootBytes, err = startingRoot(cfg); err != nil {
 		return nil, err

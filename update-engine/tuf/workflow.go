@@ -35,8 +35,8 @@ func (c *Client) Refresh() error {
 // startingRoot is the root that the machine trusts before it asks (5.2): the newest one reached from this anchor, or one that the keys of the
 // anchor have signed, or the anchor itself. Other metadata stays when the anchor changes: if the new root does not vouch for it, it is
 // ignored, and if it does, it still bounds rollback.
-func startingRoot(cfg Config) (*signedFile[rootFileType], []byte, error) {
-	anchor, err := parse[rootFileType](rootFile, roleRoot, cfg.Anchor)
+func startingRoot(cfg Config) (*signedFile[rootContent], []byte, error) {
+	anchor, err := parse[rootContent](rootFile, roleRoot, cfg.Anchor)
 	if err == nil {
 		err = verifySelf(anchor)
 	}
@@ -46,7 +46,7 @@ func startingRoot(cfg Config) (*signedFile[rootFileType], []byte, error) {
 	}
 	s := store{dir: cfg.State}
 	b := s.load(rootFile)
-	stored, err := parse[rootFileType](rootFile, roleRoot, b)
+	stored, err := parse[rootContent](rootFile, roleRoot, b)
 	if err != nil || verifySelf(stored) != nil {
 		return anchor, cfg.Anchor, nil
 	}
@@ -58,7 +58,7 @@ func startingRoot(cfg Config) (*signedFile[rootFileType], []byte, error) {
 	return stored, b, nil
 }
 
-func verifySelf(root *signedFile[rootFileType]) error {
+func verifySelf(root *signedFile[rootContent]) error {
 	return byRoot(root).check(rootFile, roleRoot, root.signed())
 }
 
@@ -69,7 +69,7 @@ func (c *Client) updateRoot() error {
 	}
 	for range maxRootRotations {
 		var content []byte
-		var next *signedFile[rootFileType]
+		var next *signedFile[rootContent]
 		file := fmt.Sprintf("%d.root.json", c.root.Signed.Version+1)
 		err := c.get(file, maxRoot, "", func(b []byte, _ string) (err error) {
 			content = b
@@ -93,8 +93,8 @@ func (c *Client) updateRoot() error {
 	return c.forget()
 }
 
-func (c *Client) nextRoot(file string, b []byte) (*signedFile[rootFileType], error) {
-	next, err := parse[rootFileType](file, roleRoot, b)
+func (c *Client) nextRoot(file string, b []byte) (*signedFile[rootContent], error) {
+	next, err := parse[rootContent](file, roleRoot, b)
 	if err != nil {
 		return nil, err
 	}
@@ -164,8 +164,8 @@ func (c *Client) updateTimestamp() error {
 	return c.keepTag(content, newTag)
 }
 
-func (c *Client) parseTimestamp(b []byte) (*signedFile[timestampFileType], error) {
-	t, err := parse[timestampFileType](timestampFile, roleTimestamp, b)
+func (c *Client) parseTimestamp(b []byte) (*signedFile[timestampContent], error) {
+	t, err := parse[timestampContent](timestampFile, roleTimestamp, b)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func (c *Client) parseTimestamp(b []byte) (*signedFile[timestampFileType], error
 }
 
 // notOlder is 5.4.3.
-func notOlder(t, trusted *signedFile[timestampFileType]) error {
+func notOlder(t, trusted *signedFile[timestampContent]) error {
 	if t.Signed.Version < trusted.Signed.Version {
 		return rollback(timestampFile, timestampFile, t.Signed.Version, trusted.Signed.Version)
 	}
@@ -184,7 +184,7 @@ func notOlder(t, trusted *signedFile[timestampFileType]) error {
 }
 
 // freshTimestamp is 5.4.4, and asks whether the clock can be right: one that has fallen back takes everything for valid.
-func (c *Client) freshTimestamp(t *signedFile[timestampFileType]) error {
+func (c *Client) freshTimestamp(t *signedFile[timestampContent]) error {
 	if c.cfg.Now.After(t.Signed.Expires) {
 		return c.expired(timestampFile, t.Signed.Version, t.Signed.Expires)
 	}
@@ -213,7 +213,7 @@ func (c *Client) keepTag(content []byte, tag string) error {
 // updateSnapshot is 5.5.
 func (c *Client) updateSnapshot() error {
 	info := c.timestamp.Signed.Meta[snapshotFile]
-	var trusted *signedFile[snapshotFileType] // bounds rollback, also when it is not the one to use
+	var trusted *signedFile[snapshotContent] // bounds rollback, also when it is not the one to use
 	if b := c.store.load(snapshotFile); b != nil {
 		if m, err := c.parseSnapshot(snapshotFile, b); err == nil {
 			trusted = m
@@ -237,15 +237,15 @@ func (c *Client) updateSnapshot() error {
 	return c.store.save(snapshotFile, content) // 5.5.7
 }
 
-func (c *Client) parseSnapshot(file string, b []byte) (*signedFile[snapshotFileType], error) {
-	m, err := parse[snapshotFileType](file, roleSnapshot, b)
+func (c *Client) parseSnapshot(file string, b []byte) (*signedFile[snapshotContent], error) {
+	m, err := parse[snapshotContent](file, roleSnapshot, b)
 	if err != nil {
 		return nil, err
 	}
 	return m, byRoot(c.root).check(file, roleSnapshot, m.signed())
 }
 
-func (c *Client) newSnapshot(file string, b []byte, info *metaFile, trusted *signedFile[snapshotFileType]) (*signedFile[snapshotFileType], error) {
+func (c *Client) newSnapshot(file string, b []byte, info *metaFile, trusted *signedFile[snapshotContent]) (*signedFile[snapshotContent], error) {
 	if err := named(file, timestampFile, info, b); err != nil { // 5.5.2
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func (c *Client) updateTargets() error {
 
 // load returns the metadata of the offline role or of one that is delegated to (5.6): the one at hand, the stored one, or the server's. Its signatures
 // are compared with what this delegator says about it, whoever else has delegated to it before.
-func (c *Client) load(role string, by delegator) (*signedFile[targetsFileType], error) {
+func (c *Client) load(role string, by delegator) (*signedFile[targetsContent], error) {
 	name := role + ".json"
 	info, ok := c.snapshot.Signed.Meta[name]
 	if !ok {
@@ -298,7 +298,7 @@ func (c *Client) load(role string, by delegator) (*signedFile[targetsFileType], 
 		}
 	}
 	var content []byte
-	var found *signedFile[targetsFileType]
+	var found *signedFile[targetsContent]
 	err := c.get(file, length(info, maxTargets), "", func(b []byte, _ string) (err error) {
 		content = b
 		found, err = c.newTargets(file, role, b, info, by)
@@ -314,11 +314,11 @@ func (c *Client) load(role string, by delegator) (*signedFile[targetsFileType], 
 	return found, nil
 }
 
-func (c *Client) newTargets(file, role string, b []byte, info *metaFile, by delegator) (*signedFile[targetsFileType], error) {
+func (c *Client) newTargets(file, role string, b []byte, info *metaFile, by delegator) (*signedFile[targetsContent], error) {
 	if err := named(file, snapshotFile, info, b); err != nil { // 5.6.2
 		return nil, err
 	}
-	m, err := parse[targetsFileType](file, roleTargets, b)
+	m, err := parse[targetsContent](file, roleTargets, b)
 	if err != nil {
 		return nil, err
 	}
