@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -154,6 +153,13 @@ func (a *Agent) unwanted(ctx context.Context, running, target state.Release) (st
 		return "", nil
 	case c.Held != "":
 		return c.Held, nil
+	}
+	orders, err := a.Store.Orders()
+	if err != nil {
+		return "", err
+	}
+	if why := orders.Forbid(target.Version, a.Now()); why != "" {
+		return why, nil
 	}
 	return "the channel no longer asks for it", nil
 }
@@ -309,5 +315,3 @@ func (a *Agent) measure(running state.Release) {
 	}
 	a.remember(err)
 }
-
-var errNoSoft = errors.New("no soft try is known")

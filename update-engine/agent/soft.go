@@ -208,6 +208,8 @@ func (a *Agent) settleSoft(running state.Release, starting bool) error {
 	return nil
 }
 
+var errNoTry = errors.New("the note of the soft try is gone")
+
 // verdict writes down what became of the soft try that runs.
 func (a *Agent) verdict(running state.Release, v reboot.Verdict) error {
 	known := false
@@ -217,7 +219,7 @@ func (a *Agent) verdict(running state.Release, v reboot.Verdict) error {
 		}
 	})
 	if err == nil && !known {
-		err = errNoSoft
+		err = errNoTry
 	}
 	return err
 }

@@ -40,7 +40,7 @@ type Report struct {
 	Server     string     `json:"server"`
 	Progress   *Progress  `json:"progress,omitempty"` // while a job works
 	Why        string     `json:"why"`
-	// Gaps are how long the machine was away in its last reboots into other releases, in seconds from the order to a healthy boot, by mode.
+	// Gaps are how long the machine was away in its last reboots for an update, in seconds from the order to a healthy boot, by mode.
 	Gaps map[string]float64 `json:"gaps,omitempty"`
 }
 
