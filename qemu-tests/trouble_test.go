@@ -1,0 +1,120 @@
+package qemutests
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// A trouble is a situation in which no update can be installed. Its commands run on the machine.
+type trouble struct {
+	name    string
+	begin   string
+	end     string
+	says    string // what updatectl says
+	offline bool   // nobody can log in meanwhile
+	allow   []vm.Allowance
+}
+
+func troubles() []trouble {
+	clock := func(when string) string { return "systemctl stop systemd-timesyncd; date -u -s '" + when + "'" }
+	now := func() string {
+		return fmt.Sprintf("date -u -s @%d; systemctl start systemd-timesyncd", time.Now().Unix())
+	}
+	return []trouble{
+		{name: "no network", offline: true, says: `unreachable|dial|connect`},
+		{name: "clock in 1970", begin: clock("1970-01-02 00:00"), end: now(), says: `the clock is wrong: it says 1970-01-02`},
+		{name: "clock in 2100", begin: clock("2100-01-01 00:00"), end: now(), says: `the clock is wrong: it says 2100-01-01`},
+		{name: "full ESP", says: `the ESP is full: it has room for \d+ bytes, .* needs \d+: \d+ bytes are missing`,
+			begin: "mkdir -p /run/lab && mount /dev/vda1 /run/lab && ! dd if=/dev/zero of=/run/lab/full bs=1M 2>/dev/null; sync; umount /run/lab",
+			end:   "mount /dev/vda1 /run/lab && rm /run/lab/full && umount /run/lab"},
+		{name: "full state", says: `state is full: it has room for \d+ bytes, .*: \d+ bytes are missing`,
+			begin: "fallocate -l $(df -P -B1 /var | awk 'END{print $4}') /var/full; ! dd if=/dev/zero of=/var/full2 bs=4k 2>/dev/null; sync",
+			end:   "rm -f /var/full /var/full2; sync"},
+		{name: "read-only state", says: `state is read-only`,
+			begin: "echo u >/proc/sysrq-trigger; for i in $(seq 50); do touch /var/written 2>/dev/null || break; sleep 0.1; done",
+			end:   "mount -o remount,rw /var",
+			allow: []vm.Allowance{vm.Allow(`cut here \]---|ext4_journal_check_start|Call Trace:`, "the kernel says that somebody was writing when it made the file system read-only")}},
+	}
+}
+
+// TestTrouble has a machine apply an update in every kind of trouble: it refuses at once and says what is missing, downloads nothing, stays
+// up; and when the trouble is over the update works.
+func TestTrouble(t *testing.T) {
+	s := begin(t)
+	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
+	publish(t, desk, s.image("1.0.1", ""))
+	web := s.web(desk.Repository)
+	m := s.machine("trouble", s.image("1.0.0", ""), provision.New().
+		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL())))
+	boots(t, m, "1.0.0")
+	allow := []vm.Allowance{
+		vm.Allow(`update-engine|updatectl`, "the agent says why it cannot update"),
+		vm.Allow(`EXT4-fs|[Rr]ead-only file system|No space left|journald|systemd-timesyncd|FAT-fs|Emergency Remount|systemd-logind|systemd-networkd`, "the story makes trouble"),
+	}
+	for _, tr := range troubles() {
+		step(t, m, tr.name, func(t *testing.T) { tr.refuses(t, m, web) }, slices.Concat(allow, tr.allow)...)
+	}
+	step(t, m, "no trouble any more", func(t *testing.T) {
+		applyUpdate(t, m)
+		becomesGood(t, m, "1.0.1")
+	}, allow...)
+}
+
+func (tr trouble) refuses(t *testing.T, m *vm.Machine, web *world.Web) {
+	id, asked, n := run(t, m, "cat /proc/sys/kernel/random/boot_id"), len(web.Requests()), m.Boots()
+	var out, status string
+	if tr.offline {
+		out = whileOffline(t, m, "updatectl apply --no-reboot")
+		status = "1"
+	} else {
+		run(t, m, tr.begin)
+		out = run(t, m, "updatectl apply --no-reboot 2>&1; echo status=$?")
+		out, status, _ = strings.Cut(out, "status=")
+		run(t, m, tr.end)
+	}
+	if status == "0" || !regexp.MustCompile(tr.says).MatchString(out) {
+		t.Errorf("got %q with status %s, want an error with /%s/", out, status, tr.says)
+	}
+	t.Logf("%s", lastLine(out))
+	if got := slices.DeleteFunc(web.Requests()[asked:], func(r string) bool { return !strings.Contains(r, ".payload") }); len(got) > 0 {
+		t.Errorf("got requests %q although nothing can be installed", got)
+	}
+	if got := run(t, m, "cat /proc/sys/kernel/random/boot_id"); got != id || m.Boots() != n {
+		t.Errorf("got boot %s, want %s: the machine did not stay up", got, id)
+	}
+	if r := readReport(t, m); r.Running.Version != "1.0.0" || len(r.Quarantine) > 0 {
+		t.Errorf("got report %+v: trouble says nothing about a release", r)
+	}
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// whileOffline runs a command while the network card is down, and returns what it said.
+func whileOffline(t *testing.T, m *vm.Machine, command string) string {
+	t.Helper()
+	run(t, m, `systemd-run -q --collect sh -c 'sleep 1
+nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)
+ip link set $nic down
+`+command+` >/run/offline 2>&1; echo $? >>/run/offline
+ip link set $nic up
+networkctl reconfigure $nic
+mv /run/offline /run/offline.done'`)
+	got := run(t, m, "for i in $(seq 300); do test -e /run/offline.done && break; sleep 1; done; cat /run/offline.done")
+	said, failed := strings.CutSuffix(got, "\n1")
+	if !failed {
+		t.Errorf("got %q, want it to fail while the network is down", got)
+	}
+	return said
+}
