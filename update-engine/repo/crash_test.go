@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -296,7 +297,7 @@ func commands(t *testing.T) []struct {
 		{"sign", staged, func(d *repo.Desk) error { _, _, err := d.Sign(); return err }, "1.0.0", "1.0.0"},
 		{"discard", staged, func(d *repo.Desk) error { _, err := d.Discard(); return err }, "1.0.0", "1.0.0"},
 		{"stage", plain, func(d *repo.Desk) error {
-			_, err := d.Stage(t.Context(), build.Dir, repo.Options{})
+			_, err := d.Stage(context.Background(), build.Dir, repo.Options{})
 			if err != nil && strings.Contains(err.Error(), "exists already") {
 				return nil // it was staged before the cut
 			}
@@ -308,8 +309,10 @@ func commands(t *testing.T) []struct {
 // The power is cut in every write, rename and removal of every command. A standard client, new or with what it trusted before, then
 // reads the old state or the new one; the same command again brings the new one, and nothing is left over.
 func TestPowerCutAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, c := range commands(t) {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			counted := twin(t, c.desk)
 			all := &badDisk{real: quickDisk(counted.Dir), n: -1}
 			counted.On(all)
@@ -367,8 +370,10 @@ func whole(t *testing.T, d *repo.Desk) {
 
 // The disk is full in every write of every command: the repository stays as it was, and the command can be given again.
 func TestFullDiskAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, c := range commands(t) {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			counted := twin(t, c.desk)
 			all := &badDisk{real: quickDisk(counted.Dir), n: -1, onlyWrite: true}
 			counted.On(all)
@@ -399,6 +404,7 @@ func TestFullDiskAnywhere(t *testing.T) {
 // Machines read all the time while a desk publishes, plans, refreshes and changes all keys: nobody is refused, nobody sees a release that
 // was not planned.
 func TestReadersNeverSeeHalf(t *testing.T) {
+	t.Parallel()
 	d := honest(t)
 	url := serve(t, d.Dir)
 	stop := make(chan struct{})
@@ -450,6 +456,7 @@ func TestReadersNeverSeeHalf(t *testing.T) {
 
 // Several desks at a time: each waits for the other, nothing that one has published is lost.
 func TestDesksWaitForEachOther(t *testing.T) {
+	t.Parallel()
 	d := honest(t)
 	var desks sync.WaitGroup
 	for i := range 8 {
