@@ -176,6 +176,12 @@ func (j *judges) bill() {
 	if err != nil {
 		j.t.Fatal(err)
 	}
+	if got, want := j.image.Release.Build.SBOM, digest.Of(b); got != want {
+		j.t.Errorf("the release names a bill with sha256 %s, found %s", got, want)
+	}
+	if j.image.Release.Build.Tools.IsZero() || j.image.Release.Build.Lock.IsZero() {
+		j.t.Error("the release does not name its locks")
+	}
 	d, err := spdxjson.Read(bytes.NewReader(b))
 	if err != nil {
 		j.t.Fatal(err)

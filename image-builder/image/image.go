@@ -267,6 +267,16 @@ func describe(_ context.Context, in *inputs, r *release.Release) error {
 		return err
 	}
 	r.Build.Manifest, r.Build.Lock = in.manifest.Sum, sum
+	tools, err := lock.Read(in.path("tools.lock.json"))
+	if err != nil {
+		return err
+	}
+	if r.Build.Tools, err = tools.Sum(); err != nil {
+		return err
+	}
+	if r.Build.SBOM, _, err = sumFile(filepath.Join(in.work, "sbom.spdx.json")); err != nil {
+		return err
+	}
 	if err := r.Validate(); err != nil {
 		return fmt.Errorf("describe release: %w", err)
 	}

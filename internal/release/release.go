@@ -73,6 +73,10 @@ type Build struct {
 	GoVersion string        `json:"go_version"`
 	Manifest  digest.SHA256 `json:"manifest_sha256"`
 	Lock      digest.SHA256 `json:"lock_sha256"`
+	// Tools is the lock of the programs that made the images, boot loader and stub among them.
+	Tools digest.SHA256 `json:"tools_lock_sha256"`
+	// SBOM is the bill of materials beside the images.
+	SBOM digest.SHA256 `json:"sbom_sha256"`
 }
 
 // Parse reads and validates release.json; unknown keys are errors.

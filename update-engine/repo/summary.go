@@ -131,6 +131,9 @@ func (r *Request) releaseLines(name string) []string {
 		fmt.Sprintf("      root image sha256 %s, boot program sha256 %s", rel.Root.SHA256, rel.Boot.SHA256),
 		fmt.Sprintf("      built with %s from manifest %s, lock %s", rel.Build.GoVersion, rel.Build.Manifest, rel.Build.Lock),
 	}
+	if !rel.Build.SBOM.IsZero() {
+		lines = append(lines, fmt.Sprintf("      tools' lock %s, bill of materials %s", rel.Build.Tools, rel.Build.SBOM))
+	}
 	if rel.MinSource != "" {
 		lines = append(lines, "      can be reached from "+rel.MinSource+" on")
 	}
