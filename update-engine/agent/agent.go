@@ -269,7 +269,7 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 	r := &state.Result{Running: running, Text: a.why(running, boot, m, q)}
 	if o != nil {
 		name := o.name()
-		r.Offered, r.Size = &name, o.ways[0].Size
+		r.Offered, r.Size, r.Payload, r.Full = &name, o.ways[0].Size, o.ways[0].String(), o.ways[len(o.ways)-1].Size
 		r.Armed = m.Phase == state.Armed && m.Target != nil && *m.Target == name
 		a.foretell(running, o, r)
 	}

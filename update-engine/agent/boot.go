@@ -221,8 +221,8 @@ func (a *Agent) EndTry(reason string) error {
 	if err != nil && !boot.Trying {
 		return err
 	}
-	if !boot.Trying {
-		return nil
+	if !boot.Trying || q.Find(running.Root) != nil && boot.Left == 0 && boot.Next != boot.File {
+		return nil // no try, or condemned already, and the reboot has not come
 	}
 	m, machineErr := a.Store.Machine()
 	a.remember(quarantineErr, machineErr, err)

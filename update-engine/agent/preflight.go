@@ -25,6 +25,7 @@ func (a *Agent) ready() error {
 func (a *Agent) postpone(m *state.Machine, err error) error {
 	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.Config.Channel, Error: oneLine(err.Error())}
 	a.Log.Warn("update postponed", "error", m.Check.Error)
+	a.countFailure(err, state.ReasonClock)
 	a.remember(a.Store.SetMachine(*m))
 	return err
 }

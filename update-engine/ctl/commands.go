@@ -168,7 +168,15 @@ func checkText(r *state.Result) string {
 	if r.Offered == nil || r.Armed {
 		return r.Text
 	}
-	return fmt.Sprintf("%s\n  to fetch: %s", r.Text, bytesText(r.Size))
+	text := fmt.Sprintf("%s\n  to fetch: %s", r.Text, bytesText(r.Size))
+	if r.Payload != "" {
+		text += " (" + r.Payload
+		if r.Full > r.Size {
+			text += ", in place of " + bytesText(r.Full)
+		}
+		text += ")"
+	}
+	return text
 }
 
 // parseTime reads a time in one of the ways that people write it, in the local time zone, or a duration from now.

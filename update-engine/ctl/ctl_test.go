@@ -26,7 +26,7 @@ type fake struct {
 
 func (f *fake) Check(context.Context) (*state.Result, error) {
 	if f.did != nil {
-		return &state.Result{Offered: &state.Release{Version: "1.0.1"}, Size: 215_000, Text: "runs 1.0.0: release 1.0.1 is there"}, nil
+		return &state.Result{Offered: &state.Release{Version: "1.0.1"}, Size: 215_000, Payload: "delta", Full: 62_300_000, Text: "runs 1.0.0: release 1.0.1 is there"}, nil
 	}
 	return nil, errors.New("refuse timestamp.json: expired")
 }
@@ -121,7 +121,7 @@ func TestAnswers(t *testing.T) {
 	if _, _, err := run(t, &fake{}, "check"); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("check: %v", err)
 	}
-	if out, _, err := run(t, &fake{did: []string{}}, "check"); err != nil || out != "runs 1.0.0: release 1.0.1 is there\n  to fetch: 215.0 kB\n" {
+	if out, _, err := run(t, &fake{did: []string{}}, "check"); err != nil || out != "runs 1.0.0: release 1.0.1 is there\n  to fetch: 215.0 kB (delta, in place of 62.3 MB)\n" {
 		t.Errorf("check: %q, %v", out, err)
 	}
 }

@@ -24,13 +24,14 @@ const (
 	ReasonPayload       Reason = "payload"       // what came is not what was signed
 	ReasonRelease       Reason = "release"       // a signed release contradicts itself, or cannot be taken from here
 	ReasonSpace         Reason = "space"         // ESP, slot or state is too small or full
+	ReasonClock         Reason = "clock"         // no signature can be judged by it
 	ReasonHealth        Reason = "health"        // a try was bad
 	ReasonOther         Reason = "other"
 )
 
 // Reasons lists them all.
 func Reasons() []Reason {
-	return []Reason{ReasonConfiguration, ReasonNetwork, ReasonMetadata, ReasonPayload, ReasonRelease, ReasonSpace, ReasonHealth, ReasonOther}
+	return []Reason{ReasonConfiguration, ReasonNetwork, ReasonMetadata, ReasonPayload, ReasonRelease, ReasonSpace, ReasonClock, ReasonHealth, ReasonOther}
 }
 
 // Fail counts a failure.

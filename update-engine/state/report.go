@@ -8,7 +8,9 @@ type Result struct {
 	Offered *Release `json:"offered,omitempty"` // what an update would install; absent if there is nothing to do
 	Armed   bool     `json:"armed"`             // the next boot tries Offered
 	Size    int64    `json:"download_size,omitempty"`
-	Text    string   `json:"text"` // one line for people
+	Payload string   `json:"payload,omitempty"`           // of Size bytes: "delta" or "full payload"
+	Full    int64    `json:"full_payload_size,omitempty"` // what is taken if the delta cannot be
+	Text    string   `json:"text"`                        // one line for people
 
 	// How the machine reboots, or would, into Offered: full or soft, and why; and how long it was away when it last did that, in seconds
 	// from the order to a healthy boot, 0 if it never has.
