@@ -2,8 +2,11 @@ package desk
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
+	"github.com/proa-os/proa/update-engine/server"
 )
 
 // A story types commands, at a time that it sets.
@@ -443,6 +447,66 @@ func TestHelp(t *testing.T) {
 		s.run(c.name + " --help")
 		if s.out != page {
 			t.Errorf("%s --help is not the page of help %[1]s", c.name)
+		}
+	}
+}
+
+// The small command that stays refreshes again and again, goes on after an error, and ends when it is told to.
+func TestRefreshEvery(t *testing.T) {
+	s := newStory(t)
+	s.run("init --repo {}/repo --keys {}/keys")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	keys, err := filepath.Glob(s.path("keys", "timestamp-*.pem"))
+	if err != nil || len(keys) != 1 {
+		t.Fatal(keys, err)
+	}
+	var out, problems bytes.Buffer
+	times := 0
+	now := func() time.Time { // it is asked in each round
+		switch times++; times {
+		case 5:
+			_ = os.Rename(keys[0], keys[0]+".away")
+		case 10:
+			_ = os.Rename(keys[0]+".away", keys[0])
+		case 30:
+			cancel()
+		}
+		return s.now
+	}
+	err = Run(ctx, Streams{Out: &out, Err: &problems, Now: now}, []string{"refresh", "--repo", s.path("repo"), "--keys", s.path("keys"), "--every", "1ms"})
+	if err != nil || ctx.Err() != context.Canceled {
+		t.Fatalf("%v, %v", err, ctx.Err())
+	}
+	if n := strings.Count(out.String(), "good until 2026-01-02T12:00:00Z"); n < 3 || !strings.Contains(problems.String(), "0 of 1 needed keys at hand") {
+		t.Errorf("%d times, %s", n, problems.String())
+	}
+	s.run("verify --repo {}/repo")
+}
+
+// Over HTTP a repository is read as a machine does.
+func TestVerifyURL(t *testing.T) {
+	s := newStory(t)
+	s.run("init --repo {}/repo --keys {}/keys")
+	s.run("stage --fast --repo {}/repo " + repotest.NewBuild(t, "1.0.1").Dir)
+	s.run("publish --repo {}/repo --keys {}/keys --channel beta --version 1.0.1")
+	root, err := os.OpenRoot(s.path("repo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	web := httptest.NewServer(server.Handler(root))
+	defer web.Close()
+	s.run("verify --repo "+web.URL+" --root {}/repo/metadata/1.root.json --channel beta", "a machine of channel beta gets release 1.0.1")
+	s.refused("verify --repo "+web.URL+" --root {}/repo/metadata/1.root.json", exitError, "plan/stable.json")
+	for _, private := range []string{"/.lock", "/staged/request.json", "/metadata/"} {
+		r, err := http.Get(web.URL + private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusNotFound {
+			t.Errorf("%s is served: %s", private, r.Status)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
@@ -103,6 +105,80 @@ func TestInitRefusesFullFolder(t *testing.T) {
 	}
 	_, err := repo.Init(dir, repo.KeyDir(t.TempDir()), repo.Thresholds{Keys: 1, Needed: 1}, time.Now())
 	if err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What a power cut has left is removed by the next command; what another desk works on is not.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	d := honest(t)
+	dir := filepath.Join(d.Dir, "targets/releases/1.0.0/amd64")
+	for _, name := range []string{"metadata/.3.targets.json.new", "metadata/3.targets.json", "metadata/9.snapshot.json", "staged/.request.json.new"} {
+		if err := os.WriteFile(filepath.Join(d.Dir, name), []byte("{"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{".payload-left", ".payload-used"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used, err := os.Open(filepath.Join(dir, ".payload-used"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer used.Close()
+	if err := unix.Flock(int(used.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	for name := range files(t, d.Dir) {
+		if base := filepath.Base(name); strings.HasPrefix(base, ".") && base != ".lock" && base != ".payload-used" || strings.Contains(name, "3.targets") || strings.Contains(name, "9.snapshot") {
+			t.Errorf("left over: %s", name)
+		}
+	}
+	if _, err := os.Stat(used.Name()); err != nil {
+		t.Errorf("taken from under another desk: %v", err)
+	}
+}
+
+func TestKeysAreGuarded(t *testing.T) {
+	t.Parallel()
+	dir := repo.KeyDir(t.TempDir())
+	made, err := dir.NewKeys("targets", 2)
+	if err != nil || len(made) != 2 || made[0].ID == made[1].ID {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	for _, k := range made {
+		if fi, err := os.Stat(k.Private); err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", k.Private, fi.Mode(), err)
+		}
+		private, err := repo.PublicKey(k.Private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := repo.PublicKey(k.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := private.ID()
+		if b, _ := public.ID(); a != b || a != k.ID {
+			t.Errorf("ids %s, %s, %s", a, b, k.ID)
+		}
+		if secret, err := os.ReadFile(k.Public); err != nil || strings.Contains(string(secret), "PRIVATE") {
+			t.Errorf("%s: %v, %s", k.Public, err, secret)
+		}
+	}
+	if err := os.Chmod(made[0].Private, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dir.Signers("targets"); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key that others can read: got %v", err)
+	}
+	if _, err := dir.NewKeys("admin", 1); err == nil || !strings.Contains(err.Error(), "unknown role") {
 		t.Errorf("got %v", err)
 	}
 }

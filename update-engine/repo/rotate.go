@@ -245,61 +245,6 @@ func (r *Request) sound() error {
 	return check(rolePlan, role.KeyIDs, role.Threshold)
 }
 
-// Sign adds the signatures of the offline keys at hand to what is staged, and returns the request with the ids of the keys that signed.
-func (d *Desk) Sign() (*Request, []string, error) {
-	var by []string
-	r, err := d.signed(func(r *Request) (err error) {
-		by, err = r.Sign(d.Keys)
-		return err
-	})
-	return r, by, err
-}
-
-// MergeSignatures takes over the signatures of a copy of what is staged, and returns how many were new.
-func (d *Desk) MergeSignatures(other *Request) (*Request, int, error) {
-	n := 0
-	r, err := d.signed(func(r *Request) (err error) {
-		n, err = r.Merge(other)
-		return err
-	})
-	return r, n, err
-}
-
-func (d *Desk) signed(sign func(*Request) error) (*Request, error) {
-	unlock, err := d.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	r, err := d.Staged()
-	if err != nil {
-		return nil, err
-	}
-	if err := sign(r); err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return r, d.keepSignatures(r)
-}
-
-// ErrNothingStaged says that there is nothing to sign.
-var ErrNothingStaged = errors.New("nothing is staged: run release stage or release rotate first")
-
-// Staged returns what waits for signatures.
-func (d *Desk) Staged() (*Request, error) {
-	pub, err := d.published()
-	if err != nil {
-		return nil, err
-	}
-	r, err := d.request(pub)
-	if err != nil {
-		return nil, err
-	}
-	if r.empty() {
-		return nil, ErrNothingStaged
-	}
-	return r, nil
-}
-
 func keysGained(before, after []string) (added, removed []string) {
 	for _, id := range after {
 		if !slices.Contains(before, id) {

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
@@ -104,10 +107,13 @@ type filler struct {
 // Begin implements payload.Sink.
 func (s *filler) Begin(o payload.Output) (io.WriterAt, error) {
 	f, err := os.CreateTemp(s.dir, payloadTemp+"*")
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		f, err = os.CreateTemp("", "proa"+payloadTemp+"*") // who only reads the repository may verify it
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(f.Name()); err != nil {
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) { // another desk takes it for left over
 		return nil, errors.Join(err, f.Close())
 	}
 	if o.Kind == payload.RootImage {
