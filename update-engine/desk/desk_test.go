@@ -139,7 +139,9 @@ func TestLifeOfARepository(t *testing.T) {
 	}
 	s.run("init --repo {}/repo --keys {}/public --threshold 2", "0 of 2 needed", "next: release sign")
 	s.refused("publish --repo {}/repo --keys {}/online", exitMissing, "1.root.json has 0 of 2 needed signatures", "release sign")
+	s.refused("sign --repo {}/repo --key "+plan+".pem", exitError, "no key at hand may sign this")
 	s.carried(root[0], root[2], targets[0], targets[1])
+	s.run("sign --repo {}/repo --merge {}/stick/request.json", "took over 0 signatures")
 	s.run("publish --repo {}/repo --keys {}/online", "root 1", "targets 1")
 	s.copy(s.path("repo/metadata/1.root.json"), s.path("anchor.json"))
 

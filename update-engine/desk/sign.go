@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -58,7 +59,10 @@ func setupSign(c *common, flags *flag.FlagSet) action {
 		if done.Needed, err = r.Needed(); err != nil {
 			return nil, err
 		}
-		return &result{json: done, text: done.text(c)}, nil
+		if f.merge == "" && !c.dry && len(done.By) == 0 {
+			err = errors.New("sign: no key at hand may sign this: nothing was added; the table says whose keys may")
+		}
+		return &result{json: done, text: done.text(c, f)}, err
 	}
 }
 
@@ -139,19 +143,16 @@ func checkAnchor(r *repo.Request, name string) error {
 	return r.SameAnchor(b)
 }
 
-func (s *signed) text(c *common) string {
+func (s *signed) text(c *common, f signFlags) string {
 	lines := append(s.Summary, "")
 	switch {
 	case c.dry:
 		lines = append(lines, "dry run: nothing was written")
-	case len(s.By) > 0:
-		for _, id := range s.By {
-			lines = append(lines, "signed with key "+repo.Short(id))
-		}
-	case s.Merged > 0:
-		lines = append(lines, fmt.Sprintf("took over %d signatures", s.Merged))
-	default:
-		lines = append(lines, "no key at hand may sign this: nothing was added")
+	case f.merge != "":
+		lines = append(lines, fmt.Sprintf("took over %d signatures that were not here", s.Merged))
+	}
+	for _, id := range s.By {
+		lines = append(lines, "signed with key "+repo.Short(id))
 	}
 	lines = append(lines, signatures(s.Needed))
 	if complete(s.Needed) {
