@@ -73,7 +73,7 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 		return err
 	}
 	defer a.zstd.Close()
-	a.packed, a.control = m.buffers()
+	a.buffers()
 	// All that is big is made once, but for what bzip2 needs: it is not to be left lying about until there is twice as much.
 	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	for _, o := range m.Outputs {
@@ -98,22 +98,25 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 	return nil
 }
 
-// buffers are large enough for all streams.
-func (m *Manifest) buffers() (packed, control []byte) {
-	var longest, instructions int64
-	for _, o := range m.Outputs {
+// buffers makes them as large as the manifest says they need be.
+func (a *applier) buffers() {
+	var packed, control, made, room int64
+	for _, o := range a.m.Outputs {
 		for _, s := range o.Segments {
 			for _, stream := range s.Streams {
 				if stream.Codec != Raw {
-					longest = max(longest, stream.Stored)
+					packed = max(packed, stream.Stored)
 				}
 			}
+			made, room = max(made, s.Length), max(room, s.Prefix.Length)
 			if s.Op == Diff {
-				instructions = max(instructions, s.Streams[0].Length)
+				control = max(control, s.Streams[0].Length)
+				room = max(room, 2*max(s.Streams[1].Length, s.Streams[2].Length))
 			}
 		}
 	}
-	return make([]byte, longest), make([]byte, instructions)
+	a.packed, a.control = make([]byte, packed), make([]byte, control)
+	a.memory = memory{b: make([]byte, room+made), room: room}
 }
 
 // CheckSources reports, before anything is written, that a delta is for other sources than src. Whether the running root image has the

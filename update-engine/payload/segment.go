@@ -18,30 +18,25 @@ import (
 // has no prefix and unpacks its streams there.
 type memory struct {
 	b     []byte
+	room  int64 // for prefixes, or what a DIFF unpacks
 	end   int64 // source address of the end of what is kept, in the output itself
 	known int64 // bytes that are kept before it
-}
-
-func (m *memory) alloc() {
-	if m.b == nil {
-		m.b = make([]byte, MaxPrefix+MaxSegment)
-	}
 }
 
 func (m *memory) forget() { m.end, m.known = 0, 0 }
 
 // made is where the next segment of n bytes is made.
-func (m *memory) made(n int64) []byte { return m.b[MaxPrefix : MaxPrefix+n] }
+func (m *memory) made(n int64) []byte { return m.b[m.room : m.room+n] }
 
-// scratch is what is free besides: two segments. What was kept is gone.
-func (m *memory) scratch() []byte {
+// scratch is what is free besides, in halves. What was kept is gone.
+func (m *memory) scratch() (first, second []byte) {
 	m.forget()
-	return m.b[:2*MaxSegment]
+	return m.b[:m.room/2], m.b[m.room/2 : m.room]
 }
 
 // prefix returns the bytes of r, those that are not kept read from s.
 func (m *memory) prefix(r Range, s space) ([]byte, error) {
-	b := m.b[MaxPrefix-r.Length : MaxPrefix]
+	b := m.b[m.room-r.Length : m.room]
 	if m.end == r.At+r.Length && m.known >= r.Length {
 		return b, nil
 	}
@@ -54,13 +49,12 @@ func (m *memory) keep(at, n int64) {
 	if m.end != at {
 		m.known = 0
 	}
-	copy(m.b, m.b[n:MaxPrefix+n])
-	m.end, m.known = at+n, min(m.known+n, MaxPrefix)
+	copy(m.b[:m.room], m.b[n:m.room+n])
+	m.end, m.known = at+n, min(m.known+n, m.room)
 }
 
 // make returns the verified bytes of a segment whose first one is at c; they are good until the next call.
 func (a *applier) make(s Segment, c cursor) ([]byte, error) {
-	a.memory.alloc()
 	var err error
 	if s.Op == Replace {
 		err = a.replace(s)
@@ -144,8 +138,8 @@ func (a *applier) diff(s Segment, c cursor) error {
 	if err := checkControl(control, s); err != nil {
 		return fmt.Errorf("control stream: %w", err)
 	}
-	scratch := a.memory.scratch()
-	added, old := scratch[:s.Streams[1].Length], scratch[MaxSegment:][:s.Streams[1].Length]
+	first, second := a.memory.scratch()
+	added, old := first[:s.Streams[1].Length], second[:s.Streams[1].Length]
 	places, err := a.old(old, control, c)
 	if err != nil {
 		return err
@@ -159,7 +153,7 @@ func (a *applier) diff(s Segment, c cursor) error {
 		return fmt.Errorf("diff stream: %w", err)
 	}
 	addBytes(added, old)
-	extra := scratch[MaxSegment:][:s.Streams[2].Length]
+	extra := second[:s.Streams[2].Length]
 	if err := a.unpack(extra, s.Streams[2]); err != nil {
 		return fmt.Errorf("extra stream: %w", err)
 	}
