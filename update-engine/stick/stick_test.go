@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,12 +22,15 @@ func TestMain(m *testing.M) { guesttest.Main(m) }
 
 // A port is where a stick may be plugged in.
 type port struct {
+	mu               sync.Mutex // the timer of Files runs beside the test
 	plugged, mounted bool
 	mounts           int
 	unmountErr       error
 }
 
 func (p *port) Mount(label, dir string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.plugged || p.mounted || label != Label || dir != "/stick" {
 		return errors.New("cannot mount")
 	}
@@ -36,6 +40,8 @@ func (p *port) Mount(label, dir string) error {
 }
 
 func (p *port) Unmount(string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.unmountErr != nil {
 		return p.unmountErr
 	}
@@ -43,11 +49,17 @@ func (p *port) Unmount(string) error {
 	return nil
 }
 
+func (p *port) isMounted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mounted
+}
+
 // reader gives the URL as content, if what it needs is mounted.
 type reader struct{ p *port }
 
 func (r reader) Open(_ context.Context, url string, _ int64) (io.ReadCloser, error) {
-	if strings.HasPrefix(url, "file:///stick/") && !r.p.mounted {
+	if strings.HasPrefix(url, "file:///stick/") && !r.p.isMounted() {
 		return nil, errors.New("not mounted")
 	}
 	if strings.HasSuffix(url, "/missing") {
@@ -84,7 +96,7 @@ func TestMountedForAJob(t *testing.T) {
 		a.Close()
 		a.Close()
 		time.Sleep(time.Minute)
-		if !p.mounted {
+		if !p.isMounted() {
 			t.Error("unmounted under an open file")
 		}
 		b.Close()
@@ -93,11 +105,11 @@ func TestMountedForAJob(t *testing.T) {
 			t.Errorf("a missing file: %v, mounted %d times", err, p.mounts)
 		}
 		time.Sleep(9 * time.Second)
-		if !p.mounted {
+		if !p.isMounted() {
 			t.Error("unmounted too early")
 		}
 		time.Sleep(2 * time.Second)
-		if p.mounted {
+		if p.isMounted() {
 			t.Error("still mounted")
 		}
 		c, err := f.Open(t.Context(), "file:///stick/c", 0)
@@ -105,8 +117,8 @@ func TestMountedForAJob(t *testing.T) {
 			t.Fatalf("the next job: %v, mounted %d times", err, p.mounts)
 		}
 		c.Close()
-		if err := f.Close(); err != nil || p.mounted {
-			t.Errorf("closed: %v, mounted %v", err, p.mounted)
+		if err := f.Close(); err != nil || p.isMounted() {
+			t.Errorf("closed: %v, mounted %v", err, p.isMounted())
 		}
 	})
 }
@@ -123,8 +135,8 @@ func TestNoStick(t *testing.T) {
 		if err != nil {
 			t.Fatalf("plugged in: %v", err)
 		}
-		r.Close()
 		p.unmountErr = errors.New("busy")
+		r.Close()
 		time.Sleep(2 * time.Second)
 		if err := f.Close(); err == nil || err.Error() != "busy" {
 			t.Errorf("a stick that stays: %v", err)
