@@ -40,15 +40,15 @@ func TestEarlyRefusals(t *testing.T) {
 			[]string{"the ESP is read-only", "fsck.fat"}, true},
 		{"ESP that cannot be mounted", func(m *machine) { m.noESP = fmt.Errorf("mount ESP: %w", syscall.EINVAL) }, func(m *machine) { m.noESP = nil },
 			[]string{"mount ESP: invalid argument"}, false},
-		{"small slot", func(m *machine) { m.truncate("root-b", 1<<20) }, func(m *machine) { m.truncate("root-b", int64(len(m.running.Root))+1<<20) },
-			[]string{"passive slot: has 1048576 bytes", "bytes are missing", "newer image"}, true},
+		{"small slot", func(m *machine) { m.truncate("root-b", 1<<16) }, func(m *machine) { m.truncate("root-b", int64(len(m.running.Root))+1<<20) },
+			[]string{"passive slot: has 65536 bytes", "bytes are missing", "newer image"}, true},
 		{"no network", func(m *machine) { m.offline = true }, func(m *machine) { m.offline = false }, []string{"refused"}, false},
 		{"a server that is ill", func(m *machine) { m.server.Tamper("timestamp.json", func([]byte) { panic(http.ErrAbortHandler) }) },
 			func(m *machine) { m.server.Tamper("timestamp.json", nil) }, []string{"timestamp.json", "EOF"}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t)
-			m.release("1.0.1")
+			m.repo.Release(t, m.tiny("1.0.1"))
 			passive := m.read("root-b")
 			c.harm(m)
 			before := m.read("root-b")

@@ -174,7 +174,7 @@ func lay(t testing.TB, running, next *repotest.Build, body []byte) string {
 // However big a release is, installing it takes little memory; and a second installation writes nothing.
 func TestMemory(t *testing.T) {
 	build := func(version string) *repotest.Build {
-		data := make([]byte, 48<<20)
+		data := make([]byte, 24<<20)
 		noise := rand.NewChaCha8([32]byte{})
 		for at := 0; at < len(data); at += 1 << 20 { // half noise, half text
 			_, _ = noise.Read(data[at : at+1<<19])
