@@ -22,7 +22,10 @@ type Input struct {
 // with the root image is copied from there. The same inputs and the same packer give the same bytes on every host.
 // progress, if not nil, is told how many of how many input bytes are done.
 func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progress func(done, total int64)) (*Manifest, error) {
-	d := &draft{options: o.withDefaults(), m: &Manifest{}, progress: progress}
+	if o.Segment == 0 {
+		o.Segment = fullSegment
+	}
+	d := &draft{options: o.withDefaults(), m: &Manifest{}, prefix: MaxPrefix, progress: progress}
 	err := d.outputs(inputs)
 	for i, in := range inputs {
 		if err != nil {
@@ -45,6 +48,13 @@ func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progres
 	return d.m, nil
 }
 
+// In the same memory of a machine a shorter segment can refer to more before it: that makes a full payload a thirtieth smaller. A delta,
+// which replaces little and needs memory for more, has segments of MaxSegment.
+const (
+	fullSegment = 3 << 20
+	deltaPrefix = 8 << 20
+)
+
 // A layout is how an output is described before it is packed.
 type layout struct {
 	runs []Run
@@ -63,6 +73,7 @@ type draft struct {
 	sources     [2]io.ReaderAt // running root image, running boot program
 	root        io.ReaderAt    // the new root image
 	residues    []alternative
+	prefix      int64      // bytes before a segment that it may refer to, at most
 	models      *sync.Pool // *residue.Model
 	done, total int64
 	progress    func(done, total int64)
@@ -100,15 +111,17 @@ type alternative struct {
 
 func (a alternative) saved() int { return int(a.seg.Streams[1].Stored) - len(a.residue) }
 
-// maxWork bounds how long a machine computes for a whole payload: about a second.
-const maxWork = 6_000_000
+const (
+	maxWork   = 6_000_000 // bounds how long a machine computes for a whole payload: about a second
+	minSaving = 20        // bytes for a thousand of that work: less is not worth the machine's time
+)
 
 // takeResidues takes those alternatives that save most for their work.
 func (d *draft) takeResidues() {
 	slices.SortStableFunc(d.residues, func(a, b alternative) int { return b.saved()*a.work - a.saved()*b.work })
 	work := 0
 	for _, a := range d.residues {
-		if work+a.work > maxWork {
+		if work+a.work > maxWork || a.saved()*1000 < a.work*minSaving {
 			continue
 		}
 		work += a.work
@@ -152,7 +165,7 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 		return err
 	}
 	tasks := split(l, d.options.Segment)
-	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind), models: d.models}
+	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind), prefix: d.prefix, models: d.models}
 	err = inOrder(ctx, d.options.Workers, tasks, p.pack, func(s packed) error {
 		if len(s.residue) > 0 {
 			d.residues = append(d.residues, alternative{output: i, segment: len(o.Segments), blob: len(d.blobs) + 1, packed: s})

@@ -48,7 +48,7 @@ func createDelta(ctx context.Context, w io.Writer, images Delta, o Options, prog
 		return nil, fmt.Errorf("old %s: %w", BootProgram, err)
 	}
 	d := &draft{
-		options: o, progress: progress, models: &sync.Pool{New: func() any { return residue.NewModel() }}, sources: [2]io.ReaderAt{images.OldRoot.R, images.OldBoot.R},
+		options: o, progress: progress, prefix: deltaPrefix, models: &sync.Pool{New: func() any { return residue.NewModel() }}, sources: [2]io.ReaderAt{images.OldRoot.R, images.OldBoot.R},
 		m: &Manifest{Source: images.Source, RootSize: images.OldRoot.Size, Boot: boot, BootSize: images.OldBoot.Size},
 	}
 	if err := d.outputs([]Input{images.NewRoot, images.NewBoot}); err != nil {

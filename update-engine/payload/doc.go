@@ -65,7 +65,7 @@
 // and then of a REPLACE:
 //
 //	uv    stored bytes, if the codec is zstd or bzip2
-//	uv    length of the prefix, at most 8 MiB, if the codec is zstd
+//	uv    length of the prefix, at most 11 MiB, if the codec is zstd
 //	sv    where the prefix ends: source address, less that of the segment's first byte in the output; absent if the length is zero
 //
 // and of a DIFF, whose three streams lie in the payload in this order:

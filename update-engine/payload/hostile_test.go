@@ -186,7 +186,7 @@ func TestHostileDelta(t *testing.T) {
 		{"empty segment", func(d *sampleDelta) { out(d, RootImage).Segments[1].Length = 0 }, "length of 0 bytes"},
 		{"prefix of what comes later", func(d *sampleDelta) { out(d, BootProgram).Segments[0].Prefix.At += 700000 }, "is not in the 613360 bytes that are known there"},
 		{"prefix before the sources", func(d *sampleDelta) { out(d, BootProgram).Segments[0].Prefix.At = -1 }, "prefix of 200000 bytes at -1"},
-		{"prefix of 9 MiB", func(d *sampleDelta) { out(d, BootProgram).Segments[0].Prefix.Length = 9 << 20 }, "prefix of 9437184 bytes, at most 8388608"},
+		{"prefix of 12 MiB", func(d *sampleDelta) { out(d, BootProgram).Segments[0].Prefix.Length = 12 << 20 }, "prefix of 12582912 bytes, at most 11534336"},
 		{"another prefix", func(d *sampleDelta) { out(d, BootProgram).Segments[0].Prefix.At += 5 }, "boot program: segment 1 of 2: REPLACE: expected sha256"},
 		{"zstd larger than its bytes", stream(BootProgram, 0, 0, func(s *Stream) { s.Stored = s.Length }), "with codec zstd"},
 		{"zstd of nothing", stream(BootProgram, 0, 0, func(s *Stream) { s.Stored = 0 }), "stored in 0 bytes"},

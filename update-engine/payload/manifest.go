@@ -12,7 +12,7 @@ const (
 	// MaxSegment is the greatest number of made bytes in a segment.
 	MaxSegment = 4 << 20
 	// MaxPrefix is the greatest length in bytes of the prefix of a zstd frame.
-	MaxPrefix = 8 << 20
+	MaxPrefix = 11 << 20
 
 	maxManifest   = 2 << 20
 	maxOutputs    = 2

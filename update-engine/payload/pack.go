@@ -20,7 +20,7 @@ type Packer interface {
 type Options struct {
 	Packer  Packer // Fast{} if nil
 	Workers int    // how many segments or files are worked on at once; GOMAXPROCS if 0
-	Segment int64  // greatest number of made bytes in a segment; MaxSegment if 0
+	Segment int64  // greatest number of made bytes in a segment; if 0, what is best
 }
 
 func (o Options) withDefaults() Options {

@@ -17,6 +17,7 @@ type segmentPacker struct {
 	in       Input
 	space    space
 	external int64
+	prefix   int64      // bytes before a segment that it may refer to, at most
 	models   *sync.Pool // of package residue; nil to do without
 }
 
@@ -48,7 +49,7 @@ func (p segmentPacker) pack(ctx context.Context, t task) (packed, error) {
 	}
 	// To pack a segment as well as possible takes seconds: first it is guessed which way leads anywhere.
 	const best = 0.7 // what the best packer makes of what the fast one leaves, at most
-	quick := segmentPacker{packer: Fast{}, in: p.in, space: p.space, external: p.external}
+	quick := segmentPacker{packer: Fast{}, in: p.in, space: p.space, external: p.external, prefix: p.prefix}
 	r, err := quick.replace(ctx, t, made)
 	if err != nil {
 		return packed{}, err
@@ -90,7 +91,7 @@ func (p segmentPacker) read(t task) ([]byte, error) {
 // replace has what the output holds before the segment as prefix.
 func (p segmentPacker) replace(ctx context.Context, t task, made []byte) (packed, error) {
 	t.seg.Op = Replace
-	n := min(t.at.at, MaxPrefix)
+	n := min(t.at.at, p.prefix)
 	prefix := make([]byte, n)
 	if k, err := p.in.R.ReadAt(prefix, t.at.at-n); int64(k) != n && err != io.EOF {
 		return packed{}, fmt.Errorf("read %d bytes at %d: %w", n, t.at.at-n, err)

@@ -84,7 +84,7 @@ func create(t testing.TB, inputs ...Input) []byte {
 	}
 	defer f.Close()
 	var last int64
-	m, err := Create(context.Background(), f, inputs, Options{}, func(done, total int64) {
+	m, err := Create(context.Background(), f, inputs, Options{Segment: MaxSegment}, func(done, total int64) {
 		if done <= last || done > total {
 			t.Errorf("progress: %d of %d after %d", done, total, last)
 		}
