@@ -74,6 +74,14 @@ func TestPeakMemory(t *testing.T) {
 	}
 }
 
+// A payload is applied here under the same limit as on a machine.
+func TestAgentLimit(t *testing.T) {
+	b, err := os.ReadFile("../../../manifests/files/usr/lib/systemd/system/update-engine.service")
+	if err != nil || !strings.Contains(string(b), agentLimit+"\n") {
+		t.Errorf("%v, or the agent's unit does not say %s", err, agentLimit)
+	}
+}
+
 func TestDoRefuses(t *testing.T) {
 	for want, task := range map[string]string{
 		"read task":     "{",

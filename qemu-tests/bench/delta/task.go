@@ -97,6 +97,9 @@ func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	var out jsonBuffer
 	cmd := exec.CommandContext(ctx, self, "--task", string(text))
 	cmd.Stdout = &out
+	if t.Do == "apply" {
+		cmd.Env = append(os.Environ(), agentLimit)
+	}
 	used, err := usage(cmd)
 	if err != nil {
 		return Made{}, Usage{}, err
@@ -111,6 +114,9 @@ func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	}
 	return r.Made, used, nil
 }
+
+// agentLimit is what update-engine.service says to the agent.
+const agentLimit = "GOMEMLIMIT=32MiB"
 
 type jsonBuffer []byte
 
