@@ -254,12 +254,12 @@ func TestSlowReader(t *testing.T) {
 		http.ServeContent(w, r, "x", time.Time{}, bytes.NewReader(body))
 	}))
 	defer web.Close()
-	c := client.Client{Source: client.NewHTTP(50 * time.Millisecond), Retry: client.Retry{Attempts: 1}}
+	c := client.Client{Source: client.NewHTTP(700 * time.Millisecond), Retry: client.Retry{Attempts: 1}}
 	r := c.Stream(t.Context(), web.URL+"/x", int64(len(body)), nil)
 	if _, err := io.CopyN(io.Discard, r, 1000); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(time.Second)
 	if n, err := io.Copy(io.Discard, r); err != nil || n != int64(len(body))-1000 {
 		t.Errorf("got %d bytes, %v", n, err)
 	}
