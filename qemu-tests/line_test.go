@@ -131,7 +131,7 @@ func boots(t *testing.T, m *vm.Machine, version string) {
 	if out, err := m.Run(t.Context(), "root", "touch /usr/x"); err == nil {
 		t.Errorf("got %q, want /usr to be read-only", out)
 	}
-	if got := run(t, m, "cat /sys/block/dm-0/dm/uuid"); !strings.Contains(got, "VERITY") {
+	if got := run(t, m, "cat /sys/block/dm-*/dm/uuid"); !strings.Contains(got, "VERITY") {
 		t.Errorf("got device-mapper uuid %q, want a verity device", got)
 	}
 	// The disk is 8 GiB, the fixed partitions take about 2.5 GiB.

@@ -1,0 +1,205 @@
+package qemutests
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// survivor is a service that stays when everything else is stopped for a soft reboot: it asks for that, runs from a root of its own in
+// state, and its unit is there in both root images.
+const survivor = `[Unit]
+Description=Goes On Through a Soft Reboot
+DefaultDependencies=no
+After=basic.target
+Conflicts=reboot.target kexec.target poweroff.target halt.target rescue.target emergency.target
+Before=reboot.target kexec.target poweroff.target halt.target rescue.target emergency.target
+SurviveFinalKillSignal=yes
+IgnoreOnIsolate=yes
+
+[Service]
+ExecStart=/bin/busybox httpd -f -p 8080 -h /www
+RootDirectory=/var/lib/lab/root
+
+[Install]
+WantedBy=multi-user.target
+`
+
+// TestSoftReboot updates a machine whose kernel stays the same: userspace alone starts anew, and a service that asks for it answers all the
+// time. A release that is bad then goes back all the same.
+func TestSoftReboot(t *testing.T) {
+	s := begin(t)
+	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
+	config := provision.New().
+		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"auto":false}`, s.web(desk.Repository).GuestURL())).
+		Unit("survivor.service", false, survivor)
+	m := s.machineFrom("machine", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) { c.Ports = []int{8080} })
+	cut := vm.Allow(`sshd-session.*(preauth child terminated by signal|kex_exchange|Connection)`, "the harness asks while sshd stops")
+
+	step(t, m, "a service of its own", func(t *testing.T) {
+		boots(t, m, "1.0.0")
+		run(t, m, "mkdir -p /var/lib/lab/root/bin /var/lib/lab/root/www && echo here > /var/lib/lab/root/www/index.html")
+		busybox := must(os.ReadFile(testenv.Tools(t).Path("usr/bin/busybox")))(t)
+		check(t, m.CopyTo(t.Context(), "root", "/var/lib/lab/root/bin/busybox", 0o755, busybox))
+		run(t, m, "systemctl enable --now survivor.service")
+	})
+	step(t, m, "wait for an inhibitor", func(t *testing.T) {
+		publish(t, desk, s.image("1.0.1", ""))
+		run(t, m, "systemd-run --quiet --unit backup systemd-inhibit --what=shutdown --who=backup --why='copies the database' sleep 10000")
+		run(t, m, "for i in $(seq 60); do systemd-inhibit --list --no-legend | grep -q backup && exit 0; sleep 1; done; exit 1")
+		n := m.Boots()
+		if got := run(t, m, "updatectl apply && updatectl why"); strings.Count(got, "backup (copies the database) holds the reboot up") != 2 {
+			t.Errorf("updatectl says %q, want who inhibits", got)
+		}
+		run(t, m, "systemctl stop backup")
+		run(t, m, "mkdir -p /run/proa/inhibit.d && echo lab work > /run/proa/inhibit.d/desk")
+		if got := run(t, m, "updatectl why"); !strings.Contains(got, "desk (lab work) holds the reboot up") {
+			t.Errorf("updatectl why: %q, want who inhibits", got)
+		}
+		run(t, m, "rm /run/proa/inhibit.d/desk")
+		if m.Boots() != n {
+			t.Error("the machine has rebooted past an inhibitor")
+		}
+	})
+	step(t, m, "update softly", func(t *testing.T) {
+		kernel, pid := bootID(t, m), survivorPID(t, m)
+		if got := run(t, m, "updatectl check"); !strings.Contains(got, "the reboot would be soft") {
+			t.Errorf("updatectl check: %q", got)
+		}
+		client := startClient(t, m, "here\n")
+		n := m.Boots()
+		becomesSoftly(t, m, "1.0.1")
+		client.stop(t)
+		boots(t, m, "1.0.1")
+		if t.Failed() || m.Boots() != n {
+			t.Log(run(t, m, "journalctl -q --no-pager -o short-monotonic -u update-engine -u proa-nextroot -u proa-health"))
+		}
+		if m.Boots() != n || bootID(t, m) != kernel {
+			t.Errorf("got %d starts of the machine and kernel %s, want %d and %s", m.Boots(), bootID(t, m), n, kernel)
+		}
+		if got := run(t, m, "systemctl show -P ConditionResult proa-try.timer"); got != "yes" {
+			t.Errorf("the deadline of a try: %q, want it to bound a soft one, too", got)
+		}
+		if got := survivorPID(t, m); got != pid {
+			t.Errorf("the service has process %s, want %s as before", got, pid)
+		}
+		if got := run(t, m, "ls /sys/block | grep ^dm-"); strings.Contains(got, "\n") {
+			t.Errorf("got devices %q, want the old slot's gone", got)
+		}
+		t.Logf("gaps in seconds: %v", gaps(t, m))
+	}, cut)
+	step(t, m, "prove the boot program", func(t *testing.T) {
+		check(t, m.Reboot(t.Context()))
+		becomesGood(t, m, "1.0.1")
+		boots(t, m, "1.0.1")
+	})
+	step(t, m, "come back from a bad release", func(t *testing.T) {
+		publish(t, desk, s.image("1.0.4", "firewall"))
+		n := m.Boots()
+		_, _ = m.Run(t.Context(), "root", "updatectl apply") // the connection may end first
+		check(t, m.WaitBoot(t.Context(), n+1))
+		boots(t, m, "1.0.1")
+		isQuarantined(t, m, "1.0.4")
+		if got := run(t, m, "journalctl -q -o cat -u proa-health"); !strings.Contains(got, "on trial") && !strings.Contains(got, "trying release") {
+			t.Errorf("the health check has said %q", got)
+		}
+	}, cut, vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check"))
+}
+
+// becomesSoftly updates, and waits until the release is good.
+func becomesSoftly(t *testing.T, m *vm.Machine, version string) {
+	t.Helper()
+	out, err := m.Run(t.Context(), "root", "updatectl apply")
+	t.Logf("updatectl apply: %q, %v", out, err)
+	const ask = `updatectl status --json | tr -d ' \n' | grep -q '"running":{"version":"%s".*"trying":false' && systemctl is-system-running --wait`
+	for deadline := time.Now().Add(8 * time.Minute); ; time.Sleep(2 * time.Second) {
+		out, err := m.Run(t.Context(), "root", fmt.Sprintf(ask, version))
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the machine does not become %s: %q, %v", version, out, err)
+		}
+	}
+}
+
+func bootID(t *testing.T, m *vm.Machine) string {
+	t.Helper()
+	return run(t, m, "cat /proc/sys/kernel/random/boot_id")
+}
+
+func survivorPID(t *testing.T, m *vm.Machine) string {
+	t.Helper()
+	return run(t, m, "systemctl show -P MainPID survivor.service")
+}
+
+func gaps(t *testing.T, m *vm.Machine) string {
+	t.Helper()
+	return run(t, m, `updatectl status --json | tr -d ' \n' | grep -o '"gaps":{[^}]*}'`)
+}
+
+// A client asks a web server on a machine all the time.
+type client struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	asked int
+	lost  []string
+	worst time.Duration // to an answer
+}
+
+// startClient asks until it is stopped; every answer must be want.
+func startClient(t *testing.T, m *vm.Machine, want string) *client {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &client{cancel: cancel}
+	// Each request is a connection of its own, as from many people.
+	h := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	c.done.Go(func() {
+		for ctx.Err() == nil {
+			start := time.Now()
+			got, err := get(h, "http://"+m.Addr(8080)+"/")
+			if c.asked++; err != nil || got != want {
+				c.lost = append(c.lost, fmt.Sprintf("request %d: %q, %v", c.asked, got, err))
+			}
+			c.worst = max(c.worst, time.Since(start))
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	return c
+}
+
+func get(h *http.Client, url string) (string, error) {
+	r, err := h.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", r.Status)
+	}
+	return string(b), err
+}
+
+// stop fails if a request was lost.
+func (c *client) stop(t *testing.T) {
+	t.Helper()
+	c.cancel()
+	c.done.Wait()
+	if len(c.lost) > 0 || c.asked < 100 {
+		t.Errorf("lost %d of %d requests:\n%s", len(c.lost), c.asked, strings.Join(c.lost[:min(len(c.lost), 5)], "\n"))
+	}
+	t.Logf("%d requests, none lost, the longest answer took %s", c.asked-len(c.lost), c.worst.Round(time.Millisecond))
+}
