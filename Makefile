@@ -12,7 +12,7 @@ BUILDER  = $(OUT)/bin/image-builder
 # The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
 WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 
-.PHONY: help build image inspect diff reproducible run demo test unit check bench bench-payload bench-boot fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test unit check bench bench-payload bench-boot bench-gap fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,10 +61,11 @@ check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: builder ## benchmarks, then bench-payload and bench-boot
+bench: builder ## benchmarks, then bench-payload, bench-boot and bench-gap
 	$(WITH_TOOLS) $(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
 	$(MAKE) bench-payload
 	$(MAKE) bench-boot
+	$(MAKE) bench-gap
 
 bench-payload: builder ## sizes and costs of payloads on pairs of real releases, beside xdelta3, zstd, casync and bsdiff
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -o $(OUT)/bin/bench-payload ./qemu-tests/cmd/bench-payload
@@ -75,6 +76,9 @@ bench-boot: image ## time Proa's boot beside plain Debian's (BENCH_ROUNDS=3)
 
 lock: builder ## pin today's packages of the Debian archive in manifests/
 	$(BUILDER) lock
+
+bench-gap: builder ## measure how long an update keeps a machine away, by a soft and by a full reboot
+	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-gap --out $(OUT)/bench
 
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)
