@@ -22,7 +22,7 @@ func TestProgramSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const limit = 12 << 20
+	const limit = 12_000_000
 	t.Logf("update-engine has %d bytes of at most %d", fi.Size(), limit)
 	if fi.Size() > limit {
 		t.Errorf("update-engine has %d bytes, at most %d are allowed: go tool nm -size says what is large", fi.Size(), limit)
