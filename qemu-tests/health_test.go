@@ -1,0 +1,148 @@
+package qemutests
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+	updateconfig "github.com/proa-os/proa/update-engine/config"
+)
+
+// sickDeadline is how many seconds the health checks may take: who is ill stays so, and the default would only be waited for.
+const sickDeadline = 60
+
+// An illness is one of variant sick.
+type illness struct {
+	name   string
+	tries  int    // boots until the old release runs again
+	reason string // in the quarantine
+	allow  []vm.Allowance
+}
+
+func illnesses() []illness {
+	verdict := vm.Allow(`proa-health|Health of This Boot`, "the release fails its health check")
+	return []illness{
+		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
+		{"network", 1, `network: .*before the update it had`, []vm.Allowance{verdict}},
+		{"panic", 3, `tries`, vm.AllowPanic("the release panics on purpose")},
+	}
+}
+
+// TestHealth gives a machine releases that are ill, from one moment in which such a release is armed: each time the machine
+// is back on its old release, unattended and within five minutes of the reboot, and does not take the ill one again. Then a
+// newer one is ill too: it is back on what was last good, never on anything older. A newer one that is well is taken.
+// TestFallback has /init fail and userspace hang, TestLine has the workload cut off.
+func TestHealth(t *testing.T) {
+	s := begin(t)
+	h := &sickbed{story: s, desk: must(world.NewDesk(t.Context(), s.programs, s.dir))(t)}
+	publish(t, h.desk, s.image("1.0.2", "sick"))
+	config := provision.New().
+		File("/etc/proa/update/root.json", 0o644, string(must(h.desk.Root())(t))).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":%d,"reboot":{"mode":"full"}}`+"\n", s.web(h.desk.Repository).GuestURL(), sickDeadline))
+	h.m = s.machineFrom("sickbed", s.image("1.0.1", "").Disk(), config, func(c *vm.Config) {
+		c.KernelArgs = append(c.KernelArgs, "panic=1")
+		// What is left of five minutes, in the machine's time, if the health checks took as long as they may by default.
+		c.Timeout = 5*time.Minute - (updateconfig.Default().HealthDeadline() - sickDeadline*time.Second)
+	})
+
+	step(t, h.m, "arm 1.0.2", func(t *testing.T) {
+		boots(t, h.m, "1.0.1")
+		startContainer(t, h.m, s.registry())
+		if out := run(t, h.m, "updatectl apply --no-reboot 2>&1"); !strings.Contains(out, "release 1.0.2 is armed") {
+			t.Fatalf("got %q, want 1.0.2 armed", out)
+		}
+		run(t, h.m, "mkdir -p /var/lib/lab")
+		check(t, h.m.Snapshot(t.Context(), "armed"))
+	})
+	all := illnesses()
+	for i, ill := range all {
+		step(t, h.m, ill.name, func(t *testing.T) {
+			if i > 0 {
+				check(t, h.m.Restore(t.Context(), "armed"))
+			}
+			h.comesBack(t, "1.0.2", ill, func() { h.reboot(t) })
+			h.isNotTakenAgain(t, "1.0.2")
+		}, ill.allow...)
+	}
+	step(t, h.m, "the next one fails too", func(t *testing.T) {
+		publish(t, h.desk, s.image("1.0.3", "sick"))
+		run(t, h.m, "rm /var/lib/lab/*")
+		h.comesBack(t, "1.0.3", all[0], func() { applyUpdate(t, h.m) })
+		h.isNotTakenAgain(t, "1.0.3")
+		h.quarantined(t, "1.0.2", all[len(all)-1].reason)
+	}, all[0].allow...)
+	step(t, h.m, "the one after that is well", func(t *testing.T) {
+		publish(t, h.desk, s.image("1.0.4", ""))
+		run(t, h.m, `sed -i 's/"health_deadline_seconds":[0-9]*/"health_deadline_seconds":600/' /etc/proa/update/config.json && sync`)
+		applyUpdate(t, h.m)
+		becomesGood(t, h.m, "1.0.4")
+		containerAnswers(t, h.m)
+	})
+}
+
+// sickbed is the machine that gets ill releases.
+type sickbed struct {
+	*story
+	desk *world.Desk
+	m    *vm.Machine
+}
+
+// reboot reboots into what is armed. The connection may end before the answer.
+func (h *sickbed) reboot(t *testing.T) {
+	t.Helper()
+	check(t, h.m.Reboot(t.Context()))
+}
+
+// comesBack has the machine try a version that is ill; it must end on 1.0.1, with its workload, by itself.
+func (h *sickbed) comesBack(t *testing.T, version string, ill illness, try func()) {
+	t.Helper()
+	run(t, h.m, "touch /var/lib/lab/"+ill.name+" && sync")
+	n := h.m.Boots()
+	try() // ends when the firmware starts
+	begin := time.Now()
+	// The machine's own limit, see TestHealth. The last of the boots is the one back.
+	check(t, h.m.WaitBoot(t.Context(), n+ill.tries+1))
+	back := time.Since(begin)
+	boots(t, h.m, "1.0.1")
+	t.Logf("%s of %s: back in the old release's firmware %.0f s after the reboot, up after %.0f s; of these its health checks had up to %d s",
+		ill.name, version, back.Seconds(), time.Since(begin).Seconds(), sickDeadline)
+	containerAnswers(t, h.m)
+	h.quarantined(t, version, ill.reason)
+	if got := h.m.Boots() - n; got != ill.tries+1 {
+		t.Errorf("got %d boots, want %d tries and the one back", got, ill.tries)
+	}
+}
+
+// quarantined looks for a version and the reason for which it is remembered as bad.
+func (h *sickbed) quarantined(t *testing.T, version, reason string) {
+	t.Helper()
+	r := readReport(t, h.m)
+	if r.Running.Version != "1.0.1" {
+		t.Errorf("got %s running, want 1.0.1", r.Running.Version)
+	}
+	for _, q := range r.Quarantine {
+		if q.Version == version && regexp.MustCompile(reason).MatchString(q.Reason) {
+			t.Logf("%s is remembered as bad: %s", version, q.Reason)
+			return
+		}
+	}
+	t.Errorf("got quarantine %+v, want %s in it because of /%s/", r.Quarantine, version, reason)
+}
+
+// isNotTakenAgain has the machine look for updates while the channel still offers what was bad.
+func (h *sickbed) isNotTakenAgain(t *testing.T, version string) {
+	t.Helper()
+	n := h.m.Boots()
+	out, err := h.m.Run(t.Context(), "root", "updatectl apply 2>&1")
+	if err != nil || !strings.Contains(out, version) || strings.Contains(out, "armed") {
+		t.Errorf("got %q, %v, want to read that %s is bad, and nothing armed", out, err, version)
+	}
+	if programs := run(t, h.m, "updatectl status --json"); h.m.Boots() != n || strings.Contains(programs, `"armed"`) {
+		t.Errorf("got %d boots and %s, want nothing armed", h.m.Boots()-n, programs)
+	}
+}
