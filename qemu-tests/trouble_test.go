@@ -2,8 +2,11 @@ package qemutests
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +49,8 @@ func troubles() []trouble {
 }
 
 // TestTrouble has a machine apply an update in every kind of trouble: it refuses at once and says what is missing, downloads nothing, stays
-// up; and when the trouble is over the update works.
+// up; and when the trouble is over the update works. Its agent is killed in the middle of the download, and the machine is reset: each time
+// it goes on where it was, but for one segment of the payload.
 func TestTrouble(t *testing.T) {
 	s := begin(t)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
@@ -63,10 +67,67 @@ func TestTrouble(t *testing.T) {
 	for _, tr := range troubles() {
 		step(t, m, tr.name, func(t *testing.T) { tr.refuses(t, m, web) }, slices.Concat(allow, tr.allow)...)
 	}
-	step(t, m, "no trouble any more", func(t *testing.T) {
+	step(t, m, "no trouble but a killed agent and a reset", func(t *testing.T) {
+		payload := must(filepath.Glob(filepath.Join(desk.Repository, "targets/releases/1.0.1/*/*full.payload")))(t)
+		if len(payload) != 1 {
+			t.Fatalf("got payloads %q, want one", payload)
+		}
+		third := must(os.Stat(payload[0]))(t).Size() / 3
+		begin := heldUp(t, m, web, "full.payload", third)
+		run(t, m, "systemctl kill -s KILL update-engine.service")
+		goesOn(t, begin, 0)
+		begin = heldUp(t, m, web, "full.payload bytes=", third)
+		goesOn(t, begin, third)
+		check(t, m.Reset(t.Context()))
+		boots(t, m, "1.0.0")
 		applyUpdate(t, m)
+		goesOn(t, lastStart(t, web), begin+third)
 		becomesGood(t, m, "1.0.1")
 	}, allow...)
+}
+
+// segment is the most of a payload that may be fetched again, in bytes: the most that a segment makes, and its frame.
+const segment = 4<<20 + 64<<10
+
+// heldUp has the machine download until the server says no more after so many bytes of the answer to a request, and the agent had time to
+// use them. It returns the byte of the payload from which on it has asked. Every run first asks for the beginning, with the manifest.
+func heldUp(t *testing.T, m *vm.Machine, web *world.Web, request string, bytes int64) int64 {
+	t.Helper()
+	held := web.Hold(request, bytes)
+	run(t, m, "systemd-run -q --collect updatectl apply --no-reboot")
+	select {
+	case <-held:
+	case <-time.After(10 * time.Minute):
+		t.Fatalf("nothing was downloaded: %q", web.Requests())
+	}
+	run(t, m, "sleep 20; sync")
+	return lastStart(t, web)
+}
+
+// lastStart is the first byte of the last request for the payload.
+func lastStart(t *testing.T, web *world.Web) int64 {
+	t.Helper()
+	for _, r := range slices.Backward(web.Requests()) {
+		if !strings.Contains(r, ".payload") {
+			continue
+		}
+		_, from, ok := strings.Cut(r, "bytes=")
+		if !ok {
+			return 0
+		}
+		return must(strconv.ParseInt(strings.TrimSuffix(from, "-"), 10, 64))(t)
+	}
+	t.Fatalf("got requests %q, want one for a payload", web.Requests())
+	return 0
+}
+
+// goesOn checks that what was there before was not asked for again, but for one segment.
+func goesOn(t *testing.T, from, there int64) {
+	t.Helper()
+	t.Logf("the download goes on at %d, where %d bytes had been sent", from, there)
+	if from > there || from < there-segment {
+		t.Errorf("the download goes on at %d, want at most a segment before %d", from, there)
+	}
 }
 
 func (tr trouble) refuses(t *testing.T, m *vm.Machine, web *world.Web) {
