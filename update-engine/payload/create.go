@@ -48,7 +48,7 @@ func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progres
 	return d.m, nil
 }
 
-// In the same memory of a machine a shorter segment can refer to more before it: that makes a full payload a thirtieth smaller. A delta,
+// In the same memory of a machine a shorter segment can refer to more before it: that makes a full payload some thousandths smaller. A delta,
 // which replaces little and needs memory for more, has segments of MaxSegment.
 const (
 	fullSegment = 3 << 20
