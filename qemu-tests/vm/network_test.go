@@ -132,6 +132,7 @@ func TestNetwork(t *testing.T) {
 	b.wait(`guest: heard "one"`)
 	b.check(b.SetLink(t.Context(), lan, false))
 	a.do("shout eth1 lost", "shouted lost")
+	time.Sleep(time.Second) // the frame is with b's QEMU, which has to look at it before the cable is back
 	b.check(b.SetLink(t.Context(), lan, true))
 	a.do("shout eth1 two", "shouted two")
 	b.wait(`guest: heard "two"`)
