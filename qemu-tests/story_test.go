@@ -112,9 +112,6 @@ func (s *story) machineFrom(name, disk string, config *provision.Config, edit ..
 
 func (s *story) start(c vm.Config) *vm.Machine {
 	s.t.Helper()
-	// On a loaded host the kernel measures the counter's frequency wrong, by a factor of five or fifty, and then lives too fast for every
-	// deadline. So it is not to tell the time by it.
-	c.KernelArgs = append(c.KernelArgs, "tsc=unstable")
 	m, err := vm.Start(s.t.Context(), c)
 	if err != nil {
 		s.t.Fatal(err)

@@ -40,9 +40,9 @@ func (d *Desk) Root() ([]byte, error) {
 	return b, nil
 }
 
-// Publish stages, signs and publishes image, and names it as what channel gets.
+// Publish stages, signs and publishes image, with a delta from the release before it, and names it as what channel gets.
 func (d *Desk) Publish(ctx context.Context, image Image, channel string) error {
-	if err := d.run(ctx, "stage", "--fast", "--repo", d.Repository, image.Dir); err != nil {
+	if err := d.run(ctx, "stage", "--fast", "--deltas", "1", "--repo", d.Repository, image.Dir); err != nil {
 		return fmt.Errorf("publish %s: %w", image.Version(), err)
 	}
 	return d.release(ctx, image, channel)
