@@ -23,7 +23,7 @@ import (
 // TestFallback arms, under both firmwares and from the same image file, boot programs that are broken in every way: each is tried the
 // counted times, and the machine comes back by itself on what it ran.
 func TestFallback(t *testing.T) {
-	s := begin(t)
+	s := deep(t)
 	good, hang := s.image("1.0.0", ""), s.image("1.0.2", "hang")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, tools: testenv.Machines(s.t), good: good, hang: hang}
@@ -34,7 +34,7 @@ func TestFallback(t *testing.T) {
 // TestPowerCuts cuts the power of a good machine in moments of its boot: for the loaders nothing has happened. TestAnyToLatest does it
 // at every write; here a real machine stops in the middle of what is not a write.
 func TestPowerCuts(t *testing.T) {
-	s := begin(t)
+	s := deep(t)
 	image := s.image("1.0.0", "")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, good: image}

@@ -29,7 +29,7 @@ func illnesses() []illness {
 	return []illness{
 		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
 		{"network", 1, `network: .*before the update it had`, []vm.Allowance{verdict}},
-		{"panic", 3, `tries`, vm.AllowPanic("the release panics on purpose")},
+		{"fatal", 3, `tries`, vm.AllowPanic("the release panics on purpose")},
 	}
 }
 
