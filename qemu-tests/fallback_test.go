@@ -23,7 +23,7 @@ import (
 // TestFallback arms, under both firmwares and from the same image file, boot programs that are broken in every way: each is tried the
 // counted times, and the machine comes back by itself on what it ran.
 func TestFallback(t *testing.T) {
-	s := deep(t)
+	s := begin(t)
 	good, hang := s.image("1.0.0", ""), s.image("1.0.2", "hang")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, tools: testenv.Machines(s.t), good: good, hang: hang}
