@@ -53,7 +53,7 @@ MACHINES ?= 2
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -p $(MACHINES) -parallel 1 -timeout 40m -v \
 		$$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u | grep -vx ./qemu-tests)
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 40m -v ./qemu-tests
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 70m -v ./qemu-tests
 
 deep: builder ## every story in QEMU, those that test has no time for too
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_DEEP=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v ./qemu-tests
