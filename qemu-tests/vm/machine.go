@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/proa-os/proa/internal/tooltree"
+	"github.com/proa-os/proa/internal/tsc"
 )
 
 // Why a machine is off.
@@ -160,6 +161,9 @@ func (m *Machine) choose(ctx context.Context) error {
 		return err
 	}
 	m.hw.accel = m.verdict.Use
+	if m.hw.accel == TCG {
+		m.hw.kernelArgs = slices.Concat(m.hw.kernelArgs, tsc.KernelArgs())
+	}
 	m.console.Note(fmt.Sprintf("accelerator %s: %s", m.verdict.Use, m.verdict.Why))
 	return ctx.Err()
 }
