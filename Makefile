@@ -48,8 +48,8 @@ run: builder ## build the image and boot it in QEMU (CONFIG=file: an Ignition co
 demo: builder ## build, boot, provision, run a container, update, come back: the story on the terminal
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/demo
 
-# How many machines run at a time: each has two CPUs and 1 GiB, and waits half of its time.
-MACHINES ?= 2
+# How many stories are told at a time: most of their machines have one CPU and 1 GiB, and wait a third of their time.
+MACHINES ?= 3
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -p $(MACHINES) -parallel 1 -timeout 40m -v \
 		$$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u | grep -vx ./qemu-tests)

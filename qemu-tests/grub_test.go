@@ -156,7 +156,7 @@ func (s *story) grubMachine(tools *tooltree.Tree, name, script string, block []b
 		files = append(files, fat.BytesFile("EFI/Linux/"+p, nil))
 	}
 	writeGRUBDisk(s.t, tools, disk, files)
-	return s.start(vm.Config{Name: name, Dir: filepath.Join(s.dir, name), Disk: disk, Firmware: vm.BIOS, MemoryMiB: 256, CPUs: 1})
+	return s.start(vm.Config{Name: name, Dir: filepath.Join(s.dir, name), Disk: disk, Firmware: vm.BIOS, MemoryMiB: 256})
 }
 
 // newerThan compares the version at i with some of the others.
