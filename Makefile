@@ -59,7 +59,7 @@ deep: builder ## every story in QEMU, those that test has no time for too
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_DEEP=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v ./qemu-tests
 
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (about an hour)
-	PROA_POWERCUT=deep $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
+	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_DEEP=1 PROA_POWERCUT=full $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v -run '^(TestAnyToLatest|TestPowerCuts)$$' ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges, no machines

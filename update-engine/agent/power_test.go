@@ -194,13 +194,13 @@ func (f *fragile) rest(what string, r *state.Result) {
 
 // Power is lost before every write to the state and in every change of the slot and the ESP, while the machine updates itself, while it
 // makes the try good and while it goes back from it. Whatever boots is whole, and the machine comes to rest where it would have without.
-// PROA_POWERCUT=deep does so for both verdicts under both loaders.
+// PROA_POWERCUT=full does so for both verdicts under both loaders.
 func TestPowerLostInAnUpdate(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		sick, bios bool
 	}{{"good", false, false}, {"bad", true, false}, {"good under BIOS", false, true}, {"bad under BIOS", true, true}} {
-		if c.sick == c.bios && !installtest.Deep() {
+		if c.sick == c.bios && !installtest.FullDepth() {
 			continue // a unit test has time for one of each
 		}
 		t.Run(c.name, func(t *testing.T) {

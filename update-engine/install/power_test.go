@@ -17,7 +17,7 @@ import (
 
 // Power is lost in every step of an installation, and whatever became of what was under way then: what the loader starts is whole, it is
 // the running release before the commit point and the new one after it; the installation is done again, loses at most what Unsynced
-// allows, and succeeds. PROA_POWERCUT=deep loses power in the second installation too, and in the third.
+// allows, and succeeds. PROA_POWERCUT=full loses power in the second installation too, and in the third.
 func TestPowerLostInEveryStep(t *testing.T) {
 	old, now, next, newer := small(t, "1.0.0"), small(t, "1.0.1"), small(t, "1.0.2"), small(t, "1.0.3")
 	loader := map[string]func() *machine{
@@ -44,7 +44,7 @@ func TestPowerLostInEveryStep(t *testing.T) {
 		{"uefi full", cuts{start: loader["uefi"], build: next, body: full(t, next)}, true},
 		{"bios delta", cuts{start: loader["bios"], build: next, body: body, src: src}, true},
 	} {
-		if c.deep && !installtest.Deep() {
+		if c.deep && !installtest.FullDepth() {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ type seen struct {
 
 func (c *cuts) run() {
 	depth := 1
-	if installtest.Deep() {
+	if installtest.FullDepth() {
 		depth = 2
 	}
 	c.seen = map[seen]bool{}

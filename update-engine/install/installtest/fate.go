@@ -30,8 +30,8 @@ type Fate struct {
 	names int    // which outcome of the change of the folder
 }
 
-// Deep reports whether tests should try far more possibilities than a unit test has time for (PROA_POWERCUT=deep).
-func Deep() bool { return os.Getenv("PROA_POWERCUT") == "deep" }
+// FullDepth reports whether tests should try far more possibilities than a unit test has time for (PROA_POWERCUT=full, as of the stories).
+func FullDepth() bool { return os.Getenv("PROA_POWERCUT") == "full" }
 
 // pending lists the unsynced writes of all files, oldest of a file first.
 func (d *Disk) pending() (n int) {
@@ -92,7 +92,7 @@ func (d *Disk) Fates() []Fate {
 		}
 	case n > subsets:
 		step := 1
-		if !Deep() {
+		if !FullDepth() {
 			step = (n + 3) / 4
 		}
 		for k := 0; k < n; k += step {
@@ -101,7 +101,7 @@ func (d *Disk) Fates() []Fate {
 			add(fmt.Sprintf("first %d", k), func(i int) Part { return pick(i < k) })
 		}
 		random := 1
-		if Deep() {
+		if FullDepth() {
 			random = 8
 		}
 		for seed := range random {
