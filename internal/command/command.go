@@ -45,7 +45,8 @@ func (e *WrongUsage) Error() string { return e.err.Error() }
 // Unwrap returns what is wrong.
 func (e *WrongUsage) Unwrap() error { return e.err }
 
-func wrong(format string, args ...any) error { return &WrongUsage{fmt.Errorf(format, args...)} }
+// Wrong returns a WrongUsage, for what a command finds wrong itself.
+func Wrong(format string, args ...any) error { return &WrongUsage{fmt.Errorf(format, args...)} }
 
 // Run runs one command line, without the program's name. What it prints itself (help, completion) goes to out.
 func (p Program) Run(ctx context.Context, out io.Writer, args []string) error {
@@ -77,7 +78,7 @@ func (p Program) Run(ctx context.Context, out io.Writer, args []string) error {
 		err = fmt.Errorf("got %d arguments", len(rest))
 	}
 	if err != nil {
-		return wrong("%s: %w; usage: %s (%s help %s)", name, err, p.synopsis(c), p.Name, name)
+		return Wrong("%s: %w; usage: %s (%s help %s)", name, err, p.synopsis(c), p.Name, name)
 	}
 	return do(ctx, rest)
 }
@@ -121,7 +122,7 @@ func (p Program) find(name string) (Command, error) {
 			return c, nil
 		}
 	}
-	return Command{}, wrong("unknown command %q; %s help lists them", name, p.Name)
+	return Command{}, Wrong("unknown command %q; %s help lists them", name, p.Name)
 }
 
 func (p Program) synopsis(c Command) string {

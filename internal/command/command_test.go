@@ -20,6 +20,10 @@ func toy(did *[]string) Program {
 		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			loud := flags.Bool("loud", false, "make noise: [much]")
 			flags.String("until", "", "`time` of the end")
+			flags.Int("times", 0, "how `often`")
+			flags.Duration("rest", 0, "a `pause`")
+			flags.String("toy", "doll", "a `thing` (default: what lies on top)")
+			flags.Int("level", 3, "how `hard`")
 			return func(_ context.Context, args []string) error {
 				*did = append([]string{map[bool]string{true: "loud", false: "quiet"}[*loud]}, args...)
 				return nil
@@ -49,9 +53,14 @@ func TestRun(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, &list)
 		}
 	}
-	for _, want := range []string{"NAME\n    to-y play - play it's fun\n", "SYNOPSIS\n    to-y play [FLAGS] WITH [WHAT]\n", "--until TIME\n        time of the end\n", "FILES\n    /etc/toy\n"} {
+	for _, want := range []string{"NAME\n    to-y play - play it's fun\n", "SYNOPSIS\n    to-y play [FLAGS] WITH [WHAT]\n", "--until TIME\n        time of the end\n", "how hard (default 3)\n", "FILES\n    /etc/toy\n"} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("no %q in\n%s", want, &page)
+		}
+	}
+	for _, bad := range []string{"(default 0", "(default doll"} {
+		if strings.Contains(page.String(), bad) {
+			t.Errorf("%q in\n%s", bad, &page)
 		}
 	}
 	if page.String() != same.String() {
@@ -96,7 +105,7 @@ func TestCompletion(t *testing.T) {
 	if err != nil {
 		testenv.Missing(t, "in a shell: %v", err)
 	}
-	for line, want := range map[string]string{"to-y pl": "play", "to-y play --l": "--loud", "to-y play b": "ball bear", "to-y help pl": "play"} {
+	for line, want := range map[string]string{"to-y pl": "play", "to-y play --lo": "--loud", "to-y play ": "ball bear", "to-y play /etc/os-rel": "/etc/os-release", "to-y play b": "ball bear", "to-y help pl": "play"} {
 		cmd := exec.CommandContext(t.Context(), shell, append([]string{"-c", text + `COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _to_y; echo "${COMPREPLY[@]}"`, "bash"}, strings.Split(line, " ")...)...)
 		out, err := cmd.CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -25,12 +24,12 @@ func (p Program) completion(_ context.Context, out io.Writer, args []string) err
 		return p.help(out, []string{"completion"})
 	}
 	if len(args) != 1 {
-		return wrong("completion: got %d arguments; usage: %s", len(args), p.synopsis(p.completionCommand()))
+		return Wrong("completion: got %d arguments; usage: %s", len(args), p.synopsis(p.completionCommand()))
 	}
 	scripts := map[string]func() string{"bash": p.bash, "zsh": p.zsh, "fish": p.fish}
 	script, ok := scripts[args[0]]
 	if !ok {
-		return wrong("completion: unknown shell %q: expected bash, zsh or fish", args[0])
+		return Wrong("completion: unknown shell %q: expected bash, zsh or fish", args[0])
 	}
 	_, err := io.WriteString(out, script())
 	return err
@@ -45,7 +44,7 @@ func (c Command) flagNames() (names []string) {
 	return names
 }
 
-// bash completes the command, then its flags and fixed words; other arguments are files.
+// bash completes the command, then its fixed words or else files; after a hyphen, its flags.
 func (p Program) bash() string {
 	var b strings.Builder
 	var names []string
@@ -53,7 +52,7 @@ func (p Program) bash() string {
 		names = append(names, c.Name)
 	}
 	fmt.Fprintf(&b, `%s() {
-    local cur=${COMP_WORDS[COMP_CWORD]} words=
+    local cur=${COMP_WORDS[COMP_CWORD]} flags= words=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W %q -- "$cur")
@@ -62,13 +61,15 @@ func (p Program) bash() string {
     case ${COMP_WORDS[1]} in
 `, p.function(), strings.Join(names, " "))
 	for _, c := range p.All() {
-		fmt.Fprintf(&b, "    %s) words=%q ;;\n", c.Name, strings.Join(slices.Concat(c.flagNames(), c.Words), " "))
+		fmt.Fprintf(&b, "    %s) flags=%q words=%q ;;\n", c.Name, strings.Join(c.flagNames(), " "), strings.Join(c.Words, " "))
 	}
 	fmt.Fprintf(&b, `    esac
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
     case $cur in
-    -*) ;;
-    *) [ ${#COMPREPLY[@]} -gt 0 ] && [ -n "$cur" ] || mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur") ;;
+    -*) mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur") ;;
+    *)
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        ;;
     esac
 }
 complete -o filenames -F %s %s

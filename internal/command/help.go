@@ -43,7 +43,7 @@ func (p Program) help(w io.Writer, args []string) error {
 	c.Flags().VisitAll(func(f *flag.Flag) {
 		meta, usage := flag.UnquoteUsage(f)
 		fmt.Fprintf(&options, "--%s\n    %s", strings.TrimSpace(f.Name+" "+strings.ToUpper(meta)), usage)
-		if f.DefValue != "" && f.DefValue != "false" {
+		if !isZero(f.DefValue) && !strings.Contains(usage, "(default") {
 			fmt.Fprintf(&options, " (default %s)", f.DefValue)
 		}
 		options.WriteString("\n")
@@ -56,6 +56,11 @@ func (p Program) help(w io.Writer, args []string) error {
 	}
 	_, err = io.WriteString(w, b.String())
 	return err
+}
+
+// isZero reports whether a default is the zero value of its type, which usages need not speak of.
+func isZero(value string) bool {
+	return value == "" || value == "false" || value == "0" || value == "0s"
 }
 
 // Width is what a line of a manual page has at the most, its margin included.

@@ -39,13 +39,13 @@ func TestCompletionIsWhole(t *testing.T) {
 	s := newStory(t)
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		s.run("completion " + shell)
-		for _, c := range commands() {
-			if !strings.Contains(s.out, c.name) {
-				t.Errorf("%s: no command %s", shell, c.name)
+		for _, c := range program(Streams{}).All() {
+			if !strings.Contains(s.out, c.Name) {
+				t.Errorf("%s: no command %s", shell, c.Name)
 			}
-			c.flags().VisitAll(func(f *flag.Flag) {
+			c.Flags().VisitAll(func(f *flag.Flag) {
 				if !strings.Contains(s.out, "--"+f.Name) && !strings.Contains(s.out, "-l "+f.Name) {
-					t.Errorf("%s: %s has no --%s", shell, c.name, f.Name)
+					t.Errorf("%s: %s has no --%s", shell, c.Name, f.Name)
 				}
 			})
 		}

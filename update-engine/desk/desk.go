@@ -1,4 +1,5 @@
-// Package desk is the release command: its commands, what they print, their manual pages and completion. What they do is in package repo.
+// Package desk is the release command: its commands and what they print. What they do is in package repo, their manual pages and
+// completion are of package command.
 //
 // Run takes the words of the command line and streams, and returns an error whose exit code ExitCode says. Results go to Out, as
 // text or, with --json, as one JSON object; progress, warnings and what a dry run leaves out go to Err.
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
@@ -32,18 +34,16 @@ const (
 	exitMissing  = 4 // signatures are missing
 )
 
-var (
-	errUsage    = errors.New("wrong command line")
-	errProblems = errors.New("the repository is not as it should be")
-)
+var errProblems = errors.New("the repository is not as it should be")
 
 // ExitCode is the exit code that stands for what Run returned.
 func ExitCode(err error) int {
 	var missing *repo.MissingError
+	var usage *command.WrongUsage
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errUsage):
+	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, errProblems):
 		return exitProblems
@@ -51,19 +51,6 @@ func ExitCode(err error) int {
 		return exitMissing
 	}
 	return exitError
-}
-
-// A command is one row of the table that parses, helps and completes, so that the three cannot differ.
-type command struct {
-	name  string
-	args  string // what stands behind the flags
-	short string // one line
-	long  string // the manual page's description
-	// setup registers flags and returns what runs the command with the arguments that are no flags.
-	setup    func(c *common, flags *flag.FlagSet) action
-	min, max int // arguments
-	examples []string
-	words    []string // what can be completed
 }
 
 // An action does the command and returns what it prints.
@@ -81,14 +68,24 @@ type common struct {
 	repo, keys          string
 	asJSON, quiet, dry  bool
 	fast                bool
-	writes              bool // whether the command knows --dry-run
 	needsRepo, needKeys bool
 }
 
-func commands() []command {
-	return []command{
-		keysCommand(), initCommand(), stageCommand(), deltaCommand(), signCommand(), publishCommand(), planCommand(), refreshCommand(),
-		rotateCommand(), renewCommand(), discardCommand(), statusCommand(), verifyCommand(), completionCommand(),
+// program is release's table of commands.
+func program(s Streams) command.Program {
+	return command.Program{
+		Name: "release",
+		Commands: []command.Command{
+			s.keysCommand(), s.initCommand(), s.stageCommand(), s.deltaCommand(), s.signCommand(), s.publishCommand(), s.planCommand(),
+			s.refreshCommand(), s.rotateCommand(), s.renewCommand(), s.discardCommand(), s.statusCommand(), s.verifyCommand(),
+		},
+		Footer: "All but completion and help\ntake --json and --quiet, all that write take --dry-run. $PROA_REPO and $PROA_KEYS\nstand for --repo and --keys.",
+		Exits: `0  done
+1  an error; what it says is what to do
+2  a wrong command line
+3  verify found something
+4  signatures of offline keys are missing`,
+		Sections: [][2]string{{"ENVIRONMENT", "PROA_REPO  stands for --repo\nPROA_KEYS  stands for --keys"}},
 	}
 }
 
@@ -107,7 +104,6 @@ func (c *common) keysFlag(flags *flag.FlagSet, usage string) {
 // dryFlag registers --dry-run.
 func (c *common) dryFlag(flags *flag.FlagSet) {
 	flags.BoolVar(&c.dry, "dry-run", false, "say what would be written, and write nothing")
-	c.writes = true
 }
 
 // desk is the repository with its keys.
@@ -119,60 +115,49 @@ func (c *common) desk() *repo.Desk {
 	return d
 }
 
-// Run does one command.
+// Run does one command. Without any it prints the list of commands, as an error.
 func Run(ctx context.Context, s Streams, args []string) error {
-	if len(args) == 0 {
-		printUsage(s.Err)
-		return errUsage
+	p := program(s)
+	if len(args) > 0 {
+		return p.Run(ctx, s.Out, args)
 	}
-	name, args := args[0], args[1:]
-	if name == "help" || name == "--help" || name == "-h" || name == "-help" {
-		return help(s.Out, args)
-	}
-	cmd, err := find(name)
-	if err != nil {
-		return err
-	}
-	c := &common{Streams: s}
-	flags, do := cmd.prepare(c)
-	rest, err := parse(flags, args)
-	if errors.Is(err, flag.ErrHelp) {
-		return help(s.Out, []string{name})
-	}
-	if err == nil {
-		err = c.complete(cmd, rest)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w; usage: %s (release help %s): %w", name, err, cmd.synopsis(), name, errUsage)
-	}
-	r, err := do(ctx, rest)
-	c.warn()
-	if r != nil {
-		err = errors.Join(err, c.print(r))
-	}
-	return err
+	return errors.Join(command.Wrong("no command"), p.Run(ctx, s.Err, nil))
 }
 
-func (c command) prepare(common *common) (*flag.FlagSet, action) {
-	flags := flag.NewFlagSet("release "+c.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	do := c.setup(common, flags)
-	flags.BoolVar(&common.asJSON, "json", false, "print the result as JSON")
-	flags.BoolVar(&common.quiet, "quiet", false, "show no progress")
-	return flags, do
+// setup is that of a command that has the common flags and prints a result.
+func (s Streams) setup(set func(*common, *flag.FlagSet) action) func(*flag.FlagSet) func(context.Context, []string) error {
+	return func(flags *flag.FlagSet) func(context.Context, []string) error {
+		c := &common{Streams: s}
+		do := set(c, flags)
+		flags.BoolVar(&c.asJSON, "json", false, "print the result as JSON")
+		flags.BoolVar(&c.quiet, "quiet", false, "show no progress")
+		return func(ctx context.Context, args []string) error {
+			if err := c.complete(flags.Name()); err != nil {
+				return err
+			}
+			r, err := do(ctx, args)
+			c.warn()
+			if r != nil {
+				err = errors.Join(err, c.print(r))
+			}
+			return err
+		}
+	}
 }
 
 // complete says what is missing of a command line.
-func (c *common) complete(cmd command, rest []string) error {
+func (c *common) complete(name string) error {
+	missing := ""
 	switch {
-	case len(rest) < cmd.min || len(rest) > cmd.max:
-		return fmt.Errorf("got %d arguments", len(rest))
 	case c.needsRepo && c.repo == "":
-		return errors.New("--repo is missing")
+		missing = "--repo"
 	case c.needKeys && c.keys == "":
-		return errors.New("--keys is missing")
+		missing = "--keys"
+	default:
+		return nil
 	}
-	return nil
+	name = strings.TrimPrefix(name, "release ")
+	return command.Wrong("%s: %s is missing (release help %s)", name, missing, name)
 }
 
 // warn speaks of offline metadata that expires, whatever the command was about.
@@ -195,34 +180,6 @@ func (c *common) print(r *result) error {
 	e := json.NewEncoder(c.Out)
 	e.SetIndent("", "  ")
 	return e.Encode(r.json)
-}
-
-// parse takes flags before, between and after other arguments; "--" ends them.
-func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
-	for {
-		before := len(args)
-		if err := flags.Parse(args); err != nil {
-			return nil, err
-		}
-		left := flags.Args()
-		if len(left) == 0 || before > len(left) && args[before-len(left)-1] == "--" {
-			return append(rest, left...), nil
-		}
-		rest, args = append(rest, left[0]), left[1:]
-	}
-}
-
-func find(name string) (command, error) {
-	for _, c := range commands() {
-		if c.name == name {
-			return c, nil
-		}
-	}
-	return command{}, fmt.Errorf("unknown command %q; release help lists them: %w", name, errUsage)
-}
-
-func (c command) synopsis() string {
-	return strings.TrimSpace(fmt.Sprintf("release %s [FLAGS] %s", c.name, c.args))
 }
 
 func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/server"
@@ -414,6 +415,7 @@ func TestArguments(t *testing.T) {
 		"verify --repo https://example.org": "--root is missing",
 		"completion csh":                    "unknown shell",
 		"status --bad":                      "release help status",
+		"":                                  "no command",
 	} {
 		s.refused(line, exitUsage, want)
 	}
@@ -422,33 +424,28 @@ func TestArguments(t *testing.T) {
 	s.run("init")
 	s.run("status", "no channel has a release yet")
 	s.refused("stage {}", exitError, "release.json")
-	flags := flag.NewFlagSet("x", flag.ContinueOnError)
-	a := flags.Bool("a", false, "")
-	if rest, err := parse(flags, []string{"one", "--a", "two", "--", "--three"}); err != nil || !*a || strings.Join(rest, " ") != "one two --three" {
-		t.Errorf("got %v, %v, %q", err, *a, rest)
-	}
 }
 
 // Every command has a whole manual page, each flag in it with a usage, and --help prints the same.
 func TestHelp(t *testing.T) {
 	s := newStory(t)
-	s.run("help", "rotate", "PROA_REPO")
-	for _, c := range commands() {
-		s.run("help "+c.name, "NAME\n", "\nSYNOPSIS\n", "\nDESCRIPTION\n", "\nEXIT STATUS\n", "\nEXAMPLES\n", "--json")
+	s.run("help", "rotate", "PROA_REPO", "--dry-run")
+	for _, c := range program(Streams{}).Commands {
+		s.run("help "+c.Name, "NAME\n", "\nSYNOPSIS\n", "\nDESCRIPTION\n", "\nEXIT STATUS\n", "\nEXAMPLES\n", "--json")
 		page := s.out
-		c.flags().VisitAll(func(f *flag.Flag) {
+		c.Flags().VisitAll(func(f *flag.Flag) {
 			if f.Usage == "" || !strings.Contains(page, "--"+f.Name) {
-				t.Errorf("%s: --%s is not explained", c.name, f.Name)
+				t.Errorf("%s: --%s is not explained", c.Name, f.Name)
 			}
 		})
 		for line := range strings.Lines(page) {
-			if len(line) > width+1 && !strings.Contains(line, "release ") {
-				t.Errorf("%s: a line of %d characters: %s", c.name, len(line), line)
+			if len(line) > command.Width+1 && !strings.Contains(line, "release ") {
+				t.Errorf("%s: a line of %d characters: %s", c.Name, len(line), line)
 			}
 		}
-		s.run(c.name + " --help")
+		s.run(c.Name + " --help")
 		if s.out != page {
-			t.Errorf("%s --help is not the page of help %[1]s", c.name)
+			t.Errorf("%s --help is not the page of help %[1]s", c.Name)
 		}
 	}
 }

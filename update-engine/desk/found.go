@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
-func keysCommand() command {
-	return command{
-		name: "keys", args: "new", min: 1, max: 1, short: "make keys for a role", words: []string{"new"}, setup: setupKeys,
-		long: `Makes ed25519 keys in a folder, each in two files that are named after the role and the first digits of its id:
+func (s Streams) keysCommand() command.Command {
+	return command.Command{
+		Name: "keys", Args: "new", Min: 1, Max: 1, Short: "make keys for a role", Words: []string{"new"}, Setup: s.setup(setupKeys),
+		Long: `Makes ed25519 keys in a folder, each in two files that are named after the role and the first digits of its id:
 
 ROLE-ID.pem  the private key, PKCS #8, readable by its owner only
 ROLE-ID.pub  the public key, which is all that other desks need of it
@@ -22,7 +23,7 @@ ROLE-ID.pub  the public key, which is all that other desks need of it
 The roles root and targets belong offline: make each key on the machine or the medium where it will stay, and carry only its .pub file to the
 desk that has the repository. snapshot, timestamp and plan are online: they stay with the server that publishes. There is no pass phrase; a medium
 that is kept encrypted, or a module that signs itself (see the Keyring of package repo), does that better. An existing file is never overwritten.`,
-		examples: []string{"release keys new --role root --count 1 --out /media/stick", "release keys new --role timestamp --out keys"},
+		Examples: []string{"release keys new --role root --count 1 --out /media/stick", "release keys new --role timestamp --out keys"},
 	}
 }
 
@@ -35,7 +36,7 @@ func setupKeys(c *common, flags *flag.FlagSet) action {
 	c.dryFlag(flags)
 	return func(_ context.Context, args []string) (*result, error) {
 		if args[0] != "new" || role == "" || out == "" || n < 1 {
-			return nil, fmt.Errorf("keys: expected keys new --role ROLE --out FOLDER: %w", errUsage)
+			return nil, command.Wrong("keys: expected keys new --role ROLE --out FOLDER")
 		}
 		if c.dry {
 			text := fmt.Sprintf("dry run: nothing was written; this would be %d files %s and as many .pub", n, filepath.Join(out, role+"-<key id>.pem"))
@@ -50,10 +51,10 @@ func setupKeys(c *common, flags *flag.FlagSet) action {
 	}
 }
 
-func initCommand() command {
-	return command{
-		name: "init", short: "make an empty repository", setup: setupInit,
-		long: `Makes a repository in an empty folder. Its first root metadata names the keys of all roles; root and targets need --threshold signatures.
+func (s Streams) initCommand() command.Command {
+	return command.Command{
+		Name: "init", Short: "make an empty repository", Setup: s.setup(setupInit),
+		Long: `Makes a repository in an empty folder. Its first root metadata names the keys of all roles; root and targets need --threshold signatures.
 
 The folder --keys holds a key of each role, private (.pem) or, for root and targets, public (.pub) at least. If it is empty or not there, keys are
 made: --offline-keys for root and as many for targets, one for each online role.
@@ -61,7 +62,7 @@ made: --offline-keys for root and as many for targets, one for each online role.
 When the root and targets keys at hand reach the threshold, the repository is signed and published at once, and metadata/1.root.json is the
 trust anchor that machines get as /etc/proa/update/root.json. Otherwise it waits in staged/request.json for release sign, where the other
 keys are, and for release publish.`,
-		examples: []string{"release init --repo repo --keys keys --threshold 2 --offline-keys 3", "release init --repo repo --keys public --threshold 2"},
+		Examples: []string{"release init --repo repo --keys keys --threshold 2 --offline-keys 3", "release init --repo repo --keys public --threshold 2"},
 	}
 }
 

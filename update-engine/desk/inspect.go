@@ -10,16 +10,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/client"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
-func statusCommand() command {
-	return command{
-		name: "status", short: "show roles, channels and releases", setup: setupStatus,
-		long: `Shows the roles with their keys, thresholds, versions and expiry, what each channel gets, the releases with the sizes of their payloads, and
+func (s Streams) statusCommand() command.Command {
+	return command.Command{
+		Name: "status", Short: "show roles, channels and releases", Setup: s.setup(setupStatus),
+		Long: `Shows the roles with their keys, thresholds, versions and expiry, what each channel gets, the releases with the sizes of their payloads, and
 what waits for whose signature. It believes the files; release verify does not.`,
-		examples: []string{"release status --repo repo"},
+		Examples: []string{"release status --repo repo"},
 	}
 }
 
@@ -97,16 +98,16 @@ func until(t, now time.Time) string {
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
-func verifyCommand() command {
-	return command{
-		name: "verify", short: "check everything in a repository", setup: setupVerify,
-		long: `For a folder: checks the chain of root metadata from the first, or from --root; all signatures, versions, times, lengths and hashes; every plan
+func (s Streams) verifyCommand() command.Command {
+	return command.Command{
+		Name: "verify", Short: "check everything in a repository", Setup: s.setup(setupVerify),
+		Long: `For a folder: checks the chain of root metadata from the first, or from --root; all signatures, versions, times, lengths and hashes; every plan
 and every release; and applies every payload of every release, deltas to what they start from, and compares what comes out with release.json.
 --quick leaves out the payloads' contents. Every problem is named with its file. Then, for each channel or for --channel, it reads the repository as a
 machine with that trust anchor does.
 
 For a URL only the last is done, and --root is needed: metadata, plan, release and full payload of a channel.`,
-		examples: []string{"release verify --repo repo", "release verify --repo https://updates.example.org/ --root 1.root.json --channel stable"},
+		Examples: []string{"release verify --repo repo", "release verify --repo https://updates.example.org/ --root 1.root.json --channel stable"},
 	}
 }
 
@@ -126,7 +127,7 @@ func setupVerify(c *common, flags *flag.FlagSet) action {
 	c.repoFlag(flags)
 	return func(ctx context.Context, _ []string) (*result, error) {
 		if isURL(c.repo) && root == "" {
-			return nil, fmt.Errorf("verify: --root is missing: %w", errUsage)
+			return nil, command.Wrong("verify: --root is missing")
 		}
 		if root == "" {
 			root = filepath.Join(c.repo, "metadata", "1.root.json")

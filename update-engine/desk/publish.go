@@ -7,20 +7,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/plan"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
-func publishCommand() command {
-	return command{
-		name: "publish", short: "make what is staged current", setup: setupPublish,
-		long: `Signs what is staged with the offline keys at hand, if any, and makes it current once it has the signatures it needs. With --channel and
+func (s Streams) publishCommand() command.Command {
+	return command.Command{
+		Name: "publish", Short: "make what is staged current", Setup: s.setup(setupPublish),
+		Long: `Signs what is staged with the offline keys at hand, if any, and makes it current once it has the signatures it needs. With --channel and
 --version it lets a channel have a release in the same step. The online keys sign the plan, the snapshot and the timestamp.
 
 Machines that read while it writes see the old repository or the new one, and so they do after a power cut or on a full disk: the
 timestamp is written last. When root and online keys change, the keys of before sign once more if they are at hand, so that nobody is refused in
 between. Without anything staged, publish renews the timestamp, as release refresh does.`,
-		examples: []string{"release publish --repo repo --keys keys --channel stable --version 1.0.1", "release publish --repo repo --keys keys"},
+		Examples: []string{"release publish --repo repo --keys keys --channel stable --version 1.0.1", "release publish --repo repo --keys keys"},
 	}
 }
 
@@ -32,7 +33,7 @@ func setupPublish(c *common, flags *flag.FlagSet) action {
 	c.dryFlag(flags)
 	return func(context.Context, []string) (*result, error) {
 		if f.channel == "" && f.changes() {
-			return nil, fmt.Errorf("publish: --channel is missing: %w", errUsage)
+			return nil, command.Wrong("publish: --channel is missing")
 		}
 		var edit *repo.PlanEdit
 		if f.channel != "" {
@@ -87,15 +88,15 @@ func describePlan(p plan.Plan) string {
 	return text
 }
 
-func planCommand() command {
-	return command{
-		name: "plan", short: "say which release a channel gets, and when", setup: setupPlan,
-		long: `Changes the plan of a channel with the online keys alone (plan, snapshot, timestamp). It can name only releases that are published: the
+func (s Streams) planCommand() command.Command {
+	return command.Command{
+		Name: "plan", Short: "say which release a channel gets, and when", Setup: s.setup(setupPlan),
+		Long: `Changes the plan of a channel with the online keys alone (plan, snapshot, timestamp). It can name only releases that are published: the
 offline keys have signed those. What is not given stays as it is; a new --version begins without halt, urgency and time.
 
 A halted channel hands out nothing: machines that have not begun do not begin. Machines never go back: a plan for an older release than theirs
 leaves them where they are, and the way back for all is a new release.`,
-		examples: []string{"release plan --repo repo --keys online --channel stable --version 1.0.1 --not-before 2026-02-01T06:00:00Z",
+		Examples: []string{"release plan --repo repo --keys online --channel stable --version 1.0.1 --not-before 2026-02-01T06:00:00Z",
 			"release plan --repo repo --keys online --channel stable --halt", "release plan --repo repo --keys online --channel stable --resume --urgent"},
 	}
 }
@@ -122,7 +123,7 @@ func (f *planFlags) changes() bool {
 func (f *planFlags) edit(now time.Time) (repo.PlanEdit, error) {
 	x := repo.PlanEdit{Channel: f.channel, Version: f.version}
 	if f.halt && f.resume || f.urgent && f.calmAgain {
-		return x, fmt.Errorf("--halt and --resume, or --urgent and --no-urgent, contradict each other: %w", errUsage)
+		return x, command.Wrong("--halt and --resume, or --urgent and --no-urgent, contradict each other")
 	}
 	if f.halt || f.resume {
 		x.Halt = &f.halt
@@ -152,7 +153,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, fmt.Errorf("--not-before %q: expected a time such as 2026-02-01T06:00:00Z, a while such as +36h, or none: %w", s, errUsage)
+		return t, command.Wrong("--not-before %q: expected a time such as 2026-02-01T06:00:00Z, a while such as +36h, or none", s)
 	}
 	return t, nil
 }
@@ -165,7 +166,7 @@ func setupPlan(c *common, flags *flag.FlagSet) action {
 	c.dryFlag(flags)
 	return func(context.Context, []string) (*result, error) {
 		if f.channel == "" || !f.changes() {
-			return nil, fmt.Errorf("plan: expected --channel and what changes: %w", errUsage)
+			return nil, command.Wrong("plan: expected --channel and what changes")
 		}
 		edit, err := f.edit(c.Now())
 		if err != nil {
@@ -179,13 +180,13 @@ func setupPlan(c *common, flags *flag.FlagSet) action {
 	}
 }
 
-func refreshCommand() command {
-	return command{
-		name: "refresh", short: "renew what expires soon, with the online keys", setup: setupRefresh,
-		long: `Renews the timestamp, which lives for a day, and the snapshot and the plan, which live for a week, when less than half of that is left. The
+func (s Streams) refreshCommand() command.Command {
+	return command.Command{
+		Name: "refresh", Short: "renew what expires soon, with the online keys", Setup: s.setup(setupRefresh),
+		Long: `Renews the timestamp, which lives for a day, and the snapshot and the plan, which live for a week, when less than half of that is left. The
 online keys do. Run it every few hours, from a timer or as a service with --every: that goes on until it is told to end, says what it did, and after an
 error tries again within five minutes. Machines refuse a repository whose timestamp has expired.`,
-		examples: []string{"release refresh --repo repo --keys online", "release refresh --repo repo --keys online --every 6h"},
+		Examples: []string{"release refresh --repo repo --keys online", "release refresh --repo repo --keys online --every 6h"},
 	}
 }
 

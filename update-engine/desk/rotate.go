@@ -3,26 +3,26 @@ package desk
 import (
 	"context"
 	"flag"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
-func rotateCommand() command {
-	return command{
-		name: "rotate", short: "change the keys or the threshold of a role", setup: setupRotate,
-		long: `Stages the next root metadata with other keys for a role; for plan, the next releases metadata, which delegates to it. Several changes can be
+func (s Streams) rotateCommand() command.Command {
+	return command.Command{
+		Name: "rotate", Short: "change the keys or the threshold of a role", Setup: s.setup(setupRotate),
+		Long: `Stages the next root metadata with other keys for a role; for plan, the next releases metadata, which delegates to it. Several changes can be
 staged one after the other and are signed together. A new root needs the signatures of the root keys of before and of those from now on, each
 at their threshold. If the releases metadata would not be valid under the new keys it is staged as well, to be signed anew.
 
 Machines walk from the root they know to the newest, so every root stays in the repository. After keys were stolen: remove them here, sign and
 publish. The new snapshot and timestamp count on from the repository's own versions; machines that the thief had led to higher ones forget those with
 the keys (rotate snapshot and timestamp together for that).`,
-		examples: []string{"release rotate --repo repo --role targets --add new/targets-1c0ffee1.pub --remove 5eed5eed", "release rotate --repo repo --role root --threshold 3 --add root-0a0b0c0d.pub"},
+		Examples: []string{"release rotate --repo repo --role targets --add new/targets-1c0ffee1.pub --remove 5eed5eed", "release rotate --repo repo --role root --threshold 3 --add root-0a0b0c0d.pub"},
 	}
 }
 
@@ -42,7 +42,7 @@ func setupRotate(c *common, flags *flag.FlagSet) action {
 	c.dryFlag(flags)
 	return func(context.Context, []string) (*result, error) {
 		if !slices.Contains(repo.Roles, x.Role) || len(add) == 0 && len(x.Remove) == 0 && x.Threshold == 0 {
-			return nil, fmt.Errorf("rotate: expected --role %s and what changes: %w", strings.Join(repo.Roles, "|"), errUsage)
+			return nil, command.Wrong("rotate: expected --role %s and what changes", strings.Join(repo.Roles, "|"))
 		}
 		for _, name := range add {
 			key, err := repo.PublicKey(name)
@@ -71,12 +71,12 @@ func (c *common) rotatedResult(r *repo.Request, err error) (*result, error) {
 	return &result{json: done, text: strings.Join(done.Summary, "\n") + "\n\n" + signatures(done.Needed) + "\n" + next}, nil
 }
 
-func renewCommand() command {
-	return command{
-		name: "renew", short: "stage offline metadata anew before it expires", setup: setupRenew,
-		long: `Stages the next root or releases metadata with a new time of expiry, a year from now, and nothing else changed. They are then signed and
+func (s Streams) renewCommand() command.Command {
+	return command.Command{
+		Name: "renew", Short: "stage offline metadata anew before it expires", Setup: s.setup(setupRenew),
+		Long: `Stages the next root or releases metadata with a new time of expiry, a year from now, and nothing else changed. They are then signed and
 published as always. Every command warns from a month before the day on. Staging a release renews the releases metadata as well.`,
-		examples: []string{"release renew --repo repo --role root --role targets"},
+		Examples: []string{"release renew --repo repo --role root --role targets"},
 	}
 }
 
@@ -94,12 +94,12 @@ func setupRenew(c *common, flags *flag.FlagSet) action {
 	}
 }
 
-func discardCommand() command {
-	return command{
-		name: "discard", short: "throw away what is staged", setup: setupDiscard,
-		long: `Throws away what waits for signatures, with the payloads that only it names. What is published stays. A version that was discarded may be staged
+func (s Streams) discardCommand() command.Command {
+	return command.Command{
+		Name: "discard", Short: "throw away what is staged", Setup: s.setup(setupDiscard),
+		Long: `Throws away what waits for signatures, with the payloads that only it names. What is published stays. A version that was discarded may be staged
 again; copies of the request that are still on their way are worth nothing then.`,
-		examples: []string{"release discard --repo repo"},
+		Examples: []string{"release discard --repo repo"},
 	}
 }
 

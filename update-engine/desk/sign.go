@@ -8,21 +8,22 @@ import (
 	"os"
 	"strings"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
-func signCommand() command {
-	return command{
-		name: "sign", short: "look at what is staged, and sign it", setup: setupSign,
-		long: `Shows what waits for signatures and what it would change, releases with their hashes and packages, keys and thresholds, and adds the
+func (s Streams) signCommand() command.Command {
+	return command.Command{
+		Name: "sign", Short: "look at what is staged, and sign it", Setup: s.setup(setupSign),
+		Long: `Shows what waits for signatures and what it would change, releases with their hashes and packages, keys and thresholds, and adds the
 signatures of the keys at hand: all of a folder, or one with --key. With --dry-run it only shows.
 
 Offline keys need no repository. Carry its staged/request.json to them; it holds everything that is shown, and the signed metadata to check that
 by. There, release sign --request FILE --key FILE signs in the file. With --root, the trust anchor that you know, the request must be of
 your repository. Carry the file back and take the signatures over with --merge; copies that were signed in several places at a time can be merged in
 any order. Compare the root hash with that of your own build: builds are reproducible.`,
-		examples: []string{"release sign --repo repo --keys keys", "release sign --request request.json --key /media/stick/targets-1c0ffee1.pem --root 1.root.json",
+		Examples: []string{"release sign --repo repo --keys keys", "release sign --request request.json --key /media/stick/targets-1c0ffee1.pem --root 1.root.json",
 			"release sign --repo repo --merge /media/stick/request.json"},
 	}
 }
@@ -49,7 +50,7 @@ func setupSign(c *common, flags *flag.FlagSet) action {
 	return func(context.Context, []string) (*result, error) {
 		where, what := f.request != "" || c.repo != "", f.key != "" || c.keys != "" || f.merge != "" || c.dry
 		if !where || !what || f.request != "" && f.merge != "" {
-			return nil, fmt.Errorf("sign: expected --repo or --request, and --keys, --key or --merge: %w", errUsage)
+			return nil, command.Wrong("sign: expected --repo or --request, and --keys, --key or --merge")
 		}
 		r, done, err := c.sign(f)
 		if err != nil {

@@ -6,29 +6,30 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/squeeze"
 )
 
-func stageCommand() command {
-	return command{
-		name: "stage", args: "BUILD", min: 1, max: 1, short: "take a build into the repository", setup: setupStage,
-		long: `Takes the output folder of image-builder: root.img, boot.efi and release.json. A build whose parts contradict each other is refused, and so
+func (s Streams) stageCommand() command.Command {
+	return command.Command{
+		Name: "stage", Args: "BUILD", Min: 1, Max: 1, Short: "take a build into the repository", Setup: s.setup(setupStage),
+		Long: `Takes the output folder of image-builder: root.img, boot.efi and release.json. A build whose parts contradict each other is refused, and so
 is a version that exists already. It makes the full payload and, with --deltas, those from the releases before it, proves each by applying it, and
 adds them with release.json to what waits for signatures (staged/request.json). Machines see nothing of it before it is signed and published.`,
-		examples: []string{"release stage --repo repo out/1.0.1", "release stage --repo repo --deltas 3 out/1.0.1"},
+		Examples: []string{"release stage --repo repo out/1.0.1", "release stage --repo repo --deltas 3 out/1.0.1"},
 	}
 }
 
-func deltaCommand() command {
-	return command{
-		name: "delta", short: "make deltas to a release from those before it", setup: setupDelta,
-		long: `Makes deltas to the newest staged release, or the newest one if none is staged, from the releases before it, so that machines that run one of
+func (s Streams) deltaCommand() command.Command {
+	return command.Command{
+		Name: "delta", Short: "make deltas to a release from those before it", Setup: s.setup(setupDelta),
+		Long: `Makes deltas to the newest staged release, or the newest one if none is staged, from the releases before it, so that machines that run one of
 those fetch a small part. Each is proven by applying it before it is noted in release.json, and dropped if it is above 60 % of the full
 payload. A delta that is there already is not made again. As release.json changes, signatures that it had are gone: make deltas before you sign.
 
 Old builds need not be kept: what a delta starts from is made again from the full payload of that release, which must give the signed hashes.`,
-		examples: []string{"release delta --repo repo", "release delta --repo repo --version 1.0.4 --from 1.0.0,1.0.3"},
+		Examples: []string{"release delta --repo repo", "release delta --repo repo --version 1.0.4 --from 1.0.0,1.0.3"},
 	}
 }
 
@@ -101,7 +102,7 @@ func setupDelta(c *common, flags *flag.FlagSet) action {
 			o.From = strings.Split(from, ",")
 		}
 		if o.Last < 1 {
-			return nil, fmt.Errorf("delta: --last %d: expected at least 1: %w", o.Last, errUsage)
+			return nil, command.Wrong("delta: --last %d: expected at least 1", o.Last)
 		}
 		d, err := c.packing()
 		if err != nil {
