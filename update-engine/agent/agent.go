@@ -89,9 +89,6 @@ type Agent struct {
 	fetched atomic.Int64 // bytes, not yet in the counters
 }
 
-// Busy is the error of a job while another one works.
-type Busy = state.Busy
-
 const maxSmallTarget = 4 << 20 // release.json, with its package list
 
 // move sets the phase, durably.
@@ -117,25 +114,6 @@ func (a *Agent) fail(m *state.Machine, err error) error {
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-// lock starts a job. It waits for Status, which everybody may ask, so that nobody can keep root from updating.
-func (a *Agent) lock() (unlock func(), err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.working {
-		return nil, Busy{}
-	}
-	a.working = true
-	return func() {
-		if a.fetched.Load() > 0 {
-			a.count(func(*state.Counters) {})
-		}
-		a.mu.Lock()
-		a.working = false
-		a.mu.Unlock()
-		a.meter.stop()
-	}, nil
-}
 
 // bootNow reads the ESP for Status. A job has it mounted already, and then the phase says enough.
 func (a *Agent) bootNow(running state.Release, q state.Quarantine) (state.Boot, error) {
@@ -233,29 +211,18 @@ func (o *offer) name() state.Release {
 
 // Check asks the repository what the channel should run, and writes nothing but what it has learnt.
 func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
-	unlock, err := a.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	running, err := a.Machine.Running()
-	if err != nil {
-		return nil, err
-	}
-	m, err := a.Store.Machine()
-	if err != nil {
-		return nil, err
-	}
-	if err := a.ready(); err != nil {
-		return nil, a.postpone(&m, err)
-	}
+	return a.asking(func(running state.Release, m *state.Machine) (*state.Result, error) { return a.check(ctx, running, m) })
+}
+
+// check is Check without its frame.
+func (a *Agent) check(ctx context.Context, running state.Release, m *state.Machine) (*state.Result, error) {
 	before := m.Phase
-	o, err := a.look(ctx, running, &m)
+	o, err := a.look(ctx, running, m)
 	if err != nil {
 		return nil, err
 	}
 	m.Phase = before // looking changes nothing
-	if err := a.Store.SetMachine(m); err != nil {
+	if err := a.Store.SetMachine(*m); err != nil {
 		return nil, err
 	}
 	q, err := a.Store.Quarantine()
@@ -266,7 +233,7 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &state.Result{Running: running, Text: a.why(running, boot, m, q)}
+	r := &state.Result{Running: running, Text: a.why(running, boot, *m, q)}
 	if o != nil {
 		name := o.name()
 		r.Offered, r.Size, r.Payload, r.Full = &name, o.ways[0].Size, o.ways[0].String(), o.ways[len(o.ways)-1].Size
@@ -276,7 +243,7 @@ func (a *Agent) Check(ctx context.Context) (*state.Result, error) {
 	return r, nil
 }
 
-// look is Check without its frame: it returns nil if there is nothing to install, and says why in m.
+// look asks the repository: it returns nil if there is nothing to install, and says why in m.
 func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machine) (*offer, error) {
 	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.Config.Channel}
 	a.count(func(c *state.Counters) { c.Checks++ })

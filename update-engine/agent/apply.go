@@ -13,22 +13,13 @@ import (
 // Apply installs what the channel offers and arms it; then it reboots, if reboot says so and nothing stands in the way. A result without an error and with
 // Armed false means that there is nothing to do.
 func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
-	unlock, err := a.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	running, err := a.Machine.Running()
-	if err != nil {
-		return nil, err
-	}
-	m, err := a.Store.Machine()
-	if err != nil {
-		return nil, err
-	}
-	if err := a.ready(); err != nil {
-		return nil, a.postpone(&m, err)
-	}
+	return a.asking(func(running state.Release, m *state.Machine) (*state.Result, error) {
+		return a.apply(ctx, running, m, reboot)
+	})
+}
+
+// apply is Apply without its frame.
+func (a *Agent) apply(ctx context.Context, running state.Release, m *state.Machine, reboot bool) (*state.Result, error) {
 	q, err := a.Store.Quarantine()
 	if err != nil {
 		return nil, err
@@ -50,33 +41,33 @@ func (a *Agent) Apply(ctx context.Context, reboot bool) (*state.Result, error) {
 		// An interrupted job left a phase from which nothing starts: the disk, not the phase, is the truth.
 		m.Phase = state.Idle
 	}
-	if err := a.move(&m, state.Checking); err != nil {
+	if err := a.move(m, state.Checking); err != nil {
 		return nil, err
 	}
-	o, err := a.look(ctx, running, &m)
+	o, err := a.look(ctx, running, m)
 	if err != nil {
-		return nil, a.fail(&m, err)
+		return nil, a.fail(m, err)
 	}
 	if o == nil {
-		if err := a.rest(&m, boot); err != nil {
+		if err := a.rest(m, boot); err != nil {
 			return nil, err
 		}
-		return &state.Result{Running: running, Text: a.why(running, boot, m, q)}, nil
+		return &state.Result{Running: running, Text: a.why(running, boot, *m, q)}, nil
 	}
 	if boot.Soft {
-		return a.prove(ctx, running, o, reboot, &m)
+		return a.prove(ctx, running, o, reboot, m)
 	}
-	if err := a.installOffer(ctx, running, boot, o, &m); err != nil {
+	if err := a.installOffer(ctx, running, boot, o, m); err != nil {
 		a.countFailure(err, state.ReasonOther)
 		a.Log.Error("update failed", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "error", err)
-		return nil, a.fail(&m, err)
+		return nil, a.fail(m, err)
 	}
 	name := o.name()
 	r := &state.Result{Running: running, Offered: &name, Armed: true, Size: o.ways[0].Size, Text: fmt.Sprintf("release %s is armed: the next boot tries it", name.Version)}
 	if !reboot {
 		return r, nil
 	}
-	return a.reboot(ctx, running, name, &m, r)
+	return a.reboot(ctx, running, name, m, r)
 }
 
 // rest is the phase of a machine on which nothing has to be done.

@@ -25,16 +25,14 @@ import (
 //
 // A rename on FAT that is cut in the middle leaves both names: the good one counts, as at step 2.
 func (a *Agent) Rollback(ctx context.Context, version string, given state.Given, reboot bool) (*state.Result, error) {
-	unlock, err := a.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	given.Time = a.Now().UTC()
-	running, err := a.Machine.Running()
-	if err != nil {
-		return nil, err
-	}
+	return a.job(func(running state.Release) (*state.Result, error) {
+		return a.rollback(ctx, running, version, given, reboot)
+	})
+}
+
+// rollback is Rollback without its frame.
+func (a *Agent) rollback(ctx context.Context, running state.Release, version string, given state.Given, reboot bool) (*state.Result, error) {
 	to, err := a.goBack(ctx, running, version, given)
 	if err != nil {
 		return nil, fmt.Errorf("roll back from %s: %w", running.Version, err)
@@ -51,7 +49,7 @@ func (a *Agent) Rollback(ctx context.Context, version string, given state.Given,
 	return r, nil
 }
 
-// goBack is Rollback without its frame.
+// goBack is rollback without its reboot.
 func (a *Agent) goBack(ctx context.Context, running state.Release, version string, given state.Given) (to state.Release, err error) {
 	q, err := a.Store.Quarantine()
 	if err != nil {

@@ -11,15 +11,11 @@ import (
 // steer is the frame of what people order: change alters the orders and says, for the history and for people, what that
 // means. An entry without an event means that nothing changes.
 func (a *Agent) steer(given state.Given, change func(running state.Release, o *state.Orders) (state.Entry, string, error)) (*state.Result, error) {
-	unlock, err := a.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	running, err := a.Machine.Running()
-	if err != nil {
-		return nil, err
-	}
+	return a.job(func(running state.Release) (*state.Result, error) { return a.order(running, given, change) })
+}
+
+// order is steer without its frame.
+func (a *Agent) order(running state.Release, given state.Given, change func(running state.Release, o *state.Orders) (state.Entry, string, error)) (*state.Result, error) {
 	orders, err := a.Store.Orders()
 	if err != nil {
 		return nil, err
