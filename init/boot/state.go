@@ -150,7 +150,7 @@ func resize(f finder, layout *disk.Layout, change func(*blockdev.Disk) error) (*
 	return f.scanner.Find(f.root, f.hashOffset)
 }
 
-// mountState mounts state on /var, lets its file system fill the partition, and makes its directories.
+// mountState mounts state on /var, lets its file system fill the partition, forgets what it is asked to, and makes its directories.
 func mountState(p *disk.Partition, tools state.Tools, console *rescue.Console) error {
 	if err := tools.Mount(p.Path, varDir, console.Note); err != nil {
 		return err
@@ -161,6 +161,13 @@ func mountState(p *disk.Partition, tools state.Tools, console *rescue.Console) e
 	root, err := os.OpenRoot(varDir)
 	if err != nil {
 		return err
+	}
+	did, err := state.Forget(root)
+	switch {
+	case err != nil:
+		console.Note("%v; the next boot tries again", err)
+	case did:
+		console.Step("forgot state, as was asked for, but for what is kept")
 	}
 	return errors.Join(state.MakeDirs(root, state.Dirs()), root.Close())
 }
