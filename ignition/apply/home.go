@@ -133,6 +133,9 @@ func (r *run) home(user string) (string, entry, error) {
 	return name, u, r.makeDirectory(name, attributes{uid: u.uid, gid: u.gid, mode: homeMode})
 }
 
+// keysFile is where sshd looks besides authorized_keys, below a home directory.
+const keysFile = ".ssh/authorized_keys.d/ignition"
+
 // keys writes ~/.ssh/authorized_keys.d/ignition, where sshd looks besides authorized_keys. Below the home directory,
 // where the user can put what he likes, links are not followed.
 func (r *run) keys(op plan.Keys) error {
@@ -140,7 +143,7 @@ func (r *run) keys(op plan.Keys) error {
 	if err != nil {
 		return err
 	}
-	for _, word := range []string{".ssh", "authorized_keys.d"} {
+	for word := range strings.SplitSeq(path.Dir(keysFile), "/") {
 		dir = path.Join(dir, word)
 		info, err := r.root.Lstat(dir)
 		switch {
@@ -154,5 +157,5 @@ func (r *run) keys(op plan.Keys) error {
 		}
 	}
 	text := strings.Join(op.Keys, "\n") + "\n"
-	return r.writeBytes(path.Join(dir, "ignition"), attributes{uid: u.uid, gid: u.gid, mode: 0o600}, []byte(text))
+	return r.writeBytes(path.Join(dir, path.Base(keysFile)), attributes{uid: u.uid, gid: u.gid, mode: 0o600}, []byte(text))
 }

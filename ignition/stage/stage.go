@@ -175,6 +175,9 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 	if err != nil {
 		return err
 	}
+	if err := apply.Record(root, ops, o.Owners); err != nil {
+		return err
+	}
 	o.Log.Info("applied config", "operations", len(ops))
 	return nil
 }

@@ -23,6 +23,7 @@ type options struct {
 	stage.Options
 	command        string // "" with -stage
 	args           []string
+	keep           []string
 	version        bool
 	help           bool
 	logToStdout    bool
@@ -50,6 +51,10 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.ConfigCache, "config-cache", "/run/ignition.json", "")
 	flags.StringVar(&o.StateFile, "state-file", "/run/ignition/state", "")
 	flags.StringVar(&o.NeedNet, "neednet", "/run/ignition/neednet", "")
+	flags.Func("keep", "", func(path string) error {
+		o.keep = append(o.keep, path)
+		return nil
+	})
 	flags.BoolVar(&o.logToStdout, "log-to-stdout", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	o.Failure, o.CommandLine = "/run/ignition/failure", "/proc/cmdline"
@@ -65,6 +70,9 @@ func parse(args []string) (*options, error) {
 		return nil, usageError{fmt.Errorf("%w; see ignition -help", err)}
 	}
 	o.args = flags.Args()
+	if len(o.keep) > 0 { // -keep PATH...
+		o.keep, o.args = append(o.keep, o.args...), nil
+	}
 	return o, nil
 }
 
@@ -91,6 +99,10 @@ func run(ctx context.Context, o *options) error {
 		return showPlan(ctx, o)
 	case o.command == "apply" && len(o.args) == 1:
 		return applyConfig(ctx, o)
+	case o.command == "drift" && len(o.args) == 0:
+		return drift(o)
+	case o.command == "reset" && len(o.args) == 0:
+		return reset(o)
 	case o.command == "finish" && len(o.args) == 0:
 		bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {

@@ -91,3 +91,37 @@ func TestApplyToTree(t *testing.T) {
 		t.Errorf("log: got %s", log)
 	}
 }
+
+func TestDriftAndReset(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: files get owner 0:0")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "c.ign")
+	if err := os.WriteFile(config, []byte(`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","contents":{"source":"data:,x"}}]}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := do(t, "apply", "-root", dir, config); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := do(t, "drift", "-root", dir); err != nil || out != "nothing differs from what was provisioned\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if err := os.WriteFile(dir+"/etc/a", []byte("y"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := do(t, "drift", "-root", dir)
+	if want := "file /etc/a\n    contents: changed\n    config " + config + ":1:61: storage.files[0].path\n"; out != want || err == nil || exitStatus(err) != 1 {
+		t.Errorf("got %q, %v", out, err)
+	}
+	out, _, err = do(t, "reset", "-root", dir, "-keep", "/etc/a")
+	if err != nil || !strings.Contains(out, "/etc/a") || !strings.Contains(out, "systemctl reboot") {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if b, err := os.ReadFile(dir + "/var/lib/ignition/reset"); string(b) != "reset 1\nlib/etc/upper/a\n" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if _, _, err := do(t, "reset", "-root", dir, "-keep", "/none"); err == nil {
+		t.Error("keeps what does not exist")
+	}
+}

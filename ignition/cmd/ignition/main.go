@@ -3,6 +3,8 @@
 //	ignition check CONFIG...             report everything wrong with configs
 //	ignition plan CONFIG                 show what would be done, in order
 //	ignition apply [-root DIR] CONFIG    do it, on a file tree
+//	ignition drift [-root DIR]           show what differs now from what was provisioned
+//	ignition reset [-keep PATH...]       let the next boot forget everything else and provision again
 //	ignition -stage STAGE [flags]        run a stage of a first boot, as upstream's ignition does
 //	ignition finish                      mark the machine as provisioned
 //	ignition show-failure                put the error of the last stage on every console

@@ -7,6 +7,8 @@ SYNOPSIS
     ignition check CONFIG...
     ignition plan CONFIG
     ignition apply [-root DIR] CONFIG
+    ignition drift [-root DIR]
+    ignition reset [-root DIR] [-keep PATH...]
     ignition -stage STAGE [-platform ID] [-root DIR] [-config-cache FILE] [-state-file FILE]
              [-neednet FILE] [-log-to-stdout]
     ignition finish
@@ -25,6 +27,14 @@ COMMANDS
         Show the operations in their order and where the config asks for them.
     apply [-root DIR] CONFIG
         Apply a config to the file tree DIR. It can be run again and ends the same.
+    drift [-root DIR]
+        Show what differs now from what was provisioned, and where the config asked for it. Exit status 1 if
+        anything does.
+    reset [-keep PATH...]
+        Ask for a new first boot: the next start of the machine (systemctl reboot; a soft reboot is not enough)
+        forgets everything in /var and /etc but the paths to keep, and provisions the machine from what its
+        platform gives it then. Owners of kept files are numbers: describe the users with the same ids.
+        Until then, removing the file /var/lib/ignition/reset takes the request back.
     finish
         Write the result and the marker that make a first boot the last first boot.
     show-failure
@@ -52,6 +62,8 @@ FILES
     /var/lib/ignition/result.json   when, from which config, in which boot
     /var/lib/ignition/journal       which files provisioning has made, and what was there before
     /var/lib/ignition/original/     contents of files that provisioning has changed
+    /var/lib/ignition/applied.json  what provisioning has made, for drift
+    /var/lib/ignition/reset         a request to forget all this at the next boot
 
 EXIT STATUS
     0 success, 1 error, 2 wrong usage
