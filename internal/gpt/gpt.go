@@ -54,7 +54,9 @@
 // The subset: arrays of exactly 128 entries of 128 bytes, sectors of 512 or 4096 bytes. Read takes arrays wherever the
 // specification lets them be, refuses tables with a wrong checksum, with partitions that overlap or lie outside the disk, and
 // falls back from a damaged primary to the backup. Write puts them in the places above, and refuses partitions that are in the
-// way, as those of another system may be. It puts the backup first, so that at every moment one of the two is whole.
+// way, as those of another system may be, unless the table is Conventional: then the arrays lie where all other programs put them, right
+// behind the primary header and right before the backup's, and there is nothing for the other sector size. That is for disks
+// which are not images of a machine. Write puts the backup first, so that at every moment one of the two is whole.
 package gpt
 
 import (
@@ -82,6 +84,9 @@ type Table struct {
 	SectorSize int    // bytes, 512 or 4096
 	Sectors    uint64 // of the disk the table is made for, both headers included
 	Partitions []Partition
+
+	// Conventional makes Write put the arrays beside their headers. Read does not set it.
+	Conventional bool
 
 	// PrimaryError and BackupError are set by Read: why that copy is damaged, or nil. At most one is set; Write
 	// mends both. A backup that is whole but differs from the primary counts as damaged.
@@ -123,16 +128,29 @@ func (t *Table) Find(name string) (Partition, error) {
 }
 
 // FirstUsable returns the first sector a partition may have.
-func (t *Table) FirstUsable() uint64 { return headArea / uint64(t.SectorSize) }
+func (t *Table) FirstUsable() uint64 {
+	if t.Conventional {
+		return 2 + arraySize/uint64(t.SectorSize)
+	}
+	return headArea / uint64(t.SectorSize)
+}
 
 // LastUsable returns the last sector a partition may have.
-func (t *Table) LastUsable() uint64 { return (t.end()-tailArea)/uint64(t.SectorSize) - 1 }
+func (t *Table) LastUsable() uint64 {
+	if t.Conventional {
+		return t.Sectors - 2 - arraySize/uint64(t.SectorSize)
+	}
+	return (t.end()-tailArea)/uint64(t.SectorSize) - 1
+}
 
 // end returns the length of the disk as both sector sizes see it, in bytes.
 func (t *Table) end() uint64 { return t.Sectors * uint64(t.SectorSize) / 4096 * 4096 }
 
 // arrays returns the first sectors of the primary and of the backup array.
 func (t *Table) arrays() (primary, backup uint64) {
+	if t.Conventional {
+		return 2, t.LastUsable() + 1
+	}
 	if t.SectorSize == 512 {
 		return 24576 / 512, (t.end() - tailArea) / 512
 	}

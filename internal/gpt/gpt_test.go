@@ -204,7 +204,11 @@ func TestWriteKeepsBootCode(t *testing.T) {
 // carries both tables at first; the other one must never be there beside the new one.
 func TestPowerCut(t *testing.T) {
 	const before, after = 16 * mib, 24 * mib
-	for sector, other := range map[int]int{512: 4096, 4096: 512} {
+	for _, c := range []struct {
+		sector, other int
+		conventional  bool
+	}{{512, 4096, false}, {4096, 512, false}, {512, 4096, true}, {4096, 512, true}} {
+		sector, other := c.sector, c.other
 		old := layout(t, before, sector)
 		disk := make(memory, before)
 		if err := old.WriteBoth(disk); err != nil {
@@ -219,6 +223,7 @@ func TestPowerCut(t *testing.T) {
 		if err := tab.GrowTo(after); err != nil {
 			t.Fatal(err)
 		}
+		tab.Conventional = c.conventional
 		if _, err := tab.Fill(Partition{Name: "state", TypeGUID: TypeLinux, GUID: id(20)}); err != nil {
 			t.Fatal(err)
 		}

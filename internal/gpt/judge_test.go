@@ -44,6 +44,36 @@ func TestSfdiskReadsOurs(t *testing.T) {
 	}
 }
 
+// A conventional table is one like sfdisk's own: it may use every sector that sfdisk would, and Read finds no fault with it either.
+func TestSfdiskReadsConventional(t *testing.T) {
+	const size = 64 * mib
+	for _, sector := range []int{512, 4096} {
+		f := newFile(t, size)
+		if err := layout(t, size, sector).WriteBoth(f); err != nil { // what was there before must not shine through
+			t.Fatal(err)
+		}
+		tab := layout(t, size, sector)
+		tab.Conventional = true
+		tab.Partitions[0].FirstLBA = tab.FirstUsable()
+		tab.Partitions = append(tab.Partitions, Partition{Number: 5, Name: "rest", TypeGUID: TypeLinux, GUID: id(30),
+			FirstLBA: uint64(size/2) / uint64(sector), LastLBA: tab.LastUsable()})
+		if err := tab.Write(f); err != nil {
+			t.Fatal(err)
+		}
+		sfdiskSees(t, f.Name(), tab)
+		got, err := Read(f, size, sector)
+		if err != nil || got.PrimaryError != nil || got.BackupError != nil || text(got) != text(tab) {
+			t.Errorf("%v, %+v", err, got)
+		}
+		if u, err := Read(f, size, int(tab.otherSize())); err == nil {
+			t.Errorf("the table for the other sector size is still there: %s", text(u))
+		}
+		if err := tab.WriteBoth(f); err == nil {
+			t.Error("WriteBoth takes a conventional table")
+		}
+	}
+}
+
 func sfdiskSees(t *testing.T, path string, tab *Table) {
 	t.Helper()
 	tools := testenv.Tools(t)

@@ -20,19 +20,28 @@ func (t *Table) Write(w io.WriterAt) error {
 	if err := t.Validate(); err != nil {
 		return fmt.Errorf("write partition table: %w", err)
 	}
+	return run(w, slices.Concat(t.backupSteps(), []step{{}}, t.otherSteps(), []step{{}}, t.primarySteps(), []step{{}}))
+}
+
+// otherSteps take the headers for the other sector size away. Conventional arrays for sectors of 512 bytes cover them anyway.
+func (t *Table) otherSteps() []step {
+	if t.Conventional && t.SectorSize == 512 {
+		return nil
+	}
 	other := t.otherSize()
-	return run(w, slices.Concat(t.backupSteps(), []step{
-		{},
+	return []step{
 		{"primary header for the other sector size", other, make([]byte, 512)},
 		{"backup header for the other sector size", int64(t.Sectors)*int64(t.SectorSize)/other*other - other, make([]byte, 512)},
-		{},
-	}, t.primarySteps(), []step{{}}))
+	}
 }
 
 // WriteBoth writes t, and the same table for the other sector size. It is for images: it does not care for power cuts. Partitions
 // must begin and end on multiples of 4096 bytes, as all do that Add and Fill place on a whole MiB.
 func (t *Table) WriteBoth(w io.WriterAt) error {
 	u, err := t.forOther()
+	if err == nil && t.Conventional {
+		err = errors.New("a conventional table is for one sector size")
+	}
 	if err == nil {
 		err = errors.Join(t.Validate(), u.Validate())
 	}
