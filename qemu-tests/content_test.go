@@ -104,6 +104,7 @@ func TestContent(t *testing.T) {
 		}
 	})
 	step(t, m, "memory", func(t *testing.T) { idleMemory(t, s, m) })
+	t.Run("what is wrong is found", func(t *testing.T) { unclean(t, m) })
 }
 
 // accountsRun says whether this boot had to look for missing accounts.
