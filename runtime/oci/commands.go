@@ -43,6 +43,9 @@ func (g *global) commands() []command {
 				if o.ID, err = one(w, "ID"); err != nil {
 					return 1, err
 				}
+				if err := run.Protect(); err != nil {
+					return 1, err
+				}
 				return 0, g.root.Create(o)
 			}},
 		{"start", "ID", "let the workload of a created container run", nil, true,
@@ -85,6 +88,9 @@ func (g *global) commands() []command {
 func (g *global) run(ctx context.Context, words []string, o run.Options, detach bool) (int, error) {
 	var err error
 	if o.ID, err = one(words, "ID"); err != nil {
+		return 1, err
+	}
+	if err := run.Protect(); err != nil {
 		return 1, err
 	}
 	o.Follow = !detach
@@ -269,6 +275,9 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 			f(p)
 		}
 		return nil
+	}
+	if err := run.Protect(); err != nil {
+		return 1, err
 	}
 	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach}, change)
 	if err != nil {

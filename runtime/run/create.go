@@ -1,21 +1,19 @@
 package run
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/seccomp"
 	"github.com/proa-os/proa/runtime/spec"
 )
@@ -46,85 +44,203 @@ func (r Root) launch(o Options, listen bool) (_ *os.Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := spec.Load(bundle)
+	s, raw, err := spec.Load(bundle)
 	if err != nil {
 		return nil, err
 	}
-	filter, err := compile(s)
-	if err != nil {
-		return nil, err
-	}
-	c := &Container{
+	k := &creation{spec: s, bundle: bundle, options: o, listen: listen, c: &Container{
 		State:   specs.State{Version: specs.Version, ID: o.ID, Bundle: bundle, Annotations: s.Annotations},
 		Created: time.Now(),
 		dir:     filepath.Join(string(r), o.ID),
-	}
-	if err := c.makeDir(s); err != nil {
+	}}
+	if k.filter, err = compile(s); err != nil {
 		return nil, err
 	}
-	var p *os.Process
+	if err := k.c.makeDir(raw); err != nil {
+		return nil, err
+	}
 	defer func() {
-		if err == nil {
-			return
-		}
-		if p != nil {
-			p.Kill()
-			p.Wait()
-		}
-		// The first error tells the reason; these have nothing to add.
-		removeCgroup(c.Cgroup)
-		os.RemoveAll(c.dir)
-		if o.PidFile != "" {
-			os.Remove(o.PidFile)
+		k.close()
+		if err != nil {
+			k.undo()
 		}
 	}()
+	if err := k.make(); err != nil {
+		return nil, err
+	}
+	return k.child.proc, nil
+}
 
-	var extra *os.File
-	if listen {
-		if extra, err = c.listen(); err != nil {
+// A creation is a container on its way to created or running.
+type creation struct {
+	spec    *specs.Spec
+	filter  *seccomp.Program
+	bundle  string
+	options Options
+	listen  bool
+	c       *Container
+	child   *child
+	mounts  []spec.Mount
+	made    []int // mounts whose file system the child makes
+	opened  []*os.File
+}
+
+// make goes through the steps of package run's picture.
+func (k *creation) make() error {
+	l, err := k.prepare()
+	if err != nil {
+		return err
+	}
+	if k.child, err = l.start(); err != nil {
+		return err
+	}
+	if l.ids != nil {
+		if err := k.child.tell(); err != nil {
+			return err
+		}
+	}
+	m, err := k.child.ready()
+	if err != nil {
+		return err
+	}
+	if err := k.enterRoot(m.fds, l.ids); err != nil {
+		return err
+	}
+	if err := k.dress(); err != nil {
+		return err
+	}
+	if err := k.child.tell(); err != nil {
+		return err
+	}
+	if _, err := k.child.ready(); err != nil {
+		return err
+	}
+	if err := k.record(); err != nil {
+		return err
+	}
+	if err := k.child.tell(); err != nil {
+		return err
+	}
+	if k.listen {
+		return nil
+	}
+	return executed(int(k.child.talk.Fd()))
+}
+
+// prepare does what comes before the child: descriptors, cgroup, joined namespaces.
+func (k *creation) prepare() (*launching, error) {
+	l := &launching{}
+	var err error
+	if k.listen {
+		if l.extra, err = k.c.listen(); err != nil {
 			return nil, err
 		}
-		defer extra.Close()
+		k.opened = append(k.opened, l.extra)
 	}
-	var group *os.File
-	if s.Linux.CgroupsPath != "" {
-		if c.Cgroup, group, err = makeCgroup(s.Linux.CgroupsPath); err != nil {
+	if k.spec.Linux.CgroupsPath != "" {
+		if k.c.Cgroup, l.group, err = makeCgroup(k.spec.Linux.CgroupsPath); err != nil {
 			return nil, err
 		}
-		defer group.Close()
+		k.opened = append(k.opened, l.group)
 	}
-	ns, err := spec.Namespaces(s.Linux.Namespaces)
+	ns, err := spec.Namespaces(k.spec.Linux.Namespaces)
 	if err != nil {
 		return nil, err
 	}
-	clone, err := joinNamespaces(ns)
-	if err != nil {
+	if l.flags, err = joinNamespaces(ns); err != nil {
 		return nil, err
 	}
-	p, talk, err := startStageTwo(&order{Spec: s, Bundle: bundle, Seccomp: filter, Listen: listen, Follow: o.Follow}, extra, clone, group)
+	l.ids = newIDMaps(k.spec, l.flags)
+	for i, m := range k.spec.Mounts {
+		pm, err := spec.ParseMount(m)
+		if err != nil {
+			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
+		}
+		k.mounts = append(k.mounts, pm)
+	}
+	cgroupNS := ns[specs.CgroupNamespace]
+	l.write = func(b *script.Builder, f fds) error {
+		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow}
+		if err := p.begin(); err != nil {
+			return err
+		}
+		if l.ids != nil {
+			p.enterUserNS()
+		}
+		if cgroupNS.Wanted && cgroupNS.Path == "" {
+			// Not with clone: the new namespace must be rooted in the group that clone put this process in.
+			p.Call("make cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+		}
+		p.namespaces()
+		k.made = p.fileSystems(k.mounts)
+		return p.workload()
+	}
+	return l, nil
+}
+
+// dress gives the child what only its parent may set, and what is easier from outside.
+func (k *creation) dress() error {
+	pid := k.child.proc.Pid
+	if a := k.spec.Process.OOMScoreAdj; a != nil {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(*a)), 0); err != nil {
+			return fmt.Errorf("process.oomScoreAdj: %w", err)
+		}
+	}
+	return setLimits(pid, k.spec.Process)
+}
+
+// setLimits sets the resource limits of a process.
+func setLimits(pid int, p *specs.Process) error {
+	limits, err := spec.Rlimits(p.Rlimits)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer talk.Close()
-	if err := awaitReady(talk); err != nil {
-		return p, err
+	for i, l := range limits {
+		if err := unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
+			return fmt.Errorf("process.rlimits[%d] (%s %d %d): %w", i, p.Rlimits[i].Type, l.Soft, l.Hard, err)
+		}
 	}
-	c.Pid = p.Pid
-	if c.Started, err = startTicks(p.Pid); err != nil {
-		return p, fmt.Errorf("create %s: %w", o.ID, err)
+	return nil
+}
+
+// record writes the state and the pid file: from now on the container is created.
+func (k *creation) record() error {
+	c := k.c
+	var err error
+	c.Pid = k.child.proc.Pid
+	if c.Started, err = startTicks(c.Pid); err != nil {
+		return fmt.Errorf("create %s: %w", c.ID, err)
 	}
 	if err := c.writeState(); err != nil {
-		return p, fmt.Errorf("create %s: %w", o.ID, err)
+		return fmt.Errorf("create %s: %w", c.ID, err)
 	}
-	if o.PidFile != "" {
-		if err := writeFile(o.PidFile, []byte(strconv.Itoa(p.Pid))); err != nil {
-			return p, fmt.Errorf("write pid file: %w", err)
+	if k.options.PidFile != "" {
+		if err := writeFile(k.options.PidFile, []byte(strconv.Itoa(c.Pid))); err != nil {
+			return fmt.Errorf("write pid file: %w", err)
 		}
 	}
-	if _, err := talk.Write([]byte{sayGo}); err != nil {
-		return p, fmt.Errorf("create %s: %w", o.ID, err)
+	return nil
+}
+
+func (k *creation) close() {
+	for _, f := range k.opened {
+		f.Close()
 	}
-	return p, readError(talk)
+	if k.child != nil {
+		k.child.close()
+	}
+}
+
+// undo leaves nothing behind. The first error tells the reason; these have nothing to add.
+func (k *creation) undo() {
+	if k.child != nil {
+		k.child.end()
+	}
+	removeCgroup(k.c.Cgroup)
+	os.RemoveAll(k.c.dir)
+	if k.options.PidFile != "" {
+		os.Remove(k.options.PidFile)
+	}
 }
 
 // Start lets the workload of a created container run.
@@ -136,7 +252,7 @@ func (r Root) Start(id string) error {
 	if c.Status != specs.StateCreated {
 		return fmt.Errorf("start %s: it is %s, not created", id, c.Status)
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
@@ -144,10 +260,10 @@ func (r Root) Start(id string) error {
 	defer conn.Close()
 	err = c.atSocket(func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) })
 	if err == nil {
-		_, err = conn.Write([]byte{sayGo})
+		_, err = unix.Write(fd, []byte{'G'})
 	}
 	if err == nil {
-		err = readError(conn)
+		err = executed(fd)
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
@@ -166,7 +282,7 @@ func compile(s *specs.Spec) (*seccomp.Program, error) {
 }
 
 // makeDir takes the ID: of two callers one makes the directory.
-func (c *Container) makeDir(s *specs.Spec) error {
+func (c *Container) makeDir(config []byte) error {
 	if err := os.MkdirAll(filepath.Dir(c.dir), 0o711); err != nil {
 		return fmt.Errorf("create %s: %w", c.ID, err)
 	}
@@ -177,11 +293,7 @@ func (c *Container) makeDir(s *specs.Spec) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", c.ID, err)
 	}
-	b, err := json.Marshal(s)
-	if err == nil {
-		err = writeFile(filepath.Join(c.dir, "config.json"), b)
-	}
-	if err != nil {
+	if err := os.WriteFile(filepath.Join(c.dir, "config.json"), config, 0o600); err != nil {
 		os.RemoveAll(c.dir)
 		return fmt.Errorf("create %s: %w", c.ID, err)
 	}
@@ -189,7 +301,7 @@ func (c *Container) makeDir(s *specs.Spec) error {
 }
 
 func (c *Container) listen() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", c.ID, err)
 	}
@@ -217,14 +329,14 @@ func (c *Container) atSocket(f func(*unix.SockaddrUnix) error) error {
 
 // joinNamespaces enters those given by path with this thread, whose child inherits them, and returns the clone flags for
 // the new ones. The cgroup namespace is made by stage two.
-func joinNamespaces(ns map[specs.LinuxNamespaceType]spec.Namespace) (uintptr, error) {
+func joinNamespaces(ns map[specs.LinuxNamespaceType]spec.Namespace) (uint64, error) {
 	runtime.LockOSThread() // for good: the thread is in other namespaces from now on
-	flags := uintptr(0)
+	flags := uint64(0)
 	for t, n := range ns {
 		flag := spec.CloneFlag(t)
 		if n.Path == "" {
 			if t != specs.CgroupNamespace {
-				flags |= flag
+				flags |= uint64(flag)
 			}
 			continue
 		}
@@ -239,72 +351,4 @@ func joinNamespaces(ns map[specs.LinuxNamespaceType]spec.Namespace) (uintptr, er
 		}
 	}
 	return flags, nil
-}
-
-// startStageTwo clones this program with the order in its hands.
-func startStageTwo(o *order, extra *os.File, clone uintptr, group *os.File) (*os.Process, *os.File, error) {
-	program, err := openProgram()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer program.Close()
-	orders, err := orderFile(o)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer orders.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("start stage two: %w", err)
-	}
-	talk, theirs := os.NewFile(uintptr(pair[0]), "stage two"), os.NewFile(uintptr(pair[1]), "caller")
-	defer theirs.Close()
-	attr := &os.ProcAttr{
-		Dir:   "/",
-		Env:   []string{},
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs, orders},
-		Sys:   &syscall.SysProcAttr{Cloneflags: clone},
-	}
-	if extra != nil {
-		attr.Files = append(attr.Files, extra)
-	}
-	if group != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
-	}
-	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), []string{stageName}, attr)
-	if err != nil {
-		talk.Close()
-		return nil, nil, fmt.Errorf("start stage two (needs root): %w", err)
-	}
-	return p, talk, nil
-}
-
-func orderFile(o *order) (*os.File, error) {
-	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("write order: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "order")
-	if err := json.NewEncoder(f).Encode(o); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("write order: %w", err)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("write order: %w", err)
-	}
-	return f, nil
-}
-
-// awaitReady waits until stage two has set everything up.
-func awaitReady(talk *os.File) error {
-	var b [1]byte
-	if _, err := io.ReadFull(talk, b[:]); err != nil {
-		return errors.New("stage two ended without a word: was it killed? (see the kernel log)")
-	}
-	if b[0] == sayReady {
-		return nil
-	}
-	text, _ := io.ReadAll(io.LimitReader(talk, 64<<10))
-	return errors.New(string(text))
 }

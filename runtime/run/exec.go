@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/spec"
 )
 
@@ -51,7 +52,19 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*os.Process, e
 		return nil, fmt.Errorf("enter %s: %w", id, err)
 	}
 	defer init.Close()
-	p, talk, err := startStageTwo(&order{Spec: s, Seccomp: filter, Join: late, Follow: o.Follow}, init, 0, group)
+	l := &launching{group: group, extra: init}
+	l.write = func(b *script.Builder, f fds) error {
+		p := &plan{Builder: b, spec: s, process: s.Process, filter: filter, fds: f, follow: o.Follow}
+		if err := p.begin(); err != nil {
+			return err
+		}
+		// A thread can enter a mount namespace only if it shares its root with no other thread.
+		p.Call("enter the container", unix.SYS_UNSHARE, unix.CLONE_FS)
+		p.Call("enter the container's mounts and cgroup", unix.SYS_SETNS, f.extra, late)
+		p.Call("enter the container", unix.SYS_CLOSE, f.extra)
+		return p.workload()
+	}
+	child, err := l.start()
 	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENODEV) {
 		// What clone says of a pid namespace whose first process has ended, and of a removed cgroup.
 		return nil, fmt.Errorf("execute in %s: it has ended: %w", id, err)
@@ -59,23 +72,36 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*os.Process, e
 	if err != nil {
 		return nil, err
 	}
-	defer talk.Close()
-	err = awaitReady(talk)
-	if err == nil && o.PidFile != "" {
-		err = writeFile(o.PidFile, []byte(strconv.Itoa(p.Pid)))
-	}
-	if err == nil {
-		_, err = talk.Write([]byte{sayGo})
-	}
-	if err == nil {
-		err = readError(talk)
-	}
-	if err != nil {
-		p.Kill()
-		p.Wait()
+	defer child.close()
+	if err := child.execute(o, s.Process); err != nil {
+		child.end()
 		return nil, fmt.Errorf("execute in %s: %w", id, err)
 	}
-	return p, nil
+	return child.proc, nil
+}
+
+// execute leads a child of Exec to its workload.
+func (c *child) execute(o Options, p *specs.Process) error {
+	if _, err := c.ready(); err != nil {
+		return err
+	}
+	if a := p.OOMScoreAdj; a != nil {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.proc.Pid), []byte(strconv.Itoa(*a)), 0); err != nil {
+			return fmt.Errorf("process.oomScoreAdj: %w", err)
+		}
+	}
+	if err := setLimits(c.proc.Pid, p); err != nil {
+		return err
+	}
+	if o.PidFile != "" {
+		if err := writeFile(o.PidFile, []byte(strconv.Itoa(c.proc.Pid))); err != nil {
+			return err
+		}
+	}
+	if err := c.tell(); err != nil {
+		return err
+	}
+	return executed(int(c.talk.Fd()))
 }
 
 // config reads back what the container was made of.

@@ -1,153 +1,157 @@
 package run
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"unsafe"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-os/proa/runtime/seccomp"
+	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/spec"
 )
 
-// All of this runs on one locked thread of stage two and changes that thread only. execve ends the others.
-
-// setOOMScore is done while the caller's /proc is still there.
-func setOOMScore(p *specs.Process) error {
-	if p.OOMScoreAdj == nil {
-		return nil
+// workload writes the end of every script: the process takes on what process says, waits for the word to go and executes.
+func (p *plan) workload() error {
+	if !p.process.NoNewPrivileges {
+		// Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
+		p.installFilter()
 	}
-	err := os.WriteFile("/proc/thread-self/oom_score_adj", []byte(strconv.Itoa(*p.OOMScoreAdj)), 0)
-	if err != nil {
-		return fmt.Errorf("process.oomScoreAdj: %w", err)
+	if err := p.becomeUser(); err != nil {
+		return err
 	}
+	if p.follow {
+		// After the change of ids, which clears it. If the caller has ended already, await notices.
+		p.Call("follow the caller", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
+	}
+	exec := p.Later()
+	p.lookPath(exec)
+	p.sayReady()
+	p.await(p.fds.talk)
+	if p.listen {
+		p.awaitStart()
+	}
+	p.Call("close descriptors on exec", unix.SYS_CLOSE_RANGE, p.fds.talk, int(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+	if p.process.NoNewPrivileges {
+		p.Call("process.noNewPrivileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		p.installFilter()
+	}
+	p.Append(exec, "process.args[0]: execute "+p.process.Args[0], unix.SYS_EXECVE, p.String(p.process.Args[0]), p.Vector(p.process.Args), p.Vector(p.process.Env))
 	return nil
 }
 
-// becomeUser applies limits, ids, capabilities and the working directory.
-func becomeUser(p *specs.Process) error {
-	limits, err := spec.Rlimits(p.Rlimits)
+// awaitStart takes the connection of Start in place of the caller's. One that closes without a word is forgotten.
+func (p *plan) awaitStart() {
+	const label = "wait for start"
+	again := p.Nop()
+	conn := p.Call(label, unix.SYS_ACCEPT4, p.fds.extra, 0, 0, unix.SOCK_CLOEXEC).OnErrorOnly(again, unix.EINTR)
+	gone, on := p.Later(), p.Later()
+	p.Call(label, unix.SYS_READ, conn, p.Words(0), 1).ZeroFails().OnError(gone)
+	p.Call(label, unix.SYS_DUP3, conn, p.fds.talk, unix.O_CLOEXEC)
+	p.Call(label, unix.SYS_CLOSE, p.fds.extra)
+	p.Call(label, unix.SYS_CLOSE, conn).Then(on)
+	p.Append(gone, label, unix.SYS_CLOSE, conn).Then(again)
+	p.Append(on, "", script.NoCall, 0)
+}
+
+// becomeUser applies ids, capabilities and the working directory.
+func (p *plan) becomeUser() error {
+	sets, err := spec.Capabilities(p.process.Capabilities)
 	if err != nil {
 		return err
-	}
-	for i, l := range limits {
-		if err := unix.Setrlimit(l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
-			return fmt.Errorf("process.rlimits[%d] (%s %d %d): %w", i, p.Rlimits[i].Type, l.Soft, l.Hard, err)
-		}
-	}
-	sets, err := spec.Capabilities(p.Capabilities)
-	if err != nil {
-		return err
-	}
-	// As root first, for a directory that only root can reach; then as the user, for one that only the user can.
-	before := enterDir(p.Cwd)
-	if before != nil && !errors.Is(before, unix.EACCES) {
-		return before
 	}
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
-		if sets.Bounding&(1<<c) != 0 {
-			continue
-		}
-		// EINVAL: the kernel is older than the capability.
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && err != unix.EINVAL {
-			return fmt.Errorf("process.capabilities.bounding: %w", err)
+		if sets.Bounding&(1<<c) == 0 {
+			// EINVAL: the kernel is older than the capability.
+			p.Call("process.capabilities.bounding", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0).IgnoreOnly(unix.EINVAL)
 		}
 	}
-	if err := setIDs(p.User); err != nil {
-		return err
-	}
-	if err := setCapabilities(sets); err != nil {
-		return err
-	}
-	if before != nil {
-		if err := enterDir(p.Cwd); err != nil {
-			return err
-		}
-	}
+	// As root first, for a directory that only root can reach; then as the user, for one that only the user can. No descriptor
+	// leads out of the container any more, and magic links, which could lead along one of another process, are not followed.
+	label, cwd := "process.cwd: enter "+p.process.Cwd, p.String(p.process.Cwd)
+	how := p.openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)
+	first := p.Call(label, unix.SYS_OPENAT2, unix.AT_FDCWD, cwd, how, unix.SizeofOpenHow).IgnoreOnly(unix.EACCES)
+	p.Call(label, unix.SYS_FCHDIR, first).IgnoreOnly(unix.EBADF)
+	p.setIDs()
+	p.setCapabilities(sets)
+	inside := p.Later()
+	p.Call(label, unix.SYS_FCNTL, first, unix.F_GETFD, 0).Then(inside).Ignore()
+	second := p.Call(label, unix.SYS_OPENAT2, unix.AT_FDCWD, cwd, how, unix.SizeofOpenHow)
+	p.Call(label, unix.SYS_FCHDIR, second)
 	mask := 0o022
-	if p.User.Umask != nil {
-		mask = int(*p.User.Umask)
+	if m := p.process.User.Umask; m != nil {
+		mask = int(*m)
 	}
-	unix.Umask(mask)
+	p.Append(inside, "process.user.umask", unix.SYS_UMASK, mask)
 	return nil
 }
 
-func setIDs(u specs.User) error {
-	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("keep capabilities: %w", err)
+func (p *plan) setIDs() {
+	u := p.process.User
+	p.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	var list []byte
+	for _, g := range u.AdditionalGids {
+		list = binary.NativeEndian.AppendUint32(list, g)
 	}
-	groups := u.AdditionalGids
-	var first unsafe.Pointer
-	if len(groups) > 0 {
-		first = unsafe.Pointer(&groups[0])
-	}
-	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(first), 0); e != 0 {
-		return fmt.Errorf("process.user.additionalGids: %w", e)
-	}
-	gid, uid := uintptr(u.GID), uintptr(u.UID)
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); e != 0 {
-		return fmt.Errorf("process.user.gid %d: %w", gid, e)
-	}
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
-		return fmt.Errorf("process.user.uid %d: %w", uid, e)
-	}
-	return nil
+	p.Call("process.user.additionalGids", unix.SYS_SETGROUPS, len(u.AdditionalGids), p.Bytes(list))
+	gid, uid := int(u.GID), int(u.UID)
+	p.Call(fmt.Sprintf("process.user.gid %d", gid), unix.SYS_SETRESGID, gid, gid, gid)
+	p.Call(fmt.Sprintf("process.user.uid %d", uid), unix.SYS_SETRESUID, uid, uid, uid)
 }
 
-func setCapabilities(s spec.CapSets) error {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	for i := range data {
-		shift := 32 * i
-		data[i] = unix.CapUserData{Effective: uint32(s.Effective >> shift), Permitted: uint32(s.Permitted >> shift), Inheritable: uint32(s.Inheritable >> shift)}
+func (p *plan) setCapabilities(s spec.CapSets) {
+	hdr := p.Words(unix.LINUX_CAPABILITY_VERSION_3)
+	var data []byte
+	for shift := 0; shift < 64; shift += 32 {
+		for _, set := range []uint64{s.Effective, s.Permitted, s.Inheritable} {
+			data = binary.NativeEndian.AppendUint32(data, uint32(set>>shift))
+		}
 	}
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("process.capabilities (has the caller all of them?): %w", err)
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("process.capabilities.ambient: %w", err)
-	}
+	p.Call("process.capabilities (has the caller all of them?)", unix.SYS_CAPSET, hdr, p.Bytes(data))
+	const label = "process.capabilities.ambient"
+	p.Call(label, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
-		if s.Ambient&(1<<c) == 0 {
-			continue
-		}
-		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c), 0, 0); err != nil {
-			return fmt.Errorf("process.capabilities.ambient: %w", err)
+		if s.Ambient&(1<<c) != 0 {
+			p.Call(label, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0)
 		}
 	}
-	return nil
 }
 
-// installFilter puts the seccomp program on this thread.
-func installFilter(p *seccomp.Program) error {
-	if p == nil {
-		return nil
+// installFilter puts the seccomp program on this process.
+func (p *plan) installFilter() {
+	if p.filter == nil {
+		return
 	}
-	prog := unix.SockFprog{Len: uint16(len(p.Filter)), Filter: &p.Filter[0]}
-	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.Flags), uintptr(unsafe.Pointer(&prog)))
-	if e != 0 {
-		return fmt.Errorf("linux.seccomp: %w", e)
+	code := make([]byte, 0, 8*len(p.filter.Filter))
+	for _, i := range p.filter.Filter {
+		code = binary.NativeEndian.AppendUint16(code, i.Code)
+		code = append(code, i.Jt, i.Jf)
+		code = binary.NativeEndian.AppendUint32(code, i.K)
 	}
-	return nil
+	prog := p.Words(uint64(len(p.filter.Filter)), 0) // struct sock_fprog
+	p.Point(prog, 8, p.Bytes(code))
+	p.Call("linux.seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, int(p.filter.Flags), prog)
 }
 
-// lookPath finds the program as execvp(3) would with the PATH of the container's environment.
-func lookPath(p *specs.Process) (string, error) {
-	name := p.Args[0]
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// lookPath finds the program as execvp(3) would, with the PATH of the container's environment and the ids of the workload,
+// and makes it the first argument of exec.
+func (p *plan) lookPath(exec *script.Call) {
+	name := p.process.Args[0]
+	found := p.Later()
 	if strings.ContainsRune(name, '/') {
-		if err := executable(name); err != nil {
-			return "", fmt.Errorf("process.args[0]: %w", err)
-		}
-		return name, nil
+		file := p.String(name)
+		p.Call("process.args[0]: stat "+name, unix.SYS_FACCESSAT2, unix.AT_FDCWD, file, unix.F_OK, unix.AT_EACCESS)
+		p.notDirectory(name, file)
+		p.Call("process.args[0]: execute "+name, unix.SYS_FACCESSAT2, unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
+		p.Choose(file, exec, 0)
+		p.Append(found, "", script.NoCall, 0)
+		return
 	}
-	search := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	for _, e := range p.Env {
+	search := defaultPath
+	for _, e := range p.process.Env {
 		if v, ok := strings.CutPrefix(e, "PATH="); ok {
 			search = v
 		}
@@ -156,43 +160,24 @@ func lookPath(p *specs.Process) (string, error) {
 		if dir == "" {
 			dir = "."
 		}
-		if file := filepath.Join(dir, name); executable(file) == nil {
-			return file, nil
-		}
+		file := p.String(filepath.Join(dir, name))
+		next := p.Later()
+		p.Call("", unix.SYS_FACCESSAT2, unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS).OnError(next)
+		p.openDirectory(file).Then(next).Ignore()
+		p.Choose(file, exec, 0).Then(found)
+		p.Append(next, "", script.NoCall, 0)
 	}
-	return "", fmt.Errorf("process.args[0]: no executable %q in PATH=%s of the container", name, search)
+	p.Fail(fmt.Sprintf("process.args[0]: no executable %q in PATH=%s of the container: executable file not found in $PATH", name, search), unix.ENOENT)
+	p.Append(found, "", script.NoCall, 0)
 }
 
-func executable(file string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(file, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: file, Err: err}
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return &os.PathError{Op: "execute", Path: file, Err: unix.EISDIR}
-	}
-	// AT_EACCESS: with the ids that execve uses.
-	if err := unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS); err != nil {
-		return &os.PathError{Op: "execute", Path: file, Err: err}
-	}
-	return nil
+func (p *plan) openDirectory(file script.Blob) *script.Call {
+	return p.Call("", unix.SYS_OPENAT, unix.AT_FDCWD, file, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// bringUpLoopback sets the interface lo of a new network namespace up.
-func bringUpLoopback() error {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("bring up lo: %w", err)
-	}
-	defer unix.Close(s)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(ifr)))
-	if e != 0 {
-		return fmt.Errorf("bring up lo: %w", e)
-	}
-	return nil
+func (p *plan) notDirectory(name string, file script.Blob) {
+	on := p.Later()
+	p.openDirectory(file).OnError(on)
+	p.Fail("process.args[0]: execute "+name, unix.EISDIR)
+	p.Append(on, "", script.NoCall, 0)
 }

@@ -1,43 +1,130 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
+	"runtime"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/spec"
 )
 
-// enterRoot makes the container's file system tree in the new mount namespace and moves into it. All of it happens by
-// descriptors below the root directory while the caller's tree is still there for sources; then that is detached.
-func enterRoot(s *specs.Spec, bundle string) error {
+// enterRoot makes the container's file system tree in the child's mount namespace and makes that its root. This thread enters
+// the namespace for it and comes back. made are the file systems that the child has made.
+func (k *creation) enterRoot(made []int, ids *idMaps) error {
+	defer closeAll(made)
+	// Sources are opened where the caller is.
+	root, sources, err := k.openSources()
+	defer closeAll(sources)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	for i, fd := range made {
+		sources[k.made[i]] = fd
+	}
+	back, err := enterMounts(k.child.pidfd)
+	if err != nil {
+		return fmt.Errorf("enter the container's mounts: %w", err)
+	}
+	err = k.buildRoot(root, sources)
+	if berr := back(); err == nil && berr != nil {
+		err = fmt.Errorf("leave the container's mounts: %w", berr)
+	}
+	return err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// enterMounts moves this thread into the mount namespace of a process. The function it returns moves it back.
+func enterMounts(pidfd int) (func() error, error) {
+	runtime.LockOSThread() // for good: the thread no longer shares its root with others
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return nil, err
+	}
+	var saved []int
+	for _, f := range []struct {
+		name  string
+		flags int
+	}{{"/proc/thread-self/ns/mnt", unix.O_RDONLY}, {"/", unix.O_PATH}, {".", unix.O_PATH}} {
+		fd, err := unix.Open(f.name, f.flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			closeAll(saved)
+			return nil, err
+		}
+		saved = append(saved, fd)
+	}
+	if err := unix.Setns(pidfd, unix.CLONE_NEWNS); err != nil {
+		closeAll(saved)
+		return nil, err
+	}
+	return func() error {
+		defer closeAll(saved)
+		if err := unix.Setns(saved[0], unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		if err := unix.Fchdir(saved[1]); err != nil {
+			return err
+		}
+		if err := unix.Chroot("."); err != nil {
+			return err
+		}
+		return unix.Fchdir(saved[2])
+	}, nil
+}
+
+// openSources opens the root directory and what is bound, as mounts that are attached nowhere yet; -1 for the others.
+func (k *creation) openSources() (root int, sources []int, err error) {
+	dir := within(k.bundle, k.spec.Root.Path)
+	root, err = unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return -1, nil, fmt.Errorf("root.path: %w", &os.PathError{Op: "open", Path: dir, Err: err})
+	}
+	if err := setPropagation(root, unix.MS_PRIVATE, true); err != nil {
+		unix.Close(root)
+		return -1, nil, fmt.Errorf("root.path: make private: %w", err)
+	}
+	sources = make([]int, len(k.mounts))
+	for i, m := range k.mounts {
+		sources[i] = -1
+		if m.Type != "bind" {
+			continue
+		}
+		if sources[i], err = bindSource(within(k.bundle, m.Source), m); err != nil {
+			unix.Close(root)
+			return -1, sources, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
+		}
+	}
+	return root, sources, nil
+}
+
+// buildRoot works in the container's mount namespace. All of it happens by descriptors below the root directory; in the end
+// the caller's tree is detached.
+func (k *creation) buildRoot(root int, sources []int) error {
+	s := k.spec
 	// Nothing that is mounted here may show up outside.
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	root, err := bindRoot(within(bundle, s.Root.Path))
-	if err != nil {
-		return fmt.Errorf("root.path: %w", err)
+	dir := within(k.bundle, s.Root.Path)
+	if err := unix.MoveMount(root, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
+		return fmt.Errorf("root.path: %w", &os.PathError{Op: "bind", Path: dir, Err: err})
 	}
-	defer unix.Close(root)
-	for i, m := range s.Mounts {
-		p, err := spec.ParseMount(m)
-		if err == nil {
-			err = addMount(root, bundle, p)
-		}
-		if err != nil {
+	for i, m := range k.mounts {
+		if err := addMount(root, sources[i], m); err != nil {
 			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 	}
 	if err := addDevices(root); err != nil {
-		return err
-	}
-	if err := setSysctls(s.Linux.Sysctl); err != nil {
 		return err
 	}
 	for i, p := range s.Linux.ReadonlyPaths {
@@ -45,10 +132,8 @@ func enterRoot(s *specs.Spec, bundle string) error {
 			return fmt.Errorf("linux.readonlyPaths[%d] (%s): %w", i, p, err)
 		}
 	}
-	for i, p := range s.Linux.MaskedPaths {
-		if err := mask(root, p); err != nil {
-			return fmt.Errorf("linux.maskedPaths[%d] (%s): %w", i, p, err)
-		}
+	if err := maskAll(root, s.Linux.MaskedPaths); err != nil {
+		return err
 	}
 	attr := uint64(0)
 	if s.Root.Readonly {
@@ -70,43 +155,26 @@ func within(dir, p string) string {
 	return filepath.Join(dir, p)
 }
 
-// bindRoot makes the directory a mount of its own, with what is mounted below it, and opens that.
-func bindRoot(dir string) (int, error) {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	defer unix.Close(tree)
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
-		return -1, &os.PathError{Op: "bind", Path: dir, Err: err}
-	}
-	return unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-}
-
-func addMount(root int, bundle string, m spec.Mount) error {
-	var fd int
-	var err error
+// addMount attaches a mount at its place; fd is its source, or -1 if the file system is still to be made.
+func addMount(root, fd int, m spec.Mount) error {
 	dir, extra := true, uint64(0)
-	switch m.Type {
-	case "bind":
-		fd, dir, err = bindSource(within(bundle, m.Source), m)
-	case "tmpfs":
-		fd, err = newMount(m.Type, m.Source, m.Data, m.Set)
-	case "cgroup":
-		var st unix.Statfs_t
-		if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
-			return &spec.UnsupportedError{Field: "type cgroup", Reason: "/sys/fs/cgroup is not a cgroup2 file system"}
+	switch {
+	case m.Type == "bind":
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
 		}
-		m.Type, m.Source = "cgroup2", "cgroup2"
-		fallthrough
-	default:
+		dir = st.Mode&unix.S_IFMT == unix.S_IFDIR
+	case ofNamespace(m.Type):
 		extra = unix.RESOLVE_NO_SYMLINKS
-		fd, err = newMount(m.Type, m.Source, m.Data, m.Set)
 	}
-	if err != nil {
-		return err
+	if fd < 0 {
+		var err error
+		if fd, err = newMount(m.Type, m.Source, m.Data, m.Set); err != nil {
+			return err
+		}
+		defer unix.Close(fd)
 	}
-	defer unix.Close(fd)
 	if err := setAttr(fd, m.SetRec, 0, true); err != nil {
 		return fmt.Errorf("set recursive options: %w", err)
 	}
@@ -121,25 +189,33 @@ func addMount(root int, bundle string, m spec.Mount) error {
 	return nil
 }
 
-// bindSource clones the mount at a path of the host and reports whether it is a directory.
-func bindSource(source string, m spec.Mount) (fd int, dir bool, err error) {
+// bindSource clones the mount at a path of the host.
+func bindSource(source string, m spec.Mount) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if m.Recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	fd, err = unix.OpenTree(unix.AT_FDCWD, source, flags)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, source, flags)
 	if err != nil {
-		return -1, false, &os.PathError{Op: "open source", Path: source, Err: err}
+		return -1, &os.PathError{Op: "open source", Path: source, Err: err}
 	}
-	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil {
-		err = setAttr(fd, m.Set, m.Clear, false)
+	if err = setAttr(fd, m.Set, m.Clear, false); err == nil {
+		err = setPropagation(fd, unix.MS_PRIVATE, true)
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, false, &os.PathError{Op: "bind", Path: source, Err: err}
+		return -1, &os.PathError{Op: "bind", Path: source, Err: err}
 	}
-	return fd, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+	return fd, nil
+}
+
+// setPropagation changes what mount_namespaces(7) calls the propagation type: MS_PRIVATE, MS_SHARED, MS_SLAVE or MS_UNBINDABLE.
+func setPropagation(mount int, kind uint64, recursive bool) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(mount, "", flags, &unix.MountAttr{Propagation: kind})
 }
 
 // addDevices makes the devices and links that config-linux.md ("Default Devices") promises.
@@ -175,30 +251,6 @@ func addDevices(root int) error {
 	return nil
 }
 
-// setSysctls writes through a /proc of its own, which nothing in the root file system can replace.
-func setSysctls(settings map[string]string) error {
-	if len(settings) == 0 {
-		return nil
-	}
-	proc, err := newMount("proc", "", nil, 0)
-	if err != nil {
-		return fmt.Errorf("linux.sysctl: %w", err)
-	}
-	defer unix.Close(proc)
-	for key, value := range settings {
-		fd, err := unix.Openat2(proc, "sys/"+strings.ReplaceAll(key, ".", "/"), &unix.OpenHow{
-			Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-		if err == nil {
-			_, err = unix.Write(fd, []byte(value))
-			unix.Close(fd)
-		}
-		if err != nil {
-			return fmt.Errorf("linux.sysctl.%s: %w", key, err)
-		}
-	}
-	return nil
-}
-
 // makeReadonly covers a path by a read-only view of itself; a path that does not exist needs none.
 func makeReadonly(root int, p string) error {
 	at, err := openInRoot(root, p, 0)
@@ -220,39 +272,70 @@ func makeReadonly(root int, p string) error {
 	return mountOn(view, at)
 }
 
-// mask covers a file by the host's /dev/null and a directory by an empty read-only one.
-func mask(root int, p string) error {
-	at, err := openInRoot(root, p, 0)
-	if err == unix.ENOENT || err == unix.ENOTDIR {
-		return nil
+// maskAll covers files by the host's /dev/null and directories by one empty read-only file system. A path that does not exist
+// needs no cover.
+func maskAll(root int, paths []string) error {
+	null, empty := -1, -1
+	defer func() { closeAll([]int{null, empty}) }()
+	for i, p := range paths {
+		at, err := openInRoot(root, p, 0)
+		if err == unix.ENOENT || err == unix.ENOTDIR {
+			continue
+		}
+		if err == nil {
+			err = mask(at, &null, &empty)
+			unix.Close(at)
+		}
+		if err != nil {
+			return fmt.Errorf("linux.maskedPaths[%d] (%s): %w", i, p, err)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(at)
+	return nil
+}
+
+// mask covers what at is. The covers are made when the first one is needed, and then cloned.
+func mask(at int, null, empty *int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(at, &st); err != nil {
 		return err
 	}
-	var cover int
+	cover, open := null, openNull
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		cover, err = newMount("tmpfs", "", []string{"nr_blocks=1", "nr_inodes=1"}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	} else {
-		cover, err = unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
-		if err == nil {
-			if err = unix.Fstat(cover, &st); err == nil && (st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3)) {
-				err = fmt.Errorf("/dev/null of the host is not the null device")
-			}
-			if err != nil {
-				unix.Close(cover)
-			}
+		cover, open = empty, newEmpty
+	}
+	if *cover < 0 {
+		var err error
+		if *cover, err = open(); err != nil {
+			*cover = -1
+			return err
 		}
 	}
+	fd, err := unix.OpenTree(*cover, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
-		return err
+		return fmt.Errorf("clone cover: %w", err)
 	}
-	defer unix.Close(cover)
-	return mountOn(cover, at)
+	defer unix.Close(fd)
+	return mountOn(fd, at)
+}
+
+func newEmpty() (int, error) {
+	return newMount("tmpfs", "", []string{"nr_blocks=1", "nr_inodes=1"}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+}
+
+func openNull() (int, error) {
+	fd, err := unix.Open("/dev/null", unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && (st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3)) {
+		err = errors.New("/dev/null of the host is not the null device")
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // pivot makes root the root of the mount namespace and detaches the caller's.
@@ -269,20 +352,6 @@ func pivot(root int) error {
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter root: %w", err)
-	}
-	return nil
-}
-
-// enterDir changes to the working directory and makes sure that it is inside: a path such as /proc/self/fd/7 could
-// lead out through a descriptor.
-func enterDir(dir string) error {
-	if err := unix.Chdir(dir); err != nil {
-		return fmt.Errorf("process.cwd: %w", &os.PathError{Op: "chdir", Path: dir, Err: err})
-	}
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Getcwd(buf)
-	if err != nil || n < 1 || !path.IsAbs(string(buf[:n])) {
-		return fmt.Errorf("process.cwd: %s leads out of the container", dir)
 	}
 	return nil
 }

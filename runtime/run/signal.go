@@ -22,22 +22,18 @@ const (
 )
 
 // defaultSignals stops ignoring what the caller ignores: execve(2) would hand that on, and systemd ignores SIGPIPE for its
-// services, which shell pipelines in a container do not expect. Handlers need nothing: execve takes them away.
-func defaultSignals() error {
+// services, which shell pipelines in a container do not expect. Handlers need nothing: clone takes them away.
+func (p *plan) defaultSignals() error {
 	for sig := uintptr(1); sig <= lastSignal; sig++ {
 		if sig == uintptr(unix.SIGKILL) || sig == uintptr(unix.SIGSTOP) {
 			continue
 		}
-		var old, reset kernelSigaction
+		var old kernelSigaction
 		if err := sigaction(sig, nil, &old); err != nil {
 			return fmt.Errorf("read disposition of signal %d: %w", sig, err)
 		}
-		if old.handler != sigIgnore {
-			continue
-		}
-		reset.handler = sigDefault
-		if err := sigaction(sig, &reset, nil); err != nil {
-			return fmt.Errorf("reset signal %d: %w", sig, err)
+		if old.handler == sigIgnore {
+			p.Call("reset signals", unix.SYS_RT_SIGACTION, int(sig), p.Words(sigDefault, 0, 0, 0), 0, 8)
 		}
 	}
 	return nil

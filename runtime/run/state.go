@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +34,11 @@ type Container struct {
 
 // CheckID accepts 1 to 200 letters, digits and "_+-." that do not start with a dot.
 func CheckID(id string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,199}$`).MatchString(id) {
+	ok := len(id) >= 1 && len(id) <= 200 && id[0] != '.'
+	for _, c := range []byte(id) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_+-.", c) >= 0)
+	}
+	if !ok {
 		return fmt.Errorf("container ID %q: want letters, digits, _ + - and . (not first), at most 200", id)
 	}
 	return nil

@@ -49,8 +49,11 @@ func ParseMount(m specs.Mount) (Mount, error) {
 			return out, fmt.Errorf("source: missing for a bind mount")
 		}
 	}
+	if out.Type == "cgroup" {
+		out.Type, out.Source = "cgroup2", "cgroup2"
+	}
 	switch out.Type {
-	case "bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2":
+	case "bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2":
 	case "":
 		return out, fmt.Errorf("type: missing")
 	default:

@@ -39,25 +39,25 @@ func (e *UnsupportedError) Error() string {
 	return e.Field + " is not supported: " + e.Reason
 }
 
-// Load reads and checks the config.json of the bundle in dir.
-func Load(dir string) (*specs.Spec, error) {
+// Load reads and checks the config.json of the bundle in dir. It returns the bytes as well.
+func Load(dir string) (*specs.Spec, []byte, error) {
 	file := filepath.Join(dir, "config.json")
 	st, err := os.Stat(file)
 	if err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
+		return nil, nil, fmt.Errorf("read bundle: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxConfig {
-		return nil, fmt.Errorf("read bundle: %s: want a regular file of at most %d bytes, found %s with %d", file, maxConfig, st.Mode().Type(), st.Size())
+		return nil, nil, fmt.Errorf("read bundle: %s: want a regular file of at most %d bytes, found %s with %d", file, maxConfig, st.Mode().Type(), st.Size())
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
+		return nil, nil, fmt.Errorf("read bundle: %w", err)
 	}
 	s, err := Parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return s, nil
+	return s, b, nil
 }
 
 // Parse decodes config.json and checks it. What it returns has a process, a root and a linux section, only supported

@@ -15,18 +15,21 @@
 //
 // With run -d the workload becomes the main process of the systemd unit (Type=forking) that called, in the unit's cgroup. A
 // field of config.json that is not supported is an error that names it. State is in /run/proa/oci. Exit status: that of the
-// workload, or 1 for an error.
+// workload, or 1 for an error. PROA_OCI_PORTABLE=1 in the environment makes containers by a second process instead of by the
+// assembly of package script.
 package main
 
 import (
 	"context"
 	"os"
+	"runtime/debug"
 
 	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/run"
 )
 
 func main() {
+	debug.SetGCPercent(-1) // a start allocates two megabytes, and every collection would cost more than it frees
 	if run.IsStageTwo() {
 		run.StageTwo() // returns only after having told the caller what is wrong
 		os.Exit(1)

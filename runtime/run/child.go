@@ -1,0 +1,299 @@
+package run
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/script"
+)
+
+// stageName is argv[0] of the second process of the portable way.
+const stageName = "oci-runtime-stage-two"
+
+// IsStageTwo reports whether this process was started to walk a script.
+func IsStageTwo() bool { return len(os.Args) == 1 && os.Args[0] == stageName }
+
+// StageTwo walks the script in the descriptor behind the child's own, and becomes the workload. It returns only if it
+// cannot even begin.
+func StageTwo() error {
+	runtime.LockOSThread()
+	// The highest descriptor is the script: the caller has put it behind the others.
+	last := -1
+	for fd := 3; fd < 3+maxPreserve+childFds+1; fd++ {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && isScript(fd) {
+			last = fd
+			break
+		}
+	}
+	if last < 0 {
+		return errors.New("no script")
+	}
+	f := os.NewFile(uintptr(last), "script")
+	p, err := script.Load(f)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	return p.Run()
+}
+
+// isScript tells the script by the name of its memory file.
+func isScript(fd int) bool {
+	to, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return err == nil && to == "/memfd:"+scriptName+" (deleted)"
+}
+
+const (
+	scriptName  = "oci-runtime-script"
+	maxPreserve = 1024
+	childFds    = 3
+)
+
+// fds are the numbers of a child's descriptors. They lie behind those it hands on to the workload.
+type fds struct {
+	talk    int // socket pair with the caller, later the connection of Start
+	extra   int // create: the listening socket; exec: a pidfd of the container's first process
+	console int // connection to --console-socket
+}
+
+func childNumbers(preserve int) fds {
+	n := 3 + preserve
+	return fds{n, n + 1, n + 2}
+}
+
+func (f fds) behind() int { return f.console + 1 }
+
+// A launch is how a child is to be made.
+type launching struct {
+	flags    uint64                               // CLONE_NEW*
+	group    *os.File                             // cgroup2 to be born in, or nil
+	preserve int                                  // descriptors from 3 on that the workload gets
+	extra    *os.File                             // see fds
+	console  *os.File                             // see fds
+	ids      *idMaps                              // of a new user namespace, or nil
+	write    func(b *script.Builder, f fds) error // appends the calls
+}
+
+// A child walks its script and talks to this process.
+type child struct {
+	proc  *os.Process
+	pidfd int
+	talk  *os.File
+}
+
+// Portable makes every child by starting this program again, as is done where the assembly is missing.
+const portableVariable = "PROA_OCI_PORTABLE"
+
+// start makes the child.
+func (l *launching) start() (*child, error) {
+	if l.preserve > maxPreserve {
+		return nil, fmt.Errorf("--preserve-fds: want at most %d, found %d", maxPreserve, l.preserve)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make child: %w", err)
+	}
+	c := &child{pidfd: -1, talk: os.NewFile(uintptr(pair[0]), "child")}
+	theirs := os.NewFile(uintptr(pair[1]), "caller")
+	defer theirs.Close()
+	if script.Direct && os.Getenv(portableVariable) == "" {
+		err = l.startDirect(c, theirs)
+	} else {
+		err = l.startPortable(c, theirs)
+	}
+	if err != nil {
+		c.talk.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// finish builds the script. moves are descriptors of this process that the child takes under other numbers.
+func (l *launching) finish(moves map[int]int) (*script.Program, error) {
+	f := childNumbers(l.preserve)
+	b := new(script.Builder)
+	for from, to := range moves {
+		b.Call("take descriptors", unix.SYS_DUP3, from, to, unix.O_CLOEXEC)
+	}
+	b.Call("close descriptors", unix.SYS_CLOSE_RANGE, f.behind(), int(^uint32(0)), 0)
+	if err := l.write(b, f); err != nil {
+		return nil, err
+	}
+	return b.Finish(f.talk), nil
+}
+
+func (l *launching) startDirect(c *child, theirs *os.File) error {
+	f := childNumbers(l.preserve)
+	moves := make(map[int]int)
+	for _, m := range []struct {
+		file *os.File
+		to   int
+	}{{theirs, f.talk}, {l.extra, f.extra}, {l.console, f.console}} {
+		if m.file == nil {
+			continue
+		}
+		// Above all targets, so that no move overwrites the source of another.
+		high, err := unix.FcntlInt(m.file.Fd(), unix.F_DUPFD_CLOEXEC, f.behind())
+		if err != nil {
+			return fmt.Errorf("make child: %w", err)
+		}
+		defer unix.Close(high)
+		moves[high] = m.to
+	}
+	p, err := l.finish(moves)
+	if err != nil {
+		return err
+	}
+	group := -1
+	if l.group != nil {
+		group = int(l.group.Fd())
+	}
+	pid, pidfd, err := p.Start(l.flags, group)
+	if err != nil {
+		return fmt.Errorf("make child (needs root): %w", err)
+	}
+	c.pidfd = pidfd
+	if c.proc, err = os.FindProcess(pid); err != nil {
+		return err
+	}
+	if l.ids != nil {
+		return l.ids.write(pid)
+	}
+	return nil
+}
+
+func (l *launching) startPortable(c *child, theirs *os.File) error {
+	p, err := l.finish(nil)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate(scriptName, unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("write script: %w", err)
+	}
+	orders := os.NewFile(uintptr(fd), scriptName)
+	defer orders.Close()
+	if _, err := p.WriteTo(orders); err != nil {
+		return fmt.Errorf("write script: %w", err)
+	}
+	if _, err := orders.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("write script: %w", err)
+	}
+	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys: &syscall.SysProcAttr{Cloneflags: uintptr(l.flags), PidFD: &c.pidfd}}
+	for i := range l.preserve {
+		attr.Files = append(attr.Files, os.NewFile(uintptr(3+i), "preserved"))
+	}
+	attr.Files = append(attr.Files, theirs, l.extra, l.console, orders)
+	if l.group != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.group.Fd())
+	}
+	if l.ids != nil {
+		l.ids.apply(attr.Sys)
+	}
+	if c.proc, err = os.StartProcess("/proc/self/exe", []string{stageName}, attr); err != nil {
+		return fmt.Errorf("make child (needs root): %w", err)
+	}
+	return nil
+}
+
+// end kills the child and waits for it.
+func (c *child) end() {
+	c.proc.Kill()
+	c.proc.Wait()
+}
+
+func (c *child) close() {
+	c.talk.Close()
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+	}
+}
+
+// tell lets the child go on.
+func (c *child) tell() error {
+	if _, err := unix.Write(int(c.talk.Fd()), []byte{'G'}); err != nil {
+		return fmt.Errorf("talk to the container: %w", err)
+	}
+	return nil
+}
+
+// A message is what a child or a starting container says.
+type message struct {
+	kind uint32
+	fd   int   // KindNotify: number in the child
+	fds  []int // descriptors that came along
+}
+
+// hear waits for one message. A child that has executed its workload says nothing more: io.EOF.
+func hear(fd int) (message, error) {
+	buf, oob := make([]byte, 4096), []byte(nil)
+	oob = make([]byte, unix.CmsgSpace(4*253))
+	var n, oobn int
+	var err error
+	for {
+		if n, oobn, _, _, err = unix.Recvmsg(fd, buf, oob, unix.MSG_CMSG_CLOEXEC); err != unix.EINTR {
+			break
+		}
+	}
+	switch {
+	case err == unix.ECONNRESET || (err == nil && n == 0):
+		return message{}, io.EOF
+	case err != nil:
+		return message{}, fmt.Errorf("hear from the container: %w", err)
+	case n < 4:
+		return message{}, fmt.Errorf("hear from the container: %d bytes", n)
+	}
+	m := message{kind: binary.NativeEndian.Uint32(buf)}
+	switch {
+	case m.kind == script.KindError && n >= 8:
+		e := unix.Errno(binary.NativeEndian.Uint32(buf[4:]))
+		return m, fmt.Errorf("%s: %w", buf[8:n], e)
+	case m.kind == script.KindNotify && n >= 8:
+		m.fd = int(binary.NativeEndian.Uint32(buf[4:]))
+	}
+	if oobn > 0 {
+		cs, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(cs) != 1 {
+			return m, fmt.Errorf("hear from the container: %d control messages: %w", len(cs), err)
+		}
+		if m.fds, err = unix.ParseUnixRights(&cs[0]); err != nil {
+			return m, fmt.Errorf("hear from the container: %w", err)
+		}
+	}
+	return m, nil
+}
+
+var errSilent = errors.New("the container's first process ended without a word: was it killed? (see the kernel log)")
+
+// ready waits until the child has come to its next stop.
+func (c *child) ready() (message, error) {
+	m, err := hear(int(c.talk.Fd()))
+	if err == io.EOF {
+		return m, errSilent
+	}
+	if err == nil && m.kind != script.KindReady {
+		err = fmt.Errorf("hear from the container: unexpected message %q", rune(m.kind))
+	}
+	return m, err
+}
+
+// executed waits until the child has become the workload.
+func executed(fd int) error {
+	_, err := hear(fd)
+	if err == io.EOF {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("hear from the container: a message where there should be none")
+	}
+	return err
+}

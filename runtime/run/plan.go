@@ -1,0 +1,166 @@
+package run
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/script"
+	"github.com/proa-os/proa/runtime/seccomp"
+	"github.com/proa-os/proa/runtime/spec"
+)
+
+// A plan writes the script of a child: the calls that only a process inside the new namespaces can make, and in the end its
+// transformation into the workload.
+type plan struct {
+	*script.Builder
+	spec    *specs.Spec
+	process *specs.Process
+	filter  *seccomp.Program
+	fds     fds
+	flags   uint64 // CLONE_NEW* of the namespaces that are new
+	listen  bool   // wait for Start
+	follow  bool   // be killed when the caller ends
+}
+
+// begin is common to all children.
+func (p *plan) begin() error {
+	mask := p.Words(0)
+	p.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mask, 0, 8)
+	// Nobody in the container may look into this process, whose memory and descriptors are the caller's.
+	p.Call("hide from the container", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	p.Call("make session", unix.SYS_SETSID)
+	return p.defaultSignals()
+}
+
+// enterUserNS waits for the maps and becomes root in the new user namespace.
+func (p *plan) enterUserNS() {
+	p.await(p.fds.talk)
+	p.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
+	p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
+}
+
+// await waits for a byte from the caller, and ends if it is gone.
+func (p *plan) await(fd int) {
+	p.Call("the caller is gone", unix.SYS_READ, fd, p.Words(0), 1).ZeroFails()
+}
+
+func (p *plan) sayReady() {
+	p.Call("talk to the caller", unix.SYS_WRITE, p.fds.talk, p.Bytes(kind(script.KindReady)), 4)
+}
+
+func kind(k uint32) []byte { return binary.NativeEndian.AppendUint32(nil, k) }
+
+// namespaces sets up what belongs to namespaces and not to files.
+func (p *plan) namespaces() {
+	if p.flags&unix.CLONE_NEWNET != 0 {
+		ifr := p.Bytes(loopbackUp())
+		s := p.Call("bring up lo", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		p.Call("bring up lo", unix.SYS_IOCTL, s, unix.SIOCSIFFLAGS, ifr)
+		p.Call("bring up lo", unix.SYS_CLOSE, s)
+	}
+	if n := p.spec.Hostname; n != "" {
+		p.Call(fmt.Sprintf("hostname %q", n), unix.SYS_SETHOSTNAME, n, len(n))
+	}
+	if n := p.spec.Domainname; n != "" {
+		p.Call(fmt.Sprintf("domainname %q", n), unix.SYS_SETDOMAINNAME, n, len(n))
+	}
+}
+
+// loopbackUp is struct ifreq for SIOCSIFFLAGS (netdevice(7)).
+func loopbackUp() []byte {
+	b := make([]byte, 40)
+	copy(b, "lo")
+	binary.NativeEndian.PutUint16(b[16:], unix.IFF_UP|unix.IFF_RUNNING)
+	return b
+}
+
+// ofNamespace reports whether an instance of the file system shows what belongs to a namespace of the process that makes it.
+func ofNamespace(fstype string) bool {
+	switch fstype {
+	case "proc", "sysfs", "mqueue", "cgroup2":
+		return true
+	}
+	return false
+}
+
+// fileSystems makes the instances that have to be made inside, sends them to the caller, which attaches them, and waits
+// until it has done so and moved this process to its new root. It returns the indices of the mounts, in the order sent.
+func (p *plan) fileSystems(mounts []spec.Mount) []int {
+	var made []int
+	var results []*script.Call
+	for i, m := range mounts {
+		if m.Type == "bind" || !(ofNamespace(m.Type) || p.flags&unix.CLONE_NEWUSER != 0) {
+			continue
+		}
+		made = append(made, i)
+		results = append(results, p.fileSystem(fmt.Sprintf("mounts[%d] (%s): ", i, m.Destination), m))
+	}
+	p.sysctls()
+	p.Call("enter /", unix.SYS_CHDIR, "/")
+	p.send(p.fds.talk, kind(script.KindReady), results...)
+	for _, r := range results {
+		p.Call("close mounts", unix.SYS_CLOSE, r)
+	}
+	p.await(p.fds.talk)
+	return made
+}
+
+// fileSystem is newMount as a script.
+func (p *plan) fileSystem(label string, m spec.Mount) *script.Call {
+	fs := p.Call(label+"open file system "+m.Type, unix.SYS_FSOPEN, m.Type, unix.FSOPEN_CLOEXEC)
+	source := m.Source
+	if source == "" {
+		source = m.Type
+	}
+	for _, o := range append([]string{"source=" + source}, m.Data...) {
+		if key, value, ok := strings.Cut(o, "="); ok {
+			p.Call(label+"option "+o, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, key, value, 0)
+		} else {
+			p.Call(label+"option "+o, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, o, 0, 0)
+		}
+	}
+	p.Call(label+"make "+m.Type, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	mount := p.Call(label+"mount "+m.Type, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, m.Set)
+	p.Call(label+"close", unix.SYS_CLOSE, fs)
+	return mount
+}
+
+// send sends a message with descriptors.
+func (p *plan) send(fd int, text []byte, results ...*script.Call) {
+	iov := p.Words(0, uint64(len(text)))
+	p.Point(iov, 0, p.Bytes(text))
+	hdr := p.Words(0, 0, 0, 1, 0, 0, 0) // struct msghdr of 64-bit machines
+	p.Point(hdr, 16, iov)
+	if n := len(results); n > 0 {
+		control := p.Bytes(unix.UnixRights(make([]int, n)...))
+		p.Point(hdr, 32, control)
+		p.Word(hdr, 40, uint64(unix.CmsgSpace(4*n)))
+		for i, r := range results {
+			p.Store(r, control, unix.CmsgLen(0)+4*i)
+		}
+	}
+	p.Call("talk to the caller", unix.SYS_SENDMSG, fd, hdr, 0)
+}
+
+// sysctls writes through a /proc of its own, which nothing in the root file system can replace.
+func (p *plan) sysctls() {
+	if len(p.spec.Linux.Sysctl) == 0 {
+		return
+	}
+	proc := p.fileSystem("linux.sysctl: ", spec.Mount{Type: "proc"})
+	how := p.openHow(unix.O_WRONLY|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	for key, value := range p.spec.Linux.Sysctl {
+		label := "linux.sysctl." + key
+		f := p.Call(label, unix.SYS_OPENAT2, proc, "sys/"+strings.ReplaceAll(key, ".", "/"), how, unix.SizeofOpenHow)
+		p.Call(label, unix.SYS_WRITE, f, value, len(value))
+		p.Call(label, unix.SYS_CLOSE, f)
+	}
+	p.Call("linux.sysctl", unix.SYS_CLOSE, proc)
+}
+
+// openHow is struct open_how of openat2(2).
+func (p *plan) openHow(flags, resolve uint64) script.Blob { return p.Words(flags, 0, resolve) }
