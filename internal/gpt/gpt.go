@@ -60,6 +60,7 @@
 package gpt
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -155,6 +156,34 @@ func (t *Table) arrays() (primary, backup uint64) {
 		return 24576 / 512, (t.end() - tailArea) / 512
 	}
 	return 2, (t.end() - tailArea + arraySize) / 4096
+}
+
+// Clone returns a copy that shares nothing with t.
+func (t *Table) Clone() *Table {
+	u := *t
+	u.Partitions = slices.Clone(t.Partitions)
+	return &u
+}
+
+// A Block is a run of sectors, the last one included.
+type Block struct{ First, Last uint64 }
+
+// Free returns the usable sectors that no partition has, in their order.
+func (t *Table) Free() []Block {
+	parts := slices.Clone(t.Partitions)
+	slices.SortFunc(parts, func(p, q Partition) int { return cmp.Compare(p.FirstLBA, q.FirstLBA) })
+	var free []Block
+	next := t.FirstUsable()
+	for _, p := range parts {
+		if p.FirstLBA > next {
+			free = append(free, Block{next, min(p.FirstLBA-1, t.LastUsable())})
+		}
+		next = max(next, p.LastLBA+1)
+	}
+	if next <= t.LastUsable() {
+		free = append(free, Block{next, t.LastUsable()})
+	}
+	return free
 }
 
 // Add appends p, at least size bytes long, behind the last partition, on the next whole MiB. It sets p's place,
