@@ -12,7 +12,7 @@ BUILDER  = $(OUT)/bin/image-builder
 # The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
 WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 
-.PHONY: help build image inspect diff reproducible run demo test deep powercut unit check bench bench-payload bench-boot bench-gap fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test deep powercut unit check bench bench-payload bench-boot bench-gap bench-runtime fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -69,11 +69,12 @@ check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: builder ## benchmarks, then bench-payload, bench-boot and bench-gap
+bench: builder ## benchmarks, then bench-payload, bench-boot, bench-gap and bench-runtime
 	$(WITH_TOOLS) $(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
 	$(MAKE) bench-payload
 	$(MAKE) bench-boot
 	$(MAKE) bench-gap
+	$(MAKE) bench-runtime
 
 bench-payload: builder ## sizes and costs of payloads on pairs of real releases, beside xdelta3, zstd, casync and bsdiff
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -o $(OUT)/bin/bench-payload ./qemu-tests/cmd/bench-payload
@@ -87,6 +88,10 @@ lock: builder ## pin today's packages of the Debian archive in manifests/
 
 bench-gap: builder ## measure how long an update keeps a machine away, by a soft and by a full reboot
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-gap --out $(OUT)/bench
+
+bench-runtime: check-go ## time the start of a container beside crun and runc, where they are installed (as root; BENCH_ROUNDS=60)
+	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/oci-runtime ./runtime/cmd/oci-runtime && $(GO) build -o $(OUT)/bin/bench-runtime ./qemu-tests/cmd/bench-runtime
+	@$(OUT)/bin/bench-runtime --runtime $(OUT)/bin/oci-runtime --out $(OUT)/bench/runtime --rounds $(or $(BENCH_ROUNDS),60)
 
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)

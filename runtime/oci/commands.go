@@ -99,7 +99,7 @@ func (g *global) run(ctx context.Context, words []string, o run.Options, detach 
 		return 1, err
 	}
 	if detach {
-		return 0, p.Release()
+		return 0, nil
 	}
 	code, err := supervise(ctx, p)
 	if err != nil {
@@ -284,7 +284,7 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 		return 1, err
 	}
 	if e.detach {
-		return 0, p.Release()
+		return 0, nil
 	}
 	return supervise(ctx, p)
 }

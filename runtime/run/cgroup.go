@@ -14,7 +14,7 @@ import (
 
 // cgroupMount finds the cgroup2 hierarchy: /sys/fs/cgroup on a machine of today.
 func cgroupMount() (string, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
 	}
@@ -58,7 +58,7 @@ func removeCgroup(dir string) error {
 	if dir == "" {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := setFile(filepath.Join(dir, "cgroup.kill"), "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("end processes of cgroup: %w", err)
 	}
 	var err error
@@ -76,7 +76,7 @@ func removeCgroup(dir string) error {
 
 // cgroupOf opens the cgroup2 group a process is in, for a process that is to join it.
 func cgroupOf(pid int) (*os.File, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return nil, err
 	}

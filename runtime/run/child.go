@@ -84,9 +84,8 @@ type launching struct {
 
 // A child walks its script and talks to this process.
 type child struct {
-	proc  *os.Process
-	pidfd int
-	talk  *os.File
+	proc *Process
+	talk *os.File
 }
 
 // Portable makes every child by starting this program again, as is done where the assembly is missing.
@@ -101,7 +100,7 @@ func (l *launching) start() (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make child: %w", err)
 	}
-	c := &child{pidfd: -1, talk: os.NewFile(uintptr(pair[0]), "child")}
+	c := &child{talk: os.NewFile(uintptr(pair[0]), "child")}
 	theirs := os.NewFile(uintptr(pair[1]), "caller")
 	defer theirs.Close()
 	if script.Direct && os.Getenv(portableVariable) == "" {
@@ -160,10 +159,7 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)
 	}
-	c.pidfd = pidfd
-	if c.proc, err = os.FindProcess(pid); err != nil {
-		return err
-	}
+	c.proc = &Process{pid, pidfd}
 	if l.ids != nil {
 		return l.ids.write(pid)
 	}
@@ -187,8 +183,9 @@ func (l *launching) startPortable(c *child, theirs *os.File) error {
 	if _, err := orders.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("write script: %w", err)
 	}
+	pidfd := -1
 	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys: &syscall.SysProcAttr{Cloneflags: uintptr(l.flags), PidFD: &c.pidfd}}
+		Sys: &syscall.SysProcAttr{Cloneflags: uintptr(l.flags), PidFD: &pidfd}}
 	for i := range l.preserve {
 		attr.Files = append(attr.Files, os.NewFile(uintptr(3+i), "preserved"))
 	}
@@ -199,23 +196,12 @@ func (l *launching) startPortable(c *child, theirs *os.File) error {
 	if l.ids != nil {
 		l.ids.apply(attr.Sys)
 	}
-	if c.proc, err = os.StartProcess("/proc/self/exe", []string{stageName}, attr); err != nil {
+	proc, err := os.StartProcess("/proc/self/exe", []string{stageName}, attr)
+	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)
 	}
-	return nil
-}
-
-// end kills the child and waits for it.
-func (c *child) end() {
-	c.proc.Kill()
-	c.proc.Wait()
-}
-
-func (c *child) close() {
-	c.talk.Close()
-	if c.pidfd >= 0 {
-		unix.Close(c.pidfd)
-	}
+	c.proc = &Process{proc.Pid, pidfd}
+	return proc.Release() // Process waits for it
 }
 
 // tell lets the child go on.

@@ -34,9 +34,9 @@ func (r Root) Create(o Options) error {
 
 // Run makes a container and lets the workload run. It returns the first process, which is a child of this one; when this
 // one ends it goes on.
-func (r Root) Run(o Options) (*os.Process, error) { return r.launch(o, false) }
+func (r Root) Run(o Options) (*Process, error) { return r.launch(o, false) }
 
-func (r Root) launch(o Options, listen bool) (_ *os.Process, err error) {
+func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if err := CheckID(o.ID); err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (k *creation) prepare() (*launching, error) {
 func (k *creation) dress() error {
 	pid := k.child.proc.Pid
 	if a := k.spec.Process.OOMScoreAdj; a != nil {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(*a)), 0); err != nil {
+		if err := setFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), strconv.Itoa(*a)); err != nil {
 			return fmt.Errorf("process.oomScoreAdj: %w", err)
 		}
 	}
@@ -227,14 +227,14 @@ func (k *creation) close() {
 		f.Close()
 	}
 	if k.child != nil {
-		k.child.close()
+		k.child.talk.Close()
 	}
 }
 
 // undo leaves nothing behind. The first error tells the reason; these have nothing to add.
 func (k *creation) undo() {
 	if k.child != nil {
-		k.child.end()
+		k.child.proc.end()
 	}
 	removeCgroup(k.c.Cgroup)
 	os.RemoveAll(k.c.dir)
@@ -293,7 +293,7 @@ func (c *Container) makeDir(config []byte) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", c.ID, err)
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, "config.json"), config, 0o600); err != nil {
+	if err := newFile(filepath.Join(c.dir, "config.json"), config); err != nil {
 		os.RemoveAll(c.dir)
 		return fmt.Errorf("create %s: %w", c.ID, err)
 	}

@@ -18,7 +18,7 @@ import (
 
 // Exec runs one more process in the running container o.ID: as config.json says about the first one, with change applied.
 // It returns a child of this process, in the container's cgroup and namespaces. o.Bundle is not used.
-func (r Root) Exec(o Options, change func(*specs.Process) error) (*os.Process, error) {
+func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, error) {
 	id := o.ID
 	c, err := r.Load(id)
 	if err != nil {
@@ -72,9 +72,9 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*os.Process, e
 	if err != nil {
 		return nil, err
 	}
-	defer child.close()
+	defer child.talk.Close()
 	if err := child.execute(o, s.Process); err != nil {
-		child.end()
+		child.proc.end()
 		return nil, fmt.Errorf("execute in %s: %w", id, err)
 	}
 	return child.proc, nil
@@ -86,7 +86,7 @@ func (c *child) execute(o Options, p *specs.Process) error {
 		return err
 	}
 	if a := p.OOMScoreAdj; a != nil {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.proc.Pid), []byte(strconv.Itoa(*a)), 0); err != nil {
+		if err := setFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.proc.Pid), strconv.Itoa(*a)); err != nil {
 			return fmt.Errorf("process.oomScoreAdj: %w", err)
 		}
 	}
@@ -106,7 +106,7 @@ func (c *child) execute(o Options, p *specs.Process) error {
 
 // config reads back what the container was made of.
 func (c *Container) config() (*specs.Spec, error) {
-	b, err := os.ReadFile(filepath.Join(c.dir, "config.json"))
+	b, err := readFile(filepath.Join(c.dir, "config.json"))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration of %s: %w", c.ID, err)
 	}

@@ -2,7 +2,6 @@ package run
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -31,7 +30,7 @@ func (m *idMaps) write(pid int) error {
 		for _, e := range l.maps {
 			text += fmt.Sprintf("%d %d %d\n", e.ContainerID, e.HostID, e.Size)
 		}
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, l.file), []byte(text), 0); err != nil {
+		if err := setFile(fmt.Sprintf("/proc/%d/%s", pid, l.file), text); err != nil {
 			return fmt.Errorf("%s: %w", l.field, err)
 		}
 	}

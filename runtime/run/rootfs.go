@@ -26,7 +26,7 @@ func (k *creation) enterRoot(made []int, ids *idMaps) error {
 	for i, fd := range made {
 		sources[k.made[i]] = fd
 	}
-	back, err := enterMounts(k.child.pidfd)
+	back, err := enterMounts(k.child.proc.pidfd)
 	if err != nil {
 		return fmt.Errorf("enter the container's mounts: %w", err)
 	}

@@ -50,7 +50,7 @@ func (r Root) Load(id string) (*Container, error) {
 		return nil, err
 	}
 	c := &Container{dir: filepath.Join(string(r), id)}
-	b, err := os.ReadFile(filepath.Join(c.dir, "state.json"))
+	b, err := readFile(filepath.Join(c.dir, "state.json"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(c.dir); err != nil {
@@ -177,7 +177,7 @@ func (c *Container) Stop(sig unix.Signal, grace time.Duration) error {
 
 // hears reports whether process pid handles or blocks sig; when in doubt it does.
 func hears(pid int, sig unix.Signal) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return true
 	}
@@ -230,7 +230,7 @@ func startTicks(pid int) (uint64, error) {
 	if pid <= 0 {
 		return 0, unix.ESRCH
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -258,7 +258,7 @@ func (c *Container) writeState() error {
 // writeFile replaces a file by rename. It does not sync: state lives in /run.
 func writeFile(name string, b []byte) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".new")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := newFile(tmp, b); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, name); err != nil {

@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // maxConfig is far above any real config.json (a complete one with a seccomp list has 20 KB).
@@ -42,14 +43,7 @@ func (e *UnsupportedError) Error() string {
 // Load reads and checks the config.json of the bundle in dir. It returns the bytes as well.
 func Load(dir string) (*specs.Spec, []byte, error) {
 	file := filepath.Join(dir, "config.json")
-	st, err := os.Stat(file)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read bundle: %w", err)
-	}
-	if !st.Mode().IsRegular() || st.Size() > maxConfig {
-		return nil, nil, fmt.Errorf("read bundle: %s: want a regular file of at most %d bytes, found %s with %d", file, maxConfig, st.Mode().Type(), st.Size())
-	}
-	b, err := os.ReadFile(file)
+	b, err := read(file)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read bundle: %w", err)
 	}
@@ -58,6 +52,37 @@ func Load(dir string) (*specs.Spec, []byte, error) {
 		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return s, b, nil
+}
+
+// read reads a regular file by plain calls: package os would ask whether it can be polled.
+func read(file string) ([]byte, error) {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: file, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: file, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxConfig {
+		return nil, fmt.Errorf("%s: want a regular file of at most %d bytes, found %d bytes, mode %o", file, maxConfig, st.Size, st.Mode)
+	}
+	b := make([]byte, st.Size)
+	for n := 0; n < len(b); {
+		m, err := unix.Read(fd, b[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: file, Err: err}
+		}
+		if m == 0 {
+			return nil, fmt.Errorf("%s: it shrinks while it is read", file)
+		}
+		n += m
+	}
+	return b, nil
 }
 
 // Parse decodes config.json and checks it. What it returns has a process, a root and a linux section, only supported
