@@ -61,6 +61,14 @@ func Load(ctx context.Context, name string, raw []byte, fetch Fetch) (*Merged, e
 	}
 	m.Config.Ignition.Config = types.IgnitionConfig{}
 	m.Origins, m.Warnings = l.origins, l.warnings
+	if err := m.validate(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// validate checks what only a merge can make wrong. The error is of type Issues.
+func (m *Merged) validate() error {
 	var errs Issues
 	for _, e := range validate.ValidateWithContext(m.Config, nil).Entries {
 		if e.Kind.IsFatal() {
@@ -72,9 +80,9 @@ func Load(ctx context.Context, name string, raw []byte, fetch Fetch) (*Merged, e
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errs
+		return errs
 	}
-	return m, nil
+	return nil
 }
 
 type loader struct {

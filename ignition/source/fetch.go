@@ -33,14 +33,13 @@ import (
 	"github.com/vincent-petithory/dataurl"
 
 	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/retry"
 )
 
 // The spec's default for response headers, and this program's for a whole resource.
 const (
 	defaultHeaders = 10 * time.Second
 	defaultTotal   = 10 * time.Minute
-	firstPause     = 200 * time.Millisecond
-	longestPause   = 5 * time.Second
 )
 
 // ErrNeedNetwork is what an offline Fetcher answers to any source that is not a data URL.
@@ -158,36 +157,30 @@ func (f *Fetcher) Fetch(ctx context.Context, r types.Resource, sink Sink) error 
 	return fmt.Errorf("fetch: %s sources are not supported by this release", u.Scheme)
 }
 
-// errTryAgain marks what the server or the network may get over.
-var errTryAgain = errors.New("temporary")
-
 func (f *Fetcher) retry(ctx context.Context, u *url.URL, r types.Resource, sink Sink) error {
 	if f.client == nil {
 		f = &Fetcher{client: newClient(nil, defaultHeaders), total: defaultTotal, deadline: defaultHeaders}
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.total)
-	defer cancel()
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := f.get(ctx, u, r, sink)
-		if !errors.Is(err, errTryAgain) {
-			return err
+	first := true
+	err := retry.Do(ctx, f.total, func(ctx context.Context) error {
+		if !first {
+			if err := sink.Reset(); err != nil {
+				return err
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("fetch %s: gave up after %s: %w", config.Redact(u.String()), f.total, err)
-		case <-time.After(pause):
-		}
-		if err := sink.Reset(); err != nil {
-			return err
-		}
+		first = false
+		return f.get(ctx, u, r, sink)
+	})
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", config.Redact(u.String()), err)
 	}
+	return nil
 }
 
 func (f *Fetcher) get(ctx context.Context, u *url.URL, r types.Resource, sink Sink) error {
-	shown := config.Redact(u.String())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return fmt.Errorf("fetch %s: expected a valid URL", shown)
+		return errors.New("expected a valid URL")
 	}
 	req.Header.Set("User-Agent", "ignition")
 	client := *f.client
@@ -207,28 +200,25 @@ func (f *Fetcher) get(ctx context.Context, u *url.URL, r types.Resource, sink Si
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("fetch %s: %w (%w)", shown, withoutURL(err), errTryAgain)
+		return retry.Temporary(WithoutURL(err))
 	}
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode >= 500:
-		return fmt.Errorf("fetch %s: expected status 200, found %s (%w)", shown, resp.Status, errTryAgain)
+		return retry.Temporary(fmt.Errorf("expected status 200, found %s", resp.Status))
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("fetch %s: expected status 200, found %s", shown, resp.Status)
+		return fmt.Errorf("expected status 200, found %s", resp.Status)
 	}
 	body := &transfer{r: resp.Body}
 	err = copyVerified(sink, body, r)
 	if body.err != nil {
-		return fmt.Errorf("fetch %s: %w (%w)", shown, body.err, errTryAgain)
+		return retry.Temporary(body.err)
 	}
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", shown, err)
-	}
-	return nil
+	return err
 }
 
-// withoutURL takes the URL, which may hold credentials, out of an error of net/http.
-func withoutURL(err error) error {
+// WithoutURL takes the URL, which may hold credentials, out of an error of net/http.
+func WithoutURL(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
 		return e.Err

@@ -3,18 +3,15 @@ package source
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"io"
-	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -189,73 +186,9 @@ func TestGivesUp(t *testing.T) {
 		f := &Fetcher{client: &http.Client{Transport: refuse{}}, total: defaultTotal}
 		start := time.Now()
 		err := f.Fetch(t.Context(), resource("http://h/x"), &buffer{})
-		want := "fetch http://h/x: gave up after 10m0s: fetch http://h/x: connection refused (temporary)"
+		want := "fetch http://h/x: gave up after 10m0s: connection refused"
 		if err == nil || err.Error() != want || time.Since(start) != defaultTotal {
 			t.Errorf("got %v after %s", err, time.Since(start))
 		}
 	})
-}
-
-func TestPlatformArgument(t *testing.T) {
-	tests := []struct{ line, want, err string }{
-		{"quiet ignition.platform.id=qemu x=y\n", "qemu", ""},
-		{"ignition.platform.id=qemu ignition.platform.id=qemu", "qemu", ""},
-		{"ignition.platform.id=", "", "read the kernel command line: expected ignition.platform.id=, found none; add it"},
-		{"ignition.platform.id=qemu ignition.platform.id=aws", "", `read the kernel command line: expected one ignition.platform.id=, found "qemu" and "aws"; remove one of them`},
-	}
-	for _, tt := range tests {
-		got, err := PlatformArgument(tt.line)
-		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && err.Error() != tt.err {
-			t.Errorf("%s: got %q, %v", tt.line, got, err)
-		}
-	}
-	want := `find platform "aws": expected file or qemu; set the kernel argument ignition.platform.id= to one of them`
-	if _, err := Lookup("aws"); err == nil || err.Error() != want {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestQEMU(t *testing.T) {
-	dir := t.TempDir()
-	sys, err := os.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sys.Close()
-	p, err := Lookup("qemu")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var loaded []string
-	m := &Machine{Sys: sys, Load: func(_ context.Context, module string) error {
-		loaded = append(loaded, module)
-		return nil
-	}}
-	if _, _, err := p.Config(t.Context(), m); err == nil || !strings.Contains(err.Error(), "is this machine QEMU?") {
-		t.Errorf("no device: got %v", err)
-	}
-	m.Load = func(context.Context, string) error {
-		return sys.MkdirAll("firmware/qemu_fw_cfg/by_name/opt", 0o755)
-	}
-	if _, _, err := p.Config(t.Context(), m); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no config: got %v", err)
-	}
-	// As the kernel lays it out: by_name holds links into by_key.
-	for _, err := range []error{
-		sys.MkdirAll("firmware/qemu_fw_cfg/by_name/opt/com.coreos", 0o755),
-		sys.MkdirAll("firmware/qemu_fw_cfg/by_key/32", 0o755),
-		sys.Symlink("../../../by_key/32", "firmware/qemu_fw_cfg/by_name/opt/com.coreos/config"),
-		sys.WriteFile("firmware/qemu_fw_cfg/by_key/32/raw", []byte("{}"), 0o400),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	name, raw, err := p.Config(t.Context(), m)
-	if name != "fw_cfg opt/com.coreos/config" || string(raw) != "{}" || err != nil {
-		t.Errorf("got %q, %q, %v", name, raw, err)
-	}
-	if strings.Join(loaded, " ") != "qemu_fw_cfg" {
-		t.Errorf("loaded %v", loaded)
-	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
 	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/source"
 )
 
@@ -36,7 +37,6 @@ type Options struct {
 	StateFile   string
 	NeedNet     string
 	Failure     string // what went wrong, for ShowFailure
-	CommandLine string // path of the kernel command line
 	Log         *slog.Logger
 	Owners      apply.Owners // nil: the real ones
 }
@@ -53,7 +53,7 @@ type state struct {
 func Stages() []string { return []string{"fetch-offline", "fetch", "files"} }
 
 // Run runs one stage. m is the machine that platforms read from.
-func Run(ctx context.Context, m *source.Machine, o Options) error {
+func Run(ctx context.Context, m *platform.Machine, o Options) error {
 	err := run(ctx, m, o)
 	if err != nil {
 		if werr := writeFailure(o.Failure, err); werr != nil {
@@ -63,7 +63,7 @@ func Run(ctx context.Context, m *source.Machine, o Options) error {
 	return err
 }
 
-func run(ctx context.Context, m *source.Machine, o Options) error {
+func run(ctx context.Context, m *platform.Machine, o Options) error {
 	switch o.Stage {
 	case "fetch-offline":
 		return fetch(ctx, m, o, true)
@@ -76,8 +76,8 @@ func run(ctx context.Context, m *source.Machine, o Options) error {
 }
 
 // fetch fills the cache. Offline, a config that needs the network leaves a flag file instead, as upstream does.
-func fetch(ctx context.Context, m *source.Machine, o Options, offline bool) error {
-	p, err := platform(o)
+func fetch(ctx context.Context, m *platform.Machine, o Options, offline bool) error {
+	p, err := named(m, o)
 	if err != nil {
 		return err
 	}
@@ -86,23 +86,40 @@ func fetch(ctx context.Context, m *source.Machine, o Options, offline bool) erro
 			return err
 		}
 	}
-	name, raw, err := p.Config(ctx, m)
-	st := state{Merged: *config.Empty(), Platform: p.ID}
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || err == nil && len(raw) == 0:
-		o.Log.Info("no config for this machine, provisioning it as it is", "platform", p.ID)
-		return store(o, st)
-	case err != nil:
-		return fmt.Errorf("read config of platform %s: %w", p.ID, err)
-	}
 	fetcher := source.Fetcher{Offline: offline}
-	merged, err := config.Load(ctx, name, raw, fetcher.Config)
-	if offline && needNet(merged, err) {
-		o.Log.Info("config needs the network", "config", name)
+	st := state{Merged: *config.Empty(), Platform: p.ID}
+	a, err := acquire(ctx, m, p, o, fetcher)
+	if offline && errors.Is(err, source.ErrNeedNetwork) {
+		o.Log.Info("platform needs the network", "platform", p.ID)
 		return writeRuntimeFile(o.NeedNet, nil, 0o644)
 	}
 	if err != nil {
 		return err
+	}
+	var merged *config.Merged
+	if len(a.Config) > 0 {
+		merged, err = config.Load(ctx, a.Name, a.Config, fetcher.Config)
+		if offline && needNet(merged, err) {
+			o.Log.Info("config needs the network", "config", a.Name)
+			return writeRuntimeFile(o.NeedNet, nil, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+		st.UserConfig, st.ConfigSHA256 = true, merged.Origins[0].SHA256
+		o.Log.Info("fetched config", "platform", p.ID, "config", a.Name, "sha256", st.ConfigSHA256)
+	} else {
+		o.Log.Info("no config for this machine, provisioning it as it is", "platform", p.ID)
+	}
+	switch {
+	case merged == nil && a.base == nil:
+		return store(o, st)
+	case merged == nil:
+		merged = a.base
+	case a.base != nil:
+		if merged, err = config.Beneath(a.base, merged); err != nil {
+			return err
+		}
 	}
 	for _, w := range merged.Warnings {
 		o.Log.Warn("config warning", "warning", w.Error())
@@ -110,8 +127,7 @@ func fetch(ctx context.Context, m *source.Machine, o Options, offline bool) erro
 	if _, err := plan.Build(merged); err != nil {
 		return err
 	}
-	st.Merged, st.UserConfig, st.ConfigSHA256 = *merged, true, merged.Origins[0].SHA256
-	o.Log.Info("fetched config", "platform", p.ID, "config", name, "sha256", st.ConfigSHA256)
+	st.Merged = *merged
 	return store(o, st)
 }
 
@@ -123,18 +139,14 @@ func needNet(m *config.Merged, err error) bool {
 	return errors.Is(err, source.ErrNeedNetwork)
 }
 
-func platform(o Options) (source.Platform, error) {
+func named(m *platform.Machine, o Options) (p platform.Platform, err error) {
 	id := o.Platform
 	if id == "" {
-		line, err := os.ReadFile(o.CommandLine)
-		if err != nil {
-			return source.Platform{}, err
-		}
-		if id, err = source.PlatformArgument(string(line)); err != nil {
-			return source.Platform{}, err
+		if id, err = platform.Argument(m.CommandLine); err != nil {
+			return p, err
 		}
 	}
-	return source.Lookup(id)
+	return platform.Lookup(id)
 }
 
 // files applies the cached config.

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -14,14 +15,14 @@ import (
 	"github.com/coreos/go-systemd/v22/unit"
 
 	"github.com/proa-os/proa/ignition/apply"
-	"github.com/proa-os/proa/ignition/source"
+	"github.com/proa-os/proa/ignition/platform"
 )
 
 // files is the part of the root image that provisioning owns.
 const imageFiles = "../../manifests/files/"
 
 // machine is a root, a /run and a /sys with a config in fw_cfg.
-func machine(t *testing.T, cfg string) (*source.Machine, Options, string) {
+func machine(t *testing.T, cfg string) (*platform.Machine, Options, string) {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name, text string) {
@@ -34,7 +35,6 @@ func machine(t *testing.T, cfg string) (*source.Machine, Options, string) {
 			t.Fatal(err)
 		}
 	}
-	write("cmdline", "quiet ignition.platform.id=qemu\n")
 	write("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
 	write("sys/firmware/qemu_fw_cfg/rev", "3\n")
 	if cfg != "" {
@@ -45,14 +45,14 @@ func machine(t *testing.T, cfg string) (*source.Machine, Options, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sys.Close() })
-	return &source.Machine{Sys: sys, Getenv: os.Getenv}, Options{
+	return &platform.Machine{Sys: sys, Getenv: func(name string) string { return map[string]string{"IGNITION_SYSTEM_CONFIG_DIR": dir + "/usr"}[name] }, Load: func(context.Context, ...string) error { return nil }, CommandLine: "quiet ignition.platform.id=qemu\n"}, Options{
 		Root: dir + "/root", ConfigCache: dir + "/run/ignition/config.json", StateFile: dir + "/run/ignition/state.json",
-		NeedNet: dir + "/run/ignition/neednet", Failure: dir + "/run/ignition/failure", CommandLine: dir + "/cmdline",
+		NeedNet: dir + "/run/ignition/neednet", Failure: dir + "/run/ignition/failure",
 		Owners: anyOwner{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}, dir
 }
 
-func runStages(t *testing.T, m *source.Machine, o Options) error {
+func runStages(t *testing.T, m *platform.Machine, o Options) error {
 	t.Helper()
 	for _, o.Stage = range []string{"fetch-offline", "files"} {
 		if err := Run(t.Context(), m, o); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/proa-os/proa/ignition/config"
 	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/source"
 	"github.com/proa-os/proa/ignition/stage"
 )
@@ -57,7 +58,7 @@ func parse(args []string) (*options, error) {
 	})
 	flags.BoolVar(&o.logToStdout, "log-to-stdout", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
-	o.Failure, o.CommandLine = "/run/ignition/failure", "/proc/cmdline"
+	o.Failure = "/run/ignition/failure"
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		o.command, args = args[0], args[1:]
 	}
@@ -112,7 +113,7 @@ func run(ctx context.Context, o *options) error {
 	case o.command == "show-failure" && len(o.args) == 0:
 		return stage.ShowFailure(o.Failure, "/sys", "/dev", o.stdout)
 	case o.command == "" && o.Stage != "" && len(o.args) == 0:
-		m, err := source.ThisMachine()
+		m, err := platform.ThisMachine()
 		if err != nil {
 			return err
 		}

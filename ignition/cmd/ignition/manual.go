@@ -48,7 +48,12 @@ FLAGS
         files           apply the cached config to -root
     -platform ID
         qemu            firmware configuration device, key opt/com.coreos/config
+        metal           ignition.config.url= or ignition.config.device= and ignition.config.path= on the kernel command
+                        line, or the file config.ign on a medium labelled "ignition"
         file            the file $IGNITION_CONFIG_FILE, or config.ign
+        and, as their metadata services, drives and devices give it: akamai, aliyun, applehv, aws, azure, azurestack,
+        brightbox, cloudstack, digitalocean, exoscale, gcp, hetzner, hyperv, ibmcloud, kubevirt, nutanix,
+        nvidiabluefield, openstack, oraclecloud, packet, powervs, proxmoxve, scaleway, upcloud, virtualbox, vmware, vultr
         Without this flag the kernel argument ignition.platform.id= is used. A platform is never guessed.
     -root DIR           root of the file tree (/)
     -config-cache FILE  the merged config (/run/ignition.json); holds secrets, for root only
@@ -56,6 +61,11 @@ FLAGS
     -neednet FILE       flag file of fetch-offline (/run/ignition/neednet)
     -log-to-stdout      log to standard output, not to standard error
     -version, -help
+
+ENVIRONMENT
+    IGNITION_CONFIG_FILE        the config of -platform file
+    IGNITION_SYSTEM_CONFIG_DIR  configs of the image (/usr/lib/ignition): user.ign instead of the platform's; beneath it
+                                base.platform.d/ID/* and base.d/*
 
 FILES
     /var/lib/ignition/provisioned   exists on a provisioned machine

@@ -1,0 +1,562 @@
+package platform
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/proa-os/proa/ignition/source"
+)
+
+func lookup(t *testing.T, id string) Platform {
+	t.Helper()
+	p, err := Lookup(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// attach puts a disk into a machine: an entry of /sys/class/block with attributes, and a file in /dev.
+func attach(t *testing.T, m *Machine, name string, content []byte, attributes map[string]string) {
+	t.Helper()
+	dir := "class/block/" + name
+	if err := m.Sys.MkdirAll(dir+"/device", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range attributes {
+		if err := m.Sys.WriteFile(dir+"/"+file, []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Dev.WriteFile(name, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// disc is one of package medium's, which genisoimage has made; its label is overwritten.
+func disc(t *testing.T, name, label string) []byte {
+	t.Helper()
+	f, err := os.Open("../medium/testdata/" + name + ".iso.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(b[32768+40:], fmt.Sprintf("%-32s", label))
+	return b
+}
+
+// The platforms that bring their config on a drive; the drive is there only after its driver was loaded.
+func TestDrives(t *testing.T) {
+	const nova, vendor = `{"ignition":{"version":"3.4.0"}}`, `{"ignition":{"version":"3.5.0"}}`
+	tests := []struct {
+		id, label, config, hostname string
+		keys                        []string
+	}{
+		{"openstack", "CONFIG-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"brightbox", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"nutanix", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"powervs", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"kubevirt", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"proxmoxve", "cidata", vendor, "pve1", []string{"ssh-ed25519 BBBB b"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.id, func(t *testing.T) {
+			m := newMachine(t, t.TempDir(), "")
+			attach(t, m, "vda", make([]byte, 1<<20), map[string]string{"size": "2048"})
+			loads := 0
+			m.Load = func(_ context.Context, names ...string) error {
+				if loads++; !slices.Contains(names, "sr_mod") || !slices.Contains(names, "pci:v00001AF4d00001001") {
+					t.Errorf("loaded %v", names)
+				}
+				attach(t, m, "sr0", disc(t, "joliet", tt.label), map[string]string{"size": "768", "device/type": "5"})
+				return nil
+			}
+			if err := errors.Join(m.Sys.MkdirAll("devices/pci0/0000:00:04.0", 0o755), m.Sys.WriteFile("devices/pci0/0000:00:04.0/modalias", []byte("pci:v00001AF4d00001001\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			a, err := lookup(t, tt.id).Read(t.Context(), m, true)
+			if err != nil || string(a.Config) != tt.config || a.Hostname != tt.hostname || !slices.Equal(a.Keys, tt.keys) || loads != 1 {
+				t.Errorf("got %+v, %v after %d loads", a, err, loads)
+			}
+			if !strings.Contains(a.Name, " on the drive labelled c") {
+				t.Errorf("name: got %s", a.Name)
+			}
+		})
+	}
+}
+
+// Azure takes custom data from a CD-ROM drive with ovf-env.xml, and from no other disk.
+func TestAzureCustomData(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	m.Total = 2 * time.Second
+	raw := disc(t, "azure", "x")
+	attach(t, m, "sda", raw, map[string]string{"device/type": "0", "size": "2048"})
+	p := lookup(t, "azurestack")
+	if _, err := p.Read(t.Context(), m, true); err == nil || err.Error() != "find a CD-ROM drive with /ovf-env.xml: gave up after 2s" {
+		t.Errorf("a data disk: got %v", err)
+	}
+	attach(t, m, "sr0", raw, map[string]string{"device/type": "5"})
+	if a, err := p.Read(t.Context(), m, true); err != nil || string(a.Config) != ign {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	// On Azure itself the metadata service is asked first; it has no user data here.
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/metadata/instance/compute/name") {
+			fmt.Fprint(w, "web1")
+		}
+	}))
+	defer server.Close()
+	_, address, _ := strings.Cut(server.URL, "://")
+	m.Route = func(string) string { return address }
+	if a, err := lookup(t, "azure").Read(t.Context(), m, false); err != nil || string(a.Config) != ign || a.Hostname != "web1" {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func TestMetal(t *testing.T) {
+	p := lookup(t, "metal")
+	m := newMachine(t, t.TempDir(), "")
+	attach(t, m, "sdb", disc(t, "rock", "IGNITION"), map[string]string{"size": "2048"})
+	m.CommandLine = "ignition.config.device=/dev/sdb ignition.config.path=/vendor-data"
+	if a, err := p.Read(t.Context(), m, true); err != nil || string(a.Config) != `{"ignition":{"version":"3.5.0"}}` || a.Name != "vendor-data on the /dev/sdb" {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	m.CommandLine = "ignition.config.device=/dev/sdb ignition.config.path=/none"
+	if _, err := p.Read(t.Context(), m, true); err == nil || err.Error() != "find /none on /dev/sdb: no such file; correct ignition.config.path=" {
+		t.Errorf("got %v", err)
+	}
+	m.CommandLine = ""
+	attach(t, m, "sdb", disc(t, "azure", "x"), map[string]string{"size": "2048"}) // its label is IGNITION, and it holds config.ign
+	if a, err := p.Read(t.Context(), m, true); err != nil || string(a.Config) != ign || a.Name != "config.ign on the drive labelled ignition" {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func TestCloudStackDrive(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	attach(t, m, "sr0", disc(t, "cloudstack", "config-2"), map[string]string{"size": "2048"})
+	a, err := lookup(t, "cloudstack").Read(t.Context(), m, true)
+	if err != nil || string(a.Config) != ign || a.Hostname != "cs1" || !slices.Equal(a.Keys, []string{"ssh-rsa CCCC c"}) {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func TestIBMCloud(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	attach(t, m, "vdb", disc(t, "cloudstack", "cidata"), map[string]string{"size": "2048"})
+	if a, err := lookup(t, "ibmcloud").Read(t.Context(), m, true); err != nil || string(a.Config) != ign || a.Hostname != "ibm1" {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+// A drive that may be missing means no config after its time.
+func TestNoDrive(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	d := drive{labels: []string{"cidata"}, wait: 10 * time.Millisecond}
+	p := Platform{ID: "test", origins: []origin{{at: d, config: []string{"/user-data"}}}}
+	if a, err := p.Read(t.Context(), m, true); err != nil || a.Config != nil {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+// A config drive without user data does not hide what the metadata service has, nor the other way round.
+func TestRace(t *testing.T) {
+	m, _ := serve(t, &cloud{host: "169.254.169.254", answers: map[string]answer{"GET /openstack/latest/user_data": {body: ign}}})
+	attach(t, m, "sr0", disc(t, "azure", "config-2"), map[string]string{"size": "2048"})
+	p := lookup(t, "openstack")
+	if _, err := p.Read(t.Context(), m, true); !errors.Is(err, source.ErrNeedNetwork) {
+		t.Errorf("offline: got %v", err)
+	}
+	if a, err := p.Read(t.Context(), m, false); err != nil || string(a.Config) != ign {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func TestQEMU(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	p := lookup(t, "qemu")
+	var loaded []string
+	m.Load = func(_ context.Context, names ...string) error {
+		loaded = append(loaded, names...)
+		return nil
+	}
+	if _, err := p.Read(t.Context(), m, true); err == nil || !strings.Contains(err.Error(), "is this machine QEMU?") {
+		t.Errorf("no device: got %v", err)
+	}
+	m.Load = func(context.Context, ...string) error {
+		return m.Sys.MkdirAll("firmware/qemu_fw_cfg/by_name/opt", 0o755)
+	}
+	if a, err := p.Read(t.Context(), m, true); err != nil || a.Config != nil {
+		t.Errorf("no config: got %+v, %v", a, err)
+	}
+	// As the kernel lays it out: by_name holds links into by_key.
+	for _, err := range []error{
+		m.Sys.MkdirAll("firmware/qemu_fw_cfg/by_name/opt/com.coreos", 0o755),
+		m.Sys.MkdirAll("firmware/qemu_fw_cfg/by_key/32", 0o755),
+		m.Sys.Symlink("../../../by_key/32", "firmware/qemu_fw_cfg/by_name/opt/com.coreos/config"),
+		m.Sys.WriteFile("firmware/qemu_fw_cfg/by_key/32/raw", []byte("{}"), 0o400),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := p.Read(t.Context(), m, true)
+	if err != nil || a.Name != "fw_cfg opt/com.coreos/config" || string(a.Config) != "{}" || strings.Join(loaded, " ") != "qemu_fw_cfg" {
+		t.Errorf("got %+v, %v; loaded %v", a, err, loaded)
+	}
+}
+
+func TestFile(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	name := filepath.Join(t.TempDir(), "c.ign")
+	m.Getenv = func(key string) string { return map[string]string{"IGNITION_CONFIG_FILE": name}[key] }
+	p := lookup(t, "file")
+	if _, err := p.Read(t.Context(), m, true); err == nil || !strings.HasSuffix(err.Error(), "; set IGNITION_CONFIG_FILE") {
+		t.Errorf("missing: got %v", err)
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := gzip.NewWriter(f)
+	_, werr := z.Write([]byte(ign))
+	if err := errors.Join(werr, z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := p.Read(t.Context(), m, true); err != nil || a.Name != name || string(a.Config) != ign {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func TestBlueField(t *testing.T) {
+	m := newMachine(t, t.TempDir(), "")
+	const dir = "bus/platform/devices/MLNXBF04:00"
+	if err := errors.Join(m.Sys.MkdirAll(dir, 0o755), m.Sys.WriteFile(dir+"/bootfifo", []byte(ign+"\x00\x00"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := lookup(t, "nvidiabluefield").Read(t.Context(), m, true); err != nil || string(a.Config) != ign {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func TestAppleHV(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept") == "application/json" {
+			fmt.Fprint(w, ign)
+		}
+	}))
+	defer server.Close()
+	m := newMachine(t, t.TempDir(), "")
+	m.Guest.VSock = func(_ context.Context, cid, port uint32) (net.Conn, error) {
+		if cid != 2 || port != 1024 {
+			t.Errorf("got %d:%d", cid, port)
+		}
+		return net.Dial("tcp", server.Listener.Addr().String())
+	}
+	if a, err := lookup(t, "applehv").Read(t.Context(), m, true); err != nil || string(a.Config) != ign {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+// kvpHost is the kernel's side of Hyper-V's key-value pairs: it wants to be registered with, and an answer to each message.
+func kvpHost(t *testing.T, pairs [][2]string) KVPChannel {
+	ours, theirs := net.Pipe()
+	go func() {
+		defer theirs.Close()
+		message := make([]byte, 7432)
+		if _, err := io.ReadFull(theirs, message); err != nil || message[0] != 100 {
+			t.Errorf("registration: got operation %d, %v", message[0], err)
+			return
+		}
+		if _, err := theirs.Write(message); err != nil {
+			return
+		}
+		for _, p := range pairs {
+			message = make([]byte, 7432)
+			message[0] = 1
+			binary.LittleEndian.PutUint32(message[4:], 1)
+			binary.LittleEndian.PutUint32(message[8:], uint32(len(p[0])+1))
+			binary.LittleEndian.PutUint32(message[12:], uint32(len(p[1])+1))
+			copy(message[16:], p[0])
+			copy(message[528:], p[1])
+			if _, err := theirs.Write(message); err != nil {
+				return
+			}
+			if _, err := io.ReadFull(theirs, message); err != nil || binary.LittleEndian.Uint32(message) != 0 {
+				t.Errorf("answer: got %#x, %v", message[:4], err)
+				return
+			}
+		}
+		_, _ = theirs.Read(message) // until the other side closes
+	}()
+	return ours
+}
+
+func TestHyperV(t *testing.T) {
+	tests := []struct {
+		name  string
+		pairs [][2]string
+		want  string
+	}{
+		{"split", [][2]string{{"ignition.config.1", ign[10:]}, {"other", "x"}, {"ignition.config.0", ign[:10]}, {"ignition.config.3", "not this"}}, ign},
+		{"single", [][2]string{{"ignition.config", ign}}, ign},
+		{"none", nil, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t, t.TempDir(), "")
+			m.Guest.KVP = func() (KVPChannel, error) { return kvpHost(t, tt.pairs), nil }
+			if a, err := lookup(t, "hyperv").Read(t.Context(), m, true); err != nil || string(a.Config) != tt.want {
+				t.Errorf("got %+v, %v", a, err)
+			}
+		})
+	}
+}
+
+// hypervisor is VMware's side of the backdoor: one channel at a time, with cookies, four bytes a call.
+type hypervisor struct {
+	t              *testing.T
+	info           map[string]string
+	open           bool
+	request, reply []byte
+	want           int
+}
+
+func (h *hypervisor) call(r *Registers) error {
+	if r.AX != 0x564d5868 || r.DX&0xffff != 0x5658 || r.CX&0xffff != 0x1e {
+		h.t.Errorf("got registers %+v", *r)
+		return nil
+	}
+	kind := r.CX >> 16
+	r.CX = 0
+	if kind != 0 && (!h.open || r.DX>>16 != 7 || r.SI != 0xc00c1e || r.DI != 0xbeef) {
+		return nil // refused
+	}
+	r.CX = 1 << 16
+	switch kind {
+	case 0:
+		if h.open || r.BX != 0xc9435052 {
+			r.CX = 0
+		}
+		h.open, r.DX, r.SI, r.DI = true, 7<<16|0x5658, 0xc00c1e, 0xbeef
+	case 1:
+		h.want, h.request = int(r.BX), nil
+	case 2:
+		h.request = binary.LittleEndian.AppendUint32(h.request, r.BX)
+		if len(h.request) >= h.want {
+			h.reply = []byte(h.answer(string(h.request[:h.want])))
+		}
+	case 3:
+		r.CX, r.BX, r.DX = 3<<16, uint32(len(h.reply)), 1<<16
+	case 4:
+		var word [4]byte
+		h.reply = h.reply[copy(word[:], h.reply):]
+		r.BX, r.DX = binary.LittleEndian.Uint32(word[:]), 2<<16
+	case 6:
+		h.open = false
+	}
+	return nil
+}
+
+func (h *hypervisor) answer(request string) string {
+	command, rest, _ := strings.Cut(request, " ")
+	name, value, _ := strings.Cut(rest, " ")
+	if command == "info-set" {
+		h.info[name] = value
+		return "1 "
+	}
+	if v, ok := h.info[name]; ok && command == "info-get" {
+		return "1 " + v
+	}
+	return "0 No value found"
+}
+
+func TestVMware(t *testing.T) {
+	const ovf = `<?xml version="1.0"?><Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:oe="http://schemas.dmtf.org/ovf/environment/1">
+<PropertySection><Property oe:key="guestinfo.ignition.config.data" oe:value="%s"/><Property oe:key="guestinfo.ignition.config.data.encoding" oe:value="base64"/></PropertySection></Environment>`
+	tests := []struct {
+		name, want, err string
+		info            map[string]string
+	}{
+		{"plain", ign, "", map[string]string{guestConfig: ign}},
+		{"base64", ign, "", map[string]string{guestConfig: b64(ign), guestEncoding: "b64"}},
+		{"OVF", ign, "", map[string]string{guestOVF: fmt.Sprintf(ovf, b64(ign))}},
+		{"none", "", "", map[string]string{guestOVF: "no XML"}},
+		{"unknown encoding", "", `read guestinfo.ignition.config.data.encoding: expected base64, gzip+base64 or nothing, found "zstd"`, map[string]string{guestConfig: ign, guestEncoding: "zstd"}},
+		{"secret", "", "expected base64, found something else", map[string]string{guestConfig: "hunter2!", guestEncoding: "base64"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := &hypervisor{t: t, info: tt.info}
+			m := newMachine(t, t.TempDir(), "")
+			m.Guest.Backdoor = h.call
+			a, err := lookup(t, "vmware").Read(t.Context(), m, true)
+			if tt.err != "" && (err == nil || err.Error() != tt.err) || tt.err == "" && (err != nil || string(a.Config) != tt.want) {
+				t.Errorf("got %+v, %v", a, err)
+			}
+			if h.open {
+				t.Error("the channel is still open")
+			}
+		})
+	}
+	h := &hypervisor{t: t, info: map[string]string{guestConfig: ign}}
+	m := newMachine(t, t.TempDir(), "")
+	m.Guest.Backdoor = h.call
+	if ok, err := lookup(t, "vmware").Delete(t.Context(), m); !ok || err != nil || h.info[guestConfig] != "e30K" || h.info[guestEncoding] != "base64" {
+		t.Errorf("delete: got %v, %v, %v", ok, err, h.info)
+	}
+	m.Guest.Backdoor = nil
+	if _, err := lookup(t, "vmware").Read(t.Context(), m, true); err == nil || !strings.Contains(err.Error(), "find the hypervisor: expected VMware") {
+		t.Errorf("elsewhere: got %v", err)
+	}
+}
+
+// vboxHost is the kernel's side of /dev/vboxguest with VirtualBox's service of guest properties behind it.
+type vboxHost struct {
+	t         *testing.T
+	values    map[string]string
+	connected bool
+}
+
+func (h *vboxHost) do(request uintptr, m []byte) error {
+	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(m[at:]) }
+	fail := func(rc int32) error {
+		binary.NativeEndian.PutUint32(m[12:], uint32(rc))
+		return nil
+	}
+	if u32(4) != 0x10001 || int(u32(0)) > len(m) || int(u32(16)) > len(m) || int(request>>16&0x3fff) != len(m) && request != vboxConnect {
+		h.t.Errorf("request %#x: got header % x", request, m[:24])
+	}
+	switch request {
+	case 0xc02c5600:
+		return nil
+	case 0xc09c5604:
+		if u32(24) != 2 || !strings.HasPrefix(string(m[28:]), "VBoxGuestPropSvc\x00") {
+			return fail(-78)
+		}
+		h.connected = true
+		binary.NativeEndian.PutUint32(m[24:], 5)
+		return nil
+	case 0xc01c5605:
+		h.connected = u32(24) != 5
+		return nil
+	}
+	if !h.connected || u32(24) != 5 || m[36] != 1 {
+		return fail(-1)
+	}
+	memory := func(n int) []byte { // what parameter n points to, in this process
+		at := vboxNumber + 16*n
+		address := *(*unsafe.Pointer)(unsafe.Pointer(&m[at+8]))
+		return unsafe.Slice((*byte)(address), u32(at+4))
+	}
+	name := strings.TrimSuffix(string(memory(0)), "\x00")
+	value, ok := h.values[name]
+	if u32(28) == 4 {
+		delete(h.values, name)
+		return nil
+	}
+	if !ok {
+		return fail(-78)
+	}
+	data := value + "\x00READONLY\x00"
+	binary.NativeEndian.PutUint32(m[vboxNumber+52:], uint32(len(data)))
+	if len(memory(1)) < len(data) {
+		return fail(-41)
+	}
+	copy(memory(1), data)
+	return nil
+}
+
+func TestVirtualBox(t *testing.T) {
+	h := &vboxHost{t: t, values: map[string]string{"/Ignition/Config": ign}}
+	m := newMachine(t, t.TempDir(), "")
+	m.Guest.VBox = h.do
+	p := lookup(t, "virtualbox")
+	if a, err := p.Read(t.Context(), m, true); err != nil || string(a.Config) != ign || h.connected {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if ok, err := p.Delete(t.Context(), m); !ok || err != nil || len(h.values) > 0 {
+		t.Errorf("delete: got %v, %v, %v", ok, err, h.values)
+	}
+	if a, err := p.Read(t.Context(), m, true); err != nil || a.Config != nil {
+		t.Errorf("none: got %+v, %v", a, err)
+	}
+	h.values["/Ignition/Config/Encoding"] = "zstd"
+	if _, err := p.Read(t.Context(), m, true); err == nil || err.Error() != `read guest property /Ignition/Config/Encoding: expected none, found "zstd"` {
+		t.Errorf("encoding: got %v", err)
+	}
+}
+
+// Every platform of the table is in one of the tests above.
+func TestAllArePlatformsAreTested(t *testing.T) {
+	tested := []string{"applehv", "azurestack", "file", "hyperv", "ibmcloud", "kubevirt", "metal", "nutanix", "nvidiabluefield", "powervs", "proxmoxve",
+		"qemu", "virtualbox", "vmware"}
+	for id := range clouds() {
+		tested = append(tested, id)
+	}
+	slices.Sort(tested)
+	if got := IDs(); !slices.Equal(got, tested) {
+		t.Errorf("got  %v\nwant %v", got, tested)
+	}
+}
+
+func TestArgument(t *testing.T) {
+	tests := []struct{ line, want, err string }{
+		{"quiet ignition.platform.id=qemu x=y\n", "qemu", ""},
+		{"ignition.platform.id=qemu ignition.platform.id=qemu", "qemu", ""},
+		{"ignition.platform.id=", "", "read the kernel command line: expected ignition.platform.id=, found none; add it"},
+		{"ignition.platform.id=qemu ignition.platform.id=aws", "", `read the kernel command line: expected one ignition.platform.id=, found "qemu" and "aws"; remove one of them`},
+	}
+	for _, tt := range tests {
+		got, err := Argument(tt.line)
+		if got != tt.want && tt.err == "" || (err == nil) != (tt.err == "") || err != nil && err.Error() != tt.err {
+			t.Errorf("%s: got %q, %v", tt.line, got, err)
+		}
+	}
+	if _, err := ConfigURL("ignition.config.url=http://u:hunter2@h/a ignition.config.url=http://h/b"); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Lookup("amazon"); err == nil || !strings.HasPrefix(err.Error(), `find platform "amazon": expected one of akamai, aliyun, applehv, aws, `) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Metadata that is no hostname or key is a warning, and is not used.
+func TestBadMetadata(t *testing.T) {
+	m, _ := serve(t, &cloud{host: "169.254.169.254", answers: map[string]answer{
+		"GET /hetzner/v1/metadata/hostname":    {body: "web_1\nevil"},
+		"GET /hetzner/v1/metadata/public-keys": {body: `["ssh-ed25519 AAAA a\u0000b", "x", "ssh-ed25519 AAAA ok", 7]`}}})
+	a, err := lookup(t, "hetzner").Read(t.Context(), m, false)
+	if err != nil || a.Hostname != "" || !slices.Equal(a.Keys, []string{"ssh-ed25519 AAAA ok"}) || len(a.Warnings) != 3 {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	s := newSession(m, false)
+	long := strings.Repeat("a", 30) + "." + strings.Repeat("b", 40)
+	o := origin{at: guestPlace{read: func(context.Context, *session) ([]byte, error) { return []byte(long), nil }}, hostname: item{path: "x", as: lines}}
+	if name, warnings := s.hostname(t.Context(), o); name != long[:30] || len(warnings) > 0 {
+		t.Errorf("long name: got %q, %v", name, warnings)
+	}
+}
