@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/proa-os/proa/init/blockdev"
+	"github.com/proa-os/proa/internal/blockdev"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/disk"
 )

@@ -7,9 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-os/proa/init/blockdev"
 	"github.com/proa-os/proa/init/rescue"
 	"github.com/proa-os/proa/init/state"
+	"github.com/proa-os/proa/internal/blockdev"
 	"github.com/proa-os/proa/internal/disk"
 )
 

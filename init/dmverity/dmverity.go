@@ -36,7 +36,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-os/proa/init/blockdev"
+	"github.com/proa-os/proa/internal/blockdev"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/disk"
 	"github.com/proa-os/proa/internal/verity"

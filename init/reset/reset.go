@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/proa-os/proa/init/blockdev"
 	"github.com/proa-os/proa/init/state"
+	"github.com/proa-os/proa/internal/blockdev"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/disk"
 )

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-os/proa/init/blockdev"
+	"github.com/proa-os/proa/internal/blockdev"
 )
 
 // A Tools runs the file system's own programs.

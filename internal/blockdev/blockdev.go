@@ -1,6 +1,6 @@
 // Package blockdev talks to the kernel about disks: writing, flushing, and what partitions there are.
 //
-// init changes the partition table of a disk whose other partitions are in use, where the kernel refuses to read the
+// init and ignition change the partition table of a disk whose other partitions are in use, where the kernel refuses to read the
 // table again. So a partition that is new, larger or gone is announced alone (BLKPG), and a whole table is read only while nothing
 // uses the disk.
 package blockdev
