@@ -12,7 +12,7 @@ BUILDER  = $(OUT)/bin/image-builder
 # The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
 WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 
-.PHONY: help build image inspect diff reproducible run demo test deep powercut unit check bench bench-payload bench-boot bench-gap bench-runtime fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,12 +55,9 @@ test: check unit ## everything: checks, unit tests, foreign judges, the stories 
 		$$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u | grep -vx ./qemu-tests)
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 70m -v ./qemu-tests
 
-deep: builder ## every story in QEMU, those that test has no time for too
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_DEEP=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v ./qemu-tests
-
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (about an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_DEEP=1 PROA_POWERCUT=full $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v -run '^(TestAnyToLatest|TestPowerCuts)$$' ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v -run '^(TestAnyToLatest|TestPowerCuts)$$' ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges, no machines
 	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test ./...

@@ -34,7 +34,7 @@ func TestFallback(t *testing.T) {
 // TestPowerCuts cuts the power of a good machine in moments of its boot: for the loaders nothing has happened. TestAnyToLatest does it
 // at every write; here a real machine stops in the middle of what is not a write.
 func TestPowerCuts(t *testing.T) {
-	s := deep(t)
+	s := begin(t)
 	image := s.image("1.0.0", "")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, good: image}

@@ -60,17 +60,6 @@ func begin(t *testing.T) *story {
 	return &s
 }
 
-// deep is begin for a story that `make test`, which has 40 minutes on two cores, leaves to `make deep`.
-func deep(t *testing.T) *story {
-	t.Helper()
-	if !isDeep() {
-		t.Skip("make deep tells this story")
-	}
-	return begin(t)
-}
-
-func isDeep() bool { return os.Getenv("PROA_DEEP") != "" }
-
 // image builds a release; variant is a way to break it, "" for none.
 func (s *story) image(version, variant string) world.Image {
 	s.t.Helper()
