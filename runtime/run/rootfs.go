@@ -293,22 +293,28 @@ func maskAll(root int, paths []string) error {
 	return nil
 }
 
-// mask covers what at is. The covers are made when the first one is needed, and then cloned.
-func mask(at int, null, empty *int) error {
+// mask covers what at is. The empty file system is made when it is first needed, and cloned once it is mounted: before Linux 6.15 what is
+// mounted nowhere cannot be cloned.
+func mask(at int, null, empty *int) (err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(at, &st); err != nil {
 		return err
 	}
-	cover, open := null, openNull
+	cover := null
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		cover, open = empty, newEmpty
+		cover = empty
 	}
-	if *cover < 0 {
-		var err error
-		if *cover, err = open(); err != nil {
-			*cover = -1
+	switch {
+	case *cover >= 0:
+	case cover == null:
+		if *null, err = openNull(); err != nil {
 			return err
 		}
+	default:
+		if *empty, err = newEmpty(); err != nil {
+			return err
+		}
+		return mountOn(*empty, at)
 	}
 	fd, err := unix.OpenTree(*cover, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
