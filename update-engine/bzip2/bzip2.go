@@ -7,21 +7,26 @@ import (
 )
 
 const (
-	level     = 9
-	blockSize = level*100_000 - 19 // of shortened runs; the reference leaves these bytes free, too
+	highest   = 9                    // level
+	step      = 100_000              // bytes of a block for each level
+	spare     = 19                   // of them, which the reference leaves free, too
+	blockSize = highest*step - spare // of shortened runs
 
 	blockMagic = 0x314159265359 // pi
 	endMagic   = 0x177245385090 // its root
 )
 
-// Pack returns data as a bzip2 stream.
+// Pack returns data as a bzip2 stream, whose level is the lowest at which its blocks are as large as they can be: whoever unpacks it needs four
+// bytes of memory for each byte of a level's block.
 func Pack(data []byte) []byte {
 	w := &bitWriter{}
 	w.bits(24, 'B'<<16|'Z'<<8|'h')
-	w.bits(8, '0'+level)
+	w.bits(8, '0'+highest)
 	var all uint32
+	longest := 0
 	for len(data) > 0 {
 		block, n := shorten(data)
+		longest = max(longest, len(block))
 		sum := checksum(data[:n])
 		all = (all<<1 | all>>31) ^ sum
 		writeBlock(w, block, sum)
@@ -29,7 +34,9 @@ func Pack(data []byte) []byte {
 	}
 	w.bits(48, endMagic)
 	w.bits(32, uint64(all))
-	return w.flush()
+	out := w.flush()
+	out[3] = '0' + byte(max(1, (longest+spare+step-1)/step))
+	return out
 }
 
 // shorten returns a block and how many bytes of data it stands for: four equal bytes are followed by the number of further ones, up to 251.

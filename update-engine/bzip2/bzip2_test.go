@@ -159,3 +159,25 @@ func BenchmarkPack(b *testing.B) {
 		b.ReportMetric(float64(n), "bytes")
 	}
 }
+
+// The level, by which whoever unpacks sets memory aside, is the lowest that does.
+func TestLevel(t *testing.T) {
+	r := random(3)
+	for _, c := range []struct {
+		name  string
+		data  []byte
+		level byte
+	}{
+		{"nothing", nil, '1'}, {"few bytes", letters(r, 100, 256), '1'}, {"a full block of level 1", letters(r, step-spare, 256), '1'},
+		{"more than that", letters(r, step-spare+500, 256), '2'}, {"half a megabyte", letters(r, 500_000, 4), '6'},
+		{"megabytes of zeros", make([]byte, 3<<20), '1'}, {"two blocks", letters(r, blockSize+blockSize/2, 4), '9'},
+	} {
+		packed := Pack(c.data)
+		if packed[3] != c.level {
+			t.Errorf("%s: level %c, want %c", c.name, packed[3], c.level)
+		}
+		if !bytes.Equal(unpacked(t, packed), c.data) {
+			t.Errorf("%s: unpacks to something else", c.name)
+		}
+	}
+}
