@@ -35,7 +35,7 @@ func TestLine(t *testing.T) {
 		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":60,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
 		File("/etc/lab/greeting", 0o640, "good morning\n").
 		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n")
-	m := s.machineFrom("line", first.Disk(), config, func(c *vm.Config) { c.CPUs = 2 })
+	m := s.machine("line", first, config)
 
 	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
 	step(t, m, "provision", func(t *testing.T) { provisioned(t, m) })

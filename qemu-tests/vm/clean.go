@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
+	"time"
 )
 
 // Reporter is the part of testing.TB that AssertClean needs.
@@ -89,12 +91,34 @@ func splitLines(s string) []string {
 	return lines
 }
 
-// Explain is what a failed story prints: where the machine's folder is and how its console ends.
+// Explain is what a failed story prints: where the machine's folder is, what its CPUs do and how its console ends.
 func (m *Machine) Explain() string {
 	state := "on"
 	if err := m.whyOff(); err != nil {
 		state = err.Error()
 	}
-	return fmt.Sprintf("machine %s (%s, boot %d, %s): console.log, qemu.log with the command line, and the disk are in %s\n%s",
-		m.cfg.Name, state, m.Boots(), m.verdict.Use, m.cfg.Dir, m.console.Tail(40))
+	return fmt.Sprintf("machine %s (%s, boot %d, %s): console.log, qemu.log with the command line, and the disk are in %s\n%s%s",
+		m.cfg.Name, state, m.Boots(), m.verdict.Use, m.cfg.Dir, m.cpus(), m.console.Tail(40))
 }
+
+// cpus tells a guest that waits from one that QEMU has forgotten: where each CPU is, whether it is halted, and its timer.
+func (m *Machine) cpus() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var b strings.Builder
+	for _, command := range []string{"info registers -a", "info lapic"} {
+		var text string
+		if err := m.Execute(ctx, "human-monitor-command", map[string]any{"command-line": command}, &text); err != nil {
+			return "" // It is off, or QEMU has gone: the rest says so.
+		}
+		for line := range strings.Lines(text) {
+			if cpuLineRE.MatchString(line) {
+				b.WriteString("      " + strings.TrimSpace(line) + "\n")
+			}
+		}
+	}
+	return b.String()
+}
+
+// What cpus takes of QEMU's lines.
+var cpuLineRE = regexp.MustCompile(`^CPU#|\bHLT=|^(ISR|IRR|LVTT|Timer)\b`)

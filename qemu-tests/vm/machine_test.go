@@ -55,6 +55,9 @@ func TestMachine(t *testing.T) {
 	wait("^guest: ready$", 1)
 	do("hello")
 	wait("^guest: hello$", 1)
+	if got := m.Explain(); strings.Count(got, "HLT=") != 2 || !strings.Contains(got, "guest: hello") {
+		t.Errorf("got %q, want two CPUs and the console", got)
+	}
 
 	do("reboot") // A guest that reboots itself is up again in a new QEMU.
 	wait("^guest: ready$", 2)
