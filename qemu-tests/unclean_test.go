@@ -24,7 +24,7 @@ func (f *found) Errorf(format string, args ...any) { fmt.Fprintf(&f.text, format
 func unclean(t *testing.T, m *vm.Machine) {
 	t.Helper()
 	run(t, m, `systemd-run --quiet --wait --unit=lab-fails /bin/false || true
-systemd-run --quiet --wait --unit=lab-crashes /bin/sh -c 'kill -SEGV $$' || true
+systemd-run --quiet --wait --unit=lab-crashes /bin/sh -c 'kill -SEGV $$$$' || true
 cd /run/systemd/system
 printf '[Unit]\nAfter=lab-second.service\nRequires=lab-second.service\n[Service]\nExecStart=/bin/true\n' > lab-first.service
 printf '[Unit]\nAfter=lab-first.service\nRequires=lab-first.service\n[Service]\nExecStart=/bin/true\n' > lab-second.service
@@ -33,7 +33,7 @@ systemctl start lab-first.service || true
 echo '<2>lab: something is very wrong' > /dev/kmsg`)
 	judge := &found{ctx: t.Context()}
 	m.AssertClean(judge)
-	for _, want := range []string{"systemctl: lab-fails.service", "crash", "ordering cycle", "lab: something is very wrong"} {
+	for _, want := range []string{"systemctl: failed unit: lab-fails.service", "crash", "ordering cycle", "lab: something is very wrong"} {
 		if !strings.Contains(judge.text.String(), want) {
 			t.Errorf("the machine has %q and nobody noticed; what was found:\n%s", want, &judge.text)
 		}
