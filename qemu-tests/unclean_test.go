@@ -33,7 +33,7 @@ systemctl start lab-first.service || true
 echo '<2>lab: something is very wrong' > /dev/kmsg`)
 	judge := &found{ctx: t.Context()}
 	m.AssertClean(judge)
-	for _, want := range []string{"systemctl: failed unit: lab-fails.service", "crash", "ordering cycle", "lab: something is very wrong"} {
+	for _, want := range []string{"systemctl: failed unit: lab-fails.service", ": crash: ", "ordering cycle", "lab: something is very wrong"} {
 		if !strings.Contains(judge.text.String(), want) {
 			t.Errorf("the machine has %q and nobody noticed; what was found:\n%s", want, &judge.text)
 		}
