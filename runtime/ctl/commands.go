@@ -9,26 +9,26 @@ import (
 
 // commands is the table that parsing and --help share.
 func (e *Env) commands() []command {
-	var asJSON, all, force, follow bool
+	var asJSON, all, force, follow, push bool
 	tlsVerify := true
+	pf := new(pullFlags)
 	lines, since := "", ""
 	seconds := -1
-	verify := func(s *flagset.Set) {
-		s.Bool(&tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")
-	}
 	jsonFlag := func(s *flagset.Set) { s.Bool(&asJSON, "json", "print JSON") }
 	timeFlag := func(s *flagset.Set) {
 		s.Int(&seconds, 0, "t,time", "SECONDS", "wait this long before killing (default: what run --stop-timeout said)")
 	}
 	r := newRunFlags(&tlsVerify)
 	x := new(execFlags)
-	f := new(fetchFlags)
 	return []command{
-		{name: "pull", args: "[flags] IMAGE", what: "fetch an image from a registry", flags: verify, all: true,
+		{name: "pull", args: "[flags] IMAGE", what: "fetch an image from a registry", flags: pf.flags, all: true,
 			more: `IMAGE is [REGISTRY/]NAME[:TAG] or [REGISTRY/]NAME@sha256:DIGEST. Of an image for many platforms the one for this
 machine is fetched. Fetching runs as the user proa-fetch without privileges; what it brings is verified before it
-is unpacked. The digest of the image is printed.`,
-			run: func(ctx context.Context, w []string) (int, error) { return 0, e.pull(ctx, w, !tlsVerify) }},
+is unpacked. The digest of the image is printed. A pull that was interrupted goes on where it was.
+
+Mirrors, insecure and blocked registries: /etc/containers/registries.conf. Credentials: containerctl login, or
+~/.docker/config.json. Authorities: /etc/containers/certs.d/HOST/*.crt. Proxies: HTTPS_PROXY and NO_PROXY.`,
+			run: func(ctx context.Context, w []string) (int, error) { return 0, e.pull(ctx, w, pf) }},
 		{name: "run", args: "[flags] IMAGE [COMMAND [ARGUMENTS]]", what: "make a container and start it", flags: r.flags,
 			more: `With -d the container becomes the unit proa-<name>.service, runs in the background and, unless --restart no is
 given, after every boot. Without -d it runs in the foreground and is removed when it ends.
@@ -72,7 +72,8 @@ agent asks this before it declares a new release good.`,
 			run: func(ctx context.Context, w []string) (int, error) { return 1, e.launch(ctx, w, true) }},
 		{name: "foreground", args: "NAME", what: "run a container's workload (for run without -d)", hidden: true,
 			run: func(ctx context.Context, w []string) (int, error) { return 1, e.launch(ctx, w, false) }},
-		{name: "fetch", args: "IMAGE", what: "fetch blobs into the directory on descriptor 3 (for pull)", hidden: true, flags: f.flags,
-			run: func(ctx context.Context, w []string) (int, error) { return 0, e.fetch(ctx, w, f) }},
+		{name: "fetch", what: "talk to registries for pull and push, over standard input and output", hidden: true,
+			flags: func(s *flagset.Set) { s.Bool(&push, "push", "the directory on descriptor 3 is to be pushed") },
+			run:   func(ctx context.Context, w []string) (int, error) { return 0, e.fetch(ctx, w, push) }},
 	}
 }

@@ -20,10 +20,12 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/proa-os/proa/runtime/endpoint"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
+	"github.com/proa-os/proa/runtime/trust"
 	"github.com/proa-os/proa/runtime/unit"
 )
 
@@ -47,6 +49,8 @@ type Env struct {
 	Journal    string   // journalctl
 	Release    string   // os-release, for --version
 	FetchUser  string   // who talks to registries
+	Endpoints  endpoint.Config
+	Trust      []string // directories of the trust policy
 	Units      Units
 	In         *os.File
 	Out, Err   io.Writer
@@ -63,9 +67,19 @@ func Machine() *Env {
 		Journal:    "/usr/bin/journalctl",
 		Release:    "/usr/lib/os-release",
 		FetchUser:  "proa-fetch",
+		Endpoints:  endpoint.Machine(home()),
+		Trust:      []string{trust.VendorDir, trust.AdminDir},
 		Units:      new(unit.Systemd),
 		In:         os.Stdin, Out: os.Stdout, Err: os.Stderr,
 	}
+}
+
+// home is where the user's configuration lies. A unit has no HOME.
+func home() string {
+	if h := os.Getenv("HOME"); h != "" || os.Geteuid() != 0 {
+		return h
+	}
+	return "/root"
 }
 
 // command is one word of the command line.

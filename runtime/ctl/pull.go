@@ -1,31 +1,39 @@
 package ctl
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/user"
 	"strconv"
-	"strings"
-	"syscall"
 
-	"golang.org/x/sys/unix"
-	"golang.org/x/term"
-
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/runtime/endpoint"
+	"github.com/proa-os/proa/runtime/fetch"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/image"
 	"github.com/proa-os/proa/runtime/ref"
-	"github.com/proa-os/proa/runtime/registry"
 	"github.com/proa-os/proa/runtime/store"
+	"github.com/proa-os/proa/runtime/trust"
 )
 
-func (e *Env) pull(ctx context.Context, words []string, insecure bool) error {
+// pullFlags are those of pull.
+type pullFlags struct {
+	tlsVerify bool
+	progress  string
+	keep      bool
+}
+
+func (f *pullFlags) flags(s *flagset.Set) {
+	f.tlsVerify, f.progress = true, "auto"
+	s.Bool(&f.tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")
+	progressFlag(s, &f.progress)
+	s.Bool(&f.keep, "keep-blobs", "keep the compressed layers, for save and push without the registry")
+}
+
+func (e *Env) pull(ctx context.Context, words []string, f *pullFlags) error {
 	if err := exactly(words, "IMAGE"); err != nil {
 		return err
 	}
@@ -37,7 +45,7 @@ func (e *Env) pull(ctx context.Context, words []string, insecure bool) error {
 	if err != nil {
 		return err
 	}
-	rec, err := e.pullImage(ctx, s, r, insecure)
+	rec, err := e.pullImage(ctx, s, r, !f.tlsVerify, f.progress, f.keep)
 	if err != nil {
 		return err
 	}
@@ -46,39 +54,75 @@ func (e *Env) pull(ctx context.Context, words []string, insecure bool) error {
 }
 
 // pullImage has the image fetched by a process without privileges, and imports what that brings.
-func (e *Env) pullImage(ctx context.Context, s *store.Store, r ref.Ref, insecure bool) (*store.Record, error) {
+func (e *Env) pullImage(ctx context.Context, s *store.Store, r ref.Ref, insecure bool, progress string, keep bool) (*store.Record, error) {
+	c, err := e.startFetcher(ctx, r, insecure, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	img, err := resolve(ctx, s, c, r)
+	if err != nil {
+		return nil, fmt.Errorf("pull %s: %w", r, err)
+	}
+	v, err := e.trusted(ctx, r, img, c)
+	if err != nil {
+		return nil, err
+	}
+	show, end := e.progress(progress)
+	defer end()
+	return s.Import(ctx, c, img, r, v, keep, show)
+}
+
+// trusted asks the machine's policy.
+func (e *Env) trusted(ctx context.Context, r ref.Ref, img *image.Image, src trust.Source) (trust.Verdict, error) {
+	p, err := trust.Read(e.Trust...)
+	if err != nil {
+		return trust.Verdict{}, err
+	}
+	return p.Check(ctx, r, img, src, func(err error) bool { return errors.Is(err, fetch.ErrNotFound) })
+}
+
+// startFetcher starts the process that talks to the image's registry. layout is what it is to push, or nil.
+func (e *Env) startFetcher(ctx context.Context, r ref.Ref, insecure bool, layout *os.File) (*fetch.Client, error) {
+	list, err := e.Endpoints.For(r, insecure)
+	if err != nil {
+		return nil, err
+	}
+	return e.startFetcherAt(ctx, list, layout)
+}
+
+func (e *Env) startFetcherAt(ctx context.Context, list []endpoint.Endpoint, layout *os.File) (*fetch.Client, error) {
 	uid, gid, err := e.fetchUser()
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.Lock() // removes what an interrupted pull left
-	if err != nil {
-		return nil, err
+	args := []string{"/proc/self/exe", "fetch"}
+	if layout != nil {
+		args = append(args, "--push")
 	}
-	dir, remove, err := s.FetchDir(uid, gid)
-	unlock()
-	if err != nil {
-		return nil, err
+	return fetch.Start(ctx, fetch.Process{Args: args, UID: uid, GID: gid, Layout: layout}, list)
+}
+
+// resolve finds out what the name stands for at this moment, and reads the documents; those that the store has are not fetched.
+func resolve(ctx context.Context, s *store.Store, c *fetch.Client, r ref.Ref) (*image.Image, error) {
+	top, ok := r.Digest()
+	var first []byte
+	if !ok {
+		var err error
+		if first, err = c.Manifest(ctx, r.Identifier()); err != nil {
+			return nil, err
+		}
+		top = image.Digest(digest.Of(first))
 	}
-	defer remove()
-	have, err := s.Layers()
-	if err != nil {
-		return nil, err
-	}
-	top, err := e.runFetcher(ctx, dir, uid, gid, r, insecure, have)
-	if err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	if unlock, err = s.Lock(); err != nil {
-		return nil, err
-	}
-	defer unlock()
-	return s.Import(ctx, root, top, r)
+	return image.Resolve(top, func(d image.Descriptor) ([]byte, error) {
+		if d.Digest == top && first != nil {
+			return first, nil
+		}
+		if b, ok := s.Document(d.Digest); ok {
+			return b, nil
+		}
+		return c.Document(ctx, d)
+	})
 }
 
 // fetchUser returns who fetches: a user of its own when root asks, else whoever asks.
@@ -96,94 +140,26 @@ func (e *Env) fetchUser() (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// A message is one line of the fetcher's standard output.
-type message struct {
-	Progress *registry.Event `json:"progress,omitempty"`
-	Digest   *image.Digest   `json:"digest,omitempty"` // the last one
-	Error    string          `json:"error,omitempty"`  // or this
-}
-
-// runFetcher executes "containerctl fetch". The child has another user, no groups, no capabilities and no way to new ones, an
-// environment of proxies only, and of this process's files the directory.
-func (e *Env) runFetcher(ctx context.Context, dir *os.File, uid, gid int, r ref.Ref, insecure bool, have []image.Digest) (image.Digest, error) {
-	args := []string{"fetch"}
-	if insecure {
-		args = append(args, "--tls-verify=false")
+// fetch is the unprivileged side of pull and push.
+func (e *Env) fetch(ctx context.Context, words []string, push bool) error {
+	if err := exactly(words); err != nil {
+		return err
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, r.String())...)
-	cmd.Env = proxies()
-	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{dir}
-	var stdin bytes.Buffer
-	for _, d := range have {
-		fmt.Fprintln(&stdin, d)
-	}
-	cmd.Stdin = &stdin
-	var stderr bytes.Buffer
-	cmd.Stderr = &limitWriter{w: &stderr, left: 16 << 10}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{}}
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return image.Digest{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return image.Digest{}, fmt.Errorf("start fetcher: %w", err)
-	}
-	last, perr := e.showProgress(out)
-	if err := cmd.Wait(); err != nil || perr != nil || last.Digest == nil {
-		if last.Error != "" {
-			return image.Digest{}, errors.New(last.Error)
+	var layout *os.Root
+	if push { // before Confine, after which /proc/self is root's
+		var err error
+		if layout, err = os.OpenRoot("/proc/self/fd/3"); err != nil {
+			return fmt.Errorf("open what is to be pushed: %w", err)
 		}
-		return image.Digest{}, fmt.Errorf("fetch %s: %w: %s", r, errors.Join(err, perr), strings.TrimSpace(stderr.String()))
+		defer layout.Close()
 	}
-	return *last.Digest, nil
+	if err := fetch.Confine(); err != nil {
+		return err
+	}
+	return fetch.Serve(ctx, e.In, e.Out, layout)
 }
 
-// showProgress reads the fetcher's messages and shows them on a terminal.
-func (e *Env) showProgress(r io.Reader) (message, error) {
-	out, _ := e.Err.(*os.File)
-	show := out != nil && term.IsTerminal(int(out.Fd()))
-	done, total := make(map[image.Digest]int64), make(map[image.Digest]int64)
-	var last message
-	sc := bufio.NewScanner(r)
-	for sc.Scan() {
-		last = message{}
-		if err := json.Unmarshal(sc.Bytes(), &last); err != nil {
-			return last, fmt.Errorf("read fetcher's message: %w", err)
-		}
-		if p := last.Progress; p != nil && show {
-			done[p.Layer], total[p.Layer] = p.Done, p.Total
-			fmt.Fprintf(out, "\r\x1b[Kfetching: %s of %s, %d layers", size(sum(done)), size(sum(total)), len(done))
-		}
-	}
-	if show && len(done) > 0 {
-		fmt.Fprint(out, "\r\x1b[K")
-	}
-	return last, sc.Err()
-}
-
-func sum(m map[image.Digest]int64) int64 {
-	var n int64
-	for _, v := range m {
-		n += v
-	}
-	return n
-}
-
-// proxies are all of the environment that the fetcher gets.
-func proxies() []string {
-	env := []string{"PATH=/usr/bin"}
-	for _, n := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
-		if v, ok := os.LookupEnv(n); ok {
-			env = append(env, n+"="+v)
-		}
-	}
-	return env
-}
-
+// limitWriter keeps the first bytes of what a stranger says.
 type limitWriter struct {
 	w    io.Writer
 	left int
@@ -194,55 +170,4 @@ func (l *limitWriter) Write(p []byte) (int, error) {
 	l.left -= n
 	l.w.Write(p[:n])
 	return len(p), nil
-}
-
-// fetchFlags are those of the hidden command fetch.
-type fetchFlags struct{ tlsVerify bool }
-
-func (f *fetchFlags) flags(s *flagset.Set) {
-	f.tlsVerify = true
-	s.Bool(&f.tlsVerify, "tls-verify", "=false: plain HTTP")
-}
-
-// fetch is the unprivileged side of pull. diffIDs of present layers come on standard input, one a line.
-func (e *Env) fetch(ctx context.Context, words []string, f *fetchFlags) error {
-	if err := exactly(words, "IMAGE"); err != nil {
-		return err
-	}
-	enc := json.NewEncoder(e.Out)
-	top, err := e.fetchInto(ctx, words[0], !f.tlsVerify, func(ev registry.Event) { enc.Encode(message{Progress: &ev}) })
-	if err != nil {
-		enc.Encode(message{Error: err.Error()})
-		return err
-	}
-	return enc.Encode(message{Digest: &top})
-}
-
-func (e *Env) fetchInto(ctx context.Context, name string, insecure bool, progress func(registry.Event)) (image.Digest, error) {
-	if os.Geteuid() == 0 {
-		return image.Digest{}, errors.New("refuse to talk to a network as root: this command is for pull")
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return image.Digest{}, err
-	}
-	const dirFD = 3
-	dir, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dirFD))
-	if err != nil {
-		return image.Digest{}, fmt.Errorf("open fetch directory: %w", err)
-	}
-	defer dir.Close()
-	r, err := ref.Parse(name)
-	if err != nil {
-		return image.Digest{}, err
-	}
-	have := make(map[image.Digest]bool)
-	sc := bufio.NewScanner(e.In)
-	for sc.Scan() {
-		d, err := image.ParseDigest(sc.Text())
-		if err != nil {
-			return image.Digest{}, err
-		}
-		have[d] = true
-	}
-	return registry.Fetch(ctx, registry.Options{Ref: r, Dir: dir, Insecure: insecure, Have: have, Progress: progress})
 }

@@ -239,7 +239,7 @@ func (e *Env) describe(ctx context.Context, s *store.Store, words []string, r *r
 	}
 	rec, err := s.Image(name)
 	if r.pull == "always" || (r.pull == "missing" && errors.Is(err, store.ErrNoImage)) {
-		rec, err = e.pullImage(ctx, s, name, !*r.tlsVerify)
+		rec, err = e.pullImage(ctx, s, name, !*r.tlsVerify, "auto", false)
 	}
 	if err != nil {
 		return nil, err

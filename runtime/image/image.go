@@ -61,7 +61,13 @@ type Descriptor struct {
 	Size      int64     `json:"size"` // bytes
 	Platform  *Platform `json:"platform,omitempty"`
 	URLs      []string  `json:"urls,omitempty"`
+
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
 }
+
+// zstdAnnotation marks, in an index, the variant of an image whose layers are zstd: containers/image's name for it.
+const zstdAnnotation = "io.github.containers.compression.zstd"
 
 // A Platform is what an image runs on.
 type Platform struct {
@@ -207,7 +213,7 @@ func (i *Image) document(d Descriptor, get Get) (*document, error) {
 }
 
 // choose takes the first image for the platform, of those without a variant if there is one: a variant may need a
-// processor this one is not.
+// processor this one is not. Of two that are alike the one with zstd layers counts more: it takes half the processor time.
 func choose(list []Descriptor, want Platform) (Descriptor, error) {
 	var found *Descriptor
 	var have []string
@@ -219,7 +225,7 @@ func choose(list []Descriptor, want Platform) (Descriptor, error) {
 		if d.Platform.OS != want.OS || d.Platform.Architecture != want.Architecture {
 			continue
 		}
-		if found == nil || (found.Platform.Variant != "" && d.Platform.Variant == "") {
+		if found == nil || rank(d) > rank(*found) {
 			found = &list[i]
 		}
 	}
@@ -227,6 +233,17 @@ func choose(list []Descriptor, want Platform) (Descriptor, error) {
 		return Descriptor{}, fmt.Errorf("no image for %s, only for %s", want, strings.Join(have, ", "))
 	}
 	return *found, nil
+}
+
+func rank(d Descriptor) int {
+	n := 0
+	if d.Platform.Variant == "" {
+		n += 2
+	}
+	if d.Annotations[zstdAnnotation] == "true" {
+		n++
+	}
+	return n
 }
 
 func (i *Image) manifest(doc *document, get Get, want Platform) error {

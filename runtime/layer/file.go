@@ -2,6 +2,7 @@ package layer
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,8 +15,8 @@ import (
 
 // file writes a regular file through one descriptor that nothing can replace meanwhile.
 func (u *unpacker) file(parent int, base string, h *tar.Header, content io.Reader) error {
-	if h.Size < 0 || h.Size > u.o.Limits.Bytes-u.bytes {
-		return fmt.Errorf("%w: more than %d bytes", ErrLimit, u.o.Limits.Bytes)
+	if err := u.take(h.Size); err != nil {
+		return err
 	}
 	fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -25,7 +26,6 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, content io.Reade
 	defer f.Close()
 	// One byte more than promised, so that a reader which yields more is noticed.
 	n, err := io.Copy(f, io.LimitReader(content, h.Size+1))
-	u.bytes += n
 	if err != nil {
 		return fmt.Errorf("write file: %w", err)
 	}
@@ -179,7 +179,7 @@ func (u *unpacker) openParent(name string) (int, error) {
 		if uerr != nil {
 			return -1, uerr
 		}
-		if err := u.count(1); err != nil {
+		if err := errors.Join(u.count(1), u.take(block)); err != nil {
 			return -1, err
 		}
 		// A whiteout or a file in the way: a later entry of the same layer wins.

@@ -29,6 +29,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,9 @@ import (
 
 // Limits bound what one layer may take.
 type Limits struct {
-	Bytes   int64 // content of files
-	Entries int64 // archive entries and implied directories
+	Bytes   int64         // content of files, each rounded up to blocks, and directories
+	Entries int64         // archive entries and implied directories
+	Taken   *atomic.Int64 // Bytes are for all layers that share this; nil: for one
 }
 
 // Options for Apply.
@@ -52,6 +54,8 @@ const (
 	maxPadding = 16 << 20  // behind the archive; tar pads to 10 KiB
 	meanName   = 128       // bytes: all names together may have as many for each entry of Limits
 	maxSwapped = 1000      // each costs a look at all names
+	block      = 4096      // what the smallest file takes
+	fastLink   = 60        // shorter targets lie in ext4's inode
 )
 
 // ErrLimit says that a layer is larger than allowed.
@@ -60,7 +64,7 @@ var ErrLimit = errors.New("the layer is too large")
 type unpacker struct {
 	root    int
 	o       Options
-	bytes   int64
+	taken   *atomic.Int64
 	entries int64
 	names   int64           // bytes kept in own
 	swapped int             // directories removed for something else of their name
@@ -79,7 +83,10 @@ type dirTime struct {
 // the layer and is to be thrown away. The caller compares the diffID: tar has no checksum of content, and an archive that
 // is cut between two entries is a shorter archive.
 func Apply(dir int, r io.Reader, o Options) error {
-	u := &unpacker{root: dir, o: o, own: make(map[string]bool), pfd: -1}
+	u := &unpacker{root: dir, o: o, own: make(map[string]bool), pfd: -1, taken: o.Limits.Taken}
+	if u.taken == nil {
+		u.taken = new(atomic.Int64)
+	}
 	defer u.closeParent()
 	tr := tar.NewReader(r)
 	for {
@@ -138,6 +145,14 @@ func (u *unpacker) count(n int64) error {
 	u.entries += n
 	if u.entries > u.o.Limits.Entries {
 		return fmt.Errorf("%w: more than %d entries", ErrLimit, u.o.Limits.Entries)
+	}
+	return nil
+}
+
+// take counts bytes of the disk before they are written.
+func (u *unpacker) take(size int64) error {
+	if size < 0 || size > u.o.Limits.Bytes || u.taken.Add((size+block-1)/block*block) > u.o.Limits.Bytes {
+		return fmt.Errorf("%w: more than %d bytes", ErrLimit, u.o.Limits.Bytes)
 	}
 	return nil
 }
@@ -251,6 +266,9 @@ func (u *unpacker) make(parent int, base, name string, h *tar.Header, content io
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(parent, base, h, content)
 	case tar.TypeDir:
+		if err := u.take(block); err != nil {
+			return err
+		}
 		if err := unix.Mkdirat(parent, base, 0o700); err != nil && err != unix.EEXIST {
 			return fmt.Errorf("make directory: %w", err)
 		}
@@ -258,6 +276,11 @@ func (u *unpacker) make(parent int, base, name string, h *tar.Header, content io
 	case tar.TypeSymlink:
 		if len(h.Linkname) >= maxName || h.Linkname == "" || strings.ContainsRune(h.Linkname, 0) {
 			return fmt.Errorf("link target of %d bytes", len(h.Linkname))
+		}
+		if len(h.Linkname) >= fastLink {
+			if err := u.take(block); err != nil {
+				return err
+			}
 		}
 		if err := unix.Symlinkat(h.Linkname, parent, base); err != nil {
 			return fmt.Errorf("make symbolic link: %w", err)

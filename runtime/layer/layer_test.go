@@ -211,7 +211,7 @@ func TestHostile(t *testing.T) {
 // TestManyReplacements: each one searches all names, so a small archive of them would keep the processor busy for hours.
 func TestManyReplacements(t *testing.T) {
 	es := slices.Repeat([]entry{dir("d/", 0o755), reg("d", "")}, 1001)
-	_, err := apply(t, archive(t, es...), Options{Limits: Limits{Bytes: 1, Entries: 5000}, Unprivileged: true})
+	_, err := apply(t, archive(t, es...), Options{Limits: Limits{Bytes: 1 << 30, Entries: 5000}, Unprivileged: true})
 	if !errors.Is(err, ErrLimit) {
 		t.Errorf("error %v", err)
 	}

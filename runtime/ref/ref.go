@@ -6,6 +6,7 @@ package ref
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -48,3 +49,15 @@ func (r Ref) Name(insecure bool) (name.Reference, error) {
 	}
 	return name.ParseReference(r.String(), opts...)
 }
+
+// Repository returns the name without tag and digest, with the registry: "docker.io/library/busybox".
+func (r Ref) Repository() string {
+	repo := r.r.Context().Name()
+	if rest, ok := strings.CutPrefix(repo, name.DefaultRegistry+"/"); ok {
+		return "docker.io/" + rest
+	}
+	return repo
+}
+
+// Identifier returns the tag, or the digest where the name has one.
+func (r Ref) Identifier() string { return r.r.Identifier() }

@@ -1,249 +1,291 @@
-// Package registry fetches the blobs of an image from a registry into a directory.
+// Package registry talks to registries: documents, blobs, referrers, and uploads.
 //
-// It runs as the user proa-fetch, in a process without privileges (see package ctl): it is the only code of the runtime
-// that talks to a network. What it stores is not trusted: the store compares every digest again before root unpacks it.
+// It runs as the user proa-fetch, in a process without privileges (see package fetch): it is the only code of the runtime
+// that talks to a network. It verifies nothing and stores nothing: what it hands on is compared by root's side with the digest
+// asked for, before anything is unpacked.
 //
-//	<dir>/blobs/sha256/<digest>    documents and layers
-//
-// Each blob is written under its final name only when it is complete and has the promised size and digest; a connection
-// that is cut, stalls for a minute or delivers more than promised is an error that names the blob.
+// An image may be at several endpoints, mirrors first; each question goes to one after the other until one answers. A blob whose
+// transfer breaks off or stalls for a minute is taken up again where it broke, with a Range header, at the same endpoint
+// or the next.
 //
 // TLS is never left silently: go-containerregistry falls back to plain HTTP for private addresses and local names, and this
-// package refuses any request without TLS unless Options.Insecure is set, redirects included.
+// package refuses any request without TLS unless the endpoint is marked insecure, redirects included.
 //
-// Protocol: opencontainers/distribution-spec 1.1, by go-containerregistry. Anonymous access only.
+// Protocol: opencontainers/distribution-spec 1.1; authentication (basic, bearer tokens) by go-containerregistry.
 package registry
 
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
-	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/runtime/endpoint"
 	"github.com/proa-os/proa/runtime/image"
-	"github.com/proa-os/proa/runtime/ref"
 )
 
 const (
-	maxDocument = 8 << 20 // bytes of any answer that is no blob
+	// MaxDocument bounds any answer that is no blob, in bytes.
+	MaxDocument = 8 << 20
 	stall       = time.Minute
+	agent       = "containerctl"
 )
 
-// Options say what to fetch.
-type Options struct {
-	Ref      ref.Ref
-	Dir      *os.Root              // empty directory
-	Insecure bool                  // plain HTTP and any certificate
-	Have     map[image.Digest]bool // diffIDs of layers not to fetch
-	Progress func(Event)           // may be nil
+// manifestTypes is what Accept names.
+const manifestTypes = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, " +
+	"application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+
+// ErrNotFound says that no endpoint has what was asked for.
+var ErrNotFound = errors.New("not found")
+
+// A Client asks the endpoints of one repository. It may be used by several goroutines.
+type Client struct {
+	places []*place
+	pause  time.Duration // before the second try of a blob; then it doubles
 }
 
-// An Event is progress of one layer, in bytes.
-type Event struct {
-	Layer image.Digest `json:"layer"`
-	Done  int64        `json:"done"`
-	Total int64        `json:"total"`
+// New makes a client. Nothing is asked yet.
+func New(list []endpoint.Endpoint) *Client {
+	c := &Client{pause: 300 * time.Millisecond}
+	for _, e := range list {
+		c.places = append(c.places, &place{Endpoint: e})
+	}
+	return c
 }
 
-type fetcher struct {
-	o      Options
-	ctx    context.Context
-	puller *remote.Puller
+// place is an endpoint with its connections and its token for pulling.
+type place struct {
+	endpoint.Endpoint
+	mu     sync.Mutex
+	client *http.Client
 }
 
-// Fetch stores the documents of the image for this machine and its missing layers, and returns the digest that the name
-// stands for at this moment.
-func Fetch(ctx context.Context, o Options) (image.Digest, error) {
-	if o.Progress == nil {
-		o.Progress = func(Event) {}
+// Manifest returns the document a tag or a digest stands for.
+func (c *Client) Manifest(ctx context.Context, identifier string) ([]byte, error) {
+	return c.document(ctx, identifier, "/manifests/"+identifier, manifestTypes)
+}
+
+// Blob returns a small blob.
+func (c *Client) Blob(ctx context.Context, d image.Digest) ([]byte, error) {
+	return c.document(ctx, d.String(), "/blobs/"+d.String(), "")
+}
+
+// Referrers returns the index of what refers to a manifest (distribution-spec, "listing referrers"): of the API, or where
+// a registry has none, of the tag that stands in for it.
+func (c *Client) Referrers(ctx context.Context, d image.Digest) ([]byte, error) {
+	b, err := c.document(ctx, d.String(), "/referrers/"+d.String(), manifestTypes)
+	if errors.Is(err, ErrNotFound) {
+		return c.document(ctx, d.String(), "/manifests/sha256-"+d.Hex(), manifestTypes)
 	}
-	p, err := remote.NewPuller(remote.WithTransport(newTransport(o.Insecure)), remote.WithUserAgent("containerctl"))
-	if err != nil {
-		return image.Digest{}, err
+	return b, err
+}
+
+// document asks all endpoints, and once more where that may help.
+func (c *Client) document(ctx context.Context, identifier, path, accept string) ([]byte, error) {
+	b, err := c.documentOnce(ctx, identifier, path, accept)
+	if err == nil || !temporary(err) {
+		return b, err
 	}
-	f := &fetcher{o: o, ctx: ctx, puller: p}
-	if err := o.Dir.MkdirAll("blobs/sha256", 0o755); err != nil {
-		return image.Digest{}, err
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-time.After(max(c.pause, after(err))):
 	}
-	top, err := f.top()
-	if err != nil {
-		return image.Digest{}, fmt.Errorf("pull %s: %w", o.Ref, err)
-	}
-	img, err := image.Resolve(top, f.document)
-	if err != nil {
-		return image.Digest{}, fmt.Errorf("pull %s: %w", o.Ref, err)
-	}
-	for i, l := range img.Layers {
-		if o.Have[img.Config.RootFS.DiffIDs[i]] {
-			o.Progress(Event{l.Digest, l.Size, l.Size})
+	return c.documentOnce(ctx, identifier, path, accept)
+}
+
+func (c *Client) documentOnce(ctx context.Context, identifier, path, accept string) ([]byte, error) {
+	var errs []error
+	for _, p := range c.places {
+		if !p.serves(identifier) {
 			continue
 		}
-		if err := f.layer(l); err != nil {
-			return image.Digest{}, fmt.Errorf("pull %s: layer %s: %w", o.Ref, l.Digest, err)
+		b, err := p.document(ctx, path, accept)
+		if err == nil {
+			return b, nil
+		}
+		errs = append(errs, p.explain(err))
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return top, nil
+	return nil, joinErrors(errs)
 }
 
-// top asks what the name stands for and stores that document.
-func (f *fetcher) top() (image.Digest, error) {
-	name, err := f.o.Ref.Name(f.o.Insecure)
-	if err != nil {
-		return image.Digest{}, err
+// joinErrors is ErrNotFound only if that is what every endpoint said: one that could not be asked may have it.
+func joinErrors(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
 	}
-	d, err := f.puller.Get(f.ctx, name)
-	if err != nil {
-		return image.Digest{}, err
+	for _, err := range errs {
+		if !errors.Is(err, ErrNotFound) {
+			texts := make([]string, len(errs))
+			for i, e := range errs {
+				texts[i] = e.Error()
+			}
+			return errors.New(strings.Join(texts, "; "))
+		}
 	}
-	got := image.Digest(digest.Of(d.Manifest))
-	if want, ok := f.o.Ref.Digest(); ok && want != got {
-		return image.Digest{}, fmt.Errorf("asked for %s, the registry answers with %s", want, got)
-	}
-	return got, f.write(got, d.Manifest)
+	return errors.Join(errs...)
 }
 
-// document serves image.Resolve: manifests by the manifest address, the configuration as a blob.
-func (f *fetcher) document(d image.Descriptor) ([]byte, error) {
-	if b, err := f.o.Dir.ReadFile(blob(d.Digest)); err == nil {
-		return b, nil
+func (p *place) serves(identifier string) bool {
+	if strings.HasPrefix(identifier, "sha256:") {
+		return p.Digests
 	}
-	var b []byte
-	if strings.Contains(d.MediaType, "manifest") || strings.Contains(d.MediaType, "image.index") {
-		name, err := f.o.Ref.Name(f.o.Insecure)
-		if err != nil {
-			return nil, err
-		}
-		m, err := f.puller.Get(f.ctx, name.Context().Digest(d.Digest.String()))
-		if err != nil {
-			return nil, err
-		}
-		b = m.Manifest
-	} else {
-		r, err := f.open(d)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		if b, err = io.ReadAll(io.LimitReader(r, maxDocument)); err != nil {
-			return nil, err
-		}
-	}
-	return b, f.write(d.Digest, b)
+	return p.Tags
 }
 
-func (f *fetcher) open(d image.Descriptor) (io.ReadCloser, error) {
-	name, err := f.o.Ref.Name(f.o.Insecure)
+// explain adds where it was and what to do next.
+func (p *place) explain(err error) error {
+	host, _, _ := strings.Cut(p.Name, "/")
+	var t *transport.Error
+	if errors.As(err, &t) && (t.StatusCode == http.StatusUnauthorized || t.StatusCode == http.StatusForbidden) {
+		return fmt.Errorf("%s: %w: it is private or does not exist; to name yourself: containerctl login %s", p.Name, err, host)
+	}
+	return fmt.Errorf("%s: %w", p.Name, err)
+}
+
+func (p *place) document(ctx context.Context, path, accept string) ([]byte, error) {
+	resp, err := p.get(ctx, path, http.Header{"Accept": {accept}})
 	if err != nil {
 		return nil, err
 	}
-	l, err := f.puller.Layer(context.WithValue(f.ctx, blobKey{}, true), name.Context().Digest(d.Digest.String()))
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxDocument+1))
+	if err == nil && len(b) > MaxDocument {
+		err = fmt.Errorf("answer of more than %d bytes", MaxDocument)
+	}
+	return b, err
+}
+
+// get sends a request below the repository; an answer of another status than 200 or 206 is an error.
+func (p *place) get(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+	client, err := p.connect(ctx, transport.PullScope)
 	if err != nil {
 		return nil, err
 	}
-	return l.Compressed()
-}
-
-func (f *fetcher) layer(d image.Descriptor) error {
-	if _, err := f.o.Dir.Stat(blob(d.Digest)); err == nil {
-		return nil // an image may hold a layer twice
-	}
-	// Ends the transfer when no byte comes for a while.
-	ctx, cancel := context.WithCancelCause(f.ctx)
-	defer cancel(nil)
-	timer := time.AfterFunc(stall, func() { cancel(fmt.Errorf("no data for %v", stall)) })
-	defer timer.Stop()
-	g := *f
-	g.ctx = ctx
-	r, err := g.open(d)
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, bodyKey{}, true), http.MethodGet, p.repository()+path, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer r.Close()
-	partial := blob(d.Digest) + ".part"
-	w, err := f.o.Dir.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	in := &progress{r: digest.NewReader("blob", r, d.Size, digest.SHA256(d.Digest)), event: Event{Layer: d.Digest, Total: d.Size}, report: f.o.Progress, timer: timer}
-	if _, err := io.CopyBuffer(w, in, make([]byte, 256<<10)); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+	for k, v := range header {
+		if v[0] != "" {
+			req.Header[k] = v
 		}
-		return errors.Join(err, f.o.Dir.Remove(partial))
 	}
-	if err := w.Close(); err != nil {
-		return err
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
 	}
-	return f.o.Dir.Rename(partial, blob(d.Digest))
+	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+		}
+		return nil, err
+	}
+	return resp, nil
 }
 
-type progress struct {
-	r      io.Reader
-	event  Event
-	report func(Event)
-	timer  *time.Timer
+// base is the start of every address. The transport of connect changes https where the registry speaks plain HTTP.
+func (p *place) base() string {
+	host, _, _ := strings.Cut(p.Name, "/")
+	if host == "docker.io" {
+		host = name.DefaultRegistry
+	}
+	return "https://" + host + "/v2/"
 }
 
-func (p *progress) Read(b []byte) (int, error) {
-	n, err := p.r.Read(b)
-	if n > 0 {
-		p.timer.Reset(stall)
-		p.event.Done += int64(n)
-	}
-	if n > 0 || err == io.EOF {
-		p.report(p.event)
-	}
-	return n, err
+// repository is the start of addresses below the repository.
+func (p *place) repository() string {
+	_, repo, _ := strings.Cut(p.Name, "/")
+	return p.base() + repo
 }
 
-// WriteTo and ReadFrom are absent on purpose: io.Copy must come through Read.
-
-func blob(d image.Digest) string { return "blobs/sha256/" + d.Hex() }
-
-func (f *fetcher) write(d image.Digest, b []byte) error {
-	err := f.o.Dir.WriteFile(blob(d), b, 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
+// connect finds out how the registry wants to be spoken to, once, and gets a token.
+func (p *place) connect(ctx context.Context, scope string) (*http.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client != nil {
+		return p.client, nil
 	}
-	return err
+	var opts []name.Option
+	if p.Insecure {
+		opts = append(opts, name.Insecure)
+	}
+	repo, err := name.NewRepository(p.Name, opts...)
+	if err != nil {
+		return nil, err
+	}
+	guarded, err := newTransport(p.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	auth := authn.FromConfig(authn.AuthConfig{Username: p.Auth.Username, Password: p.Auth.Password, IdentityToken: p.Auth.Token})
+	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, transport.NewUserAgent(guarded, agent), []string{repo.Scope(scope)})
+	if err != nil {
+		return nil, err
+	}
+	p.client = &http.Client{Transport: rt}
+	return p.client, nil
 }
 
-// transport guards every request of the client.
-type transport struct {
+// guard stands below everything that is sent.
+type guard struct {
 	base     http.RoundTripper
 	insecure bool
 }
 
-func newTransport(insecure bool) http.RoundTripper {
+func newTransport(e endpoint.Endpoint) (http.RoundTripper, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = stall
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
-	return &transport{base: t, insecure: insecure}
+	t.DisableCompression = true // a digest is of the bytes as they are sent
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.Insecure}
+	if len(e.CA) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("read the system's certificates: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(e.CA) {
+			return nil, fmt.Errorf("certificates for %s: none in PEM format found", e.Name)
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	if len(e.Cert) > 0 {
+		pair, err := tls.X509KeyPair(e.Cert, e.Key)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate for %s: %w", e.Name, err)
+		}
+		t.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	}
+	return &guard{base: t, insecure: e.Insecure}, nil
 }
 
-func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !t.insecure {
+func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !g.insecure {
 		return nil, fmt.Errorf("refuse plain %s to %s: the registry has no TLS; use --tls-verify=false to accept that", r.URL.Scheme, r.URL.Host)
 	}
-	resp, err := t.base.RoundTrip(r)
-	if err == nil && r.Context().Value(blobKey{}) == nil {
-		resp.Body = &limited{resp.Body, maxDocument}
+	resp, err := g.base.RoundTrip(r)
+	if err == nil && (r.Context().Value(bodyKey{}) == nil || resp.StatusCode >= 300) {
+		resp.Body = &limited{resp.Body, MaxDocument}
 	}
 	return resp, err
 }
 
-// blobKey marks the context of requests whose answer is a blob, redirected ones too: those are bounded by the promised size.
-type blobKey struct{}
+// bodyKey marks the context of requests whose good answer this package bounds itself; all others, those for tokens say, are
+// read whole by go-containerregistry.
+type bodyKey struct{}
 
 // limited ends an answer that is longer than any honest one.
 type limited struct {
@@ -253,7 +295,7 @@ type limited struct {
 
 func (l *limited) Read(p []byte) (int, error) {
 	if l.left <= 0 {
-		return 0, fmt.Errorf("answer of more than %d bytes", maxDocument)
+		return 0, fmt.Errorf("answer of more than %d bytes", MaxDocument)
 	}
 	n, err := l.ReadCloser.Read(p[:min(int64(len(p)), l.left)])
 	l.left -= int64(n)

@@ -51,10 +51,10 @@ type Store struct {
 
 // Open opens the store and makes what is missing of it.
 func Open(dir string) (*Store, error) {
-	// A directory of proa-fetch lies in it, so others may pass through, but not look around.
-	for _, d := range []string{"", "blobs", "blobs/sha256", "layers", "images", "containers", "fetch", "tmp"} {
+	// Containers of other users get to their roots through it, but nobody looks around.
+	for _, d := range []string{"", "blobs", "blobs/sha256", "layers", "images", "containers", "partial", "tmp"} {
 		mode := fs.FileMode(0o700)
-		if d == "" || d == "fetch" {
+		if d == "" {
 			mode = 0o711
 		}
 		if err := os.MkdirAll(filepath.Join(dir, d), mode); err != nil {
@@ -91,55 +91,58 @@ func (s *Store) Lock() (func(), error) {
 	return func() { f.Close() }, nil
 }
 
-// clean empties tmp and removes fetch directories that no process holds.
+// clean removes what nobody holds: directories in tmp, blobs in partial that nobody came back for.
 func (s *Store) clean() error {
+	if err := removeAll(s.path("fetch")); err != nil { // of earlier releases
+		return err
+	}
 	names, err := os.ReadDir(s.path("tmp"))
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if err := removeAll(s.path("tmp", n.Name())); err != nil {
+		if err := unheld(s.path("tmp", n.Name()), removeAll); err != nil {
 			return err
 		}
 	}
-	if names, err = os.ReadDir(s.path("fetch")); err != nil {
+	return s.forgetPartial(time.Now().Add(-keepPartial))
+}
+
+// keepPartial is how long an interrupted pull may wait to be gone on with.
+const keepPartial = 24 * time.Hour
+
+// forgetPartial removes blobs in partial that have not been written to since then and that nobody holds.
+func (s *Store) forgetPartial(since time.Time) error {
+	names, err := os.ReadDir(s.path("partial"))
+	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		f, err := os.Open(s.path("fetch", n.Name()))
-		if err != nil {
+		i, err := n.Info()
+		if err != nil || i.ModTime().After(since) {
 			continue
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			err = removeAll(s.path("fetch", n.Name()))
-		}
-		f.Close()
-		if err != nil {
+		if err := unheld(s.path("partial", n.Name()), removeAll); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// FetchDir makes an empty directory that belongs to uid and gid. It exists until the returned function is called or, after
-// a crash, until the next Lock. The caller holds the lock, or another process may take the new directory for a leftover.
-func (s *Store) FetchDir(uid, gid int) (*os.File, func(), error) {
-	dir, err := os.MkdirTemp(s.path("fetch"), "pull-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("make fetch directory: %w", err)
-	}
-	remove := func() { removeAll(dir) }
-	f, err := os.Open(dir)
-	if err == nil {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err == nil && os.Geteuid() == 0 {
-			err = f.Chown(uid, gid)
-		}
+// unheld calls f for a path on which no process has a flock.
+func unheld(name string, f func(string) error) error {
+	h, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
-		remove()
-		return nil, nil, fmt.Errorf("make fetch directory: %w", err)
+		return err
 	}
-	return f, func() { remove(); f.Close() }, nil
+	defer h.Close()
+	if unix.Flock(int(h.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil
+	}
+	return f(name)
 }
 
 // HasLayer reports whether the layer with a diffID is there.
@@ -173,15 +176,16 @@ type Record struct {
 	Top    image.Digest `json:"top"`    // of the index, or the same
 	Size   int64        `json:"size"`   // bytes of the layers as fetched
 	Pulled time.Time    `json:"pulled"`
+	Signer string       `json:"signer,omitempty"` // file of the key that the trust policy demanded a signature of
 }
 
-func (s *Store) record(name string) string {
+func (s *Store) recordPath(name string) string {
 	return s.path("images", url.PathEscape(name)+".json")
 }
 
 // Image returns the image a name stands for.
 func (s *Store) Image(r ref.Ref) (*Record, error) {
-	b, err := os.ReadFile(s.record(r.String()))
+	b, err := os.ReadFile(s.recordPath(r.String()))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: pull it first", r, ErrNoImage)
 	}
@@ -228,10 +232,16 @@ func (s *Store) Images() ([]*Record, error) {
 	return out, nil
 }
 
+// Document returns a document of an image that is here, verified.
+func (s *Store) Document(d image.Digest) ([]byte, bool) {
+	b, err := os.ReadFile(s.blob(d))
+	return b, err == nil && image.Digest(digest.Of(b)) == d
+}
+
 // Load reads the documents of an image, and verifies them once more.
 func (s *Store) Load(manifest image.Digest) (*image.Image, error) {
 	return image.Resolve(manifest, func(d image.Descriptor) ([]byte, error) {
-		return os.ReadFile(s.path("blobs", "sha256", d.Digest.Hex()))
+		return os.ReadFile(s.blob(d.Digest))
 	})
 }
 
@@ -245,13 +255,13 @@ func (s *Store) Untag(r ref.Ref) error {
 		return err
 	}
 	defer root.Close()
-	if err := durable.Remove(root, filepath.Base(s.record(r.String()))); err != nil {
+	if err := durable.Remove(root, filepath.Base(s.recordPath(r.String()))); err != nil {
 		return err
 	}
 	return s.Collect()
 }
 
-// Collect removes layers and documents that neither an image nor a container needs. The caller holds the lock. A record that
+// Collect removes layers and documents that neither an image nor a container, running or not, nor a pull needs. The caller holds the lock. A record that
 // cannot be read stops it: better a full disk than a missing layer.
 func (s *Store) Collect() error {
 	keep := make(map[string]bool)
@@ -271,6 +281,9 @@ func (s *Store) Collect() error {
 	for _, c := range containers {
 		manifests = append(manifests, c.Manifest)
 	}
+	if err := s.claimed(keep); err != nil {
+		return fmt.Errorf("collect: %w", err)
+	}
 	for _, m := range manifests {
 		img, err := s.Load(m)
 		if err != nil {
@@ -279,8 +292,8 @@ func (s *Store) Collect() error {
 		for _, d := range img.Docs {
 			keep[d.Digest.Hex()] = true
 		}
-		for _, d := range img.Config.RootFS.DiffIDs {
-			keep[d.Hex()] = true
+		for i, d := range img.Config.RootFS.DiffIDs {
+			keep[d.Hex()], keep[img.Layers[i].Digest.Hex()] = true, true
 		}
 	}
 	for _, dir := range []string{"layers", "blobs/sha256"} {

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/runtime/image"
+)
+
+// claimFile lists the diffIDs that a pull needs, one a line, in its directory in tmp.
+const claimFile = "claim"
+
+// claim makes a directory in tmp that is held until release, and in it the names of the layers that are not to be collected
+// meanwhile. It takes the lock: what is in the store at this moment stays.
+func (s *Store) claim(img *image.Image) (dir string, release func(), err error) {
+	unlock, err := s.Lock()
+	if err != nil {
+		return "", nil, err
+	}
+	defer unlock()
+	if dir, err = os.MkdirTemp(s.path("tmp"), "import-"); err != nil {
+		return "", nil, err
+	}
+	var text strings.Builder
+	for _, d := range img.Config.RootFS.DiffIDs {
+		fmt.Fprintln(&text, d.Hex())
+	}
+	f, err := os.Open(dir)
+	if err == nil {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err == nil {
+			err = os.WriteFile(filepath.Join(dir, claimFile), []byte(text.String()), 0o600)
+		}
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, removeAll(dir))
+	}
+	return dir, func() { removeAll(dir); f.Close() }, nil
+}
+
+// Scratch makes an empty directory that is held until release.
+func (s *Store) Scratch() (dir *os.File, release func(), err error) {
+	unlock, err := s.Lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	name, err := os.MkdirTemp(s.path("tmp"), "scratch-")
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := os.Open(name)
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, removeAll(name))
+	}
+	return f, func() { removeAll(name); f.Close() }, nil
+}
+
+// claimed adds the layers of all pulls under way. The caller holds the lock, which has removed the claims of dead ones.
+func (s *Store) claimed(keep map[string]bool) error {
+	dirs, err := os.ReadDir(s.path("tmp"))
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		f, err := os.Open(s.path("tmp", d.Name(), claimFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for sc := bufio.NewScanner(f); sc.Scan(); {
+			if d, err := digest.Parse(sc.Text()); err == nil {
+				keep[d.String()] = true
+			}
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// intake is where a blob arrives: it hashes and writes, and takes no byte more than was promised.
+type intake struct {
+	file   *os.File
+	sum    hash.Hash
+	total  int64
+	event  Event
+	report func(Event)
+}
+
+func (i *intake) Write(p []byte) (int, error) {
+	if int64(len(p)) > i.total-i.event.Done {
+		return 0, &digest.MismatchError{Name: "blob", WantSize: i.total, GotSize: i.event.Done + int64(len(p)), WantSum: digest.SHA256(i.event.Layer)}
+	}
+	i.sum.Write(p)
+	n, err := i.file.Write(p)
+	i.event.Done += int64(n)
+	i.report(i.event)
+	return n, err
+}
