@@ -91,7 +91,7 @@ func Run(ctx context.Context, root *os.Root, ops []plan.Op, o Options) error {
 			return err
 		}
 		if err := r.do(op); err != nil {
-			return explain(op, err)
+			return Explain(op, err)
 		}
 		if o.Done != nil {
 			o.Done(op)
@@ -138,8 +138,8 @@ func (r *run) do(op plan.Op) error {
 	return fmt.Errorf("unknown operation %T", op)
 }
 
-// explain makes issues of an operation's error.
-func explain(op plan.Op, err error) error {
+// Explain makes issues of an operation's error.
+func Explain(op plan.Op, err error) error {
 	i := config.Issue{Place: op.At(), Problem: op.String() + ": " + err.Error()}
 	var p *Problem
 	var h *source.HashError

@@ -7,8 +7,7 @@
 // keep their places through merges.
 //
 // Refused, never ignored: 2.x and experimental versions, Butane YAML and cloud-config, and the sections this
-// release does not implement: storage.disks, raid, luks and filesystems, kernelArguments, ignition.proxy, and sources
-// other than data, http and https.
+// release does not implement: kernelArguments, ignition.proxy, and sources other than data, http and https.
 package config
 
 import (

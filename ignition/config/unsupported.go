@@ -17,10 +17,6 @@ func unsupported(d *Document) []Issue {
 		}
 	}
 	cfg := d.Config
-	refuse(len(cfg.Storage.Disks) > 0, "storage.disks")
-	refuse(len(cfg.Storage.Raid) > 0, "storage.raid")
-	refuse(len(cfg.Storage.Luks) > 0, "storage.luks")
-	refuse(len(cfg.Storage.Filesystems) > 0, "storage.filesystems")
 	refuse(len(cfg.KernelArguments.ShouldExist) > 0, "kernelArguments.shouldExist")
 	refuse(len(cfg.KernelArguments.ShouldNotExist) > 0, "kernelArguments.shouldNotExist")
 	proxy := cfg.Ignition.Proxy
@@ -65,6 +61,11 @@ func resources(cfg types.Config) func(yield func(string, types.Resource) bool) {
 		}
 		for n, r := range cfg.Ignition.Security.TLS.CertificateAuthorities {
 			if !yield(fmt.Sprintf("ignition.security.tls.certificateAuthorities[%d]", n), r) {
+				return
+			}
+		}
+		for n, l := range cfg.Storage.Luks {
+			if !yield(fmt.Sprintf("storage.luks[%d].keyFile", n), l.KeyFile) {
 				return
 			}
 		}

@@ -1,7 +1,8 @@
 // Package stage is the driver of provisioning: it puts source, config, plan and apply in order, as upstream's stages do.
 //
 // The way of a first boot: fetch-offline reads the platform's config and everything it refers to, checks it, and caches the result;
-// files carries it out on the root; finish writes the result and the marker that makes this the last time. Each can be run
+// disks makes partitions, arrays, encrypted volumes and file systems; mount mounts them; files writes users, files and units; umount takes the
+// mounts away, for systemd to do its way; finish writes the result and the marker that makes this the last time. Each can be run
 // again after a power cut. What goes wrong is also written to Options.Failure, for the screen that ShowFailure
 // puts on every console.
 //
@@ -18,11 +19,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/device"
 	"github.com/proa-os/proa/ignition/plan"
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/source"
@@ -50,7 +53,9 @@ type state struct {
 }
 
 // Stages are the names Run takes.
-func Stages() []string { return []string{"fetch-offline", "fetch", "files"} }
+func Stages() []string {
+	return []string{"fetch-offline", "fetch", "disks", "mount", "files", "umount"}
+}
 
 // Run runs one stage. m is the machine that platforms read from.
 func Run(ctx context.Context, m *platform.Machine, o Options) error {
@@ -69,6 +74,8 @@ func run(ctx context.Context, m *platform.Machine, o Options) error {
 		return fetch(ctx, m, o, true)
 	case "fetch":
 		return fetch(ctx, m, o, false)
+	case "disks", "mount", "umount":
+		return devices(ctx, o)
 	case "files":
 		return files(ctx, o)
 	}
@@ -164,6 +171,7 @@ func files(ctx context.Context, o Options) error {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
+	_, _, ops = plan.Split(ops)
 	if err := Apply(ctx, root, st.Config, ops, o); err != nil {
 		return err
 	}
@@ -173,11 +181,51 @@ func files(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Apply carries ops, the plan of cfg, out on root.
+// deviceTimeout is how long a device of the config may take to appear: as long as systemd gives it.
+const deviceTimeout = 90 * time.Second
+
+// devices makes what the config says of disks, and mounts it for the files stage.
+func devices(ctx context.Context, o Options) error {
+	st, err := load(o)
+	if err != nil {
+		return err
+	}
+	ops, err := plan.Build(&st.Merged)
+	if err != nil {
+		return err
+	}
+	made, mounts, _ := plan.Split(ops)
+	m := device.System{Root: o.Root, Timeout: deviceTimeout}
+	switch o.Stage {
+	case "mount":
+		return device.Mount(ctx, m, mounts)
+	case "umount":
+		return device.Unmount(m, mounts)
+	}
+	root, err := os.OpenRoot(o.Root)
+	if err != nil {
+		return fmt.Errorf("open root: %w", err)
+	}
+	defer root.Close()
+	fetcher, err := source.Fetcher{}.For(ctx, st.Config)
+	if err != nil {
+		return err
+	}
+	return device.Run(ctx, m, made, device.Options{
+		Root: root, Fetch: fetcher.Fetch,
+		Done: func(op plan.Op, outcome string) { o.Log.Info("done", "operation", op.String(), "outcome", outcome) },
+	})
+}
+
+// Apply carries ops, the plan of cfg, out on root. What the plan says of devices is left out, with a warning.
 func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) error {
 	fetcher, err := source.Fetcher{}.For(ctx, cfg)
 	if err != nil {
 		return err
+	}
+	devices, mounts, ops := plan.Split(ops)
+	for _, op := range append(devices, mounts...) {
+		o.Log.Warn("left out, a tree has no devices", "operation", op.String())
 	}
 	err = apply.Run(ctx, root, ops, apply.Options{
 		Fetch:  fetcher.Fetch,

@@ -61,6 +61,8 @@ package gpt
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -163,6 +165,18 @@ func (t *Table) Clone() *Table {
 	u := *t
 	u.Partitions = slices.Clone(t.Partitions)
 	return &u
+}
+
+// Fingerprint returns a text that differs for tables that differ in anything a reader of the disk would see.
+func (t *Table) Fingerprint() string {
+	parts := slices.Clone(t.Partitions)
+	slices.SortFunc(parts, func(p, q Partition) int { return cmp.Compare(p.Number, q.Number) })
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %d %d", t.DiskGUID, t.SectorSize, t.Sectors)
+	for _, p := range parts {
+		fmt.Fprintf(h, "\n%+v", p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // A Block is a run of sectors, the last one included.

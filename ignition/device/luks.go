@@ -1,0 +1,278 @@
+package device
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/coreos/ignition/v2/config/util"
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/ignition/signature"
+	"github.com/proa-os/proa/internal/durable"
+)
+
+// Where a machine has its keys and the list of its volumes.
+const (
+	keyDir   = "etc/luks"
+	crypttab = "etc/crypttab"
+)
+
+// luks makes an encrypted volume of version 2, or reuses one, opens it and writes its line of crypttab(5). With tpm2 the machine's TPM
+// opens it, and the key that made it is taken away again.
+func (r *run) luks(op plan.Luks) (string, error) {
+	key, err := keyOf("luks", op.Luks)
+	if err != nil {
+		return "", err
+	}
+	return r.withDevice(*op.Luks.Device, func(d Device) (string, error) {
+		found, err := signature.Probe(d, d.Size())
+		if err != nil {
+			return "", err
+		}
+		rec, begun := r.known(key, d.Size())
+		made := !begun && rec.Result != "" && len(found) == 1 && found[0].String() == rec.Result
+		if made || !begun && !util.IsTrue(op.WipeVolume) && len(found) > 0 {
+			return r.reuseVolume(op, d, found, made)
+		}
+		secret, err := r.secret(op)
+		if err != nil {
+			return "", err
+		}
+		return r.makeVolume(op, key, d, secret)
+	})
+}
+
+// reuseVolume opens a volume that is there: one that this provisioning has made, or one that the config describes.
+func (r *run) reuseVolume(op plan.Luks, d Device, found []signature.Signature, made bool) (string, error) {
+	outcome := "as it was made before"
+	if !made {
+		outcome = "reuse " + found[0].String()
+		if err := reusable(op, found); err != nil {
+			return "", err
+		}
+	}
+	by, err := d.Busy(0)
+	if err != nil {
+		return "", err
+	}
+	if by != "volume "+op.Name {
+		byTPM := made && util.IsTrue(op.Clevis.Tpm2)
+		var secret []byte
+		if !byTPM {
+			if secret, err = r.secret(op); err != nil {
+				return "", err
+			}
+		}
+		if err := r.openVolume(op, d, secret, byTPM); err != nil {
+			return "", err
+		}
+	}
+	if err := r.listVolume(op, found[0].UUID); err != nil {
+		return "", err
+	}
+	return outcome, r.dropKey(op)
+}
+
+// reusable holds what is there against the rules of the specification: it must be a volume that a given key opens.
+func reusable(op plan.Luks, found []signature.Signature) error {
+	const next = "correct the config, or set \"wipeVolume\": true to lose what is there"
+	s := found[0]
+	switch {
+	case len(found) > 1 || s.Type != "luks2":
+		return problem("the device holds something else", "nothing, or an encrypted volume of type luks2", s.String(), next)
+	case op.Clevis.IsPresent():
+		return problem("cannot reuse an encrypted volume", "a volume without clevis", s.String(), next)
+	case util.NilOrEmpty(op.KeyFile.Source):
+		return problem("cannot reuse an encrypted volume", "a key file in the config", s.String(), next)
+	case op.Label != nil && *op.Label != s.Label:
+		return problem("the volume has another label", fmt.Sprintf("%q", *op.Label), fmt.Sprintf("%q", s.Label), next)
+	case op.Luks.UUID != nil && !strings.EqualFold(*op.Luks.UUID, s.UUID):
+		return problem("the volume has another UUID", strings.ToLower(*op.Luks.UUID), s.UUID, next)
+	}
+	return nil
+}
+
+// secret returns the key: the config's, one that an earlier run has kept, or a new one, which is kept before it is used.
+func (r *run) secret(op plan.Luks) ([]byte, error) {
+	var b []byte
+	kept, err := r.o.Root.ReadFile(keyDir + "/" + op.Name)
+	switch {
+	case util.NotEmpty(op.KeyFile.Source):
+		if b, err = r.fetch(op.KeyFile); err != nil {
+			return nil, err
+		}
+	case err == nil && len(kept) > 0:
+		return kept, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	default:
+		raw := make([]byte, 2048)
+		if _, err := rand.Read(raw); err != nil {
+			return nil, err
+		}
+		b = []byte(hex.EncodeToString(raw))
+	}
+	if bytes.Equal(b, kept) {
+		return b, nil
+	}
+	if err := r.step("keep key of %s", op.Name); err != nil {
+		return nil, err
+	}
+	if err := r.o.Root.MkdirAll(keyDir, 0o700); err != nil {
+		return nil, err
+	}
+	return b, durable.WriteFile(r.o.Root, keyDir+"/"+op.Name, b, 0o600)
+}
+
+// sink collects a key.
+type sink struct{ bytes.Buffer }
+
+// Reset forgets it.
+func (s *sink) Reset() error {
+	s.Buffer.Reset()
+	return nil
+}
+
+func (r *run) fetch(res types.Resource) ([]byte, error) {
+	var s sink
+	if err := r.o.Fetch(r.ctx, res, &s); err != nil {
+		return nil, err
+	}
+	return s.Bytes(), nil
+}
+
+func (r *run) makeVolume(op plan.Luks, key string, d Device, secret []byte) (string, error) {
+	for _, ask := range []func(int) (string, error){d.Busy, own(d)} {
+		by, err := ask(0)
+		if err != nil {
+			return "", err
+		}
+		if by == "volume "+op.Name { // a run before this one has opened it and come no further
+			if err = r.exec(nil, "cryptsetup", "luksClose", op.Name); err != nil {
+				return "", err
+			}
+			continue
+		}
+		if by != "" {
+			return "", problem("refuse to change "+d.Path(), "a device that is not in use", "in use: "+by, "choose another device")
+		}
+	}
+	if err := r.note(key, record{Size: d.Size(), Begun: true}); err != nil {
+		return "", err
+	}
+	if err := r.erase(d, signature.Erase); err != nil {
+		return "", err
+	}
+	args := []string{"luksFormat", "--batch-mode", "--type", "luks2", "--key-file", "-"}
+	if util.NotEmpty(op.Label) {
+		args = append(args, "--label", *op.Label)
+	}
+	if util.NotEmpty(op.Luks.UUID) {
+		args = append(args, "--uuid", *op.Luks.UUID)
+	}
+	for _, o := range op.Luks.Options {
+		args = append(args, string(o))
+	}
+	if err := r.exec(secret, "cryptsetup", append(args, d.Path())...); err != nil {
+		return "", err
+	}
+	found, err := signature.Probe(d, d.Size())
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 || found[0].Type != "luks2" {
+		return "", fmt.Errorf("look at what was made on %s: expected an encrypted volume, found %v", d.Path(), found)
+	}
+	if err := r.openVolume(op, d, secret, false); err != nil {
+		return "", err
+	}
+	if util.IsTrue(op.Clevis.Tpm2) {
+		if err := r.seal(d, secret); err != nil {
+			return "", err
+		}
+	}
+	if err := r.listVolume(op, found[0].UUID); err != nil {
+		return "", err
+	}
+	if err := r.note(key, record{Size: d.Size(), Result: found[0].String()}); err != nil {
+		return "", err
+	}
+	return "made " + found[0].String(), r.dropKey(op)
+}
+
+// seal gives the volume to the machine's TPM, bound to nothing but the TPM itself: PCRs change with every update of the system.
+func (r *run) seal(d Device, secret []byte) error {
+	if err := r.exec(secret, "systemd-cryptenroll", "--unlock-key-file=/dev/stdin", "--tpm2-device=auto", "--tpm2-pcrs=", d.Path()); err != nil {
+		return err
+	}
+	return r.exec(secret, "cryptsetup", "luksKillSlot", "--batch-mode", "--key-file", "-", d.Path(), "0")
+}
+
+// openVolume opens a volume, by the TPM if its key is there alone.
+func (r *run) openVolume(op plan.Luks, d Device, secret []byte, byTPM bool) error {
+	if byTPM {
+		return r.exec(nil, "systemd-cryptsetup", "attach", op.Name, d.Path(), "-", "tpm2-device=auto")
+	}
+	args := []string{"luksOpen", "--key-file", "-", "--persistent"}
+	if util.IsTrue(op.Discard) {
+		args = append(args, "--allow-discards")
+	}
+	for _, o := range op.OpenOptions {
+		args = append(args, string(o))
+	}
+	return r.exec(secret, "cryptsetup", append(args, d.Path(), op.Name)...)
+}
+
+// listVolume writes the line of crypttab(5) that opens the volume at every boot.
+func (r *run) listVolume(op plan.Luks, id string) error {
+	line := fmt.Sprintf("%s UUID=%s /%s/%s %s\n", op.Name, id, keyDir, op.Name, volumeOption(op.Discard))
+	if util.IsTrue(op.Clevis.Tpm2) {
+		line = fmt.Sprintf("%s UUID=%s - %s,tpm2-device=auto\n", op.Name, id, volumeOption(op.Discard))
+	}
+	old, err := r.o.Root.ReadFile(crypttab)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var text strings.Builder
+	for l := range strings.Lines(string(old)) {
+		if f := strings.Fields(l); len(f) == 0 || f[0] != op.Name {
+			text.WriteString(strings.TrimSuffix(l, "\n") + "\n")
+		}
+	}
+	text.WriteString(line)
+	if text.String() == string(old) {
+		return nil
+	}
+	if err := r.step("write /%s", crypttab); err != nil {
+		return err
+	}
+	if err := r.o.Root.MkdirAll("etc", 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(r.o.Root, crypttab, []byte(text.String()), 0o644)
+}
+
+// dropKey forgets the key of a volume that the TPM opens.
+func (r *run) dropKey(op plan.Luks) error {
+	if !util.IsTrue(op.Clevis.Tpm2) {
+		return nil
+	}
+	if err := r.step("forget key of %s", op.Name); err != nil {
+		return err
+	}
+	return durable.Remove(r.o.Root, keyDir+"/"+op.Name)
+}
+
+// volumeOption is what crypttab(5) says of a volume.
+func volumeOption(discard *bool) string {
+	if util.IsTrue(discard) {
+		return "luks,discard"
+	}
+	return "luks"
+}

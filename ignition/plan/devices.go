@@ -1,0 +1,190 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/coreos/ignition/v2/config/util"
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+)
+
+// Disk makes a disk's partition table be as described (package partition).
+type Disk struct {
+	base
+	types.Disk
+}
+
+// Raid makes an array.
+type Raid struct {
+	base
+	types.Raid
+}
+
+// Luks makes an encrypted volume and opens it.
+type Luks struct {
+	base
+	types.Luks
+}
+
+// Filesystem makes a file system where there is none that fits.
+type Filesystem struct {
+	base
+	types.Filesystem
+}
+
+// Mount mounts a file system while files are written.
+type Mount struct {
+	base
+	Device, Format, Path string
+	Options              []string
+}
+
+func (o Disk) String() string {
+	words := []string{"partition disk " + o.Device}
+	if util.IsTrue(o.WipeTable) {
+		words = append(words, "wiping its table")
+	}
+	for _, p := range o.Partitions {
+		words = append(words, describePartition(p))
+	}
+	return strings.Join(words, ", ")
+}
+
+func describePartition(p types.Partition) string {
+	name := fmt.Sprintf("%d", p.Number)
+	if p.Number == 0 {
+		name = "next"
+	}
+	if p.Label != nil {
+		name += fmt.Sprintf(" %q", *p.Label)
+	}
+	if util.IsFalse(p.ShouldExist) {
+		return name + " not there"
+	}
+	for _, part := range []struct {
+		word string
+		mib  *int
+	}{{"at", p.StartMiB}, {"of", p.SizeMiB}} {
+		if part.mib != nil && *part.mib != 0 {
+			name += fmt.Sprintf(" %s %d MiB", part.word, *part.mib)
+		}
+	}
+	return name
+}
+
+func (o Raid) String() string {
+	devices := make([]string, len(o.Devices))
+	for n, d := range o.Devices {
+		devices[n] = string(d)
+	}
+	return fmt.Sprintf("make array %s, %s of %s", o.Name, str(o.Level), strings.Join(devices, ", "))
+}
+
+func (o Luks) String() string {
+	return fmt.Sprintf("make encrypted volume %s on %s", o.Name, str(o.Luks.Device))
+}
+
+func (o Filesystem) String() string {
+	s := fmt.Sprintf("make file system %s on %s", *o.Format, o.Device)
+	if *o.Format == "none" {
+		s = "make sure that there is no file system on " + o.Device
+	}
+	if util.IsTrue(o.WipeFilesystem) {
+		s += ", wiping it"
+	}
+	return s
+}
+
+func (o Mount) String() string { return "mount " + o.Device + " on " + o.Path }
+
+// Split parts operations on devices from those on files, which are done on the mounted file systems.
+func Split(ops []Op) (devices, mounts, files []Op) {
+	for _, op := range ops {
+		switch op.(type) {
+		case Disk, Raid, Luks, Filesystem:
+			devices = append(devices, op)
+		case Mount:
+			mounts = append(mounts, op)
+		default:
+			files = append(files, op)
+		}
+	}
+	return devices, mounts, files
+}
+
+// devices are done in upstream's order: what lies below comes first.
+func (b *builder) devices() {
+	st := b.m.Config.Storage
+	for n, d := range st.Disks {
+		b.checkDevice(b.at("storage.disks[%d].device", n), d.Device)
+		b.add(Disk{b.at("storage.disks[%d].device", n), d})
+	}
+	for n, r := range st.Raid {
+		at := b.at("storage.raid[%d].name", n)
+		if strings.ContainsAny(r.Name, "/ \n\x00") {
+			b.refuse(at, "invalid array name", "a name without slashes and spaces", fmt.Sprintf("%q", r.Name))
+		}
+		for k, d := range r.Devices {
+			b.checkDevice(b.at("storage.raid[%d].devices[%d]", n, k), string(d))
+		}
+		b.add(Raid{at, r})
+	}
+	for n, l := range st.Luks {
+		at := b.at("storage.luks[%d].name", n)
+		if strings.ContainsAny(l.Name, "/ \t\n\x00") {
+			b.refuse(at, "invalid volume name", "a name without slashes and spaces", fmt.Sprintf("%q", l.Name))
+		}
+		b.checkDevice(b.at("storage.luks[%d].device", n), str(l.Device))
+		b.checkClevis(n, l)
+		b.add(Luks{at, l})
+	}
+	var mounts []Op
+	for n, f := range st.Filesystems {
+		at := b.at("storage.filesystems[%d].device", n)
+		b.checkDevice(at, f.Device)
+		if f.Format != nil && *f.Format != "" {
+			b.add(Filesystem{at, f})
+		}
+		if util.NotEmpty(f.Path) && str(f.Format) != "swap" && str(f.Format) != "none" {
+			mounts = append(mounts, b.mount(n, f))
+		}
+	}
+	slices.SortStableFunc(mounts, func(p, q Op) int { return depth(p.(Mount).Path) - depth(q.(Mount).Path) })
+	b.ops = append(b.ops, mounts...)
+}
+
+func (b *builder) mount(n int, f types.Filesystem) Op {
+	at := b.at("storage.filesystems[%d].path", n)
+	switch p := path.Clean(*f.Path); p {
+	case "/", "/var", "/etc", "/usr":
+		b.refuse(at, "cannot put a file system there", "a path below /var, such as /var/lib/containers", p)
+	}
+	m := Mount{base: at, Device: f.Device, Format: str(f.Format), Path: *f.Path}
+	for _, o := range f.MountOptions {
+		m.Options = append(m.Options, string(o))
+	}
+	return m
+}
+
+func (b *builder) checkDevice(at base, name string) {
+	if !strings.HasPrefix(path.Clean(name), "/dev/") || strings.ContainsAny(name, "\n\x00") {
+		b.refuse(at, "invalid device", "a path below /dev", fmt.Sprintf("%q", name))
+	}
+}
+
+// checkClevis refuses what needs programs that the image does not have.
+func (b *builder) checkClevis(n int, l types.Luks) {
+	const next = "a key file, or \"tpm2\": true alone"
+	switch {
+	case len(l.Clevis.Tang) > 0:
+		b.refuse(b.at("storage.luks[%d].clevis.tang", n), "tang is not supported: the image has no clevis", next, "tang")
+	case util.NotEmpty(l.Clevis.Custom.Pin):
+		b.refuse(b.at("storage.luks[%d].clevis.custom", n), "custom clevis pins are not supported: the image has no clevis", next, *l.Clevis.Custom.Pin)
+	case l.Clevis.Threshold != nil && *l.Clevis.Threshold > 1:
+		b.refuse(b.at("storage.luks[%d].clevis.threshold", n), "a threshold above 1 is not supported", "1", fmt.Sprint(*l.Clevis.Threshold))
+	case util.IsTrue(l.Cex.Enabled):
+		b.refuse(b.at("storage.luks[%d].cex", n), "cex is not supported: it is for s390x", next, "cex")
+	}
+}
