@@ -174,8 +174,8 @@ func TestConfigThatNeedsTheNetwork(t *testing.T) {
 
 func TestUnknownStage(t *testing.T) {
 	m, o, _ := machine(t, "")
-	o.Stage = "disks"
-	want := `run stage "disks": expected one of fetch-offline, fetch, files`
+	o.Stage = "paint"
+	want := `run stage "paint": expected one of ` + strings.Join(Stages(), ", ")
 	if err := Run(t.Context(), m, o); err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
