@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"sync"
 
@@ -25,7 +26,7 @@ func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progres
 	if o.Segment == 0 {
 		o.Segment = fullSegment
 	}
-	d := &draft{options: o.withDefaults(), m: &Manifest{}, prefix: MaxPrefix, progress: progress}
+	d := &draft{options: o.withDefaults(), m: &Manifest{}, prefix: fullPrefix, kin: newKin(), progress: progress}
 	err := d.outputs(inputs)
 	for i, in := range inputs {
 		if err != nil {
@@ -48,11 +49,12 @@ func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progres
 	return d.m, nil
 }
 
-// In the same memory of a machine a shorter segment can refer to more before it: that makes a full payload some thousandths smaller. A delta,
-// which replaces little and needs memory for more, has segments of MaxSegment.
+// What a machine needs memory for is a segment, as it is and as it is packed, and its prefix. In the same memory a shorter segment can refer to
+// more. A delta replaces little and has segments of MaxSegment.
 const (
-	fullSegment = 3 << 20
-	deltaPrefix = 8 << 20
+	fullSegment = 3 << 19
+	fullPrefix  = 8 << 20
+	deltaPrefix = 4 << 20
 )
 
 // A layout is how an output is described before it is packed.
@@ -73,7 +75,8 @@ type draft struct {
 	sources     [2]io.ReaderAt // running root image, running boot program
 	root        io.ReaderAt    // the new root image
 	residues    []alternative
-	prefix      int64      // bytes before a segment that it may refer to, at most
+	prefix      int64      // bytes that a segment may refer to, at most
+	kin         *kin       // nil in a delta, which refers to what lies before
 	models      *sync.Pool // *residue.Model
 	done, total int64
 	progress    func(done, total int64)
@@ -153,6 +156,7 @@ func (d *draft) write(w io.Writer) error {
 type task struct {
 	seg          Segment
 	at           cursor // its first made byte
+	kin          Range  // what it is more like than what lies before it; its length is 0 if there is nothing
 	instructions []instruction
 }
 
@@ -165,8 +169,9 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 		return err
 	}
 	tasks := split(l, d.options.Segment)
+	var kinErr error
 	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind), prefix: d.prefix, models: d.models}
-	err = inOrder(ctx, d.options.Workers, tasks, p.pack, func(s packed) error {
+	err = inOrder(ctx, d.options.Workers, d.withKin(in, tasks, &kinErr), p.pack, func(s packed) error {
 		if len(s.residue) > 0 {
 			d.residues = append(d.residues, alternative{output: i, segment: len(o.Segments), blob: len(d.blobs) + 1, packed: s})
 		}
@@ -175,6 +180,9 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 		d.show(s.seg.Length)
 		return nil
 	})
+	if err == nil {
+		err = kinErr // not before: if something else went wrong, it may still be looking
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", in.Kind, err)
 	}
@@ -185,6 +193,37 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 	}
 	o.SHA256 = digest.SHA256(whole.Sum(nil))
 	return nil
+}
+
+// withKin says of each segment of an output, one after the other, what it is like, and remembers the output.
+func (d *draft) withKin(in Input, tasks []task, err *error) iter.Seq[task] {
+	if d.kin == nil {
+		return slices.Values(tasks)
+	}
+	base, learnt := d.m.external(in.Kind), int64(0)
+	learn := func(to int64) error {
+		from := learnt
+		learnt = to
+		return d.kin.learn(in.R, from, to-from, base)
+	}
+	return func(yield func(task) bool) {
+		for _, t := range tasks {
+			if *err = learn(t.at.at); *err != nil {
+				return
+			}
+			best, ok, findErr := d.kin.find(in, t, d.prefix, nearPrefix(t, d.prefix, base))
+			if *err = findErr; *err != nil {
+				return
+			}
+			if ok {
+				t.kin = best
+			}
+			if !yield(t) {
+				return
+			}
+		}
+		*err = learn(in.Size)
+	}
 }
 
 // split cuts the made bytes into segments of at most size bytes.
@@ -222,7 +261,7 @@ func cutInstructions(list []instruction, n int64) (first, rest []instruction) {
 }
 
 // inOrder calls work for each task, a few at once, and take for each result in the order of the tasks.
-func inOrder[T, R any](ctx context.Context, workers int, tasks []T, work func(context.Context, T) (R, error), take func(R) error) error {
+func inOrder[T, R any](ctx context.Context, workers int, tasks iter.Seq[T], work func(context.Context, T) (R, error), take func(R) error) error {
 	type result struct {
 		value R
 		err   error
@@ -233,7 +272,7 @@ func inOrder[T, R any](ctx context.Context, workers int, tasks []T, work func(co
 	queue := make(chan chan result, max(workers-1, 0))
 	go func() {
 		defer close(queue)
-		for _, t := range tasks {
+		for t := range tasks {
 			c := make(chan result, 1)
 			select {
 			case queue <- c:

@@ -94,7 +94,7 @@ func (d *draft) compare(ctx context.Context, c comparison) (layout, error) {
 		return l, err
 	}
 	pieces := gaps
-	err = inOrder(ctx, d.options.Workers, files, c.describe(&sync.Pool{New: func() any { return new(bsdiff.Differ) }}), func(p piece) error {
+	err = inOrder(ctx, d.options.Workers, slices.Values(files), c.describe(&sync.Pool{New: func() any { return new(bsdiff.Differ) }}), func(p piece) error {
 		pieces = append(pieces, p)
 		d.show(p.length())
 		return nil

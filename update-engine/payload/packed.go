@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/proa-os/proa/internal/digest"
@@ -88,21 +87,37 @@ func (p segmentPacker) read(t task) ([]byte, error) {
 	return b, nil
 }
 
-// replace has what the output holds before the segment as prefix.
+// replace has what the output holds before the segment as prefix, or what is more like it, if that is better.
 func (p segmentPacker) replace(ctx context.Context, t task, made []byte) (packed, error) {
-	t.seg.Op = Replace
-	n := min(t.at.at, p.prefix)
-	prefix := make([]byte, n)
-	if k, err := p.in.R.ReadAt(prefix, t.at.at-n); int64(k) != n && err != io.EOF {
-		return packed{}, fmt.Errorf("read %d bytes at %d: %w", n, t.at.at-n, err)
+	best, err := p.replaceWith(ctx, t, made, nearPrefix(t, p.prefix, p.external))
+	if err != nil || t.kin.Length == 0 {
+		return best, err
 	}
-	s, blob, err := pack(ctx, p.packer, made, prefix)
+	if far, err := p.replaceWith(ctx, t, made, t.kin); err != nil || far.seg.Stored() < best.seg.Stored() {
+		return far, err
+	}
+	return best, nil
+}
+
+// nearPrefix is what the output, which begins at a source address, holds before a segment, of at most n bytes.
+func nearPrefix(t task, n, base int64) Range {
+	n = min(t.at.at, n)
+	return Range{At: base + t.at.at - n, Length: n}
+}
+
+func (p segmentPacker) replaceWith(ctx context.Context, t task, made []byte, prefix Range) (packed, error) {
+	t.seg.Op = Replace
+	b := make([]byte, prefix.Length)
+	if err := p.space.read(b, prefix.At); err != nil {
+		return packed{}, err
+	}
+	s, blob, err := pack(ctx, p.packer, made, b)
 	if err != nil {
 		return packed{}, err
 	}
 	t.seg.Streams[0] = s
-	if s.Codec == Zstd && n > 0 {
-		t.seg.Prefix = Range{At: p.external + t.at.at - n, Length: n}
+	if s.Codec == Zstd && prefix.Length > 0 {
+		t.seg.Prefix = prefix
 	}
 	return packed{seg: t.seg, blobs: [][]byte{blob}}, nil
 }
