@@ -3,7 +3,6 @@ package payload
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -49,7 +48,8 @@ const (
 
 // Apply reads the blobs from body and writes the outputs in order, beginning at the mark from: body then stands at byte from.Read
 // of the payload, or behind the manifest if from is the zero Mark. It compares every segment with its SHA-256 before it writes it, and
-// reads body to its end, so that a digest.Reader there has its say. Memory: about 20 MB, whatever the size of the output.
+// reads body to its end, so that a digest.Reader there has its say. Memory: no more than 16 MB at a time, whatever the size of the output; all that is
+// big is made once, but for what bzip2 needs, and how soon that is collected is for the program to say (GOGC).
 func (m *Manifest) Apply(body io.Reader, src Sources, from Mark, sink Sink) error {
 	if err := m.apply(body, src, from, sink); err != nil {
 		return fmt.Errorf("apply payload: %w", err)
@@ -74,8 +74,6 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 	}
 	defer a.zstd.Close()
 	a.buffers()
-	// All that is big is made once, but for what bzip2 needs: it is not to be left lying about until there is twice as much.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	for _, o := range m.Outputs {
 		if o.Kind < from.Kind {
 			continue
@@ -91,7 +89,7 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 	var one [1]byte
 	switch n, err := io.ReadFull(body, one[:]); {
 	case n > 0:
-		return fmt.Errorf("bytes behind the last blob, at %d", a.read)
+		return damaged(fmt.Errorf("bytes behind the last blob, at %d", a.read))
 	case err != io.EOF:
 		return fmt.Errorf("read end: %w", err)
 	}
@@ -104,14 +102,14 @@ func (a *applier) buffers() {
 	for _, o := range a.m.Outputs {
 		for _, s := range o.Segments {
 			for _, stream := range s.Streams {
-				if stream.Codec != Raw {
+				if stream.Codec != Raw && (s.Op == Diff || stream.Codec == Bzip2) {
 					packed = max(packed, stream.Stored)
 				}
 			}
-			made, room = max(made, s.Length), max(room, s.Prefix.Length)
+			made, room = max(made, s.Length+inPlace, s.Streams[0].Stored), max(room, s.Prefix.Length)
 			if s.Op == Diff {
 				control = max(control, s.Streams[0].Length)
-				room = max(room, 2*max(s.Streams[1].Length, s.Streams[2].Length))
+				room = max(room, s.Length)
 			}
 		}
 	}

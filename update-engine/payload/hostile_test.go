@@ -126,9 +126,12 @@ func TestDeltaDamaged(t *testing.T) {
 		if err == nil && !(bytes.Equal(sink.outputs[RootImage].data, d.root) && bytes.Equal(sink.outputs[BootProgram].data, d.boot)) {
 			t.Errorf("byte %d damaged: no error", i)
 		}
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("byte %d damaged: %v, which is not about the bytes that came", i, err)
+		}
 		checkWritten(t, sink, d.root, d.boot, "damaged")
-		if sink, err = d.apply(bytes.NewReader(b[:i])); !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("cut at %d: got %v, want an unexpected EOF", i, err)
+		if sink, err = d.apply(bytes.NewReader(b[:i])); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d: got %v, want an unexpected EOF and nobody blamed for it", i, err)
 		}
 		checkWritten(t, sink, d.root, d.boot, "cut")
 	}

@@ -94,6 +94,22 @@ func (c Codec) String() string {
 // ErrUnsupported is wrapped by errors about a payload that is well formed, but for a newer reader.
 var ErrUnsupported = errors.New("not supported by this version: take the full payload, or update in smaller steps")
 
+// ErrDamaged is wrapped by errors about bytes that cannot be those of the payload: whoever sent them has changed them.
+var ErrDamaged = errors.New("damaged")
+
+// damage marks an error as one of the bytes that came.
+type damage struct{ error }
+
+func (d damage) Unwrap() error        { return d.error }
+func (d damage) Is(target error) bool { return target == ErrDamaged }
+
+func damaged(err error) error {
+	if err == nil {
+		return nil
+	}
+	return damage{err}
+}
+
 // ErrSource is wrapped by errors about a delta whose sources are not those of this machine.
 var ErrSource = errors.New("this delta is for another source: take the full payload")
 

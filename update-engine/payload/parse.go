@@ -20,24 +20,24 @@ const (
 	maxNumber  = 1 << 40
 )
 
-// ReadManifest reads the header and the manifest, and leaves r at the first blob.
+// ReadManifest reads the header and the manifest, and leaves r at the first blob. Whether they are the signed ones is for the caller to know (Digest).
 func ReadManifest(r io.Reader) (*Manifest, error) {
 	var h [headerSize]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
 		return nil, fmt.Errorf("read payload header: %w", truncated(err))
 	}
 	if string(h[:8]) != magic {
-		return nil, fmt.Errorf("read payload header: expected magic %q, found %q: this is not a payload", magic, h[:8])
+		return nil, damaged(fmt.Errorf("read payload header: expected magic %q, found %q: this is not a payload", magic, h[:8]))
 	}
 	if v := binary.LittleEndian.Uint32(h[8:]); v != version {
 		return nil, fmt.Errorf("read payload header: format version %d, this program reads %d: %w", v, version, ErrUnsupported)
 	}
 	packed, size := binary.LittleEndian.Uint32(h[12:]), binary.LittleEndian.Uint32(h[48:])
 	if size > maxManifest || packed > size {
-		return nil, fmt.Errorf("read payload header: manifest of %d bytes packed in %d, at most %d are allowed", size, packed, maxManifest)
+		return nil, damaged(fmt.Errorf("read payload header: manifest of %d bytes packed in %d, at most %d are allowed", size, packed, maxManifest))
 	}
 	if !bytes.Equal(h[52:], make([]byte, 12)) {
-		return nil, fmt.Errorf("read payload header: bytes 52 to 63 are not zero")
+		return nil, damaged(errors.New("read payload header: bytes 52 to 63 are not zero"))
 	}
 	// Read in steps, so that a header that lies about the size costs no more memory than the input has.
 	var b bytes.Buffer
@@ -45,15 +45,15 @@ func ReadManifest(r io.Reader) (*Manifest, error) {
 		return nil, fmt.Errorf("read payload manifest: %w", truncated(err))
 	}
 	if got := digest.Of(b.Bytes()); got != digest.SHA256(h[16:48]) {
-		return nil, fmt.Errorf("read payload manifest: expected sha256 %s, found %s: damaged", digest.SHA256(h[16:48]), got)
+		return nil, damaged(fmt.Errorf("read payload manifest: expected sha256 %s, found %s: damaged", digest.SHA256(h[16:48]), got))
 	}
 	text, err := unpackManifest(b.Bytes(), int(size))
 	if err != nil {
-		return nil, fmt.Errorf("read payload manifest: %w", err)
+		return nil, damaged(fmt.Errorf("read payload manifest: %w", err))
 	}
 	m, err := parseManifest(text)
 	if err != nil {
-		return nil, fmt.Errorf("read payload manifest: %w", err)
+		return nil, damaged(fmt.Errorf("read payload manifest: %w", err))
 	}
 	m.size, m.digest = headerSize+int64(packed), digest.Of(append(h[:], b.Bytes()...))
 	return m, nil

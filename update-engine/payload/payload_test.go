@@ -229,6 +229,9 @@ func TestEveryByteDamaged(t *testing.T) {
 		if err == nil {
 			t.Errorf("byte %d damaged: no error", i)
 		}
+		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("byte %d damaged: %v, which is not about the bytes that came", i, err)
+		}
 		checkWritten(t, sink, root, boot, fmt.Sprintf("byte %d damaged", i))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -15,7 +16,8 @@ import (
 
 // memory is where segments are made: room for the longest prefix, and behind it for the longest segment. After a segment, what it made
 // moves to the end of the prefix, where the next one of a full payload finds its prefix without reading it back. A DIFF
-// has no prefix and unpacks its streams there.
+// has no prefix and unpacks its streams there; what it adds to them lies where it makes the segment afterwards. A zstd frame of a REPLACE is
+// unpacked onto itself: it lies at the end, where what it makes gets to when it is used up.
 type memory struct {
 	b     []byte
 	room  int64 // for prefixes, or what a DIFF unpacks
@@ -28,10 +30,17 @@ func (m *memory) forget() { m.end, m.known = 0, 0 }
 // made is where the next segment of n bytes is made.
 func (m *memory) made(n int64) []byte { return m.b[m.room : m.room+n] }
 
-// scratch is what is free besides, in halves. What was kept is gone.
-func (m *memory) scratch() (first, second []byte) {
+// inPlace is how much longer than a segment the place must be where a frame is unpacked onto itself: a block of zstd, and what is more in a frame
+// than in the bytes it stands for, if it is larger. A frame that keeps to less overwrites itself, and what it makes is not what is signed.
+const inPlace = 128<<10 + 4<<10
+
+// last is where a frame of n bytes lies that is unpacked onto itself.
+func (m *memory) last(n int64) []byte { return m.b[int64(len(m.b))-n:] }
+
+// scratch is n bytes besides. What was kept is gone.
+func (m *memory) scratch(n int64) []byte {
 	m.forget()
-	return m.b[:m.room/2], m.b[m.room/2 : m.room]
+	return m.b[:n]
 }
 
 // prefix returns the bytes of r, those that are not kept read from s.
@@ -67,7 +76,7 @@ func (a *applier) make(s Segment, c cursor) ([]byte, error) {
 	a.read += s.Stored()
 	made := a.memory.made(s.Length)
 	if got := digest.Of(made); got != s.SHA256 {
-		return nil, fmt.Errorf("%s: expected sha256 %s, found %s: damaged, nothing of it was written", s.Op, s.SHA256, got)
+		return nil, damaged(fmt.Errorf("%s: expected sha256 %s, found %s: damaged, nothing of it was written", s.Op, s.SHA256, got))
 	}
 	if n, _ := c.here(); s.Op == Replace && n >= s.Length {
 		a.memory.keep(a.m.external(a.kind)+c.at, s.Length)
@@ -77,8 +86,12 @@ func (a *applier) make(s Segment, c cursor) ([]byte, error) {
 
 func (a *applier) replace(s Segment) error {
 	made := a.memory.made(s.Length)
-	if s.Prefix.Length == 0 {
+	if s.Streams[0].Codec != Zstd {
 		return a.unpack(made, s.Streams[0])
+	}
+	packed := a.memory.last(s.Streams[0].Stored)
+	if s.Prefix.Length == 0 {
+		return a.unpackZstd(made, packed)
 	}
 	prefix, err := a.memory.prefix(s.Prefix, a.space)
 	if err != nil {
@@ -87,10 +100,18 @@ func (a *applier) replace(s Segment) error {
 	if err := a.zstd.ResetWithOptions(nil, zstd.WithDecoderDictRaw(0, prefix)); err != nil {
 		return fmt.Errorf("prefix: %w", err)
 	}
-	if err := a.unpack(made, s.Streams[0]); err != nil {
+	if err := a.unpackZstd(made, packed); err != nil {
 		return err
 	}
 	return a.zstd.ResetWithOptions(nil, zstd.WithDecoderDictDelete())
+}
+
+// unpackZstd reads a frame into packed and fills out with what it holds.
+func (a *applier) unpackZstd(out, packed []byte) error {
+	if _, err := io.ReadFull(a.body, packed); err != nil {
+		return truncated(err)
+	}
+	return damaged(unzstd(a.zstd, out, packed))
 }
 
 // unpack reads a stream and fills out with what it holds.
@@ -105,16 +126,22 @@ func (a *applier) unpack(out []byte, s Stream) error {
 	}
 	// The whole stream first: an error of the network is then never taken for one of the codec.
 	packed := a.packed[:s.Stored]
+	if s.Codec == Zstd {
+		return a.unpackZstd(out, packed)
+	}
 	if _, err := io.ReadFull(a.body, packed); err != nil {
 		return truncated(err)
 	}
-	if s.Codec == Bzip2 {
-		return unbzip2(out, packed)
-	}
-	return unzstd(a.zstd, out, packed)
+	return damaged(unbzip2(out, packed))
 }
 
+// unbzip2 needs four bytes for each byte of a block. What the stream before needed is not to lie about meanwhile, whatever the program's
+// garbage collector is set to.
 func unbzip2(out, packed []byte) error {
+	const little = '2' // level, in the fourth byte: less than a megabyte
+	if len(packed) > 3 && packed[3] > little {
+		runtime.GC()
+	}
 	r := bzip2.NewReader(bytes.NewReader(packed))
 	if _, err := io.ReadFull(r, out); err != nil {
 		return fmt.Errorf("unpack bzip2: %w", truncated(err))
@@ -136,10 +163,11 @@ func (a *applier) diff(s Segment, c cursor) error {
 		return fmt.Errorf("control stream: %w", err)
 	}
 	if err := checkControl(control, s); err != nil {
-		return fmt.Errorf("control stream: %w", err)
+		return damaged(fmt.Errorf("control stream: %w", err))
 	}
-	first, second := a.memory.scratch()
-	added, old := first[:s.Streams[1].Length], second[:s.Streams[1].Length]
+	streams, made := a.memory.scratch(s.Length), a.memory.made(s.Length)
+	added, extra := streams[:s.Streams[1].Length], streams[s.Streams[1].Length:]
+	old := made[:len(added)]
 	places, err := a.old(old, control, c)
 	if err != nil {
 		return err
@@ -153,11 +181,9 @@ func (a *applier) diff(s Segment, c cursor) error {
 		return fmt.Errorf("diff stream: %w", err)
 	}
 	addBytes(added, old)
-	extra := second[:s.Streams[2].Length]
 	if err := a.unpack(extra, s.Streams[2]); err != nil {
 		return fmt.Errorf("extra stream: %w", err)
 	}
-	made := a.memory.made(s.Length)
 	return eachInstruction(control, func(_, add, n int64) error {
 		copy(made, added[:add])
 		copy(made[add:], extra[:n])
@@ -176,7 +202,7 @@ func (a *applier) old(b, control []byte, c cursor) ([]residue.Place, error) {
 			n, _ := c.here()
 			n = min(n, add)
 			if at := c.at + shift; at < 0 || at > limit-n {
-				return fmt.Errorf("reads %d bytes at %d of the source, which has %d", n, at, limit)
+				return damaged(fmt.Errorf("reads %d bytes at %d of the source, which has %d", n, at, limit))
 			}
 			if err := a.space.read(b[:n], c.at+shift); err != nil {
 				return err

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -122,7 +123,12 @@ func fetcher() (*client.Child, error) {
 	return &client.Child{Command: []string{exe, "fetch"}, UID: uint32(uid), GID: uint32(gid)}, nil
 }
 
+// frugally makes this process collect its garbage early, for as long as it serves. What is big in an update is made once; what else there is
+// must not lie about until there is as much of it.
+func frugally() { debug.SetGCPercent(10) }
+
 func serve(ctx context.Context) error {
+	frugally()
 	a, _, err := open()
 	if err != nil {
 		return err
