@@ -91,7 +91,7 @@ func (a *Agent) installOffer(ctx context.Context, running state.Release, boot st
 		return err
 	}
 	name := o.name()
-	m.Target = &name
+	m.Target, m.Liars = &name, nil
 	if m.FailedUnits, err = a.Machine.FailedUnits(ctx); err != nil {
 		return fmt.Errorf("list failed units: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
+	"github.com/proa-os/proa/update-engine/client"
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/payload"
 	"github.com/proa-os/proa/update-engine/state"
@@ -77,7 +78,7 @@ func (a *Agent) stream(ctx context.Context, running state.Release, folder BootFo
 		return err
 	}
 	for n, w := range o.ways {
-		err = a.take(ctx, i, folder, o, w)
+		err = a.take(ctx, i, folder, o, w, m)
 		if err == nil || n == len(o.ways)-1 || !curable(ctx, err) {
 			break
 		}
@@ -95,20 +96,20 @@ func curable(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && !errors.As(err, &network) && !errors.As(err, &disk)
 }
 
-// take installs one payload.
-func (a *Agent) take(ctx context.Context, i *install.Installer, folder BootFolder, o *offer, w way) error {
-	d := &download{a: a, ctx: ctx, release: o.release, way: w}
-	defer d.Close()
+// takeFrom installs one payload, from any server, or from one alone if it is named. It returns whom the last bytes came from.
+func (a *Agent) takeFrom(ctx context.Context, i *install.Installer, folder BootFolder, o *offer, w way, server string) (from []string, err error) {
+	d := &download{a: a, ctx: ctx, release: o.release, way: w, server: server}
+	defer func() { from = d.Close() }()
 	manifest, err := d.manifest()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var sources payload.Sources
 	if w.delta {
 		close, err := a.sources(i, folder, &sources)
 		defer close()
 		if err != nil {
-			return fmt.Errorf("open what the delta reads: %w", err)
+			return nil, fmt.Errorf("open what the delta reads: %w", err)
 		}
 	}
 	a.Log.Info("writing", "version", o.release.Version, "payload", w.Name, "size", w.Size)
@@ -116,7 +117,7 @@ func (a *Agent) take(ctx context.Context, i *install.Installer, folder BootFolde
 	i.Log = func(r install.Written) {
 		a.Log.Info("written", "version", o.release.Version, "payload", w.Name, "resumed_at", r.Resumed.Read, "bytes_written", r.Written, "bytes_kept", r.Kept)
 	}
-	return i.Install(ctx, o.release, install.Payload{Manifest: manifest, Sources: sources, Body: d.from})
+	return nil, i.Install(ctx, o.release, install.Payload{Manifest: manifest, Sources: sources, Body: d.from})
 }
 
 // stageName tells people which payload is written.
@@ -175,8 +176,9 @@ type download struct {
 	ctx     context.Context
 	release *release.Release
 	way     way
+	server  string // the only one that is asked; empty: all
 
-	body io.ReadCloser
+	body *client.Body
 	r    io.Reader // body with the errors of the network marked, and at first with the payload's own hash at its end
 	off  int64
 }
@@ -190,7 +192,7 @@ func (d *download) manifest() (*payload.Manifest, error) {
 		return nil, err
 	}
 	if got := m.Digest(); got != d.way.manifest {
-		return nil, fmt.Errorf("payload %s: its manifest has sha256 %s, release.json says %s", d.way.Name, got, d.way.manifest)
+		return nil, fmt.Errorf("payload %s: its manifest has sha256 %s, release.json says %s: %w", d.way.Name, got, d.way.manifest, payload.ErrDamaged)
 	}
 	d.off = m.Start().Read
 	if m.Size() != d.way.Size {
@@ -211,25 +213,34 @@ func (d *download) from(offset int64) (io.Reader, error) {
 }
 
 func (d *download) open(offset int64) {
-	d.body = d.a.Client.StreamFrom(d.ctx, d.way.URL, offset, d.way.Size, func(at int64, err error) {
+	cut := func(at int64, err error) {
 		d.a.Log.Warn("download interrupted, resuming", "version", d.release.Version, "at", at, "size", d.way.Size, "error", err)
-	})
+	}
+	if d.server != "" {
+		d.body = d.a.Client.StreamOnly(d.ctx, d.server, d.way.URL, offset, d.way.Size, cut)
+	} else {
+		d.body = d.a.Client.StreamFrom(d.ctx, d.way.URL, offset, d.way.Size, cut)
+	}
 	d.r = marked{d.body}
 }
 
-// Close ends the download.
-func (d *download) Close() {
-	if d.body != nil {
-		_ = d.body.Close() // it was read as far as it was needed
+// Close ends the download and returns whom the bytes since its last beginning came from.
+func (d *download) Close() []string {
+	if d.body == nil {
+		return nil
 	}
+	_ = d.body.Close() // it was read as far as it was needed
+	return d.body.Servers()
 }
 
-// marked makes every error of a stream one of the network, but for a file that the server does not have.
+// marked makes every error of a stream one of the network, but for a file that the servers do not have, or do not give, again and
+// again, although they answer: another payload they may have.
 type marked struct{ r io.Reader }
 
 func (m marked) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, fs.ErrNotExist) {
+	refused := errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*client.StatusError))
+	if err != nil && err != io.EOF && !refused {
 		err = &networkError{err}
 	}
 	return n, err

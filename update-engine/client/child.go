@@ -49,6 +49,7 @@ type request struct {
 type answer struct {
 	Error     string `json:"error,omitempty"`
 	NotFound  bool   `json:"not_found,omitempty"`
+	Status    int    `json:"status,omitempty"` // of a server that answered with an error
 	Unchanged bool   `json:"unchanged,omitempty"`
 	Tag       string `json:"tag,omitempty"`
 }
@@ -141,6 +142,8 @@ func (p *childPipe) readAnswer(tagged bool) (tag string, err error) {
 		return "", ErrUnchanged
 	case a.NotFound:
 		return "", fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
+	case a.Error != "" && a.Status >= 100 && a.Status <= 999:
+		return "", &StatusError{Code: a.Status, text: fmt.Sprintf("%.500s", printable(a.Error))}
 	case a.Error != "" || a.Unchanged:
 		return "", fmt.Errorf("%.500s", printable(a.Error))
 	}
@@ -212,7 +215,11 @@ func RunChild(ctx context.Context, in io.Reader, w io.Writer) error {
 	}
 	r, tag, err := fetchFor(ctx, req)
 	if err != nil {
-		return say(w, answer{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist), Unchanged: errors.Is(err, ErrUnchanged)})
+		a := answer{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist), Unchanged: errors.Is(err, ErrUnchanged)}
+		if status := (*StatusError)(nil); errors.As(err, &status) {
+			a.Status = status.Code
+		}
+		return say(w, a)
 	}
 	defer r.Close()
 	if err := say(w, answer{Tag: tag}); err != nil {

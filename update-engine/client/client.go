@@ -8,10 +8,11 @@
 // A repository may be on several servers, Server and then Mirrors. They are asked in that order for each file, until one gives what is
 // accepted; the one that did is asked first from then on. None is trusted more than another: what is accepted is signed.
 //
-// A Stream asks again where a cut happened (HTTP Range, RFC 9110 section 14), after a growing pause, as often as it takes while there is
+// A Body asks again where a cut happened (HTTP Range, RFC 9110 section 14), after a growing pause, as often as it takes while there is
 // progress and a bounded number of times when there is none; a byte now and then is none, or a server could hold the update
 // agent for years. The target's name holds its hash, so what is behind a URL never changes, and whoever reads compares the
-// hash at the end.
+// hash at the end. A Body says which servers its bytes came from, and can be asked of one of them alone, so that whoever finds a lie can
+// find the liar.
 package client
 
 import (
@@ -39,6 +40,14 @@ type Poller interface {
 
 // ErrUnchanged is the answer of a server whose file still has the tag that we sent.
 var ErrUnchanged = errors.New("not changed")
+
+// A StatusError is the answer of a server that can be reached and does not give a file, for reasons of its own. It may give others.
+type StatusError struct {
+	Code int // HTTP status
+	text string
+}
+
+func (e *StatusError) Error() string { return e.text }
 
 // Retry says how often and how fast to ask again.
 type Retry struct {
@@ -85,6 +94,7 @@ type Client struct {
 // place is a file on one of the servers.
 type place struct {
 	server int
+	base   string // the server, as it is configured
 	url    string
 }
 
@@ -93,16 +103,28 @@ func (c *Client) places(url string) []place {
 	base := strings.TrimSuffix(c.Server, "/") + "/"
 	rest, ok := strings.CutPrefix(url, base)
 	if len(c.Mirrors) == 0 || !ok {
-		return []place{{0, url}}
+		if c.Server == "" || !ok {
+			base = url
+		}
+		return []place{{0, base, url}}
 	}
-	list := []place{{0, url}}
+	list := []place{{0, c.Server, url}}
 	for i, m := range c.Mirrors {
-		list = append(list, place{i + 1, strings.TrimSuffix(m, "/") + "/" + rest})
+		list = append(list, place{i + 1, m, strings.TrimSuffix(m, "/") + "/" + rest})
 	}
 	c.mu.Lock()
 	good := c.good
 	c.mu.Unlock()
 	return append(append([]place{}, list[good:]...), list[:good]...)
+}
+
+// Servers lists the servers that may have a file, in the order in which they are asked.
+func (c *Client) Servers(url string) []string {
+	var list []string
+	for _, p := range c.places(url) {
+		list = append(list, p.base)
+	}
+	return list
 }
 
 func (c *Client) remember(p place) {

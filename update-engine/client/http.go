@@ -215,7 +215,8 @@ func (b *httpBody) position(res *http.Response, offset int64) error {
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden: // 403 is how an object store says that it has no such file
 		return fmt.Errorf("server answered %d %s: %w", res.StatusCode, http.StatusText(res.StatusCode), fs.ErrNotExist)
 	}
-	return fmt.Errorf("server answered %d %s", res.StatusCode, http.StatusText(res.StatusCode)) // res.Status is in the server's words
+	// res.Status is in the server's words
+	return &StatusError{Code: res.StatusCode, text: fmt.Sprintf("server answered %d %s", res.StatusCode, http.StatusText(res.StatusCode))}
 }
 
 // Read implements io.Reader.

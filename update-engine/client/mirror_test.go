@@ -159,3 +159,52 @@ func TestStreamChangesServers(t *testing.T) {
 		t.Errorf("nobody has it: %v", err)
 	}
 }
+
+// A server that answers, and does not give the file, is told from one that cannot be reached: in this process, through the child, and also
+// if another one was asked last.
+func TestStatusErrors(t *testing.T) {
+	for name, s := range sources(t) {
+		refuses, down := newMirror(t, broken), newMirror(t, broken)
+		down.Close()
+		c := mirrored(refuses, down)
+		c.Source = s
+		_, err := io.ReadAll(c.Stream(t.Context(), refuses.URL+"/x", 10, nil))
+		if status := (*client.StatusError)(nil); !errors.As(err, &status) || status.Code != 500 {
+			t.Errorf("%s: %v, want status 500 in it", name, err)
+		}
+		if n := refuses.asked.Load(); n != 3 {
+			t.Errorf("%s: asked %d times, want 3", name, n)
+		}
+		alone := mirrored(down)
+		alone.Source = s
+		if _, err := io.ReadAll(alone.Stream(t.Context(), down.URL+"/x", 10, nil)); err == nil || errors.As(err, new(*client.StatusError)) {
+			t.Errorf("%s: nobody answered: %v", name, err)
+		}
+	}
+}
+
+// Whoever reads can find out who sent what, and ask one alone.
+func TestStreamOnly(t *testing.T) {
+	first, second := newMirror(t, says("hello")), newMirror(t, says("world"))
+	c := mirrored(first, second)
+	url := first.URL + "/x"
+	if got, want := fmt.Sprint(c.Servers(url)), fmt.Sprint([]string{c.Server, c.Mirrors[0]}); got != want {
+		t.Fatalf("servers %s, want %s", got, want)
+	}
+	for i, want := range []string{"hello", "world"} {
+		server := c.Servers(url)[i]
+		r := c.StreamOnly(t.Context(), server, url, 0, 5, nil)
+		b, err := io.ReadAll(r)
+		if from := r.Servers(); err != nil || string(b) != want || len(from) != 1 || from[0] != server {
+			t.Errorf("%s: %q, %v, from %q", server, b, err, from)
+		}
+	}
+	first.Close()
+	r := c.StreamOnly(t.Context(), c.Server, url, 0, 5, nil)
+	if b, err := io.ReadAll(r); err == nil || len(r.Servers()) != 0 {
+		t.Errorf("a server that is gone: %q, from %q", b, r.Servers())
+	}
+	if _, err := io.ReadAll(c.StreamOnly(t.Context(), "http://stranger/", url, 0, 5, nil)); err == nil || !strings.Contains(err.Error(), "no such server") {
+		t.Errorf("a stranger: %v", err)
+	}
+}

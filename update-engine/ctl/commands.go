@@ -72,7 +72,7 @@ rollback), quarantined releases, and why. While a job works: how far it is, how 
 Everyone may ask. Asking changes nothing.`,
 		Examples: []string{"updatectl status", "updatectl status --json | jq -r .why"},
 		Setup: asks(func(ctx context.Context, asJSON bool) error {
-			return t.report(ctx, asJSON, func(r *state.Report) string { return statusText(r, t.Now()) })
+			return t.report(ctx, asJSON, func(r *state.Report) string { return StatusText(r, t.Now()) })
 		}),
 	}
 }

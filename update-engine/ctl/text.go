@@ -10,7 +10,8 @@ import (
 	"github.com/proa-os/proa/update-engine/state"
 )
 
-func statusText(r *state.Report, now time.Time) string {
+// StatusText is what updatectl status prints of a report.
+func StatusText(r *state.Report, now time.Time) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(key, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", key, fmt.Sprintf(format, args...)) }
@@ -46,6 +47,9 @@ func statusText(r *state.Report, now time.Time) string {
 	row("repository", "%s, channel %s", server, r.Channel)
 	if c := r.State.Check; c != nil {
 		row("last check", "%s", c.Time.Format(time.RFC3339))
+	}
+	for _, l := range r.State.Liars {
+		row("wrong bytes", "%s, at %s, of the %s of %s: %s", l.Server, l.Time.Format(time.RFC3339), l.Payload, l.Version, l.Error)
 	}
 	for _, q := range r.Quarantine {
 		row("quarantined", "%s: %s", q.Version, q.Reason)

@@ -206,6 +206,7 @@ type Server struct {
 	mu     sync.Mutex
 	cuts   map[string]int64        // by suffix of the path: bytes after which the next answer ends
 	tamper map[string]func([]byte) // by suffix of the path: changes the body
+	refuse map[string]int          // by suffix of the path: status of all answers
 	Log    []string                // "GET path range"
 }
 
@@ -216,7 +217,7 @@ func (r *Repo) Serve(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{cuts: map[string]int64{}, tamper: map[string]func([]byte){}}
+	s := &Server{cuts: map[string]int64{}, tamper: map[string]func([]byte){}, refuse: map[string]int{}}
 	inner := server.Handler(root)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, inner) }))
 	t.Cleanup(func() { web.Close(); root.Close() })
@@ -236,6 +237,13 @@ func (s *Server) Tamper(suffix string, change func(body []byte)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tamper[suffix] = change
+}
+
+// Refuse gives all requests for paths with this suffix an error of the server as their answer.
+func (s *Server) Refuse(suffix string, status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse[suffix] = status
 }
 
 // Requests returns what was asked so far.
@@ -261,7 +269,17 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, inner http.Hand
 			tamper = change
 		}
 	}
+	status := 0
+	for suffix, code := range s.refuse {
+		if strings.HasSuffix(req.URL.Path, suffix) {
+			status = code
+		}
+	}
 	s.mu.Unlock()
+	if status != 0 {
+		http.Error(w, "no", status)
+		return
+	}
 	if cut < 0 && tamper == nil {
 		inner.ServeHTTP(w, req)
 		return

@@ -76,6 +76,17 @@ type Machine struct {
 	// Network is what worked of the network then: it must work in the try, too.
 	Network *Network `json:"network,omitempty"`
 	Check   *Check   `json:"check,omitempty"`
+	// Liars are the servers whose bytes were not those that are signed, when Target was fetched.
+	Liars []Liar `json:"liars,omitempty"`
+}
+
+// A Liar is a server that has sent wrong bytes. Nothing of them was written, and another server was asked.
+type Liar struct {
+	Time    time.Time `json:"time"`
+	Server  string    `json:"server"`  // as it is configured
+	Payload string    `json:"payload"` // "delta" or "full payload"
+	Version string    `json:"version"` // of the release
+	Error   string    `json:"error"`
 }
 
 // Check is the last look at the repository.

@@ -20,10 +20,18 @@ type Facts struct {
 	Waits      string // what the reboot into an armed release waits for; empty if it does not
 }
 
-// Why explains in one line why the machine is or is not updated.
+// Why explains in one line why the machine is or is not updated, and names who sent wrong bytes in the last update.
 func Why(f Facts) string {
-	for _, explain := range []func(Facts) string{bootWhy, jobWhy, lookWhy, planWhy} {
-		if why := explain(f); why != "" {
+	why := explain(f)
+	for _, l := range f.Machine.Liars {
+		why += fmt.Sprintf("; %s sent wrong bytes of the %s of %s at %s", l.Server, l.Payload, l.Version, minute(l.Time))
+	}
+	return why
+}
+
+func explain(f Facts) string {
+	for _, part := range []func(Facts) string{bootWhy, jobWhy, lookWhy, planWhy} {
+		if why := part(f); why != "" {
 			return why
 		}
 	}
