@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -13,12 +14,14 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/godbus/dbus/v5/introspect"
 
+	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/update-engine/bus"
 	"github.com/proa-os/proa/update-engine/state"
 )
@@ -88,7 +91,7 @@ func startBus(t *testing.T) (connect func() *dbus.Conn) {
 	t.Helper()
 	daemon, err := exec.LookPath("dbus-daemon")
 	if err != nil {
-		t.Skip("SKIPPED: no dbus-daemon on this host; the stories in qemu-tests use the real bus")
+		testenv.Missing(t, "on a bus: install dbus-daemon (%v)", err)
 	}
 	policy, err := filepath.Abs("../../manifests/files/usr/share/dbus-1/system.d/io.proa.Update1.conf")
 	if err != nil {
@@ -128,9 +131,27 @@ func startBus(t *testing.T) (connect func() *dbus.Conn) {
 	}
 }
 
+// asRoot runs the test again as root of a user namespace, the bus with it: the name and Apply are root's.
+func asRoot(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		testenv.Missing(t, "as root, nor in a user namespace: %v", err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Errorf("as root of a user namespace: %v\n%s", err, &out)
+	}
+}
+
 func TestOverABus(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: the name and Apply are root's, and this test does not run as root")
+		asRoot(t)
+		return
 	}
 	connect := startBus(t)
 	e := &engine{}

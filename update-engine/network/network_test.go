@@ -1,17 +1,22 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 func table(t *testing.T, lines ...string) string {
@@ -117,13 +122,55 @@ func TestQuery(t *testing.T) {
 	}
 }
 
+// TestPing pings in a network namespace of its own, in which whoever is there may: hosts differ in that (net.ipv4.ping_group_range).
 func TestPing(t *testing.T) {
-	err := ping(t.Context(), "127.0.0.1")
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		t.Skip("SKIPPED: this host lets nobody ping without privileges (net.ipv4.ping_group_range)")
+	const inside = "PROA_PING_NAMESPACE"
+	if os.Getenv(inside) != "" {
+		pingInside(t)
+		return
 	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPing$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		testenv.Missing(t, "in a network namespace: %v", err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestPing") {
+		t.Errorf("inside: %v\n%s", err, &out)
+	}
+}
+
+func pingInside(t *testing.T) {
+	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ping(t.Context(), "127.0.0.1"); err == nil {
+		t.Error("it answers although no interface is up")
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		if err := ping(t.Context(), host); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
