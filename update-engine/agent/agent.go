@@ -1,7 +1,8 @@
 // Package agent updates one machine: it puts the steps in order that the other packages know.
 //
 // Check asks the repository what the channel should run. Apply verifies, streams a payload into the passive slot, arms it and
-// reboots; the payload is a delta from what runs if there is one, and the full one if that fails. Settle finds out at a start, from what is on the disk, what this boot is; Judge makes a try good, or bad and
+// reboots; the payload is a delta from what runs if there is one, and the full one if that fails or all servers
+// refuse it; a server that sends wrong bytes is named, and the next one asked for the same. Settle finds out at a start, from what is on the disk, what this boot is; Judge makes a try good, or bad and
 // goes back. The order of what is written where is that of design.md section 6, and every decision that can be one is in package state.
 package agent
 
