@@ -13,12 +13,10 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/run"
-	"github.com/proa-os/proa/runtime/spec"
 )
 
 // commands is the table that both parsing and --help use.
@@ -27,10 +25,14 @@ func (g *global) commands() []command {
 	var detach, force, all bool
 	grace := 10
 	sig := "TERM"
-	exec := new(execOptions)
+	format := "table"
+	exec, up := new(execOptions), new(updateOptions)
 	bundle := func(s *flagset.Set) {
 		s.String(&o.Bundle, "b,bundle", "DIR", "directory with config.json (default: here)")
 		s.String(&o.PidFile, "pid-file", "FILE", "write the first process's pid here before it runs")
+		s.String(&o.Console, "console-socket", "SOCKET", "send the master of the process's terminal here")
+		s.Int(&o.Preserve, 0, "preserve-fds", "N", "hand on N descriptors from 3 on")
+		s.Bool(&o.Keyring, "no-new-keyring", "stay in the caller's session keyring")
 	}
 	return []command{
 		{"run", "[flags] ID", "create and start a container; wait for its end unless --detach", func(s *flagset.Set) {
@@ -61,8 +63,8 @@ func (g *global) commands() []command {
 		{"list", "", "print all containers, one a line", nil, true,
 			func(context.Context, []string) (int, error) { return 0, g.list() }},
 		{"kill", "ID [SIGNAL]", "send a signal (default TERM) to the first process", func(s *flagset.Set) {
-			s.Bool(&all, "a,all", "obsolete: ending the first process ends its whole pid namespace")
-		}, true, func(_ context.Context, w []string) (int, error) { return 0, g.kill(w) }},
+			s.Bool(&all, "a,all", "send it to all processes")
+		}, true, func(_ context.Context, w []string) (int, error) { return 0, g.kill(w, all) }},
 		{"stop", "[flags] ID", "send a signal, wait, then kill (not of the OCI: for systemd's ExecStop=)", func(s *flagset.Set) {
 			s.String(&sig, "signal", "SIGNAL", "the signal (default TERM)")
 			s.Int(&grace, 0, "t,time", "SECONDS", "how long to wait before killing (default 10)")
@@ -80,6 +82,15 @@ func (g *global) commands() []command {
 		}},
 		{"exec", "[flags] ID COMMAND [ARGUMENTS]", "run one more process in a running container", exec.flags, false,
 			func(ctx context.Context, w []string) (int, error) { return g.exec(ctx, w, exec) }},
+		{"pause", "ID", "freeze all processes", nil, true,
+			func(_ context.Context, w []string) (int, error) { return 0, g.pause(w, true) }},
+		{"resume", "ID", "let frozen processes go on", nil, true,
+			func(_ context.Context, w []string) (int, error) { return 0, g.pause(w, false) }},
+		{"ps", "[flags] ID", "list the container's processes", func(s *flagset.Set) {
+			s.String(&format, "f,format", "FORMAT", "table (default) or json: an array of pids")
+		}, true, func(_ context.Context, w []string) (int, error) { return 0, g.ps(w, format) }},
+		{"update", "[flags] ID", "change limits", up.flags, true,
+			func(_ context.Context, w []string) (int, error) { return 0, g.update(w, up) }},
 		{"features", "", "print what this runtime supports as JSON (runtime-spec features.md)", nil, true,
 			func(context.Context, []string) (int, error) { return 0, g.features() }},
 	}
@@ -139,7 +150,7 @@ func (g *global) json(v any) error {
 	return e.Encode(v)
 }
 
-func (g *global) kill(words []string) error {
+func (g *global) kill(words []string, all bool) error {
 	if len(words) < 1 || len(words) > 2 {
 		return fmt.Errorf("kill: want ID and perhaps a signal, found %d arguments", len(words))
 	}
@@ -153,6 +164,9 @@ func (g *global) kill(words []string) error {
 	c, err := g.root.Load(words[0])
 	if err != nil {
 		return err
+	}
+	if all {
+		return c.SignalAll(sig)
 	}
 	return c.Signal(sig)
 }
@@ -188,36 +202,12 @@ func ParseSignal(name string) (unix.Signal, error) {
 	return 0, fmt.Errorf("no signal is called %q", name)
 }
 
-func (g *global) features() error {
-	yes, no := true, false
-	return g.json(features.Features{
-		OCIVersionMin: "1.0.0",
-		OCIVersionMax: specs.Version,
-		MountOptions:  spec.MountOptions(),
-		Linux: &features.Linux{
-			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
-			Capabilities: spec.CapabilityNames(),
-			Cgroup:       &features.Cgroup{V1: &no, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
-			Seccomp: &features.Seccomp{
-				Enabled: &yes,
-				Actions: []string{"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-					"SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
-				Operators: []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"},
-				Archs:     []string{"SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"},
-				KnownFlags: []string{"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-					"SECCOMP_FILTER_FLAG_TSYNC"},
-			},
-			Apparmor: &features.Apparmor{Enabled: &no},
-			Selinux:  &features.Selinux{Enabled: &no},
-		},
-	})
-}
-
 // execOptions are the flags of exec.
 type execOptions struct {
-	process, pidFile string
-	detach           bool
-	changes          []func(*specs.Process)
+	process, pidFile, console string
+	preserve                  int
+	detach, ignorePaused      bool
+	changes                   []func(*specs.Process)
 }
 
 func (e *execOptions) flags(s *flagset.Set) {
@@ -225,6 +215,26 @@ func (e *execOptions) flags(s *flagset.Set) {
 	s.String(&e.process, "p,process", "FILE", "the process section to run, as JSON, instead of COMMAND")
 	s.String(&e.pidFile, "pid-file", "FILE", "write the process's pid here before it runs")
 	s.Bool(&e.detach, "d,detach", "return when it runs")
+	s.String(&e.console, "console-socket", "SOCKET", "send the master of the process's terminal here")
+	s.Int(&e.preserve, 0, "preserve-fds", "N", "hand on N descriptors from 3 on")
+	s.Bool(&e.ignorePaused, "ignore-paused", "accepted: a process of a paused container waits with it")
+	s.Func("t,tty", "", "with a terminal", func(string) error { return change(func(p *specs.Process) { p.Terminal = true }) })
+	s.Func("apparmor", "PROFILE", "AppArmor profile", func(v string) error {
+		return change(func(p *specs.Process) { p.ApparmorProfile = v })
+	})
+	s.Func("process-label", "LABEL", "SELinux label", func(v string) error {
+		return change(func(p *specs.Process) { p.SelinuxLabel = v })
+	})
+	s.Func("c,cap", "CAPABILITY", "one more capability (repeatable)", func(v string) error {
+		return change(func(p *specs.Process) {
+			if p.Capabilities == nil {
+				p.Capabilities = &specs.LinuxCapabilities{}
+			}
+			for _, l := range []*[]string{&p.Capabilities.Bounding, &p.Capabilities.Effective, &p.Capabilities.Permitted} {
+				*l = append(*l, v)
+			}
+		})
+	})
 	s.Func("cwd", "DIR", "working directory", func(v string) error {
 		return change(func(p *specs.Process) { p.Cwd = v })
 	})
@@ -269,7 +279,7 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 				return fmt.Errorf("read process %s: %w", e.process, err)
 			}
 		} else {
-			p.Args = words[1:]
+			p.Args, p.Terminal = words[1:], false
 		}
 		for _, f := range e.changes {
 			f(p)
@@ -279,7 +289,7 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 	if err := run.Protect(); err != nil {
 		return 1, err
 	}
-	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach}, change)
+	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve}, change)
 	if err != nil {
 		return 1, err
 	}

@@ -77,6 +77,16 @@ func (g *global) main(ctx context.Context, args []string) (int, error) {
 		g.logFormat = v
 		return nil
 	})
+	var debug, systemd bool
+	set.Bool(&debug, "debug", "accepted: there is nothing more to tell")
+	set.Func("log-level", "LEVEL", "accepted: only errors are logged", func(string) error { return nil })
+	set.Func("rootless", "WHETHER", "accepted: false and auto are what it is", func(v string) error {
+		if v == "true" {
+			return errors.New("containers without root are not supported")
+		}
+		return nil
+	})
+	set.Bool(&systemd, "systemd-cgroup", "not supported: a unit is made by who calls")
 	set.Bool(&g.version, "v,version", "print versions")
 	rest, err := set.Parse(args, false)
 	if errors.Is(err, flagset.ErrHelp) || (err == nil && len(rest) == 0 && !g.version) {
@@ -85,6 +95,9 @@ func (g *global) main(ctx context.Context, args []string) (int, error) {
 	}
 	if err != nil {
 		return 1, err
+	}
+	if systemd {
+		return 1, errors.New("--systemd-cgroup is not supported: use the cgroupfs manager")
 	}
 	g.root = run.Root(root)
 	if g.version {

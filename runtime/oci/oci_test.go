@@ -32,6 +32,11 @@ func TestMain(m *testing.M) {
 	case run.IsStageTwo():
 		run.StageTwo()
 		os.Exit(1)
+	case os.Args[0] == "/proc/self/exe" && os.Getenv("INTERPRETED") != "":
+		var st unix.Statfs_t
+		err := unix.Statfs("/proc/self/exe", &st)
+		fmt.Println("read-only", st.Flags&unix.ST_RDONLY != 0, err)
+		os.Exit(0)
 	case len(os.Args) > 1 && os.Args[0] == "/probe":
 		os.Exit(probe(os.Args[1], os.Args[2:]))
 	case os.Getenv("OCI_RUNTIME") != "":
@@ -62,6 +67,8 @@ type view struct {
 
 func probe(verb string, args []string) int {
 	switch verb {
+	case "do":
+		return act(args)
 	case "view":
 		json.NewEncoder(os.Stdout).Encode(look())
 	case "exit":
@@ -404,7 +411,7 @@ func TestFailures(t *testing.T) {
 		"bad sysctl":   {func(b *box) { b.spec.Linux.Sysctl = map[string]string{"net.nothing": "1"} }, "linux.sysctl.net.nothing"},
 		"no namespace": {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/not/there" }, "linux.namespaces (network)"},
 		"wrong netns":  {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/proc/self/ns/uts" }, "linux.namespaces (network)"},
-		"unsupported":  {func(b *box) { b.spec.Process.Terminal = true }, "process.terminal is not supported"},
+		"unsupported":  {func(b *box) { b.spec.Process.Terminal = true }, "process.terminal: needs --console-socket"},
 		"bad seccomp":  {func(b *box) { b.spec.Linux.Seccomp.Syscalls[0].Action = "X" }, "linux.seccomp.syscalls[0].action"},
 		"proc is link": {func(b *box) { os.Symlink("tmp", filepath.Join(b.dir, "rootfs/proc")) }, "symbolic link where a kernel file system goes"},
 		"fake null": {func(b *box) {
@@ -600,6 +607,21 @@ func TestKilledCaller(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("process %d goes on", s.Pid)
+}
+
+// TestProtect: a script whose interpreter is /proc/self/exe gets oci-runtime itself into the container (CVE-2019-5736). It comes from
+// a mount on which it cannot be written.
+func TestProtect(t *testing.T) {
+	b := newBox(t)
+	if err := os.WriteFile(filepath.Join(b.dir, "rootfs/script"), []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.spec.Process.Args = []string{"/script"}
+	b.spec.Process.Env = []string{"INTERPRETED=1"}
+	b.write()
+	if out, errs, code := b.runtime("run", "box"); code != 0 || out != "read-only true <nil>\n" {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
 }
 
 func TestFeatures(t *testing.T) {

@@ -78,6 +78,7 @@ type launching struct {
 	preserve int                                  // descriptors from 3 on that the workload gets
 	extra    *os.File                             // see fds
 	console  *os.File                             // see fds
+	stdin    *os.File                             // instead of this process\'s; nil for that
 	ids      *idMaps                              // of a new user namespace, or nil
 	write    func(b *script.Builder, f fds) error // appends the calls
 }
@@ -88,8 +89,8 @@ type child struct {
 	talk *os.File
 }
 
-// Portable makes every child by starting this program again, as is done where the assembly is missing.
-const portableVariable = "PROA_OCI_PORTABLE"
+// direct reports whether children walk their script in this process's memory. The variable is for tests of the other way.
+func direct() bool { return script.Direct && os.Getenv("PROA_OCI_PORTABLE") == "" }
 
 // start makes the child.
 func (l *launching) start() (*child, error) {
@@ -103,7 +104,7 @@ func (l *launching) start() (*child, error) {
 	c := &child{talk: os.NewFile(uintptr(pair[0]), "child")}
 	theirs := os.NewFile(uintptr(pair[1]), "caller")
 	defer theirs.Close()
-	if script.Direct && os.Getenv(portableVariable) == "" {
+	if direct() {
 		err = l.startDirect(c, theirs)
 	} else {
 		err = l.startPortable(c, theirs)
@@ -120,7 +121,11 @@ func (l *launching) finish(moves map[int]int) (*script.Program, error) {
 	f := childNumbers(l.preserve)
 	b := new(script.Builder)
 	for from, to := range moves {
-		b.Call("take descriptors", unix.SYS_DUP3, from, to, unix.O_CLOEXEC)
+		flags := unix.O_CLOEXEC
+		if to == 0 {
+			flags = 0
+		}
+		b.Call("take descriptors", unix.SYS_DUP3, from, to, flags)
 	}
 	b.Call("close descriptors", unix.SYS_CLOSE_RANGE, f.behind(), int(^uint32(0)), 0)
 	if err := l.write(b, f); err != nil {
@@ -135,7 +140,7 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	for _, m := range []struct {
 		file *os.File
 		to   int
-	}{{theirs, f.talk}, {l.extra, f.extra}, {l.console, f.console}} {
+	}{{theirs, f.talk}, {l.extra, f.extra}, {l.console, f.console}, {l.stdin, 0}} {
 		if m.file == nil {
 			continue
 		}
@@ -186,6 +191,9 @@ func (l *launching) startPortable(c *child, theirs *os.File) error {
 	pidfd := -1
 	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys: &syscall.SysProcAttr{Cloneflags: uintptr(l.flags), PidFD: &pidfd}}
+	if l.stdin != nil {
+		attr.Files[0] = l.stdin
+	}
 	for i := range l.preserve {
 		attr.Files = append(attr.Files, os.NewFile(uintptr(3+i), "preserved"))
 	}
@@ -259,27 +267,3 @@ func hear(fd int) (message, error) {
 }
 
 var errSilent = errors.New("the container's first process ended without a word: was it killed? (see the kernel log)")
-
-// ready waits until the child has come to its next stop.
-func (c *child) ready() (message, error) {
-	m, err := hear(int(c.talk.Fd()))
-	if err == io.EOF {
-		return m, errSilent
-	}
-	if err == nil && m.kind != script.KindReady {
-		err = fmt.Errorf("hear from the container: unexpected message %q", rune(m.kind))
-	}
-	return m, err
-}
-
-// executed waits until the child has become the workload.
-func executed(fd int) error {
-	_, err := hear(fd)
-	if err == io.EOF {
-		return nil
-	}
-	if err == nil {
-		err = errors.New("hear from the container: a message where there should be none")
-	}
-	return err
-}

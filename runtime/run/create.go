@@ -3,6 +3,7 @@ package run
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/seccomp"
 	"github.com/proa-os/proa/runtime/spec"
@@ -24,6 +26,13 @@ type Options struct {
 	Bundle  string // directory with config.json
 	PidFile string // written before the workload runs; "" for none
 	Follow  bool   // kill the workload when the calling thread ends
+
+	Console  string // socket that gets the master of a process's terminal
+	Preserve int    // this many descriptors from 3 on go to the workload
+	Keyring  bool   // stay in the caller's session keyring
+
+	program string   // of a hook, instead of the first argument
+	stdin   *os.File // of a hook
 }
 
 // Create makes a container up to the point where Start lets the workload run.
@@ -48,12 +57,15 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &creation{spec: s, bundle: bundle, options: o, listen: listen, c: &Container{
+	k := &creation{root: r, spec: s, bundle: bundle, options: o, listen: listen, c: &Container{
 		State:   specs.State{Version: specs.Version, ID: o.ID, Bundle: bundle, Annotations: s.Annotations},
 		Created: time.Now(),
 		dir:     filepath.Join(string(r), o.ID),
 	}}
 	if k.filter, err = compile(s); err != nil {
+		return nil, err
+	}
+	if k.settings, err = cgroup.Settings(s.Linux.Resources); err != nil {
 		return nil, err
 	}
 	if err := k.c.makeDir(raw); err != nil {
@@ -73,16 +85,20 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 
 // A creation is a container on its way to created or running.
 type creation struct {
-	spec    *specs.Spec
-	filter  *seccomp.Program
-	bundle  string
-	options Options
-	listen  bool
-	c       *Container
-	child   *child
-	mounts  []spec.Mount
-	made    []int // mounts whose file system the child makes
-	opened  []*os.File
+	spec     *specs.Spec
+	filter   *seccomp.Program
+	bundle   string
+	options  Options
+	listen   bool
+	c        *Container
+	root     Root
+	child    *child
+	settings []cgroup.Setting
+	flags    uint64 // CLONE_NEW* of the child
+	mounts   []spec.Mount
+	made     []int // mounts whose file system the child makes
+	opened   []*os.File
+	hooked   bool // hooks have run, so those of poststop must
 }
 
 // make goes through the steps of package run's picture.
@@ -99,8 +115,12 @@ func (k *creation) make() error {
 			return err
 		}
 	}
-	m, err := k.child.ready()
+	m, err := k.ready()
 	if err != nil {
+		return err
+	}
+	if err := k.runtimeHooks(); err != nil {
+		closeAll(m.fds)
 		return err
 	}
 	if err := k.enterRoot(m.fds, l.ids); err != nil {
@@ -112,11 +132,16 @@ func (k *creation) make() error {
 	if err := k.child.tell(); err != nil {
 		return err
 	}
-	if _, err := k.child.ready(); err != nil {
+	if _, err := k.ready(); err != nil {
 		return err
 	}
 	if err := k.record(); err != nil {
 		return err
+	}
+	if !k.listen {
+		if err := k.root.startHooks(k.c, k.spec, k.c.Pid); err != nil {
+			return err
+		}
 	}
 	if err := k.child.tell(); err != nil {
 		return err
@@ -124,7 +149,32 @@ func (k *creation) make() error {
 	if k.listen {
 		return nil
 	}
-	return executed(int(k.child.talk.Fd()))
+	if err := k.c.executed(int(k.child.talk.Fd()), k.c.Pid, k.child.proc.pidfd, k.spec); err != nil {
+		return err
+	}
+	k.c.poststart(k.spec)
+	return nil
+}
+
+func (k *creation) ready() (message, error) {
+	return k.c.ready(int(k.child.talk.Fd()), k.child.proc.Pid, k.child.proc.pidfd, k.spec)
+}
+
+// runtimeHooks are those that run before the container has its root.
+func (k *creation) runtimeHooks() error {
+	h := k.spec.Hooks
+	if h == nil {
+		return nil
+	}
+	k.hooked = true
+	state := k.c.stateAs(specs.StateCreating, k.child.proc.Pid)
+	if err := runHooks("prestart", h.Prestart, state, -1); err != nil {
+		return err
+	}
+	if err := runHooks("createRuntime", h.CreateRuntime, state, -1); err != nil {
+		return err
+	}
+	return runHooks("createContainer", h.CreateContainer, state, k.child.proc.pidfd)
 }
 
 // prepare does what comes before the child: descriptors, cgroup, joined namespaces.
@@ -137,12 +187,16 @@ func (k *creation) prepare() (*launching, error) {
 		}
 		k.opened = append(k.opened, l.extra)
 	}
-	if k.spec.Linux.CgroupsPath != "" {
-		if k.c.Cgroup, l.group, err = makeCgroup(k.spec.Linux.CgroupsPath); err != nil {
-			return nil, err
-		}
-		k.opened = append(k.opened, l.group)
+	if l.group, err = k.makeCgroup(); err != nil {
+		return nil, err
 	}
+	if l.console, err = k.options.console(k.spec.Process); err != nil {
+		return nil, err
+	}
+	if l.console != nil {
+		k.opened = append(k.opened, l.console)
+	}
+	l.preserve = k.options.Preserve
 	ns, err := spec.Namespaces(k.spec.Linux.Namespaces)
 	if err != nil {
 		return nil, err
@@ -150,6 +204,7 @@ func (k *creation) prepare() (*launching, error) {
 	if l.flags, err = joinNamespaces(ns); err != nil {
 		return nil, err
 	}
+	k.flags = l.flags
 	l.ids = newIDMaps(k.spec, l.flags)
 	for i, m := range k.spec.Mounts {
 		pm, err := spec.ParseMount(m)
@@ -158,24 +213,82 @@ func (k *creation) prepare() (*launching, error) {
 		}
 		k.mounts = append(k.mounts, pm)
 	}
-	cgroupNS := ns[specs.CgroupNamespace]
 	l.write = func(b *script.Builder, f fds) error {
 		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow}
-		if err := p.begin(); err != nil {
+		if err := p.begin(k.c.ID, !k.options.Keyring); err != nil {
 			return err
 		}
 		if l.ids != nil {
 			p.enterUserNS()
 		}
-		if cgroupNS.Wanted && cgroupNS.Path == "" {
+		if isNew(ns[specs.CgroupNamespace]) {
 			// Not with clone: the new namespace must be rooted in the group that clone put this process in.
 			p.Call("make cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 		}
+		if isNew(ns[specs.TimeNamespace]) {
+			// It is entered by execve. Until then the caller sets its clocks.
+			p.Call("make time namespace", unix.SYS_UNSHARE, unix.CLONE_NEWTIME)
+		}
 		p.namespaces()
+		if err := p.openLabels(); err != nil {
+			return err
+		}
 		k.made = p.fileSystems(k.mounts)
+		if k.spec.Process.Terminal {
+			p.console(true)
+		}
 		return p.workload()
 	}
 	return l, nil
+}
+
+func isNew(n spec.Namespace) bool { return n.Wanted && n.Path == "" }
+
+// console connects to where a terminal goes; nil without one.
+func (o Options) console(p *specs.Process) (*os.File, error) {
+	switch {
+	case p.Terminal && o.Console == "":
+		return nil, errors.New("process.terminal: needs --console-socket, where its other end goes")
+	case !p.Terminal && o.Console != "":
+		return nil, errors.New("--console-socket: process.terminal is false")
+	case o.Console == "":
+		return nil, nil
+	}
+	return connectConsole(o.Console)
+}
+
+// makeCgroup makes the container's group with its limits. Without a path and without limits the container stays in its caller's.
+func (k *creation) makeCgroup() (*os.File, error) {
+	p := k.spec.Linux.CgroupsPath
+	if p == "" {
+		if !spec.NeedsCgroup(k.spec) {
+			return nil, nil
+		}
+		p = "/oci-runtime/" + k.c.ID
+	}
+	g, err := cgroup.Make(filepath.Clean("/"+p), cgroup.Controllers(k.settings))
+	if err != nil {
+		return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	k.c.Cgroup = g.Dir
+	if err := g.Set(k.settings); err != nil {
+		return nil, err
+	}
+	if r := k.spec.Linux.Resources; r != nil && len(r.Devices) > 0 {
+		program, err := cgroup.DeviceProgram(r.Devices)
+		if err != nil {
+			return nil, err
+		}
+		if err := g.SetDevices(program); err != nil {
+			return nil, err
+		}
+	}
+	f, err := g.Open()
+	if err != nil {
+		return nil, err
+	}
+	k.opened = append(k.opened, f)
+	return f, nil
 }
 
 // dress gives the child what only its parent may set, and what is easier from outside.
@@ -184,6 +297,15 @@ func (k *creation) dress() error {
 	if a := k.spec.Process.OOMScoreAdj; a != nil {
 		if err := setFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), strconv.Itoa(*a)); err != nil {
 			return fmt.Errorf("process.oomScoreAdj: %w", err)
+		}
+	}
+	if o := k.spec.Linux.TimeOffsets; len(o) > 0 {
+		text := ""
+		for clock, t := range o {
+			text += fmt.Sprintf("%s %d %d\n", clock, t.Secs, t.Nanosecs)
+		}
+		if err := setFile(fmt.Sprintf("/proc/%d/timens_offsets", pid), text); err != nil {
+			return fmt.Errorf("linux.timeOffsets: %w", err)
 		}
 	}
 	return setLimits(pid, k.spec.Process)
@@ -238,6 +360,9 @@ func (k *creation) undo() {
 	}
 	removeCgroup(k.c.Cgroup)
 	os.RemoveAll(k.c.dir)
+	if k.hooked {
+		k.c.poststop(k.spec)
+	}
 	if k.options.PidFile != "" {
 		os.Remove(k.options.PidFile)
 	}
@@ -252,18 +377,30 @@ func (r Root) Start(id string) error {
 	if c.Status != specs.StateCreated {
 		return fmt.Errorf("start %s: it is %s, not created", id, c.Status)
 	}
+	s, err := c.config()
+	if err != nil {
+		return err
+	}
+	if err := r.startHooks(c, s, c.Pid); err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w", id, err), r.Delete(id, true))
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
 	conn := os.NewFile(uintptr(fd), "start")
 	defer conn.Close()
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", id, err)
+	}
+	defer unix.Close(pidfd)
 	err = c.atSocket(func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) })
 	if err == nil {
 		_, err = unix.Write(fd, []byte{'G'})
 	}
 	if err == nil {
-		err = executed(fd)
+		err = c.executed(fd, c.Pid, pidfd, s)
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
@@ -271,7 +408,59 @@ func (r Root) Start(id string) error {
 	if err := os.Remove(filepath.Join(c.dir, "start.sock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
+	c.poststart(s)
 	return nil
+}
+
+// next waits for the next message of process pid but hands on a seccomp listener on the way. A process that has executed its
+// workload says nothing more: io.EOF.
+func (c *Container) next(fd, pid, pidfd int, s *specs.Spec) (message, error) {
+	for {
+		m, err := hear(fd)
+		if err != nil || m.kind != script.KindNotify {
+			return m, err
+		}
+		if err := c.handOver(m.fd, pid, pidfd, s.Linux.Seccomp); err != nil {
+			return m, err
+		}
+		if _, err := unix.Write(fd, []byte{'G'}); err != nil {
+			return m, fmt.Errorf("talk to the container: %w", err)
+		}
+	}
+}
+
+// executed waits until the process has become the workload.
+func (c *Container) executed(fd, pid, pidfd int, s *specs.Spec) error {
+	m, err := c.next(fd, pid, pidfd, s)
+	switch {
+	case err == io.EOF:
+		return nil
+	case err == nil:
+		return fmt.Errorf("hear from the container: unexpected message %q", rune(m.kind))
+	}
+	return err
+}
+
+// ready waits until the process has come to its next stop.
+func (c *Container) ready(fd, pid, pidfd int, s *specs.Spec) (message, error) {
+	m, err := c.next(fd, pid, pidfd, s)
+	switch {
+	case err == io.EOF:
+		return m, errSilent
+	case err == nil && m.kind != script.KindReady:
+		return m, fmt.Errorf("hear from the container: unexpected message %q", rune(m.kind))
+	}
+	return m, err
+}
+
+// poststart runs the hooks of a container that has started.
+func (c *Container) poststart(s *specs.Spec) {
+	if s.Hooks == nil {
+		return
+	}
+	if err := runHooks("poststart", s.Hooks.Poststart, c.stateAs(specs.StateRunning, c.Pid), -1); err != nil {
+		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
+	}
 }
 
 func compile(s *specs.Spec) (*seccomp.Program, error) {
@@ -335,7 +524,7 @@ func joinNamespaces(ns map[specs.LinuxNamespaceType]spec.Namespace) (uint64, err
 	for t, n := range ns {
 		flag := spec.CloneFlag(t)
 		if n.Path == "" {
-			if t != specs.CgroupNamespace {
+			if t != specs.CgroupNamespace && t != specs.TimeNamespace {
 				flags |= uint64(flag)
 			}
 			continue

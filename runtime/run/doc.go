@@ -39,6 +39,12 @@
 //	<id>/state.json    pid, its start time, bundle, cgroup
 //	<id>/start.sock    only while created and not yet started
 //
-// Not here: user namespaces, terminals, hooks, cgroup limits; package spec refuses configurations that ask for them.
-// Needs Linux 5.12 (mount_setattr) and root.
+// Hooks run where the specification says: prestart and createRuntime by the caller, createContainer in the container's namespaces
+// with the caller's files, startContainer in the container with the workload's rights, poststart and poststop by the caller, where
+// their errors are warnings. When one of the former fails, the container is removed and poststop runs.
+//
+// In a user namespace the child makes every file system, so that they belong to it; device nodes are bound from the caller's /dev.
+//
+// Not here: joining a user or time namespace by path, and exec into a time namespace; cgroup version 1; the systemd cgroup driver.
+// Needs Linux 5.12 (mount_setattr; idmapped mounts and time namespaces 6.1) and root.
 package run

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/spec"
 )
@@ -37,52 +38,87 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, erro
 	if err := spec.CheckProcess(s.Process); err != nil {
 		return nil, err
 	}
+	return r.spawn(c, s, s.Process, o)
+}
+
+// spawn makes a process in a container, which may still wait for its start.
+func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Options) (*Process, error) {
 	filter, err := compile(s)
 	if err != nil {
 		return nil, err
 	}
 	// Before join: in the cgroup namespace of the container its group is "/".
-	group, err := cgroupOf(c.Pid)
+	group, err := openGroup(c.Pid)
 	if err != nil {
-		return nil, fmt.Errorf("enter cgroup of %s: %w", id, err)
+		return nil, fmt.Errorf("enter cgroup of %s: %w", c.ID, err)
 	}
 	defer group.Close()
+	console, err := o.console(process)
+	if err != nil {
+		return nil, err
+	}
+	if console != nil {
+		defer console.Close()
+	}
 	init, late, err := c.join(s)
 	if err != nil {
-		return nil, fmt.Errorf("enter %s: %w", id, err)
+		return nil, fmt.Errorf("enter %s: %w", c.ID, err)
 	}
 	defer init.Close()
-	l := &launching{group: group, extra: init}
+	if late&unix.CLONE_NEWUSER != 0 && !direct() {
+		return nil, fmt.Errorf("enter %s: a second Go process, which has threads, cannot enter a user namespace", c.ID)
+	}
+	l := &launching{group: group, extra: init, console: console, preserve: o.Preserve, stdin: o.stdin}
 	l.write = func(b *script.Builder, f fds) error {
-		p := &plan{Builder: b, spec: s, process: s.Process, filter: filter, fds: f, follow: o.Follow}
-		if err := p.begin(); err != nil {
+		p := &plan{Builder: b, spec: s, process: process, filter: filter, fds: f, follow: o.Follow, program: o.program}
+		if err := p.begin(c.ID, true); err != nil {
 			return err
 		}
 		// A thread can enter a mount namespace only if it shares its root with no other thread.
 		p.Call("enter the container", unix.SYS_UNSHARE, unix.CLONE_FS)
-		p.Call("enter the container's mounts and cgroup", unix.SYS_SETNS, f.extra, late)
+		if late&unix.CLONE_NEWUSER != 0 {
+			p.Call("enter the container's user namespace", unix.SYS_SETNS, f.extra, unix.CLONE_NEWUSER)
+			p.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
+			p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
+		}
+		p.Call("enter the container's mounts and cgroup", unix.SYS_SETNS, f.extra, late&^unix.CLONE_NEWUSER)
 		p.Call("enter the container", unix.SYS_CLOSE, f.extra)
+		if err := p.openLabels(); err != nil {
+			return err
+		}
+		if process.Terminal {
+			p.console(false)
+		}
 		return p.workload()
 	}
 	child, err := l.start()
 	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENODEV) {
 		// What clone says of a pid namespace whose first process has ended, and of a removed cgroup.
-		return nil, fmt.Errorf("execute in %s: it has ended: %w", id, err)
+		return nil, fmt.Errorf("execute in %s: it has ended: %w", c.ID, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer child.talk.Close()
-	if err := child.execute(o, s.Process); err != nil {
+	if err := c.execute(child, o, s, process); err != nil {
 		child.proc.end()
-		return nil, fmt.Errorf("execute in %s: %w", id, err)
+		return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
 	}
 	return child.proc, nil
 }
 
+func openGroup(pid int) (*os.File, error) {
+	g, err := cgroup.Of(pid)
+	if err != nil {
+		return nil, err
+	}
+	return g.Open()
+}
+
 // execute leads a child of Exec to its workload.
-func (c *child) execute(o Options, p *specs.Process) error {
-	if _, err := c.ready(); err != nil {
+func (k *Container) execute(c *child, o Options, s *specs.Spec, p *specs.Process) error {
+	fd := int(c.talk.Fd())
+	if _, err := k.ready(fd, c.proc.Pid, c.proc.pidfd, s); err != nil {
 		return err
 	}
 	if a := p.OOMScoreAdj; a != nil {
@@ -101,7 +137,7 @@ func (c *child) execute(o Options, p *specs.Process) error {
 	if err := c.tell(); err != nil {
 		return err
 	}
-	return executed(int(c.talk.Fd()))
+	return k.executed(fd, c.proc.Pid, c.proc.pidfd, s)
 }
 
 // config reads back what the container was made of.
@@ -130,6 +166,11 @@ func (c *Container) join(s *specs.Spec) (*os.File, int, error) {
 	for _, n := range s.Linux.Namespaces {
 		switch n.Type {
 		case specs.MountNamespace:
+		case specs.TimeNamespace:
+			unix.Close(fd)
+			return nil, 0, errors.New("entering a time namespace is not supported")
+		case specs.UserNamespace:
+			late |= unix.CLONE_NEWUSER
 		case specs.CgroupNamespace:
 			late |= unix.CLONE_NEWCGROUP
 		default:

@@ -2,9 +2,14 @@ package run
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/spec"
 )
 
 // idMaps are the maps of a new user namespace.
@@ -61,4 +66,55 @@ func (m *idMaps) root() (uid, gid int) {
 		return 0
 	}
 	return find(m.uids), find(m.gids)
+}
+
+// namespace makes a user namespace that has the maps and no process.
+func (m *idMaps) namespace() (int, error) {
+	runtime.LockOSThread() // the tracer is a thread
+	defer runtime.UnlockOSThread()
+	attr := &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Ptrace: true}}
+	m.apply(attr.Sys)
+	// Stopped at its execve, it executes nothing of this program.
+	p, err := os.StartProcess("/proc/self/exe", []string{stageName}, attr)
+	if err != nil {
+		return -1, fmt.Errorf("make user namespace: %w", err)
+	}
+	proc := &Process{p.Pid, -1}
+	p.Release()
+	defer func() {
+		unix.Kill(proc.Pid, unix.SIGKILL)
+		proc.Wait()
+	}()
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(proc.Pid, &ws, 0, nil); err != nil || !ws.Stopped() {
+		return -1, fmt.Errorf("make user namespace: %v, %w", ws, err)
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/user", proc.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open user namespace: %w", err)
+	}
+	return fd, nil
+}
+
+// mapIDs makes a detached mount show other owners. Without maps of its own it takes those of process pid.
+func mapIDs(mount int, m spec.Mount, pid int) error {
+	var ns int
+	var err error
+	if len(m.UIDs) > 0 {
+		ns, err = (&idMaps{m.UIDs, m.GIDs}).namespace()
+	} else {
+		ns, err = unix.Open(fmt.Sprintf("/proc/%d/ns/user", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(ns)
+	flags := uint(unix.AT_EMPTY_PATH)
+	if m.IDMapRec {
+		flags |= unix.AT_RECURSIVE
+	}
+	if err := unix.MountSetattr(mount, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}); err != nil {
+		return fmt.Errorf("uidMappings: map owners: %w", err)
+	}
+	return nil
 }

@@ -21,18 +21,24 @@ type plan struct {
 	process *specs.Process
 	filter  *seccomp.Program
 	fds     fds
-	flags   uint64 // CLONE_NEW* of the namespaces that are new
-	listen  bool   // wait for Start
-	follow  bool   // be killed when the caller ends
+	flags   uint64       // CLONE_NEW* of the namespaces that are new
+	listen  bool         // wait for Start
+	follow  bool         // be killed when the caller ends
+	labels  *script.Call // a /proc of the container, for the labels of security modules; nil without any
+	program string       // to execute instead of the first argument
 }
 
 // begin is common to all children.
-func (p *plan) begin() error {
+func (p *plan) begin(id string, keyring bool) error {
 	mask := p.Words(0)
 	p.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mask, 0, 8)
 	// Nobody in the container may look into this process, whose memory and descriptors are the caller's.
 	p.Call("hide from the container", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	p.Call("make session", unix.SYS_SETSID)
+	if keyring {
+		// The caller's session keyring is not the container's business. A kernel without keys has none to keep.
+		p.Call("make keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+id).Ignore()
+	}
 	return p.defaultSignals()
 }
 
@@ -164,3 +170,75 @@ func (p *plan) sysctls() {
 
 // openHow is struct open_how of openat2(2).
 func (p *plan) openHow(flags, resolve uint64) script.Blob { return p.Words(flags, 0, resolve) }
+
+// openLabels opens a /proc of the container where a label for the workload is asked for.
+func (p *plan) openLabels() error {
+	if l := p.process.SelinuxLabel; l != "" && !exists("/sys/fs/selinux/enforce") {
+		return fmt.Errorf("process.selinuxLabel: SELinux is not enabled on this machine")
+	}
+	if l := p.process.ApparmorProfile; l != "" && l != "unconfined" && !exists("/sys/kernel/security/apparmor") {
+		return fmt.Errorf("process.apparmorProfile: AppArmor is not enabled on this machine")
+	}
+	if l := p.spec.Linux.MountLabel; l != "" && !exists("/sys/fs/selinux/enforce") {
+		return fmt.Errorf("linux.mountLabel: SELinux is not enabled on this machine")
+	}
+	if p.process.SelinuxLabel != "" || exists("/sys/kernel/security/apparmor") && p.process.ApparmorProfile != "" {
+		p.labels = p.fileSystem("label of the process: ", spec.Mount{Type: "proc"})
+	}
+	return nil
+}
+
+func exists(name string) bool { return unix.Access(name, unix.F_OK) == nil }
+
+// setLabels writes the labels that execve gives the workload.
+func (p *plan) setLabels() {
+	if p.labels == nil {
+		return
+	}
+	how := p.openHow(unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	write := func(field, file, value string) {
+		f := p.Call(field, unix.SYS_OPENAT2, p.labels, file, how, unix.SizeofOpenHow)
+		p.Call(field, unix.SYS_WRITE, f, value, len(value))
+		p.Call(field, unix.SYS_CLOSE, f)
+	}
+	if l := p.process.SelinuxLabel; l != "" {
+		write("process.selinuxLabel", "thread-self/attr/exec", l)
+	}
+	if l := p.process.ApparmorProfile; l != "" {
+		write("process.apparmorProfile", "thread-self/attr/apparmor/exec", "exec "+l)
+	}
+}
+
+// schedule applies what the scheduler is told. It comes while the process may still do anything.
+func (p *plan) schedule() error {
+	a, err := spec.Schedule(p.process.Scheduler)
+	if err != nil {
+		return err
+	}
+	if a != nil {
+		attr := binary.NativeEndian.AppendUint32(nil, a.Size)
+		attr = binary.NativeEndian.AppendUint32(attr, a.Policy)
+		attr = binary.NativeEndian.AppendUint64(attr, a.Flags)
+		attr = binary.NativeEndian.AppendUint32(attr, uint32(a.Nice))
+		attr = binary.NativeEndian.AppendUint32(attr, a.Priority)
+		for _, v := range []uint64{a.Runtime, a.Deadline, a.Period, 0} {
+			attr = binary.NativeEndian.AppendUint64(attr, v)
+		}
+		p.Call("process.scheduler", unix.SYS_SCHED_SETATTR, 0, p.Bytes(attr), 0)
+	}
+	prio, ok, err := spec.IOPriority(p.process.IOPriority)
+	if err != nil {
+		return err
+	}
+	if ok {
+		p.Call("process.ioPriority", unix.SYS_IOPRIO_SET, 1, 0, prio)
+	}
+	domain, ok, err := spec.Personality(p.spec.Linux.Personality)
+	if err != nil {
+		return err
+	}
+	if ok {
+		p.Call("linux.personality", unix.SYS_PERSONALITY, domain)
+	}
+	return nil
+}

@@ -14,8 +14,12 @@ import (
 
 // workload writes the end of every script: the process takes on what process says, waits for the word to go and executes.
 func (p *plan) workload() error {
+	if err := p.schedule(); err != nil {
+		return err
+	}
 	if !p.process.NoNewPrivileges {
 		// Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
+		p.setLabels()
 		p.installFilter()
 	}
 	if err := p.becomeUser(); err != nil {
@@ -34,6 +38,7 @@ func (p *plan) workload() error {
 	}
 	p.Call("close descriptors on exec", unix.SYS_CLOSE_RANGE, p.fds.talk, int(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 	if p.process.NoNewPrivileges {
+		p.setLabels()
 		p.Call("process.noNewPrivileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		p.installFilter()
 	}
@@ -131,7 +136,14 @@ func (p *plan) installFilter() {
 	}
 	prog := p.Words(uint64(len(p.filter.Filter)), 0) // struct sock_fprog
 	p.Point(prog, 8, p.Bytes(code))
-	p.Call("linux.seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, int(p.filter.Flags), prog)
+	listener := p.Call("linux.seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, int(p.filter.Flags), prog)
+	if p.filter.Flags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+		text := p.Bytes(append(kind(script.KindNotify), 0, 0, 0, 0))
+		p.Store(listener, text, 4)
+		p.Call("talk to the caller", unix.SYS_WRITE, p.fds.talk, text, 8)
+		p.await(p.fds.talk)
+		p.Call("close listener", unix.SYS_CLOSE, listener)
+	}
 }
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -140,6 +152,9 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // and makes it the first argument of exec.
 func (p *plan) lookPath(exec *script.Call) {
 	name := p.process.Args[0]
+	if p.program != "" {
+		name = p.program
+	}
 	found := p.Later()
 	if strings.ContainsRune(name, '/') {
 		file := p.String(name)

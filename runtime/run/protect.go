@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -10,32 +11,77 @@ import (
 // Protect makes sure that this program cannot be written through /proc/<pid>/exe by who has become root in a container that
 // this process, or a child of it, has entered. On a file system without writing, as the machine's root image is, there is
 // nothing to do. Elsewhere it executes itself again through a read-only mount of its own file, which is attached nowhere and
-// so can be changed by nobody.
+// so can be changed by nobody; or, if its file belongs to another mount namespace, from a sealed copy in memory.
 func Protect() error {
-	self, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	self, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open own program: %w", err)
 	}
 	defer unix.Close(self)
-	if readOnly(self) {
+	if fixed(self) {
 		return nil
 	}
-	view, err := unix.OpenTree(self, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	view, err := readOnlyView(self)
+	if errors.Is(err, unix.EINVAL) {
+		view, err = sealedCopy(self)
+	}
 	if err != nil {
-		return fmt.Errorf("make a read-only view of own program (needs root): %w", err)
+		return fmt.Errorf("protect own program from containers (needs root): %w", err)
 	}
 	defer unix.Close(view)
-	if err := setAttr(view, unix.MOUNT_ATTR_RDONLY, 0, false); err != nil {
-		return fmt.Errorf("make a read-only view of own program: %w", err)
-	}
-	if !readOnly(view) {
-		return fmt.Errorf("make a read-only view of own program: it can still be written")
+	if !fixed(view) {
+		return errors.New("protect own program from containers: it can still be written")
 	}
 	err = execveat(view, os.Args, os.Environ())
-	return fmt.Errorf("execute the read-only view of own program: %w", err)
+	return fmt.Errorf("execute own program again: %w", err)
 }
 
-func readOnly(fd int) bool {
+const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+
+// fixed reports whether nobody can write the file behind fd.
+func fixed(fd int) bool {
 	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+	if unix.Fstatfs(fd, &st) == nil && st.Flags&unix.ST_RDONLY != 0 {
+		return true
+	}
+	has, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	return err == nil && has&seals == seals
+}
+
+func readOnlyView(self int) (int, error) {
+	view, err := unix.OpenTree(self, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, fmt.Errorf("clone mount: %w", err)
+	}
+	if err := setAttr(view, unix.MOUNT_ATTR_RDONLY, 0, false); err != nil {
+		unix.Close(view)
+		return -1, fmt.Errorf("make mount read-only: %w", err)
+	}
+	return view, nil
+}
+
+func sealedCopy(self int) (int, error) {
+	const name = "oci-runtime"
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("copy: %w", err)
+	}
+	for {
+		n, err := unix.Sendfile(fd, self, nil, 1<<30)
+		if err == nil && n == 0 {
+			break
+		}
+		if err != nil && err != unix.EINTR {
+			unix.Close(fd)
+			return -1, fmt.Errorf("copy: %w", err)
+		}
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("seal: %w", err)
+	}
+	return fd, nil
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/spec"
@@ -30,7 +32,7 @@ func (k *creation) enterRoot(made []int, ids *idMaps) error {
 	if err != nil {
 		return fmt.Errorf("enter the container's mounts: %w", err)
 	}
-	err = k.buildRoot(root, sources)
+	err = k.buildRoot(root, sources, ids)
 	if berr := back(); err == nil && berr != nil {
 		err = fmt.Errorf("leave the container's mounts: %w", berr)
 	}
@@ -89,17 +91,28 @@ func (k *creation) openSources() (root int, sources []int, err error) {
 	if err != nil {
 		return -1, nil, fmt.Errorf("root.path: %w", &os.PathError{Op: "open", Path: dir, Err: err})
 	}
-	if err := setPropagation(root, unix.MS_PRIVATE, true); err != nil {
+	propagation := uint64(unix.MS_PRIVATE)
+	if p, _ := spec.Propagation(k.spec.Linux.RootfsPropagation); p&^unix.MS_REC == unix.MS_SLAVE {
+		propagation = unix.MS_SLAVE
+	}
+	if err := setPropagation(root, propagation, true); err != nil {
 		unix.Close(root)
 		return -1, nil, fmt.Errorf("root.path: make private: %w", err)
 	}
 	sources = make([]int, len(k.mounts))
 	for i, m := range k.mounts {
 		sources[i] = -1
+		if m.Type == "cgroup2" && k.c.Cgroup != "" && !k.ownCgroupNS() {
+			// A new instance would show all groups of the machine.
+			m.Type, m.Source = "bind", k.c.Cgroup
+		}
 		if m.Type != "bind" {
 			continue
 		}
-		if sources[i], err = bindSource(within(k.bundle, m.Source), m); err != nil {
+		if sources[i], err = bindSource(within(k.bundle, m.Source), m); err == nil && m.IDMap {
+			err = mapIDs(sources[i], m, k.child.proc.Pid)
+		}
+		if err != nil {
 			unix.Close(root)
 			return -1, sources, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
@@ -109,7 +122,7 @@ func (k *creation) openSources() (root int, sources []int, err error) {
 
 // buildRoot works in the container's mount namespace. All of it happens by descriptors below the root directory; in the end
 // the caller's tree is detached.
-func (k *creation) buildRoot(root int, sources []int) error {
+func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 	s := k.spec
 	// Nothing that is mounted here may show up outside.
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
@@ -119,12 +132,20 @@ func (k *creation) buildRoot(root int, sources []int) error {
 	if err := unix.MoveMount(root, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
 		return fmt.Errorf("root.path: %w", &os.PathError{Op: "bind", Path: dir, Err: err})
 	}
+	if ids != nil {
+		// What is made belongs to the container's root, and the file systems of its namespace know no other.
+		uid, gid := ids.root()
+		unix.SetfsgidRetGid(gid)
+		unix.SetfsuidRetUid(uid)
+		defer unix.SetfsgidRetGid(0)
+		defer unix.SetfsuidRetUid(0)
+	}
 	for i, m := range k.mounts {
 		if err := addMount(root, sources[i], m); err != nil {
 			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 	}
-	if err := addDevices(root); err != nil {
+	if err := addDevices(root, s.Linux.Devices, ids != nil); err != nil {
 		return err
 	}
 	for i, p := range s.Linux.ReadonlyPaths {
@@ -139,13 +160,21 @@ func (k *creation) buildRoot(root int, sources []int) error {
 	if s.Root.Readonly {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
-	if spec.HasDev(s) {
+	if spec.HasDev(s) && len(s.Linux.Devices) == 0 {
 		attr |= unix.MOUNT_ATTR_NODEV // devices are in the mount at /dev and nowhere else
 	}
 	if err := setAttr(root, attr, 0, false); err != nil {
 		return fmt.Errorf("root.readonly: %w", err)
 	}
-	return pivot(root)
+	if err := pivot(root); err != nil {
+		return err
+	}
+	if p, _ := spec.Propagation(s.Linux.RootfsPropagation); p&^unix.MS_REC == unix.MS_SHARED || p&^unix.MS_REC == unix.MS_UNBINDABLE {
+		if err := setPropagation(root, p&^unix.MS_REC, p&unix.MS_REC != 0); err != nil {
+			return fmt.Errorf("linux.rootfsPropagation: %w", err)
+		}
+	}
+	return nil
 }
 
 func within(dir, p string) string {
@@ -175,7 +204,12 @@ func addMount(root, fd int, m spec.Mount) error {
 		}
 		defer unix.Close(fd)
 	}
-	if err := setAttr(fd, m.SetRec, 0, true); err != nil {
+	if m.CopyUp {
+		if err := copyUpFrom(root, fd, m.Destination); err != nil {
+			return fmt.Errorf("tmpcopyup: %w", err)
+		}
+	}
+	if err := setAttr(fd, m.SetRec, m.ClearRec, true); err != nil {
 		return fmt.Errorf("set recursive options: %w", err)
 	}
 	target, err := ensure(root, m.Destination, dir, extra)
@@ -186,7 +220,37 @@ func addMount(root, fd int, m spec.Mount) error {
 	if err := mountOn(fd, target); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
+	if m.Type != "bind" {
+		return propagate(fd, m.Propagation)
+	}
 	return nil
+}
+
+func propagate(fd int, kinds []uint64) error {
+	for _, p := range kinds {
+		if err := setPropagation(fd, p&^unix.MS_REC, p&unix.MS_REC != 0); err != nil {
+			return fmt.Errorf("set propagation: %w", err)
+		}
+	}
+	return nil
+}
+
+// copyUpFrom fills a file system with what lies at the place it is going to cover.
+func copyUpFrom(root, fd int, p string) error {
+	from, err := openInRoot(root, p, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return copyUp(from, fd)
+}
+
+// ownCgroupNS reports whether the container sees its group as the root of all.
+func (k *creation) ownCgroupNS() bool {
+	return slices.ContainsFunc(k.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 }
 
 // bindSource clones the mount at a path of the host.
@@ -200,7 +264,12 @@ func bindSource(source string, m spec.Mount) (int, error) {
 		return -1, &os.PathError{Op: "open source", Path: source, Err: err}
 	}
 	if err = setAttr(fd, m.Set, m.Clear, false); err == nil {
-		err = setPropagation(fd, unix.MS_PRIVATE, true)
+		// A clone has the propagation of its source, which a slave or a shared mount is to have.
+		if len(m.Propagation) > 0 {
+			err = propagate(fd, m.Propagation)
+		} else {
+			err = setPropagation(fd, unix.MS_PRIVATE, true)
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -216,39 +285,6 @@ func setPropagation(mount int, kind uint64, recursive bool) error {
 		flags |= unix.AT_RECURSIVE
 	}
 	return unix.MountSetattr(mount, "", flags, &unix.MountAttr{Propagation: kind})
-}
-
-// addDevices makes the devices and links that config-linux.md ("Default Devices") promises.
-func addDevices(root int) error {
-	dev, err := ensure(root, "/dev", true, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dev)
-	for _, d := range []struct {
-		name         string
-		major, minor uint32
-	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
-		rdev := unix.Mkdev(d.major, d.minor)
-		err := unix.Mknodat(dev, d.name, unix.S_IFCHR|0o666, int(rdev))
-		if err == unix.EEXIST {
-			var st unix.Stat_t
-			if err = unix.Fstatat(dev, d.name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil &&
-				(st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != rdev) {
-				err = fmt.Errorf("the image has something else there")
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("make /dev/%s: %w", d.name, err)
-		}
-	}
-	for _, l := range [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-		{"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"}, {"ptmx", "pts/ptmx"}} {
-		if err := unix.Symlinkat(l[1], dev, l[0]); err != nil && err != unix.EEXIST {
-			return fmt.Errorf("link /dev/%s: %w", l[0], err)
-		}
-	}
-	return nil
 }
 
 // makeReadonly covers a path by a read-only view of itself; a path that does not exist needs none.

@@ -13,10 +13,15 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/cgroup"
 )
 
 // Root is the directory of all state, --root on the command line. The zero value is no valid Root.
 type Root string
+
+// StatePaused is what engines call a frozen container.
+const StatePaused specs.ContainerState = "paused"
 
 // ErrNotExist says that no container has the ID.
 var ErrNotExist = errors.New("no such container")
@@ -71,6 +76,9 @@ func (r Root) Load(id string) (*Container, error) {
 		if _, err := os.Stat(filepath.Join(c.dir, "start.sock")); err == nil {
 			c.Status = specs.StateCreated
 		}
+		if c.Cgroup != "" && (cgroup.Group{Dir: c.Cgroup}).Frozen() {
+			c.Status = StatePaused
+		}
 	} else {
 		c.Pid = 0
 	}
@@ -107,7 +115,7 @@ func (r Root) Delete(id string, force bool) error {
 		}
 		return err
 	}
-	if c.Status == specs.StateRunning || c.Status == specs.StateCreated || c.Status == specs.StateCreating {
+	if c.Status != specs.StateStopped {
 		if !force {
 			return fmt.Errorf("delete %s: it is %s: stop it first, or use --force", id, c.Status)
 		}
@@ -118,10 +126,25 @@ func (r Root) Delete(id string, force bool) error {
 	if err := removeCgroup(c.Cgroup); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
+	s, serr := c.config() // one that died while it was created may have none
 	if err := os.RemoveAll(c.dir); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
+	if serr != nil {
+		return nil
+	}
+	if err := c.poststop(s); err != nil {
+		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
+	}
 	return nil
+}
+
+// removeCgroup kills what is in a group and removes it; "" is none.
+func removeCgroup(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	return cgroup.Group{Dir: dir}.Remove()
 }
 
 // kill ends the container's PID 1, and with it its whole pid namespace, and waits until it is gone.
@@ -142,7 +165,7 @@ func (c *Container) kill() error {
 
 // Signal sends a signal to the container's first process.
 func (c *Container) Signal(sig unix.Signal) error {
-	if c.Status != specs.StateRunning && c.Status != specs.StateCreated {
+	if c.Status != specs.StateRunning && c.Status != specs.StateCreated && c.Status != StatePaused {
 		return fmt.Errorf("signal %s: it is %s", c.ID, c.Status)
 	}
 	fd, err := c.pidfd()

@@ -31,6 +31,8 @@ func Compile(s *specs.LinuxSeccomp) (*Program, error) {
 			p.Flags |= unix.SECCOMP_FILTER_FLAG_LOG
 		case specs.LinuxSeccompFlagSpecAllow:
 			p.Flags |= unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+		case specs.LinuxSeccompFlagWaitKillableRecv:
+			p.Flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 		case "SECCOMP_FILTER_FLAG_TSYNC": // one thread exists when the filter is installed
 		default:
 			return nil, fmt.Errorf("linux.seccomp.flags[%d]: %q is not supported", i, f)
@@ -43,6 +45,20 @@ func Compile(s *specs.LinuxSeccomp) (*Program, error) {
 	rules, err := parseRules(s.Syscalls)
 	if err != nil {
 		return nil, err
+	}
+	notify := def == unix.SECCOMP_RET_USER_NOTIF
+	for _, list := range rules {
+		for _, r := range list {
+			notify = notify || r.ret == unix.SECCOMP_RET_USER_NOTIF
+		}
+	}
+	if notify != (s.ListenerPath != "") {
+		return nil, fmt.Errorf("linux.seccomp.listenerPath: wanted with SCMP_ACT_NOTIFY, and only then")
+	}
+	if notify {
+		p.Flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	} else {
+		p.Flags &^= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV // it says how a listener is waited for
 	}
 	i386 := false
 	for i, a := range s.Architectures {
@@ -90,6 +106,8 @@ func action(a specs.LinuxSeccompAction, errnoRet *uint) (uint32, error) {
 		return unix.SECCOMP_RET_TRAP, nil
 	case specs.ActLog:
 		return unix.SECCOMP_RET_LOG, nil
+	case specs.ActNotify:
+		return unix.SECCOMP_RET_USER_NOTIF, nil
 	}
 	return 0, fmt.Errorf("%q is not supported", a)
 }

@@ -11,7 +11,7 @@
 // A search over ranges takes about nine comparisons where libseccomp's list of names takes hundreds, and the kernel
 // runs the program once for each number when it is installed.
 //
-// Subset: all actions but SCMP_ACT_NOTIFY, all argument operators, SCMP_ARCH_X86_64 and SCMP_ARCH_X86. SCMP_ARCH_X32
+// Subset: all actions, all argument operators, SCMP_ARCH_X86_64 and SCMP_ARCH_X86. SCMP_ARCH_X32
 // is accepted and its calls answered with ENOSYS, which is what a Debian kernel does on its own. Names that do not
 // exist on an architecture are skipped (runtime-spec config-linux.md lists names of all architectures at once).
 // Several rules for one call are tried in the order of the file; the first that matches decides. Two conditions on

@@ -218,10 +218,12 @@ func TestCompileRefuses(t *testing.T) {
 		s    *specs.LinuxSeccomp
 		want string
 	}{
-		{&specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NOTIFY"}, "linux.seccomp.defaultAction"},
+		{&specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_SHRUG"}, "linux.seccomp.defaultAction"},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"X"}}, "linux.seccomp.flags[0]"},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchS390}}, "linux.seccomp.architectures[0]"},
-		{rule(specs.LinuxSyscall{Action: "SCMP_ACT_NOTIFY"}), "linux.seccomp.syscalls[0].action"},
+		{rule(specs.LinuxSyscall{Action: "SCMP_ACT_SHRUG"}), "linux.seccomp.syscalls[0].action"},
+		{rule(specs.LinuxSyscall{Action: specs.ActNotify}), "linux.seccomp.listenerPath"},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/x"}, "linux.seccomp.listenerPath"},
 		{rule(specs.LinuxSyscall{Action: specs.ActErrno, ErrnoRet: &big}), "errnoRet"},
 		{rule(specs.LinuxSyscall{Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}), "args[0].index"},
 		{rule(specs.LinuxSyscall{Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "SCMP_CMP_CUTE"}}}), "args[0].op"},

@@ -17,7 +17,32 @@ type Mount struct {
 	Recursive   bool     // bind: with the mounts below Source
 	Set, Clear  uint64   // MOUNT_ATTR_* of this mount
 	SetRec      uint64   // MOUNT_ATTR_* of this mount and all below
+	ClearRec    uint64   // those that are taken from this mount and all below
+	Propagation []uint64 // MS_PRIVATE, MS_SLAVE, ... in order, with MS_REC for all below
+	CopyUp      bool     // tmpfs: with what was at Destination
+	IDMap       bool     // with the ids that UIDs and GIDs say; without these the container's own maps
+	IDMapRec    bool     // the same for all below
+	UIDs, GIDs  []specs.LinuxIDMapping
 	Data        []string // key or key=value for the file system
+}
+
+// propagations are the words of mount(8) for mount_namespaces(7).
+var propagations = [...]struct {
+	name string
+	flag uint64
+}{{"private", unix.MS_PRIVATE}, {"shared", unix.MS_SHARED}, {"slave", unix.MS_SLAVE}, {"unbindable", unix.MS_UNBINDABLE}}
+
+// Propagation returns the flags of a word such as rslave.
+func Propagation(word string) (uint64, bool) {
+	for _, p := range propagations {
+		switch word {
+		case p.name:
+			return p.flag, true
+		case "r" + p.name:
+			return p.flag | unix.MS_REC, true
+		}
+	}
+	return 0, false
 }
 
 // attrs are the options that are a property of the mount, in the words of mount(8). "r" in front makes one recursive.
@@ -34,11 +59,14 @@ var attrs = [...]struct {
 	{"noatime", unix.MOUNT_ATTR_NOATIME, unix.MOUNT_ATTR__ATIME},
 	{"strictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MOUNT_ATTR__ATIME},
 	{"relatime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
+	{"atime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
+	{"norelatime", unix.MOUNT_ATTR_STRICTATIME, unix.MOUNT_ATTR__ATIME},
+	{"nostrictatime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
 }
 
 // ParseMount translates one entry; an option that means nothing for its type is an error.
 func ParseMount(m specs.Mount) (Mount, error) {
-	out := Mount{Destination: filepath.Clean(m.Destination), Type: m.Type, Source: m.Source}
+	out := Mount{Destination: filepath.Clean(m.Destination), Type: m.Type, Source: m.Source, UIDs: m.UIDMappings, GIDs: m.GIDMappings}
 	bind := m.Type == "bind"
 	for _, o := range m.Options {
 		bind = bind || o == "bind" || o == "rbind"
@@ -52,30 +80,44 @@ func ParseMount(m specs.Mount) (Mount, error) {
 	if out.Type == "cgroup" {
 		out.Type, out.Source = "cgroup2", "cgroup2"
 	}
-	switch out.Type {
-	case "bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2":
-	case "":
+	if out.Type == "" || strings.ContainsRune(out.Type+out.Source+out.Destination, 0) {
 		return out, fmt.Errorf("type: missing")
-	default:
-		return out, &UnsupportedError{"type", fmt.Sprintf("%q is none of bind, proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2", m.Type)}
 	}
 	for i, o := range m.Options {
 		if err := out.option(o); err != nil {
 			return out, fmt.Errorf("options[%d]: %w", i, err)
 		}
 	}
+	if (len(out.UIDs) == 0) != (len(out.GIDs) == 0) {
+		return out, fmt.Errorf("uidMappings and gidMappings: want both or none")
+	}
+	out.IDMap = out.IDMap || len(out.UIDs) > 0
+	if out.IDMap && out.Type != "bind" {
+		return out, &UnsupportedError{"uidMappings", "only for bind mounts"}
+	}
+	if out.CopyUp && out.Type != "tmpfs" {
+		return out, fmt.Errorf("options: tmpcopyup is for tmpfs, not for %s", out.Type)
+	}
 	return out, nil
 }
 
 func (m *Mount) option(o string) error {
 	switch o {
-	case "bind", "private", "rprivate", "defaults", "":
-		return nil // every mount of the container is private
+	case "bind", "defaults", "", "async", "loud", "silent", "mand", "nomand", "iversion", "noiversion", "nolazytime":
+		return nil // the kernel's defaults, or without a meaning to it any more
 	case "rbind":
 		m.Recursive = true
 		return nil
-	case "shared", "rshared", "slave", "rslave", "unbindable", "runbindable", "tmpcopyup", "copy-up", "idmap", "ridmap":
-		return &UnsupportedError{o, "mounts are private"}
+	case "tmpcopyup", "copy-up":
+		m.CopyUp = true
+		return nil
+	case "idmap", "ridmap":
+		m.IDMap, m.IDMapRec = true, o == "ridmap"
+		return nil
+	}
+	if p, ok := Propagation(o); ok {
+		m.Propagation = append(m.Propagation, p)
+		return nil
 	}
 	for _, a := range attrs {
 		switch o {
@@ -84,10 +126,8 @@ func (m *Mount) option(o string) error {
 			m.Set = m.Set&^(a.set|a.clear) | a.set
 			return nil
 		case "r" + a.name:
-			if a.set == 0 || a.clear != 0 {
-				return &UnsupportedError{o, ""}
-			}
-			m.SetRec |= a.set
+			m.ClearRec |= a.set | a.clear
+			m.SetRec = m.SetRec&^(a.set|a.clear) | a.set
 			return nil
 		}
 	}
@@ -103,12 +143,12 @@ func (m *Mount) option(o string) error {
 
 // MountOptions returns the options that mean the same for every type, for features.md's mountOptions.
 func MountOptions() []string {
-	out := []string{"bind", "rbind", "private", "rprivate"}
+	out := []string{"bind", "rbind", "defaults", "tmpcopyup", "copy-up", "idmap", "ridmap"}
+	for _, p := range propagations {
+		out = append(out, p.name, "r"+p.name)
+	}
 	for _, a := range attrs {
-		out = append(out, a.name)
-		if a.set != 0 && a.clear == 0 {
-			out = append(out, "r"+a.name)
-		}
+		out = append(out, a.name, "r"+a.name)
 	}
 	return out
 }

@@ -141,6 +141,10 @@ func CloneFlag(t specs.LinuxNamespaceType) uintptr {
 		return unix.CLONE_NEWUTS
 	case specs.CgroupNamespace:
 		return unix.CLONE_NEWCGROUP
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER
+	case specs.TimeNamespace:
+		return unix.CLONE_NEWTIME
 	}
 	return 0
 }
@@ -155,12 +159,10 @@ func Namespaces(list []specs.LinuxNamespace) (map[specs.LinuxNamespaceType]Names
 			return nil, fmt.Errorf("%s: type %s appears twice", field, n.Type)
 		}
 		switch {
-		case n.Type == specs.UserNamespace || n.Type == specs.TimeNamespace:
-			return nil, &UnsupportedError{field, "type " + string(n.Type)}
 		case CloneFlag(n.Type) == 0:
 			return nil, fmt.Errorf("%s: no namespace is of type %q", field, n.Type)
-		case n.Type == specs.MountNamespace && n.Path != "":
-			return nil, &UnsupportedError{field + ".path", "the mount namespace is always a new one"}
+		case n.Path != "" && (n.Type == specs.MountNamespace || n.Type == specs.UserNamespace || n.Type == specs.TimeNamespace):
+			return nil, &UnsupportedError{field + ".path", "the namespace of type " + string(n.Type) + " is always a new one"}
 		case n.Path != "" && !strings.HasPrefix(n.Path, "/"):
 			return nil, fmt.Errorf("%s.path: want an absolute path, found %q", field, n.Path)
 		}
@@ -170,4 +172,60 @@ func Namespaces(list []specs.LinuxNamespace) (map[specs.LinuxNamespaceType]Names
 		return nil, &UnsupportedError{"linux.namespaces", "a namespace of type mount must be in it"}
 	}
 	return out, nil
+}
+
+// A Schedule is process.scheduler in the terms of sched_setattr(2).
+func Schedule(s *specs.Scheduler) (*unix.SchedAttr, error) {
+	if s == nil {
+		return nil, nil
+	}
+	policies := map[specs.LinuxSchedulerPolicy]uint32{specs.SchedOther: unix.SCHED_NORMAL, specs.SchedFIFO: unix.SCHED_FIFO, specs.SchedRR: unix.SCHED_RR,
+		specs.SchedBatch: unix.SCHED_BATCH, specs.SchedISO: 4, specs.SchedIdle: unix.SCHED_IDLE, specs.SchedDeadline: unix.SCHED_DEADLINE}
+	p, ok := policies[s.Policy]
+	if !ok {
+		return nil, fmt.Errorf("process.scheduler.policy: no policy is called %q", s.Policy)
+	}
+	a := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: p, Nice: s.Nice, Priority: uint32(s.Priority), Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period}
+	flags := map[specs.LinuxSchedulerFlag]uint64{specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
+		specs.SchedFlagKeepPolicy: 8, specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32, specs.SchedFlagUtilClampMax: 64}
+	for i, f := range s.Flags {
+		bit, ok := flags[f]
+		if !ok {
+			return nil, fmt.Errorf("process.scheduler.flags[%d]: no flag is called %q", i, f)
+		}
+		a.Flags |= bit
+	}
+	return a, nil
+}
+
+// IOPriority returns process.ioPriority as ioprio_set(2) takes it; ok is false without one.
+func IOPriority(p *specs.LinuxIOPriority) (value int, ok bool, err error) {
+	if p == nil {
+		return 0, false, nil
+	}
+	class, known := map[specs.IOPriorityClass]int{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[p.Class]
+	if !known {
+		return 0, false, fmt.Errorf("process.ioPriority.class: no class is called %q", p.Class)
+	}
+	if p.Priority < 0 || p.Priority > 7 {
+		return 0, false, fmt.Errorf("process.ioPriority.priority: want 0 to 7, found %d", p.Priority)
+	}
+	return class<<13 | p.Priority, true, nil
+}
+
+// Personality returns linux.personality as personality(2) takes it; ok is false without one.
+func Personality(p *specs.LinuxPersonality) (value int, ok bool, err error) {
+	if p == nil {
+		return 0, false, nil
+	}
+	if len(p.Flags) > 0 {
+		return 0, false, fmt.Errorf("linux.personality.flags: the specification defines none, found %q", p.Flags)
+	}
+	switch p.Domain {
+	case specs.PerLinux:
+		return 0, true, nil
+	case specs.PerLinux32:
+		return 8, true, nil
+	}
+	return 0, false, fmt.Errorf("linux.personality.domain: want LINUX or LINUX32, found %q", p.Domain)
 }

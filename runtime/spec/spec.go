@@ -4,9 +4,8 @@
 // completely supported, so that the packages behind it (seccomp, run) never meet a field they would ignore.
 //
 // What it refuses: a field that the specification defines and this runtime does not carry out, whenever it has a
-// value (hooks, user and time namespaces, terminals, resource limits, SELinux and AppArmor labels, ...). The error is
-// an *UnsupportedError with the field's path, for example "linux.resources.memory.limit". Fields that the
-// specification does not define are ignored, as it demands (runtime-spec config.md, "Extensibility"), and so is
+// value (linux.intelRdt, linux.netDevices, other systems' sections, ...). The error is an *UnsupportedError with the field's path.
+// Fields that the specification does not define are ignored, as it demands (runtime-spec config.md, "Extensibility"), and so is
 // process.consoleSize of a process without a terminal.
 //
 // Specification: opencontainers/runtime-spec 1.3, config.md and config-linux.md.
@@ -18,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -122,7 +122,31 @@ func Check(s *specs.Spec) error {
 	if err := checkMounts(s.Mounts); err != nil {
 		return err
 	}
+	if err := checkHooks(s.Hooks); err != nil {
+		return err
+	}
 	return checkLinux(s)
+}
+
+func checkHooks(h *specs.Hooks) error {
+	if h == nil {
+		return nil
+	}
+	for _, l := range []struct {
+		field string
+		hooks []specs.Hook
+	}{{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer}, {"startContainer", h.StartContainer},
+		{"poststart", h.Poststart}, {"poststop", h.Poststop}} {
+		for i, k := range l.hooks {
+			if !path.IsAbs(k.Path) {
+				return fmt.Errorf("hooks.%s[%d].path: want an absolute path, found %q", l.field, i, k.Path)
+			}
+			if k.Timeout != nil && *k.Timeout <= 0 {
+				return fmt.Errorf("hooks.%s[%d].timeout: want more than 0, found %d", l.field, i, *k.Timeout)
+			}
+		}
+	}
+	return nil
 }
 
 // CheckProcess checks the process section, also one given to exec.
@@ -152,6 +176,12 @@ func CheckProcess(p *specs.Process) error {
 		return err
 	}
 	if _, err := Rlimits(p.Rlimits); err != nil {
+		return err
+	}
+	if _, err := Schedule(p.Scheduler); err != nil {
+		return err
+	}
+	if _, _, err := IOPriority(p.IOPriority); err != nil {
 		return err
 	}
 	if a := p.OOMScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
@@ -191,10 +221,27 @@ func checkLinux(s *specs.Spec) error {
 			return err
 		}
 	}
-	switch s.Linux.RootfsPropagation {
-	case "", "private", "rprivate":
-	default:
-		return &UnsupportedError{"linux.rootfsPropagation", fmt.Sprintf("only private, found %q", s.Linux.RootfsPropagation)}
+	if p := s.Linux.RootfsPropagation; p != "" {
+		if _, ok := Propagation(p); !ok {
+			return fmt.Errorf("linux.rootfsPropagation: want private, shared, slave or unbindable, perhaps with an r in front; found %q", p)
+		}
+	}
+	if err := checkUserNamespace(s.Linux, ns); err != nil {
+		return err
+	}
+	if len(s.Linux.TimeOffsets) > 0 && !ns[specs.TimeNamespace].Wanted {
+		return fmt.Errorf("linux.timeOffsets: needs a namespace of type time in linux.namespaces")
+	}
+	if _, _, err := Personality(s.Linux.Personality); err != nil {
+		return err
+	}
+	for i, d := range s.Linux.Devices {
+		if !path.IsAbs(d.Path) || path.Clean(d.Path) == "/" {
+			return fmt.Errorf("linux.devices[%d].path: want an absolute path, found %q", i, d.Path)
+		}
+		if !slices.Contains([]string{"c", "u", "b", "p"}, d.Type) {
+			return fmt.Errorf("linux.devices[%d].type: want c, u, b or p, found %q", i, d.Type)
+		}
 	}
 	for _, l := range []struct {
 		field string
@@ -206,8 +253,32 @@ func checkLinux(s *specs.Spec) error {
 			}
 		}
 	}
-	if p := s.Linux.CgroupsPath; p != "" && (!path.IsAbs(p) || path.Clean(p) != p || p == "/") {
-		return &UnsupportedError{"linux.cgroupsPath", fmt.Sprintf("want an absolute clean path below the cgroup2 mount, or none to stay in the caller's cgroup; found %q", p)}
+	for _, part := range strings.Split(s.Linux.CgroupsPath, "/") {
+		if part == ".." || strings.ContainsRune(part, 0) {
+			return fmt.Errorf("linux.cgroupsPath: found %q", s.Linux.CgroupsPath)
+		}
+	}
+	return nil
+}
+
+func checkUserNamespace(l *specs.Linux, ns map[specs.LinuxNamespaceType]Namespace) error {
+	for _, m := range []struct {
+		field string
+		maps  []specs.LinuxIDMapping
+	}{{"linux.uidMappings", l.UIDMappings}, {"linux.gidMappings", l.GIDMappings}} {
+		if (len(m.maps) > 0) != ns[specs.UserNamespace].Wanted {
+			return fmt.Errorf("%s: wanted with a namespace of type user in linux.namespaces, and only then", m.field)
+		}
+		zero := len(m.maps) == 0
+		for i, e := range m.maps {
+			zero = zero || e.ContainerID == 0
+			if e.Size == 0 {
+				return fmt.Errorf("%s[%d].size: found 0", m.field, i)
+			}
+		}
+		if !zero {
+			return fmt.Errorf("%s: the container's id 0 is not mapped", m.field)
+		}
 	}
 	return nil
 }

@@ -17,50 +17,55 @@ import (
 // A name ends in ".*" where all below it is supported; slices and maps are passed through without an index.
 const supported = `
 ociVersion hostname domainname annotations.*
-process.consoleSize.* process.user.uid process.user.gid process.user.umask process.user.additionalGids.*
+process.terminal process.consoleSize.* process.user.uid process.user.gid process.user.umask process.user.additionalGids.*
 process.args.* process.env.* process.cwd process.capabilities.* process.rlimits.* process.noNewPrivileges
-process.oomScoreAdj
+process.oomScoreAdj process.scheduler.* process.ioPriority.* process.execCPUAffinity.* process.apparmorProfile process.selinuxLabel
 root.*
-mounts.destination mounts.type mounts.source mounts.options.*
-linux.sysctl.* linux.cgroupsPath linux.namespaces.* linux.rootfsPropagation linux.maskedPaths.*
-linux.readonlyPaths.* linux.resources.devices.*
-linux.seccomp.defaultAction linux.seccomp.defaultErrnoRet linux.seccomp.architectures.* linux.seccomp.flags.*
-linux.seccomp.syscalls.*
+mounts.destination mounts.type mounts.source mounts.options.* mounts.uidMappings.* mounts.gidMappings.*
+hooks.*
+linux.uidMappings.* linux.gidMappings.* linux.sysctl.* linux.resources.* linux.cgroupsPath linux.namespaces.* linux.devices.*
+linux.seccomp.* linux.rootfsPropagation linux.maskedPaths.* linux.readonlyPaths.* linux.mountLabel linux.personality.* linux.timeOffsets.*
 `
 
 // unsupported returns an *UnsupportedError for the first field, in the order of the specification, that has a value
 // and is not supported.
 func unsupported(s *specs.Spec) error {
-	if err := walk("", s); err != nil {
-		return err
-	}
-	return checkDeviceRules(s)
+	return walk("", s)
 }
 
-// checkDeviceRules accepts one rule, the "deny everything" that tools write by default, where it holds without a
-// device program in a cgroup: no CAP_MKNOD, an own /dev (the root is then mounted nodev) and nodev on what is bound in.
-func checkDeviceRules(s *specs.Spec) error {
-	if s.Linux.Resources == nil || len(s.Linux.Resources.Devices) == 0 {
-		return nil
+// NeedsCgroup reports whether linux.resources asks for something that only a cgroup can do. One rule asks for nothing: the "deny
+// everything" that tools write by default, where it holds without a device program: no CAP_MKNOD, an own /dev (the root is then
+// mounted nodev) and nodev on what is bound in.
+func NeedsCgroup(s *specs.Spec) bool {
+	r := s.Linux.Resources
+	if r == nil {
+		return false
 	}
-	for i, r := range s.Linux.Resources.Devices {
-		if r.Allow || (r.Type != "" && r.Type != "a") || r.Major != nil || r.Minor != nil {
-			return &UnsupportedError{fmt.Sprintf("linux.resources.devices[%d]", i), "only the rule that denies all devices; set DeviceAllow= on the systemd unit"}
+	for _, v := range []any{r.Memory, r.CPU, r.Pids, r.BlockIO, r.Network} {
+		if !reflect.ValueOf(v).IsZero() {
+			return true
 		}
 	}
-	const field = "linux.resources.devices"
-	if c := s.Process.Capabilities; c != nil && slices.Contains(c.Bounding, "CAP_MKNOD") {
-		return &UnsupportedError{field, "it would not hold against CAP_MKNOD in process.capabilities.bounding; drop that, or set DevicePolicy= on the systemd unit and leave the rule out"}
+	if len(r.HugepageLimits)+len(r.Rdma)+len(r.Unified) > 0 {
+		return true
 	}
-	if !HasDev(s) {
-		return &UnsupportedError{field, "it needs a mount at /dev"}
+	for _, d := range r.Devices {
+		if d.Allow || (d.Type != "" && d.Type != "a") || d.Major != nil || d.Minor != nil {
+			return true
+		}
 	}
-	for i, m := range s.Mounts {
+	if len(r.Devices) == 0 {
+		return false
+	}
+	if c := s.Process.Capabilities; !HasDev(s) || (c != nil && slices.Contains(c.Bounding, "CAP_MKNOD")) {
+		return true
+	}
+	for _, m := range s.Mounts {
 		if p, err := ParseMount(m); err == nil && p.Type == "bind" && (p.Set|p.SetRec)&unix.MOUNT_ATTR_NODEV == 0 {
-			return &UnsupportedError{field, fmt.Sprintf("it needs the option nodev on mounts[%d]", i)}
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // HasDev reports whether the configuration mounts something at /dev.

@@ -14,7 +14,7 @@ import (
 )
 
 // profiles are the bundles that are measured.
-var profiles = []string{"plain"}
+var profiles = []string{"cgroup", "plain"}
 
 // caps are docker's.
 var caps = []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",

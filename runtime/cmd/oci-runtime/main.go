@@ -7,11 +7,16 @@
 //	start ID
 //	state ID                                   as JSON
 //	list
-//	kill ID [SIGNAL]
+//	kill [-a] ID [SIGNAL]
 //	stop [-t SECONDS] [--signal SIGNAL] ID     signal, wait, kill
 //	delete [-f] ID
 //	exec [-d] [-p FILE] [--cwd DIR] [-e K=V] [-u UID:GID] ID COMMAND
+//	pause ID, resume ID                        freeze, let go on
+//	update [-r FILE] [--memory N ...] ID       change limits
+//	ps [-f json] ID                            its processes
 //	features                                   what is supported, as JSON
+//
+// run, create and exec take --console-socket and --preserve-fds as well.
 //
 // With run -d the workload becomes the main process of the systemd unit (Type=forking) that called, in the unit's cgroup. A
 // field of config.json that is not supported is an error that names it. State is in /run/proa/oci. Exit status: that of the

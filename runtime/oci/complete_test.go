@@ -1,0 +1,464 @@
+package oci
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/cgroup"
+	"github.com/proa-os/proa/runtime/script"
+)
+
+// do changes what the box runs: the workload is the test binary with a list of things to do, see act.
+func (b *box) do(words ...string) { b.spec.Process.Args = append([]string{"/probe", "do"}, words...) }
+
+// act carries out words of a workload and prints what it found.
+func act(words []string) int {
+	fail := func(err error) int { fmt.Println(err); return 1 }
+	for _, w := range words {
+		verb, arg, _ := strings.Cut(w, "=")
+		switch verb {
+		case "cat":
+			b, err := os.ReadFile(arg)
+			if err != nil {
+				return fail(err)
+			}
+			os.Stdout.Write(b)
+		case "readlink":
+			s, err := os.Readlink(arg)
+			if err != nil {
+				return fail(err)
+			}
+			fmt.Println(s)
+		case "write":
+			if err := os.WriteFile(arg, []byte("x"), 0o600); err != nil {
+				return fail(err)
+			}
+		case "stat":
+			var st unix.Stat_t
+			if err := unix.Lstat(arg, &st); err != nil {
+				return fail(err)
+			}
+			fmt.Printf("%s %o %d:%d %d,%d\n", arg, st.Mode, st.Uid, st.Gid, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+		case "open":
+			fd, err := unix.Open(arg, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+			unix.Close(fd)
+			fmt.Printf("open %s: %v\n", arg, err)
+		case "tty":
+			ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+			if err != nil {
+				return fail(err)
+			}
+			fmt.Printf("tty %dx%d\n", ws.Col, ws.Row)
+		case "clock":
+			var ts unix.Timespec
+			if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+				return fail(err)
+			}
+			fmt.Println("boottime", ts.Sec)
+		case "id":
+			fmt.Println("id", os.Getuid(), os.Getgid())
+		case "nice":
+			n, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+			if err != nil {
+				return fail(err)
+			}
+			fmt.Println("nice", 20-n)
+		case "fd":
+			n, err := strconv.Atoi(arg)
+			if err != nil {
+				return fail(err)
+			}
+			_, err = unix.FcntlInt(uintptr(n), unix.F_GETFD, 0)
+			fmt.Printf("fd %d: %v\n", n, err)
+		case "mkdir":
+			fmt.Println("mkdir:", unix.Mkdir(arg, 0o755))
+		case "save": // standard input to a file: a hook
+			b := make([]byte, 1<<16)
+			n, _ := os.Stdin.Read(b)
+			f, err := os.OpenFile(arg, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+			if err != nil {
+				return fail(err)
+			}
+			f.Write(append(b[:n], '\n'))
+		case "exit":
+			n, _ := strconv.Atoi(arg)
+			return n
+		case "sleep":
+			time.Sleep(time.Hour)
+		default:
+			return fail(fmt.Errorf("what is %q?", w))
+		}
+	}
+	return 0
+}
+
+// says runs the box and wants each text in what the workload says.
+func (b *box) says(want ...string) {
+	b.t.Helper()
+	b.write()
+	out, errs, code := b.runtime("run", "box")
+	if code != 0 {
+		b.t.Errorf("exit %d: %s%s", code, errs, out)
+	}
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			b.t.Errorf("want %q in:\n%s", w, out)
+		}
+	}
+}
+
+// eachWay runs a test by the assembly and by a second process.
+func eachWay(t *testing.T, f func(*testing.T)) {
+	for _, v := range []string{"", "1"} {
+		t.Run("portable="+v, func(t *testing.T) {
+			t.Setenv("PROA_OCI_PORTABLE", v)
+			f(t)
+		})
+	}
+}
+
+func TestUserNamespace(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		l := b.spec.Linux
+		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: "user"})
+		l.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 1000}}
+		l.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 1000}}
+		os.Chown(filepath.Join(b.dir, "rootfs"), 100000, 200000)
+		os.Chmod(b.dir, 0o755)
+		for d := b.dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) {
+			os.Chmod(d, 0o755)
+		}
+		b.spec.Process.User = specs.User{UID: 5, GID: 6}
+		b.do("id", "cat=/proc/self/uid_map", "stat=/dev/null", "open=/dev/null", "stat=/dev/shm", "write=/dev/shm/x", "stat=/dev/shm/x", "cat=/proc/sys/net/ipv4/ip_unprivileged_port_start")
+		b.says("id 5 6", "0     100000       1000", "open /dev/null: <nil>", "/dev/null 20666", "/dev/shm/x 100600 5:6", "0\n")
+		b.spec.Process.User = specs.User{}
+		b.do("sleep")
+		b.write()
+		if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		out, errs, code := b.runtime("exec", "-u", "7:8", "box", "/probe", "do", "id", "cat=/proc/self/gid_map")
+		if !script.Direct || os.Getenv("PROA_OCI_PORTABLE") != "" {
+			if code != 1 || !strings.Contains(errs, "cannot enter a user namespace") {
+				t.Errorf("exec: %d %s%s", code, out, errs)
+			}
+			return
+		}
+		if code != 0 || !strings.Contains(out, "id 7 8") || !strings.Contains(out, "200000") {
+			t.Errorf("exec: %d %s%s", code, out, errs)
+		}
+	})
+}
+
+func TestMountKinds(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		os.MkdirAll(filepath.Join(b.dir, "rootfs/data/sub"), 0o751)
+		os.WriteFile(filepath.Join(b.dir, "rootfs/data/sub/file"), []byte("copied"), 0o640)
+		os.Symlink("sub/file", filepath.Join(b.dir, "rootfs/data/link"))
+		os.WriteFile(filepath.Join(b.dir, "bound/owned"), nil, 0o600)
+		one, mode := uint32(77), os.FileMode(0o640)
+		b.spec.Mounts = append(b.spec.Mounts,
+			specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"tmpcopyup", "mode=700"}},
+			specs.Mount{Destination: "/tmp/file", Type: "bind", Source: "config.json", Options: []string{"bind", "ro"}},
+			specs.Mount{Destination: "/tmp/mapped", Type: "bind", Source: "bound", Options: []string{"rbind", "idmap"},
+				UIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 4321, Size: 10}}, GIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 4322, Size: 10}}},
+			specs.Mount{Destination: "/tmp/rro", Type: "bind", Source: "bound", Options: []string{"rbind", "rro", "rslave"}})
+		b.spec.Root.Readonly = false
+		b.spec.Linux.RootfsPropagation = "shared"
+		b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/thing", Type: "c", Major: 1, Minor: 3, FileMode: &mode, UID: &one, GID: &one},
+			{Path: "/dev/fifo", Type: "p"}}
+		b.do("cat=/data/link", "stat=/data/sub/file", "write=/data/new", "stat=/tmp/mapped/owned", "stat=/dev/thing", "open=/dev/thing", "stat=/dev/fifo",
+			"cat=/proc/self/mountinfo", "cat=/tmp/file")
+		b.says("copied", "/data/sub/file 100640 0:0", "/tmp/mapped/owned 100600 4321:4322", "/dev/thing 20640 77:77 1,3", "open /dev/thing: <nil>", "/dev/fifo 10666",
+			" / rw,relatime shared:", "/tmp/rro ro,", `"ociVersion"`)
+		b.do("write=/tmp/rro/x")
+		b.write()
+		if out, _, code := b.runtime("run", "box"); code != 1 || !strings.Contains(out, "read-only file system") {
+			t.Errorf("%d %s", code, out)
+		}
+	})
+}
+
+func TestTimeAndScheduler(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
+		b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1e7}}
+		b.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 3}
+		b.spec.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE}
+		b.spec.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux}
+		b.do("clock", "nice", "cat=/proc/self/sched")
+		b.says("boottime 10", "nice 3", "policy                                       :                    3")
+	})
+}
+
+// TestHooks: all kinds run, in order, where they must, with the state on standard input.
+func TestHooks(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := filepath.Join(b.dir, "log")
+		hook := func(words ...string) []specs.Hook {
+			return []specs.Hook{{Path: self, Args: append([]string{"/probe", "do"}, words...)}}
+		}
+		b.spec.Hooks = &specs.Hooks{
+			Prestart:        hook("save=" + log),
+			CreateRuntime:   hook("save=" + log),
+			CreateContainer: []specs.Hook{{Path: self, Args: []string{"/probe", "do", "save=" + log, "write=/proc/sys/kernel/hostname"}}},
+			StartContainer:  []specs.Hook{{Path: "/probe", Args: []string{"/probe", "do", "save=/tmp/started"}}},
+			Poststart:       hook("save=" + log),
+			Poststop:        hook("save=" + log),
+		}
+		b.spec.Root.Readonly = false
+		b.do("cat=/tmp/started")
+		b.says(`"status":"created"`)
+		text, _ := os.ReadFile(log)
+		var got []string
+		for line := range strings.Lines(string(text)) {
+			var s specs.State
+			if err := json.Unmarshal([]byte(line), &s); err != nil || s.ID != "box" || s.Bundle != b.dir {
+				t.Fatalf("%v: %s", err, line)
+			}
+			got = append(got, string(s.Status))
+		}
+		if want := "creating creating creating running stopped"; strings.Join(got, " ") != want {
+			t.Errorf("states %v, want %s", got, want)
+		}
+		for kind, set := range map[string]func(h []specs.Hook){
+			"prestart":        func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{Prestart: h} },
+			"createRuntime":   func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{CreateRuntime: h} },
+			"createContainer": func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{CreateContainer: h} },
+			"startContainer": func(h []specs.Hook) {
+				h[0].Path = "/probe"
+				b.spec.Hooks = &specs.Hooks{StartContainer: h}
+			},
+		} {
+			os.Remove(log)
+			set(hook("exit=9"))
+			b.spec.Hooks.Poststop = hook("save=" + log)
+			b.write()
+			_, errs, code := b.runtime("run", "box")
+			if code != 1 || !strings.Contains(errs, "hooks."+kind+"[0]") || !strings.Contains(errs, "exit code 9") {
+				t.Errorf("%s: %d %s", kind, code, errs)
+			}
+			if text, _ := os.ReadFile(log); !strings.Contains(string(text), `"stopped"`) {
+				t.Errorf("%s: poststop did not run: %s", kind, text)
+			}
+			b.leftNothing()
+		}
+		second := 1
+		b.spec.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: self, Args: []string{"/probe", "do", "sleep"}, Timeout: &second}}}
+		b.write()
+		if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "no end after 1 s") {
+			t.Errorf("%d %s", code, errs)
+		}
+	})
+}
+
+// TestConsole: the terminal's master comes over the socket, and the workload has the slave and /dev/console.
+func TestConsole(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		b.spec.Process.Terminal = true
+		b.spec.Process.ConsoleSize = &specs.Box{Width: 91, Height: 17}
+		b.do("tty", "stat=/dev/console", "readlink=/proc/self/fd/0")
+		b.write()
+		listen, err := net.Listen("unix", filepath.Join(b.dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listen.Close()
+		got := make(chan string, 1)
+		go func() { got <- readConsole(listen) }()
+		if _, errs, code := b.runtime("run", "-d", "--console-socket", filepath.Join(b.dir, "s"), "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		select {
+		case text := <-got:
+			for _, want := range []string{"tty 91x17", "/dev/console 20", " 136,0", "/dev/pts/0"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("want %q in %q", want, text)
+				}
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("nothing came from the terminal")
+		}
+	})
+}
+
+func readConsole(l net.Listener) string {
+	c, err := l.Accept()
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	buf, oob := make([]byte, 100), make([]byte, 100)
+	_, n, _, _, err := c.(*net.UnixConn).ReadMsgUnix(buf, oob)
+	if err != nil {
+		return err.Error()
+	}
+	m, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		return err.Error()
+	}
+	fds, err := unix.ParseUnixRights(&m[0])
+	if err != nil {
+		return err.Error()
+	}
+	master := os.NewFile(uintptr(fds[0]), "master")
+	defer master.Close()
+	var text []byte
+	for {
+		n, err := master.Read(buf)
+		text = append(text, buf[:n]...)
+		if err != nil { // EIO: the last slave is closed
+			return string(text)
+		}
+	}
+}
+
+func TestPreserveFDs(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		b.do("fd=3", "fd=4", "fd=5")
+		b.write()
+		c := b.command("run", "--preserve-fds", "2", "box")
+		for range 3 {
+			f, err := os.Open("/dev/null")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			c.ExtraFiles = append(c.ExtraFiles, f)
+		}
+		out, err := c.Output()
+		if err != nil || string(out) != "fd 3: <nil>\nfd 4: <nil>\nfd 5: bad file descriptor\n" {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+}
+
+// TestCgroup: limits, devices, pause, resume, ps, update and kill --all.
+func TestCgroup(t *testing.T) {
+	b := newBox(t)
+	if _, err := cgroup.Mount(); err != nil {
+		t.Skip("NOT TESTED: ", err)
+	}
+	path := fmt.Sprintf("/proa-test-oci-%d/box", os.Getpid())
+	defer func() {
+		mount, _ := cgroup.Mount()
+		cgroup.Group{Dir: filepath.Join(mount, filepath.Dir(path))}.Remove()
+	}()
+	b.spec.Linux.CgroupsPath = path
+	b.spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
+	b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
+	b.do("open=/dev/kmsg", "open=/dev/null", "cat=/proc/self/cgroup")
+	b.says("open /dev/kmsg: operation not permitted", "open /dev/null: <nil>", "0::/\n")
+	b.do("sleep")
+	b.write()
+	must := func(args ...string) string {
+		t.Helper()
+		out, errs, code := b.runtime(args...)
+		if code != 0 {
+			t.Fatalf("%v: %d %s", args, code, errs)
+		}
+		return out
+	}
+	must("run", "-d", "box")
+	must("pause", "box")
+	if out := must("state", "box"); !strings.Contains(out, `"paused"`) {
+		t.Error(out)
+	}
+	if _, _, code := b.runtime("exec", "box", "/probe", "exit", "0"); code == 0 {
+		t.Error("exec works in a paused container")
+	}
+	must("resume", "box")
+	var pids []int
+	if err := json.Unmarshal([]byte(must("ps", "-f", "json", "box")), &pids); err != nil || len(pids) != 1 {
+		t.Errorf("%v %v", err, pids)
+	}
+	must("update", "box")
+	if _, errs, code := b.runtime("update", "--memory", "1000000", "box"); code != 0 && !strings.Contains(errs, "linux.resources.memory.limit: the controller of memory.max is not available") {
+		t.Errorf("%d %s", code, errs)
+	}
+	must("kill", "--all", "box", "KILL")
+	for range 200 {
+		if strings.Contains(must("state", "box"), "stopped") {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	must("delete", "box")
+	b.spec.Linux.Resources.Unified = map[string]string{"nothing.max": "1"}
+	b.write()
+	if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "linux.resources.unified.nothing.max") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if mount, _ := cgroup.Mount(); mount != "" {
+		if _, err := os.Stat(filepath.Join(mount, path)); err == nil {
+			t.Error("a group is left behind")
+		}
+	}
+}
+
+// TestSeccompNotify: the agent gets the listener with the state, and answers for the workload.
+func TestSeccompNotify(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		sock := filepath.Join(b.dir, "agent")
+		b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: sock, ListenerMetadata: "meta",
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}}}
+		b.do("mkdir=/tmp/x")
+		listen, err := net.Listen("unix", sock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listen.Close()
+		state := make(chan string, 1)
+		go func() { state <- answer(listen) }()
+		b.says("mkdir: value too large for defined data type")
+		var s specs.ContainerProcessState
+		if text := <-state; json.Unmarshal([]byte(text), &s) != nil || s.Metadata != "meta" || s.State.ID != "box" || s.Pid == 0 {
+			t.Error(text)
+		}
+	})
+}
+
+// answer is a seccomp agent that answers one call with EOVERFLOW.
+func answer(l net.Listener) string {
+	c, err := l.Accept()
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	buf, oob := make([]byte, 1<<16), make([]byte, 100)
+	n, on, _, _, err := c.(*net.UnixConn).ReadMsgUnix(buf, oob)
+	if err != nil {
+		return err.Error()
+	}
+	m, err := unix.ParseSocketControlMessage(oob[:on])
+	if err != nil || len(m) != 1 {
+		return fmt.Sprint(err, m)
+	}
+	fds, err := unix.ParseUnixRights(&m[0])
+	if err != nil {
+		return err.Error()
+	}
+	go answerOne(fds[0])
+	return string(buf[:n])
+}

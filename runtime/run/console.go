@@ -1,0 +1,58 @@
+package run
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// connectConsole connects to --console-socket, where the engine waits for the terminal's master.
+func connectConsole(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("--console-socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "console socket")
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("--console-socket: connect to %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// console makes a terminal in the container's devpts, sends its master to the engine and makes it standard input, output and error.
+// With bind it becomes /dev/console as well. Nothing on the way may be a link of the image's.
+func (p *plan) console(bind bool) {
+	const label = "process.terminal: "
+	strict := uint64(unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS)
+	master := p.Call(label+"open /dev/pts/ptmx", unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/pts/ptmx",
+		p.openHow(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, strict), unix.SizeofOpenHow)
+	p.Call(label+"unlock", unix.SYS_IOCTL, master, unix.TIOCSPTLCK, p.Words(0))
+	slave := p.Call(label+"open the slave", unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if s := p.process.ConsoleSize; s != nil {
+		size := binary.NativeEndian.AppendUint16(nil, uint16(s.Height))
+		size = binary.NativeEndian.AppendUint16(size, uint16(s.Width))
+		p.Call(label+"set size", unix.SYS_IOCTL, master, unix.TIOCSWINSZ, p.Bytes(append(size, 0, 0, 0, 0)))
+	}
+	// EINVAL: the user has no id in this user namespace.
+	p.Call(label+"give it to the user", unix.SYS_FCHOWN, slave, int(p.process.User.UID), int(^uint32(0))).IgnoreOnly(unix.EINVAL)
+	p.send(p.fds.console, []byte("/dev/pts/ptmx"), master)
+	p.Call(label+"close", unix.SYS_CLOSE, master)
+	p.Call(label+"close", unix.SYS_CLOSE, p.fds.console)
+	p.Call(label+"make it the session's", unix.SYS_IOCTL, slave, unix.TIOCSCTTY, 0)
+	if bind {
+		p.Call(label+"make /dev/console", unix.SYS_MKNODAT, unix.AT_FDCWD, "/dev/console", unix.S_IFREG|0o600, 0).IgnoreOnly(unix.EEXIST)
+		at := p.Call(label+"open /dev/console", unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/console",
+			p.openHow(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, strict), unix.SizeofOpenHow)
+		tree := p.Call(label+"bind", unix.SYS_OPEN_TREE, slave, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		p.Call(label+"bind", unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+		p.Call(label+"close", unix.SYS_CLOSE, tree)
+		p.Call(label+"close", unix.SYS_CLOSE, at)
+	}
+	for fd := range 3 {
+		p.Call(label+"take it", unix.SYS_DUP3, slave, fd, 0)
+	}
+	p.Call(label+"close", unix.SYS_CLOSE, slave)
+}

@@ -1,0 +1,80 @@
+package run
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/cgroup"
+)
+
+// group returns the container's own cgroup.
+func (c *Container) group() (cgroup.Group, error) {
+	if c.Cgroup == "" {
+		return cgroup.Group{}, fmt.Errorf("container %s has no cgroup of its own: set linux.cgroupsPath", c.ID)
+	}
+	return cgroup.Group{Dir: c.Cgroup}, nil
+}
+
+// Pause freezes the container's processes; with on false it lets them go on.
+func (c *Container) Pause(on bool) error {
+	want, verb := specs.StateRunning, "pause"
+	if !on {
+		want, verb = StatePaused, "resume"
+	}
+	if c.Status != want && !(on && c.Status == specs.StateCreated) {
+		return fmt.Errorf("%s %s: it is %s", verb, c.ID, c.Status)
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	return g.Freeze(on)
+}
+
+// Update changes the limits of a container.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	if c.Status == specs.StateStopped || c.Status == specs.StateCreating {
+		return fmt.Errorf("update %s: it is %s", c.ID, c.Status)
+	}
+	if len(r.Devices) > 0 {
+		return fmt.Errorf("update %s: linux.resources.devices cannot be changed", c.ID)
+	}
+	settings, err := cgroup.Settings(r)
+	if err != nil {
+		return err
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	return g.Set(settings)
+}
+
+// Processes lists the container's processes by their pids outside.
+func (c *Container) Processes() ([]int, error) {
+	g, err := c.group()
+	if err != nil {
+		return nil, err
+	}
+	return g.Pids()
+}
+
+// SignalAll sends a signal to all processes of the container. Where these share the caller's pid namespace, ending the first one does not
+// end them.
+func (c *Container) SignalAll(sig unix.Signal) error {
+	if c.Cgroup == "" {
+		return c.Signal(sig)
+	}
+	pids, err := c.Processes()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("signal process %d of %s: %w", pid, c.ID, err)
+		}
+	}
+	return nil
+}
