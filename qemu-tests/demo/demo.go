@@ -219,6 +219,9 @@ func (s *story) answer() (string, error) {
 	return "proa-hello.service says: hello from a container", err
 }
 
+// wrong is the release whose root hash is wrong.
+const wrong = "1.0.4"
+
 // publish builds a release and gives it to the channel.
 func (s *story) publish(version, variant string) error {
 	return s.step("build and sign "+version, func() (string, error) {
@@ -226,7 +229,7 @@ func (s *story) publish(version, variant string) error {
 		if err != nil {
 			return "", err
 		}
-		if version == "1.0.3" {
+		if version == wrong {
 			if i, err = world.WrongRootHash(i, filepath.Join(s.dir, version)); err != nil {
 				return "", err
 			}
@@ -376,28 +379,29 @@ func (s *story) comeBack() error {
 	}); err != nil {
 		return err
 	}
-	if err := s.publish("1.0.3", ""); err != nil {
+	if err := s.publish("1.0.3", "firewall"); err != nil {
 		return err
 	}
-	if err := s.step("try 1.0.3, whose root hash is wrong", func() (string, error) {
-		if out, err := s.run("updatectl apply --quiet 2>&1"); err == nil {
-			return "", fmt.Errorf("1.0.3 was taken: %s", out)
-		}
-		return s.back("1.0.3")
-	}); err != nil {
-		return err
-	}
-	if err := s.publish("1.0.4", "firewall"); err != nil {
-		return err
-	}
-	return s.step("try 1.0.4, which cuts its container off", func() (string, error) {
+	if err := s.step("try 1.0.3, which cuts its container off", func() (string, error) {
 		if err := s.apply(); err != nil {
 			return "", err
 		}
 		if err := s.machine.WaitBoot(s.ctx, s.machine.Boots()+1); err != nil {
 			return "", err
 		}
-		return s.back("1.0.4")
+		return s.back("1.0.3")
+	}); err != nil {
+		return err
+	}
+	// The last one, because nobody can make a delta from it.
+	if err := s.publish(wrong, ""); err != nil {
+		return err
+	}
+	return s.step("try "+wrong+", whose root hash is wrong", func() (string, error) {
+		if out, err := s.run("updatectl apply --quiet 2>&1"); err == nil {
+			return "", fmt.Errorf("%s was taken: %s", wrong, out)
+		}
+		return s.back(wrong)
 	})
 }
 
