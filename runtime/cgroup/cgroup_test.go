@@ -75,6 +75,9 @@ func TestSettings(t *testing.T) {
 		var got []string
 		for _, s := range l {
 			got = append(got, s.File+"="+s.Value)
+			if s.Value == "max" && !s.Optional {
+				t.Errorf("%s: %s needs a controller to have no limit", c.resources, s.File)
+			}
 			if !strings.HasPrefix(s.Field, "linux.resources.") {
 				t.Errorf("%s: field %q", c.resources, s.Field)
 			}

@@ -47,7 +47,9 @@ func Settings(r *specs.LinuxResources) ([]Setting, error) {
 type list []Setting
 
 func (l *list) add(field, file, format string, args ...any) {
-	*l = append(*l, Setting{File: file, Value: fmt.Sprintf(format, args...), Field: "linux.resources." + field})
+	s := Setting{File: file, Value: fmt.Sprintf(format, args...), Field: "linux.resources." + field}
+	s.Optional = s.Value == "max" // without the controller there is no limit anyway
+	*l = append(*l, s)
 }
 
 func onlyV1(field string) error {
@@ -78,6 +80,7 @@ func (l *list) cpu(r *specs.LinuxResources) error {
 	}
 	if c.Shares != nil && *c.Shares != 0 && (c.Idle == nil || *c.Idle == 0) {
 		l.add("cpu.shares", "cpu.weight", "%d", Weight(*c.Shares))
+		(*l)[len(*l)-1].Optional = *c.Shares == 1024 // the default, which engines write out
 	}
 	burst := c.Burst != nil && *c.Burst > 0
 	if c.Burst != nil && !burst {

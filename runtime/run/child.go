@@ -160,6 +160,10 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	if l.group != nil {
 		group = int(l.group.Fd())
 	}
+	// The child shares this process's memory, and may be born where others could look into it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("hide from containers: %w", err)
+	}
 	pid, pidfd, err := p.Start(l.flags, group)
 	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -65,6 +66,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if k.filter, err = compile(s); err != nil {
 		return nil, err
 	}
+	zeroPids(s)
 	if k.settings, err = cgroup.Settings(s.Linux.Resources); err != nil {
 		return nil, err
 	}
@@ -81,6 +83,19 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 		return nil, err
 	}
 	return k.child.proc, nil
+}
+
+// zeroPids takes a pids.limit of 0 out of configurations older than 1.3 of the specification, for which the number was no pointer:
+// engines wrote 0 for "no limit".
+func zeroPids(s *specs.Spec) {
+	major, rest, _ := strings.Cut(s.Version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	if n, err := strconv.Atoi(minor); major != "1" || err != nil || n >= 3 || s.Linux.Resources == nil {
+		return
+	}
+	if p := s.Linux.Resources.Pids; p != nil && p.Limit != nil && *p.Limit == 0 {
+		s.Linux.Resources.Pids = nil
+	}
 }
 
 // A creation is a container on its way to created or running.
