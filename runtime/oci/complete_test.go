@@ -59,6 +59,13 @@ func act(words []string) int {
 				return fail(err)
 			}
 			fmt.Printf("tty %dx%d\n", ws.Col, ws.Row)
+		case "line":
+			b := make([]byte, 100)
+			n, err := os.Stdin.Read(b)
+			if err != nil {
+				return fail(err)
+			}
+			fmt.Printf("line %s", b[:n])
 		case "clock":
 			var ts unix.Timespec
 			if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
@@ -297,6 +304,35 @@ func TestConsole(t *testing.T) {
 			}
 		case <-time.After(20 * time.Second):
 			t.Error("nothing came from the terminal")
+		}
+	})
+}
+
+// TestForegroundTerminal: without a console socket, run and exec in the foreground pass on what the terminal says, and what it is told.
+func TestForegroundTerminal(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		b.spec.Process.Terminal = true
+		b.spec.Process.ConsoleSize = &specs.Box{Width: 91, Height: 17}
+		b.do("tty", "readlink=/proc/self/fd/1", "line")
+		b.write()
+		c := b.command("run", "box")
+		c.Stdin = strings.NewReader("typed\n")
+		out, err := c.Output()
+		for _, want := range []string{"tty 91x17\r\n", "/dev/pts/0\r\n", "line typed\r\n"} {
+			if err != nil || !strings.Contains(string(out), want) {
+				t.Errorf("%v: want %q in %q", err, want, out)
+			}
+		}
+		b.spec.Process.Terminal = false
+		b.spec.Process.ConsoleSize = nil
+		b.do("sleep")
+		b.write()
+		if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		if out, errs, code := b.runtime("exec", "-t", "box", "/probe", "do", "readlink=/proc/self/fd/1", "exit=5"); code != 5 || !strings.Contains(out, "/dev/pts/0") {
+			t.Errorf("exec: %d %s%s", code, out, errs)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/runtime/cgroup"
 )
 
 // podman is a store of podman's own, with oci-runtime below it and one image that holds the test binary.
@@ -54,7 +56,14 @@ func newPodman(t *testing.T) *podman {
 	if out, code := p.do("import", tar, "probe:1"); code != 0 {
 		t.Skipf("NOT TESTED: podman does not work here: %s", out)
 	}
-	t.Cleanup(func() { p.do("rm", "-fa") })
+	t.Cleanup(func() {
+		p.do("rm", "-fa")
+		if mount, err := cgroup.Mount(); err == nil {
+			// podman's own, unless somebody else has containers in it.
+			os.Remove(filepath.Join(mount, "libpod_parent/conmon"))
+			os.Remove(filepath.Join(mount, "libpod_parent"))
+		}
+	})
 	return p
 }
 

@@ -24,6 +24,9 @@ func supervise(ctx context.Context, p *run.Process) (int, error) {
 		for {
 			select {
 			case s := <-signals:
+				if s == unix.SIGWINCH && p.Master != nil {
+					resize(p.Master)
+				}
 				p.Signal(s.(syscall.Signal)) // fails only when p has ended
 			case <-ctx.Done():
 				p.Signal(unix.SIGKILL)
@@ -31,6 +34,9 @@ func supervise(ctx context.Context, p *run.Process) (int, error) {
 			}
 		}
 	}()
+	if p.Master != nil {
+		defer terminal(p)()
+	}
 	// The goroutine lives until this process ends, which is soon.
 	return p.Wait()
 }

@@ -168,7 +168,7 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)
 	}
-	c.proc = &Process{pid, pidfd}
+	c.proc = &Process{Pid: pid, pidfd: pidfd}
 	if l.ids != nil {
 		return l.ids.write(pid)
 	}
@@ -212,7 +212,7 @@ func (l *launching) startPortable(c *child, theirs *os.File) error {
 	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)
 	}
-	c.proc = &Process{proc.Pid, pidfd}
+	c.proc = &Process{Pid: proc.Pid, pidfd: pidfd}
 	return proc.Release() // Process waits for it
 }
 

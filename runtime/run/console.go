@@ -2,11 +2,56 @@ package run
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
+
+// console returns the socket that gets the master of a process's terminal, nil without one. If nobody waits for it behind
+// --console-socket, a caller in the foreground does, at the other end.
+func (o Options) console(p *specs.Process) (socket, other *os.File, err error) {
+	switch {
+	case !p.Terminal && o.Console != "":
+		return nil, nil, errors.New("--console-socket: process.terminal is false")
+	case !p.Terminal:
+		return nil, nil, nil
+	case o.Console != "":
+		socket, err = connectConsole(o.Console)
+		return socket, nil, err
+	case !o.Follow:
+		return nil, nil, errors.New("process.terminal: needs --console-socket, where its other end goes")
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("process.terminal: %w", err)
+	}
+	return os.NewFile(uintptr(pair[0]), "console socket"), os.NewFile(uintptr(pair[1]), "console"), nil
+}
+
+// receiveMaster takes the master that a child has sent.
+func receiveMaster(f *os.File) (*os.File, error) {
+	buf, oob := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(f.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil, fmt.Errorf("process.terminal: receive its master: %w", err)
+	}
+	m, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(m) != 1 {
+		return nil, fmt.Errorf("process.terminal: receive its master: %d messages, %w", len(m), err)
+	}
+	fds, err := unix.ParseUnixRights(&m[0])
+	if err != nil {
+		return nil, fmt.Errorf("process.terminal: receive its master: %w", err)
+	}
+	// Non-blocking, so that a reader can be woken by closing it.
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, fmt.Errorf("process.terminal: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "terminal"), nil
+}
 
 // connectConsole connects to --console-socket, where the engine waits for the terminal's master.
 func connectConsole(path string) (*os.File, error) {

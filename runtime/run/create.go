@@ -113,7 +113,8 @@ type creation struct {
 	mounts   []spec.Mount
 	made     []int // mounts whose file system the child makes
 	opened   []*os.File
-	hooked   bool // hooks have run, so those of poststop must
+	terminal *os.File // where the master of a terminal comes in that is this process's own matter
+	hooked   bool     // hooks have run, so those of poststop must
 }
 
 // make goes through the steps of package run's picture.
@@ -167,6 +168,12 @@ func (k *creation) make() error {
 	if err := k.c.executed(int(k.child.talk.Fd()), k.c.Pid, k.child.proc.pidfd, k.spec); err != nil {
 		return err
 	}
+	if k.terminal != nil {
+		var err error
+		if k.child.proc.Master, err = receiveMaster(k.terminal); err != nil {
+			return err
+		}
+	}
 	k.c.poststart(k.spec)
 	return nil
 }
@@ -205,11 +212,13 @@ func (k *creation) prepare() (*launching, error) {
 	if l.group, err = k.makeCgroup(); err != nil {
 		return nil, err
 	}
-	if l.console, err = k.options.console(k.spec.Process); err != nil {
+	if l.console, k.terminal, err = k.options.console(k.spec.Process); err != nil {
 		return nil, err
 	}
-	if l.console != nil {
-		k.opened = append(k.opened, l.console)
+	for _, f := range []*os.File{l.console, k.terminal} {
+		if f != nil {
+			k.opened = append(k.opened, f)
+		}
 	}
 	l.preserve = k.options.Preserve
 	ns, err := spec.Namespaces(k.spec.Linux.Namespaces)
@@ -258,19 +267,6 @@ func (k *creation) prepare() (*launching, error) {
 }
 
 func isNew(n spec.Namespace) bool { return n.Wanted && n.Path == "" }
-
-// console connects to where a terminal goes; nil without one.
-func (o Options) console(p *specs.Process) (*os.File, error) {
-	switch {
-	case p.Terminal && o.Console == "":
-		return nil, errors.New("process.terminal: needs --console-socket, where its other end goes")
-	case !p.Terminal && o.Console != "":
-		return nil, errors.New("--console-socket: process.terminal is false")
-	case o.Console == "":
-		return nil, nil
-	}
-	return connectConsole(o.Console)
-}
 
 // makeCgroup makes the container's group with its limits. Without a path and without limits the container stays in its caller's.
 func (k *creation) makeCgroup() (*os.File, error) {

@@ -53,12 +53,14 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		return nil, fmt.Errorf("enter cgroup of %s: %w", c.ID, err)
 	}
 	defer group.Close()
-	console, err := o.console(process)
+	console, terminal, err := o.console(process)
 	if err != nil {
 		return nil, err
 	}
-	if console != nil {
-		defer console.Close()
+	for _, f := range []*os.File{console, terminal} {
+		if f != nil {
+			defer f.Close()
+		}
 	}
 	init, late, err := c.join(s)
 	if err != nil {
@@ -103,6 +105,12 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 	if err := c.execute(child, o, s, process); err != nil {
 		child.proc.end()
 		return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
+	}
+	if terminal != nil {
+		if child.proc.Master, err = receiveMaster(terminal); err != nil {
+			child.proc.end()
+			return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
+		}
 	}
 	return child.proc, nil
 }

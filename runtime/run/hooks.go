@@ -100,7 +100,7 @@ func runHook(h specs.Hook, state []byte) error {
 	if err != nil {
 		return err
 	}
-	proc := &Process{p.Pid, pidfd}
+	proc := &Process{Pid: p.Pid, pidfd: pidfd}
 	p.Release()
 	defer unix.Close(pidfd)
 	if h.Timeout != nil && !waitPidfd(pidfd, time.Duration(*h.Timeout)*time.Second) {

@@ -79,7 +79,7 @@ func (m *idMaps) namespace() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("make user namespace: %w", err)
 	}
-	proc := &Process{p.Pid, -1}
+	proc := &Process{Pid: p.Pid, pidfd: -1}
 	p.Release()
 	defer func() {
 		unix.Kill(proc.Pid, unix.SIGKILL)

@@ -179,9 +179,6 @@ func (p *plan) openLabels() error {
 	if l := p.process.ApparmorProfile; l != "" && l != "unconfined" && !exists("/sys/kernel/security/apparmor") {
 		return fmt.Errorf("process.apparmorProfile: AppArmor is not enabled on this machine")
 	}
-	if l := p.spec.Linux.MountLabel; l != "" && !exists("/sys/fs/selinux/enforce") {
-		return fmt.Errorf("linux.mountLabel: SELinux is not enabled on this machine")
-	}
 	if p.process.SelinuxLabel != "" || exists("/sys/kernel/security/apparmor") && p.process.ApparmorProfile != "" {
 		p.labels = p.fileSystem("label of the process: ", spec.Mount{Type: "proc"})
 	}

@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -10,8 +11,9 @@ import (
 // A Process is a child of this process: the first one of a container, or one more. It is less than an os.Process, whose
 // making costs a clone of its own.
 type Process struct {
-	Pid   int
-	pidfd int
+	Pid    int
+	Master *os.File // of its terminal, if it has one and nobody else wanted that; the caller closes it
+	pidfd  int
 }
 
 // Signal sends a signal.

@@ -66,6 +66,8 @@ func TestParseRefuses(t *testing.T) {
 		{"process.ioPriority", `{"class":"X"}`, "process.ioPriority.class"},
 		{"process.ioPriority", `{"class":"IOPRIO_CLASS_BE","priority":8}`, "process.ioPriority.priority"},
 		{"linux.personality", `{"domain":"BSD"}`, "linux.personality.domain"},
+		{"linux.mountLabel", `"x"`, "linux.mountLabel is not supported"},
+		{"process.execCPUAffinity", `{"initial":"0"}`, "process.execCPUAffinity.initial is not supported"},
 		{"linux.intelRdt", `{"closID":"x"}`, "linux.intelRdt.closID is not supported"},
 		{"linux.uidMappings", `[{"containerID":0,"hostID":1,"size":1}]`, "linux.uidMappings: wanted with a namespace of type user"},
 		{"linux.namespaces", `[{"type":"mount"},{"type":"user"}]`, "linux.uidMappings: wanted with a namespace of type user"},
