@@ -329,30 +329,33 @@ func maskAll(root int, paths []string) error {
 	return nil
 }
 
-// mask covers what at is. The empty file system is made when it is first needed, and cloned once it is mounted: before Linux 6.15 what is
-// mounted nowhere cannot be cloned.
-func mask(at int, null, empty *int) (err error) {
+// mask covers what at is. The empty directory is made when the first one is needed, and that one is cloned for the others: before
+// Linux 6.15 a mount can be cloned only when it is attached.
+func mask(at int, null, empty *int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(at, &st); err != nil {
 		return err
 	}
-	cover := null
+	var err error
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		cover = empty
+		if *empty < 0 {
+			if *empty, err = newEmpty(); err != nil {
+				return err
+			}
+			return mountOn(*empty, at)
+		}
+		return mountClone(*empty, at)
 	}
-	switch {
-	case *cover >= 0:
-	case cover == null:
+	if *null < 0 {
 		if *null, err = openNull(); err != nil {
 			return err
 		}
-	default:
-		if *empty, err = newEmpty(); err != nil {
-			return err
-		}
-		return mountOn(*empty, at)
 	}
-	fd, err := unix.OpenTree(*cover, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	return mountClone(*null, at)
+}
+
+func mountClone(of, at int) error {
+	fd, err := unix.OpenTree(of, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return fmt.Errorf("clone cover: %w", err)
 	}
