@@ -57,7 +57,7 @@ func Stages() []string {
 	return []string{"fetch-offline", "fetch", "disks", "mount", "files", "umount"}
 }
 
-// Run runs one stage. m is the machine that platforms read from.
+// Run runs one stage, or several with commas between them. m is the machine that platforms read from.
 func Run(ctx context.Context, m *platform.Machine, o Options) error {
 	err := run(ctx, m, o)
 	if err != nil {
@@ -69,6 +69,14 @@ func Run(ctx context.Context, m *platform.Machine, o Options) error {
 }
 
 func run(ctx context.Context, m *platform.Machine, o Options) error {
+	if first, rest, several := strings.Cut(o.Stage, ","); several {
+		o.Stage = first
+		if err := run(ctx, m, o); err != nil {
+			return err
+		}
+		o.Stage = rest
+		return run(ctx, m, o)
+	}
 	switch o.Stage {
 	case "fetch-offline":
 		return fetch(ctx, m, o, true)

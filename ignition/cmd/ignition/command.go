@@ -25,6 +25,8 @@ type options struct {
 	command        string // "" with -stage
 	args           []string
 	keep           []string
+	images         []string // of `plan`
+	rootGiven      bool     // -root is on the command line
 	version        bool
 	help           bool
 	logToStdout    bool
@@ -56,6 +58,10 @@ func parse(args []string) (*options, error) {
 		o.keep = append(o.keep, path)
 		return nil
 	})
+	flags.Func("image", "", func(image string) error {
+		o.images = append(o.images, image)
+		return nil
+	})
 	flags.BoolVar(&o.logToStdout, "log-to-stdout", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	o.Failure = "/run/ignition/failure"
@@ -71,6 +77,7 @@ func parse(args []string) (*options, error) {
 		return nil, usageError{fmt.Errorf("%w; see ignition -help", err)}
 	}
 	o.args = flags.Args()
+	flags.Visit(func(f *flag.Flag) { o.rootGiven = o.rootGiven || f.Name == "root" })
 	if len(o.keep) > 0 { // -keep PATH...
 		o.keep, o.args = append(o.keep, o.args...), nil
 	}
@@ -150,23 +157,6 @@ func check(ctx context.Context, o *options) error {
 	}
 	if bad > 0 {
 		return fmt.Errorf("check: %d of %d configs cannot be applied", bad, len(o.args))
-	}
-	return nil
-}
-
-func showPlan(ctx context.Context, o *options) error {
-	merged, err := loadFile(ctx, o.args[0])
-	if err != nil {
-		return err
-	}
-	ops, err := plan.Build(merged)
-	if err != nil {
-		return err
-	}
-	for n, op := range ops {
-		if _, err := fmt.Fprintf(o.stdout, "%3d. %-60s %s\n", n+1, op, op.At()); err != nil {
-			return err
-		}
 	}
 	return nil
 }

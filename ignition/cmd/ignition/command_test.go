@@ -125,3 +125,43 @@ func TestDriftAndReset(t *testing.T) {
 		t.Error("keeps what does not exist")
 	}
 }
+
+func TestPlanOnImageAndTree(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, name)
+	}
+	image := write("disk.img", "")
+	if err := os.Truncate(image, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	write("tree/etc/there", "x")
+	write("tree/etc/passwd", "core:x:1000:1000::/home/core:/bin/sh\n")
+	config := write("c.ign", `{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core"},{"name":"web"}]},"storage":{"disks":[{"device":"/dev/vdb","partitions":[{"label":"data","sizeMiB":8}]}],
+	 "files":[{"path":"/etc/new"},{"path":"/etc/there","overwrite":true,"contents":{"source":"data:,y"}}],"links":[{"path":"/etc/there2","target":"x"}]}}`)
+	out, _, err := do(t, "plan", "-image", image, "-root", dir+"/tree", config)
+	for _, want := range []string{"new partition table; what the disk holds is lost\n", `create 1 "data", sectors 2048 to 18431`,
+		"there already, with uid 1000: made as described", "       new\n", "replaces a file 0644"} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%v, no %q in\n%s", err, want, out)
+		}
+	}
+	write("tree/etc/there2", "in the way")
+	out, _, err = do(t, "plan", "-image", "/dev/vdb="+image, "-root", dir+"/tree", config)
+	if err == nil || exitStatus(err) != 1 || !strings.Contains(out, "refused: something exists at /etc/there2") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, _, err := do(t, "plan", "-image", "/dev/vdz="+image, config); err == nil || exitStatus(err) != 2 {
+		t.Errorf("an image for no disk: %v", err)
+	}
+	if info, err := os.Stat(image); err != nil || info.Size() != 64<<20 {
+		t.Errorf("the image was changed: %v", err)
+	}
+}

@@ -5,7 +5,7 @@ const manual = `NAME
 
 SYNOPSIS
     ignition check CONFIG...
-    ignition plan CONFIG
+    ignition plan [-image [DEVICE=]IMAGE]... [-root DIR] CONFIG
     ignition apply [-root DIR] CONFIG
     ignition drift [-root DIR]
     ignition reset [-root DIR] [-keep PATH...]
@@ -16,15 +16,17 @@ SYNOPSIS
 
 DESCRIPTION
     An Ignition config (spec 3.0.0 to 3.6.0) describes users, ssh keys, files, directories, links and
-    units. On its first boot a machine gets it from its platform, applies it before anything else starts, and
+    units, disks and file systems. On its first boot a machine gets it from its platform, applies it before anything else starts, and
     never again. An error stops the machine with the reason on every console; the next boot tries again.
 
 COMMANDS
     check CONFIG...
         Report everything wrong with each config, with path, line, column, what was expected, what was found
         and what to do. Unknown keys are errors. "-" is standard input.
-    plan CONFIG
-        Show the operations in their order and where the config asks for them.
+    plan [-image [DEVICE=]IMAGE]... [-root DIR] CONFIG
+        Show the operations in their order and where the config asks for them. With a disk image in the place
+        of a device: which partitions would be kept, made, resized or deleted there, and why. With a tree:
+        what each operation would find. Nothing is changed. Exit status 1 if something would be refused.
     apply [-root DIR] CONFIG
         Apply a config to the file tree DIR. It can be run again and ends the same.
     drift [-root DIR]
@@ -45,7 +47,10 @@ FLAGS
         fetch-offline   read the config of the platform, check it, cache it; if that needs the network,
                         make the file that -neednet names instead
         fetch           the same, with the network
-        files           apply the cached config to -root
+        disks           make partitions, arrays, encrypted volumes and file systems
+        mount, umount   mount the file systems of the config below -root, and take them away
+        files           apply the rest of the cached config to -root
+                        Several, with commas between them, are run in their order.
     -platform ID
         qemu            firmware configuration device, key opt/com.coreos/config
         metal           ignition.config.url= or ignition.config.device= and ignition.config.path= on the kernel command
@@ -71,6 +76,7 @@ FILES
     /var/lib/ignition/provisioned   exists on a provisioned machine
     /var/lib/ignition/result.json   when, from which config, in which boot
     /var/lib/ignition/journal       which files provisioning has made, and what was there before
+    /var/lib/ignition/devices.json  what provisioning has made of disks, or was making
     /var/lib/ignition/original/     contents of files that provisioning has changed
     /var/lib/ignition/applied.json  what provisioning has made, for drift
     /var/lib/ignition/reset         a request to forget all this at the next boot
