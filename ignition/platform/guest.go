@@ -123,7 +123,7 @@ func appleConfig(ctx context.Context, s *session) ([]byte, error) {
 		case resp.StatusCode == http.StatusNotFound:
 			return fs.ErrNotExist
 		case resp.StatusCode != http.StatusOK:
-			return statusError(resp.StatusCode)
+			return &statusError{resp.StatusCode}
 		}
 		raw, err = limited(resp.Body)
 		return err

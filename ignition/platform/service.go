@@ -154,15 +154,18 @@ func (v service) ask(ctx context.Context, s *session, base, path string) ([]byte
 		s.mu.Unlock()
 		return nil, retry.Temporary(errors.New("the token has expired"))
 	case status >= 500 || slices.Contains(v.again, status):
-		return nil, retry.Temporary(statusError(status))
+		return nil, retry.Temporary(&statusError{status})
 	case status == http.StatusNotFound:
 		return nil, fs.ErrNotExist
 	}
-	return nil, statusError(status)
+	return nil, &statusError{status}
 }
 
-func statusError(status int) error {
-	return fmt.Errorf("expected status 200, found %d %s", status, http.StatusText(status))
+// statusError is an answer that brings nothing.
+type statusError struct{ code int }
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("expected status 200, found %d %s", e.code, http.StatusText(e.code))
 }
 
 // secret returns the session's token, fetching it first if there is none; empty if the service has none to give.
@@ -181,9 +184,9 @@ func (v service) secret(ctx context.Context, s *session, base string, fresh *boo
 		return "", fmt.Errorf("get a token: %w", err)
 	case status == http.StatusNotFound && v.token.optional:
 	case status >= 500 || slices.Contains(v.again, status):
-		return "", retry.Temporary(fmt.Errorf("get a token: %w", statusError(status)))
+		return "", retry.Temporary(fmt.Errorf("get a token: %w", &statusError{status}))
 	case status != http.StatusOK:
-		return "", fmt.Errorf("get a token: %w", statusError(status))
+		return "", fmt.Errorf("get a token: %w", &statusError{status})
 	default:
 		secret = string(bytes.TrimSpace(body))
 		if secret == "" || strings.ContainsAny(secret, "\r\n") {

@@ -12,13 +12,11 @@ const linkLocal = "http://169.254.169.254"
 // docs/supported-platforms.md and Afterburn's docs/platforms.md, and the documentation of each platform.
 func table() []Platform {
 	plain := service{base: linkLocal}
-	aws := service{base: linkLocal, token: &token{
-		path: "/latest/api/token", headers: []string{"X-aws-ec2-metadata-token-ttl-seconds: 21600"}, header: "X-aws-ec2-metadata-token", optional: true,
-	}}
+	aws := amazonService()
 	azure := service{base: linkLocal, headers: []string{"Metadata: true"}, again: []int{http.StatusNotFound, http.StatusGone, http.StatusTooManyRequests}}
 	azureFacts := azure
 	azureFacts.again = []int{http.StatusGone, http.StatusTooManyRequests}
-	google := service{base: linkLocal, headers: []string{"Metadata-Flavor: Google"}}
+	google := googleService()
 	akamai := service{base: linkLocal, accept: "*/*", token: &token{
 		path: "/v1/token", headers: []string{"Accept: text/plain", "Metadata-Token-Expiry-Seconds: 300"}, header: "Metadata-Token",
 	}}
@@ -92,6 +90,16 @@ func table() []Platform {
 		{ID: "vultr", origins: []origin{{at: plain, config: []string{"/user-data/user-data"},
 			hostname: item{path: "/v1/hostname", as: lines}, keys: item{path: "/v1/public-keys", as: lines}}}},
 	}
+}
+
+func amazonService() service {
+	return service{base: linkLocal, token: &token{
+		path: "/latest/api/token", headers: []string{"X-aws-ec2-metadata-token-ttl-seconds: 21600"}, header: "X-aws-ec2-metadata-token", optional: true,
+	}}
+}
+
+func googleService() service {
+	return service{base: linkLocal, headers: []string{"Metadata-Flavor: Google"}}
 }
 
 // novaOrigin is the layout of OpenStack's config drives and metadata service.

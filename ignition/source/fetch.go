@@ -1,12 +1,17 @@
-// Package source brings bytes in: the machine's config from its platform, and the resources a config refers to.
+// Package source brings in the resources that a config refers to: other configs, contents of files, certificate authorities.
 //
-// It stands at the very start of provisioning (the platform's config) and below package apply (contents of files).
-// Sources are data, http and https URLs. A resource is decompressed (gzip) and then verified (sha256, sha512 of the
-// decompressed bytes) while it streams into a Sink; what fails verification is reset, never used (Ignition spec
-// 3.6.0, "resource"). The other schemes of the spec (tftp, s3, arn, gs) are refused.
+// It stands below packages stage (merged configs) and apply (contents of files). A resource is decompressed (gzip) and then
+// verified (sha256, sha512 of the decompressed bytes) while it streams into a Sink; what fails verification is reset, never used
+// (Ignition spec 3.6.0, "resource"). The schemes:
 //
-// Network errors and status 5xx are tried again with a growing pause; any other status is final. Unlike upstream, which
-// tries for ever, a total of ten minutes ends it when the config sets no ignition.timeouts.httpTotal: a machine that
+//	data         RFC 2397
+//	http, https  with the config's headers, proxies, certificate authorities and timeouts; headers are not sent to redirects
+//	tftp         RFC 1350, blocks of 1428 bytes where the server takes them (RFC 2348)
+//	s3, arn      objects of buckets and access points; signed (AWS Signature Version 4) where the machine has a role
+//	gs           objects of Google Cloud Storage, with the machine's service account where it has one
+//
+// Azure's blobs are https URLs. Network errors and status 5xx are tried again with a growing pause; any other status is final. Unlike
+// upstream, which tries for ever, a total of ten minutes ends it when the config sets no ignition.timeouts.httpTotal: a machine that
 // says what is wrong is better than one that hangs.
 package source
 
@@ -23,6 +28,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -53,7 +59,12 @@ type Sink interface {
 
 // A Fetcher fetches resources as one config's timeouts and certificate authorities say. Its zero value has the defaults.
 type Fetcher struct {
-	Offline  bool // refuse whatever needs a network, with ErrNeedNetwork
+	Offline bool                                   // refuse whatever needs a network, with ErrNeedNetwork
+	AWS     func(context.Context) (AWSKeys, error) // the machine's role and region; nil: none
+	Google  func(context.Context) (string, error)  // an access token of the machine's service account; nil: none
+	Azure   func(context.Context) (string, error)  // an access token for blobs; nil: none
+	Route   func(address string) string            // where a connection to host:port goes; nil: there
+
 	client   *http.Client
 	total    time.Duration
 	deadline time.Duration // until response headers
@@ -61,7 +72,8 @@ type Fetcher struct {
 
 // For returns a Fetcher for resources that cfg refers to. It fetches cfg's certificate authorities.
 func (f Fetcher) For(ctx context.Context, cfg types.Config) (*Fetcher, error) {
-	n := &Fetcher{Offline: f.Offline, total: defaultTotal, deadline: defaultHeaders}
+	n := &f
+	n.total, n.deadline = defaultTotal, defaultHeaders
 	if t := cfg.Ignition.Timeouts.HTTPTotal; t != nil && *t > 0 {
 		n.total = time.Duration(*t) * time.Second
 	}
@@ -70,14 +82,14 @@ func (f Fetcher) For(ctx context.Context, cfg types.Config) (*Fetcher, error) {
 	}
 	authorities := cfg.Ignition.Security.TLS.CertificateAuthorities
 	if len(authorities) == 0 {
-		n.client = newClient(nil, n.deadline)
+		n.client = n.newClient(nil, cfg.Ignition.Proxy)
 		return n, nil
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("read the system's certificate authorities: %w", err)
 	}
-	plain, err := f.For(ctx, types.Config{Ignition: types.Ignition{Timeouts: cfg.Ignition.Timeouts}})
+	plain, err := f.For(ctx, types.Config{Ignition: types.Ignition{Timeouts: cfg.Ignition.Timeouts, Proxy: cfg.Ignition.Proxy}})
 	if err != nil {
 		return nil, err
 	}
@@ -90,17 +102,24 @@ func (f Fetcher) For(ctx context.Context, cfg types.Config) (*Fetcher, error) {
 			return nil, fmt.Errorf("read certificate authority %s: expected PEM certificates, found none", config.Redact(*r.Source))
 		}
 	}
-	n.client = newClient(pool, n.deadline)
+	n.client = n.newClient(pool, cfg.Ignition.Proxy)
 	return n, nil
 }
 
-func newClient(pool *x509.CertPool, headers time.Duration) *http.Client {
+func (f *Fetcher) newClient(pool *x509.CertPool, p types.Proxy) *http.Client {
+	dial := net.Dialer{Timeout: f.deadline}
 	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if f.Route != nil {
+				address = f.Route(address)
+			}
+			return dial.DialContext(ctx, network, address)
+		},
 		TLSClientConfig:       &tls.Config{RootCAs: pool},
-		ResponseHeaderTimeout: headers,
-		TLSHandshakeTimeout:   headers,
+		ResponseHeaderTimeout: f.deadline,
+		TLSHandshakeTimeout:   f.deadline,
 		DisableCompression:    true, // the hash is of what the config calls the resource
-		Proxy:                 nil,  // the environment does not configure provisioning
+		Proxy:                 proxies(p),
 	}}
 }
 
@@ -141,81 +160,126 @@ func (f *Fetcher) Fetch(ctx context.Context, r types.Resource, sink Sink) error 
 	if err != nil {
 		return fmt.Errorf("parse source: expected a URL")
 	}
-	switch u.Scheme {
-	case "data":
+	if u.Scheme == "data" {
 		d, err := dataurl.DecodeString(*r.Source)
 		if err != nil {
 			return fmt.Errorf("decode data URL: expected RFC 2397, found something else")
 		}
 		return copyVerified(sink, bytes.NewReader(d.Data), r)
-	case "http", "https":
-		if f.Offline {
-			return fmt.Errorf("fetch %s: %w", config.Redact(*r.Source), ErrNeedNetwork)
-		}
-		return f.retry(ctx, u, r, sink)
 	}
-	return fmt.Errorf("fetch: %s sources are not supported by this release", u.Scheme)
+	if f.Offline {
+		return fmt.Errorf("fetch %s: %w", config.Redact(*r.Source), ErrNeedNetwork)
+	}
+	if f.client == nil {
+		if f, err = f.For(ctx, types.Config{}); err != nil {
+			return err
+		}
+	}
+	open, err := f.opener(u, r)
+	if err == nil {
+		err = f.transfer(ctx, r, sink, open)
+	}
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", config.Redact(*r.Source), err)
+	}
+	return nil
 }
 
-func (f *Fetcher) retry(ctx context.Context, u *url.URL, r types.Resource, sink Sink) error {
-	if f.client == nil {
-		f = &Fetcher{client: newClient(nil, defaultHeaders), total: defaultTotal, deadline: defaultHeaders}
+// opener tries once to open a resource; what another try may not have is marked as temporary.
+type opener func(ctx context.Context) (io.ReadCloser, error)
+
+func (f *Fetcher) opener(u *url.URL, r types.Resource) (opener, error) {
+	switch u.Scheme {
+	case "http", "https":
+		if f.Azure != nil && u.Scheme == "https" && strings.HasSuffix(u.Hostname(), ".blob.core.windows.net") {
+			return f.blob(u, r), nil
+		}
+		return func(ctx context.Context) (io.ReadCloser, error) { return f.get(ctx, u.String(), configHeaders(r)) }, nil
+	case "tftp":
+		return func(ctx context.Context) (io.ReadCloser, error) { return f.openTFTP(ctx, u) }, nil
+	case "s3", "arn":
+		return f.s3(u)
+	case "gs":
+		return f.bucket(u), nil
 	}
+	return nil, fmt.Errorf("expected a source of scheme data, http, https, tftp, s3, arn or gs, found %s", u.Scheme)
+}
+
+// transfer opens and copies a resource until it has arrived, or an error is final, or the total time is over.
+func (f *Fetcher) transfer(ctx context.Context, r types.Resource, sink Sink, open opener) error {
 	first := true
-	err := retry.Do(ctx, f.total, func(ctx context.Context) error {
+	return retry.Do(ctx, f.total, func(ctx context.Context) error {
 		if !first {
 			if err := sink.Reset(); err != nil {
 				return err
 			}
 		}
 		first = false
-		return f.get(ctx, u, r, sink)
+		body, err := open(ctx)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		t := &transfer{r: body}
+		err = copyVerified(sink, t, r)
+		if t.err != nil {
+			return retry.Temporary(t.err)
+		}
+		return err
 	})
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", config.Redact(u.String()), err)
-	}
-	return nil
 }
 
-func (f *Fetcher) get(ctx context.Context, u *url.URL, r types.Resource, sink Sink) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return errors.New("expected a valid URL")
+func configHeaders(r types.Resource) http.Header {
+	h := http.Header{}
+	for _, e := range r.HTTPHeaders {
+		if e.Value != nil {
+			h.Set(e.Name, *e.Value)
+		}
 	}
-	req.Header.Set("User-Agent", "ignition")
+	return h
+}
+
+// get opens an http or https URL. The headers are for the server it names and for no other.
+func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, errors.New("expected a valid URL")
+	}
+	req.Header = headers.Clone()
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", "ignition")
+	}
 	client := *f.client
 	client.CheckRedirect = func(to *http.Request, via []*http.Request) error {
-		for _, h := range r.HTTPHeaders { // they are for the server the config names
-			to.Header.Del(h.Name)
+		for name := range headers {
+			to.Header.Del(name)
 		}
 		if len(via) >= 10 {
 			return errors.New("more than 10 redirects")
 		}
 		return nil
 	}
-	for _, h := range r.HTTPHeaders {
-		if h.Value != nil {
-			req.Header.Set(h.Name, *h.Value)
-		}
-	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return retry.Temporary(WithoutURL(err))
+		return nil, retry.Temporary(WithoutURL(err))
 	}
-	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode >= 500:
-		return retry.Temporary(fmt.Errorf("expected status 200, found %s", resp.Status))
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("expected status 200, found %s", resp.Status)
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
 	}
-	body := &transfer{r: resp.Body}
-	err = copyVerified(sink, body, r)
-	if body.err != nil {
-		return retry.Temporary(body.err)
+	err = &statusError{resp.StatusCode, resp.Status}
+	if resp.StatusCode >= 500 {
+		err = retry.Temporary(err)
 	}
-	return err
+	return nil, errors.Join(err, resp.Body.Close())
 }
+
+// statusError is an answer that brings no resource.
+type statusError struct {
+	code int
+	text string
+}
+
+func (e *statusError) Error() string { return "expected status 200, found " + e.text }
 
 // WithoutURL takes the URL, which may hold credentials, out of an error of net/http.
 func WithoutURL(err error) error {

@@ -95,7 +95,7 @@ func TestFetchErrors(t *testing.T) {
 		{"not found", resource(strings.Replace(srv.URL, "http://", "http://user:pw@", 1) + "/gone?token=1"), "fetch " + srv.URL + "/gone: expected status 200, found 404 Not Found"},
 		{"wrong hash", withHash(resource(srv.URL+"/x"), "other"), "fetch " + srv.URL + "/x: verify: expected hash d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa, found 290f493c44f5d63d06b374d0a5abd292fae38b92cab2fae5efefe1b0e9347f56"},
 		{"not gzip", types.Resource{Source: resource(srv.URL + "/x").Source, Compression: &gz}, "fetch " + srv.URL + "/x: decompress: expected gzip: gzip: invalid header"},
-		{"tftp", resource("tftp://h/x"), "fetch: tftp sources are not supported by this release"},
+		{"unknown scheme", resource("ftp://h/x"), "fetch a ftp: URL: expected a source of scheme data, http, https, tftp, s3, arn or gs, found ftp"},
 		{"bad data", resource("data:;base64,secret!"), "decode data URL: expected RFC 2397, found something else"},
 	}
 	for _, tt := range tests {

@@ -41,7 +41,8 @@ type Options struct {
 	NeedNet     string
 	Failure     string // what went wrong, for ShowFailure
 	Log         *slog.Logger
-	Owners      apply.Owners // nil: the real ones
+	Fetcher     source.Fetcher // of Apply
+	Owners      apply.Owners   // nil: the real ones
 }
 
 // state is what later stages need besides the config.
@@ -85,6 +86,9 @@ func run(ctx context.Context, m *platform.Machine, o Options) error {
 	case "disks", "mount", "umount":
 		return devices(ctx, o)
 	case "files":
+		if p, err := named(m, o); err == nil { // else the objects are read as anybody may
+			o.Fetcher = p.Credentials(m, o.Fetcher)
+		}
 		return files(ctx, o)
 	}
 	return fmt.Errorf("run stage %q: expected one of %s", o.Stage, strings.Join(Stages(), ", "))
@@ -101,7 +105,7 @@ func fetch(ctx context.Context, m *platform.Machine, o Options, offline bool) er
 			return err
 		}
 	}
-	fetcher := source.Fetcher{Offline: offline}
+	fetcher := p.Credentials(m, source.Fetcher{Offline: offline})
 	st := state{Merged: *config.Empty(), Platform: p.ID}
 	a, err := acquire(ctx, m, p, o, fetcher)
 	if offline && errors.Is(err, source.ErrNeedNetwork) {
@@ -227,7 +231,7 @@ func devices(ctx context.Context, o Options) error {
 
 // Apply carries ops, the plan of cfg, out on root. What the plan says of devices is left out, with a warning.
 func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) error {
-	fetcher, err := source.Fetcher{}.For(ctx, cfg)
+	fetcher, err := o.Fetcher.For(ctx, cfg)
 	if err != nil {
 		return err
 	}
