@@ -6,8 +6,8 @@
 // each error names config, JSON path, line and column, what was expected, what was found and what to do; values
 // keep their places through merges.
 //
-// Refused, never ignored: 2.x and experimental versions, Butane YAML and cloud-config, and the sections this
-// release does not implement: kernelArguments, ignition.proxy, and sources other than data, http and https.
+// Refused, never ignored: 2.x and experimental versions, cloud-config, and the section this release does not implement:
+// kernelArguments.
 package config
 
 import (
@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"reflect"
 	"strings"
 
@@ -22,6 +23,8 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 	"github.com/coreos/vcontext/path"
 	"github.com/coreos/vcontext/report"
+
+	"github.com/proa-os/proa/ignition/butane"
 
 	types30 "github.com/coreos/ignition/v2/config/v3_0/types"
 	types31 "github.com/coreos/ignition/v2/config/v3_1/types"
@@ -42,8 +45,18 @@ type Document struct {
 	places   map[string]Place
 }
 
-// Parse checks raw, which errors call name. The error is of type Issues.
-func Parse(name string, raw []byte) (*Document, error) {
+// Parse checks raw, an Ignition config or Butane YAML, which errors call name. The error is of type Issues.
+func Parse(name string, raw []byte) (*Document, error) { return parse(name, raw, nil) }
+
+// parse is Parse with the files that Butane's "local" keys name; nil if there are none.
+func parse(name string, raw []byte, files fs.FS) (*Document, error) {
+	if butane.Is(raw) && len(raw) <= MaxSize {
+		return parseButane(name, raw, files)
+	}
+	return parseJSON(name, raw)
+}
+
+func parseJSON(name string, raw []byte) (*Document, error) {
 	if i, ok := notJSON(name, raw); ok {
 		return nil, Issues{i}
 	}
@@ -107,11 +120,7 @@ func notJSON(name string, raw []byte) (Issue, bool) {
 		return i, true
 	case bytes.HasPrefix(trimmed, []byte("#cloud-config")):
 		i.Problem, i.Found = "not an Ignition config", "cloud-config"
-		i.Next = "write it as an Ignition config"
-		return i, true
-	case trimmed[0] != '{' && bytes.Contains(trimmed, []byte("variant:")):
-		i.Problem, i.Found = "not an Ignition config", "Butane YAML"
-		i.Next = "translate it with the butane program first"
+		i.Next = "write it as an Ignition config, or as Butane YAML with variant: proa"
 		return i, true
 	}
 	var whole json.RawMessage

@@ -30,8 +30,7 @@ func TestMalformed(t *testing.T) {
 	const v = `{"ignition":{"version":"3.4.0"},`
 	tests := []struct{ name, config, want string }{
 		{"empty", "", `c.ign: empty config: expected an Ignition config: a JSON object with ignition.version, found 0 bytes`},
-		{"cloud-config", "#cloud-config\nusers: []\n", `c.ign: not an Ignition config: expected an Ignition config: a JSON object with ignition.version, found cloud-config; write it as an Ignition config`},
-		{"butane", "variant: fcos\nversion: 1.5.0\n", `c.ign: not an Ignition config: expected an Ignition config: a JSON object with ignition.version, found Butane YAML; translate it with the butane program first`},
+		{"cloud-config", "#cloud-config\nusers: []\n", `c.ign: not an Ignition config: expected an Ignition config: a JSON object with ignition.version, found cloud-config; write it as an Ignition config, or as Butane YAML with variant: proa`},
 		{"not an object", "[1]", `c.ign: wrong type: expected an Ignition config: a JSON object with ignition.version, found another kind of JSON value`},
 		{"cut off", v + `"storage":{"files":[`, `c.ign:1:53: invalid JSON: found unexpected end of JSON input; the config was cut off, or a bracket is missing`},
 		{"octal", "{\n \"ignition\": {\"version\": \"3.4.0\"},\n \"storage\": {\"files\": [{\"path\": \"/a\", \"mode\": 0644}]}}", `c.ign:3:48: invalid JSON: found invalid character '6' after object key:value pair; JSON has no octal numbers: write 0644 as 420, 0755 as 493, 0600 as 384`},
@@ -57,9 +56,7 @@ func TestMalformed(t *testing.T) {
 		{"unit name", v + `"systemd":{"units":[{"name":"a.servce"}]}}`, `c.ign:1:61: systemd.units[0].name: invalid systemd unit extension: expected a unit name ending in .service, .socket, .mount, .timer, .target ..., found "a.servce"`},
 		{"unit syntax, no secret", v + `"systemd":{"units":[{"name":"a.service","contents":"[Service] hunter2"}]}}`, `c.ign:1:84: systemd.units[0].contents: invalid unit content: found garbage after section name`},
 		{"kernel arguments", v + `"kernelArguments":{"shouldExist":["quiet"]}}`, `c.ign:1:66: kernelArguments.shouldExist: kernelArguments.shouldExist is not supported by this release; remove it from the config`},
-		{"proxy", `{"ignition":{"version":"3.4.0","proxy":{"httpProxy":"http://user:pw@h"}}}`, `c.ign:1:40: ignition.proxy: ignition.proxy is not supported by this release; remove it from the config`},
-		{"s3", v + `"storage":{"files":[{"path":"/a","contents":{"source":"s3://bucket/key?versionId=1"}}]}}`, `c.ign:1:87: storage.files[0].contents.source: s3 sources are not supported by this release: expected a URL of scheme data, http or https, found s3://bucket/key; serve the file over http and give its hash`},
-		{"scheme", v + `"storage":{"files":[{"path":"/a","contents":{"source":"ftp://user:pw@h/k"}}]}}`, `c.ign:1:87: storage.files[0].contents.source: invalid url scheme: expected a URL of scheme data, http or https, found a ftp: URL`},
+		{"scheme", v + `"storage":{"files":[{"path":"/a","contents":{"source":"ftp://user:pw@h/k"}}]}}`, `c.ign:1:87: storage.files[0].contents.source: invalid url scheme: expected a URL of scheme data, http, https, tftp, s3, arn or gs, found a ftp: URL`},
 		{"child", v[:len(v)-2] + `,"config":{"merge":[{"source":"` + dataURL(v+"\n\"storage\":{\"files\":[{\"path\":1}]}}") + `"}]}}}`, `ignition.config.merge[0] of c.ign:2:29: storage.files[0].path: wrong type: expected a string, found the number 1`},
 		{"unreachable child", v[:len(v)-2] + `,"config":{"replace":{"source":"http://user:pw@h/c?secret=1"}}}}`, `c.ign:1:62: ignition.config.replace.source: fetch config: connection refused; check the address and the server`},
 	}

@@ -34,7 +34,7 @@ func explain(i *Issue, path string, value json.RawMessage) {
 	case errors.ErrSourceRequired.Error():
 		set("a source", `add "source"`)
 	case errors.ErrInvalidScheme.Error(), errors.ErrInvalidUrl.Error():
-		set("a URL of scheme data, http or https", "")
+		set("a URL of scheme data, http, https, tftp, s3, arn or gs", "")
 	case errors.ErrHashMalformed.Error(), errors.ErrHashUnrecognized.Error():
 		set("sha512-<hex> or sha256-<hex>", "")
 	case errors.ErrHashWrongSize.Error():
@@ -93,6 +93,8 @@ func Redact(source string) string {
 		return "something that is no URL"
 	case u.Scheme == "http" || u.Scheme == "https" || u.Scheme == "tftp" || u.Scheme == "s3" || u.Scheme == "gs":
 		return clip((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String())
+	case u.Scheme == "arn":
+		return clip("arn:" + u.Opaque)
 	case u.Scheme == "":
 		return "no scheme"
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 
 	"github.com/coreos/ignition/v2/config/merge"
 	"github.com/coreos/ignition/v2/config/util"
@@ -54,7 +55,12 @@ func Empty() *Merged {
 // Load parses raw and everything it refers to (spec: ignition.config.replace, ignition.config.merge; depth first,
 // the referring config is the parent, a child's value wins) and validates the result.
 func Load(ctx context.Context, name string, raw []byte, fetch Fetch) (*Merged, error) {
-	l := &loader{ctx: ctx, fetch: fetch}
+	return LoadWithFiles(ctx, name, raw, fetch, nil)
+}
+
+// LoadWithFiles is Load with the files that Butane's "local" keys of raw itself name.
+func LoadWithFiles(ctx context.Context, name string, raw []byte, fetch Fetch, files fs.FS) (*Merged, error) {
+	l := &loader{ctx: ctx, fetch: fetch, files: files}
 	m, err := l.load(name, raw, 0)
 	if err != nil {
 		return nil, err
@@ -88,12 +94,17 @@ func (m *Merged) validate() error {
 type loader struct {
 	ctx      context.Context
 	fetch    Fetch
+	files    fs.FS
 	origins  []Origin
 	warnings Issues
 }
 
 func (l *loader) load(name string, raw []byte, depth int) (*Merged, error) {
-	d, err := Parse(name, raw)
+	files := l.files
+	if depth > 0 { // configs from elsewhere do not read files here
+		files = nil
+	}
+	d, err := parse(name, raw, files)
 	if err != nil {
 		return nil, err
 	}

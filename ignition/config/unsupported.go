@@ -19,33 +19,7 @@ func unsupported(d *Document) []Issue {
 	cfg := d.Config
 	refuse(len(cfg.KernelArguments.ShouldExist) > 0, "kernelArguments.shouldExist")
 	refuse(len(cfg.KernelArguments.ShouldNotExist) > 0, "kernelArguments.shouldNotExist")
-	proxy := cfg.Ignition.Proxy
-	refuse(proxy.HTTPProxy != nil || proxy.HTTPSProxy != nil || len(proxy.NoProxy) > 0, "ignition.proxy")
-	for path, r := range resources(cfg) {
-		if i, ok := unsupportedScheme(r); ok {
-			i.Place = d.Place(path + ".source")
-			all = append(all, i)
-		}
-	}
 	return all
-}
-
-func unsupportedScheme(r types.Resource) (Issue, bool) {
-	if util.NilOrEmpty(r.Source) {
-		return Issue{}, false
-	}
-	u, err := url.Parse(*r.Source)
-	if err != nil {
-		return Issue{}, false // upstream's validation has said so
-	}
-	switch u.Scheme {
-	case "data", "http", "https":
-		return Issue{}, false
-	}
-	return Issue{
-		Problem: u.Scheme + " sources are not supported by this release", Expected: "a URL of scheme data, http or https",
-		Found: Redact(*r.Source), Next: "serve the file over http and give its hash",
-	}, true
 }
 
 // resources yields every source of a config with its JSON path.

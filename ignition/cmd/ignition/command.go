@@ -6,8 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -178,19 +180,23 @@ func applyConfig(ctx context.Context, o *options) error {
 	return stage.Apply(ctx, root, merged.Config, ops, o.Options)
 }
 
-// loadFile loads a config; "-" is standard input.
+// loadFile loads a config; "-" is standard input. Files that Butane calls local are below its directory.
 func loadFile(ctx context.Context, name string) (*config.Merged, error) {
-	raw, err := []byte(nil), error(nil)
+	raw, err, files := []byte(nil), error(nil), fs.FS(nil)
 	if name == "-" {
 		name = "standard input"
 		raw, err = io.ReadAll(io.LimitReader(os.Stdin, config.MaxSize+1))
 	} else {
 		raw, err = os.ReadFile(name)
+		if root, rerr := os.OpenRoot(filepath.Dir(name)); rerr == nil {
+			defer root.Close()
+			files = root.FS()
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
-	return config.Load(ctx, name, raw, source.Fetcher{}.Config)
+	return config.LoadWithFiles(ctx, name, raw, source.Fetcher{}.Config, files)
 }
 
 func printVersion(w io.Writer) error {

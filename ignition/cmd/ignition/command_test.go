@@ -21,9 +21,9 @@ func do(t *testing.T, args ...string) (stdout, stderr string, err error) {
 
 // TestExamples: every example of the README passes `ignition check` and has a plan.
 func TestExamples(t *testing.T) {
-	examples, err := filepath.Glob("../../examples/*.ign")
-	if err != nil || len(examples) < 3 {
-		t.Fatal("want three examples", examples, err)
+	examples, err := filepath.Glob("../../examples/*.*")
+	if err != nil || len(examples) < 4 {
+		t.Fatal("want four examples", examples, err)
 	}
 	for _, name := range examples {
 		out, _, err := do(t, "check", name)
