@@ -20,7 +20,7 @@ func (e *Env) commands() []command {
 	}
 	r := newRunFlags(&tlsVerify)
 	x := new(execFlags)
-	return []command{
+	return append(e.imageCommands(), []command{
 		{name: "pull", args: "[flags] IMAGE", what: "fetch an image from a registry", flags: pf.flags, all: true,
 			more: `IMAGE is [REGISTRY/]NAME[:TAG] or [REGISTRY/]NAME@sha256:DIGEST. Of an image for many platforms the one for this
 machine is fetched. Fetching runs as the user proa-fetch without privileges; what it brings is verified before it
@@ -75,5 +75,5 @@ agent asks this before it declares a new release good.`,
 		{name: "fetch", what: "talk to registries for pull and push, over standard input and output", hidden: true,
 			flags: func(s *flagset.Set) { s.Bool(&push, "push", "the directory on descriptor 3 is to be pushed") },
 			run:   func(ctx context.Context, w []string) (int, error) { return 0, e.fetch(ctx, w, push) }},
-	}
+	}...)
 }

@@ -170,9 +170,31 @@ type machine struct {
 	reg *registrytest.Registry
 	// breakBlobs makes the registry cut answers short.
 	breakBlobs atomic.Bool
+	ranges     atomic.Int64 // blobs asked for from the middle on
 }
 
 func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := bareMachine(t)
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.reg.Push("probe:1", registrytest.Image{
+		Layers: [][]registrytest.File{
+			{{Name: "etc/"}, {Name: "etc/passwd", Body: "root:x:0:0:::\nwww:x:33:44::/home/www:\n"}, {Name: "probe", Body: string(self), Mode: 0o755}, {Name: "gone", Body: "x"}},
+			{{Name: "www/"}, {Name: "www/index.html", Body: "<h1>It works</h1>\n"}, {Name: ".wh.gone"}, {Name: "data/", Mode: 0o777}},
+		},
+		Config: v1.Config{Entrypoint: []string{"/probe"}, Cmd: []string{"say", "hello"}, Env: []string{"KEY=value"}, WorkingDir: "/www"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// bareMachine has an empty registry.
+func bareMachine(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{t: t}
 	// Not t.TempDir: its parents are closed to the user that fetches; a machine's are open.
@@ -193,6 +215,9 @@ func newMachine(t *testing.T) *machine {
 			if m.breakBlobs.Load() && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				w = &cutter{ResponseWriter: w, left: 1000}
 			}
+			if r.Header.Get("Range") != "" && !m.breakBlobs.Load() {
+				m.ranges.Add(1)
+			}
 			h.ServeHTTP(w, r)
 		})
 	})
@@ -200,20 +225,6 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.reg.Close() })
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = m.reg.Push("probe:1", registrytest.Image{
-		Layers: [][]registrytest.File{
-			{{Name: "etc/"}, {Name: "etc/passwd", Body: "root:x:0:0:::\nwww:x:33:44::/home/www:\n"}, {Name: "probe", Body: string(self), Mode: 0o755}, {Name: "gone", Body: "x"}},
-			{{Name: "www/"}, {Name: "www/index.html", Body: "<h1>It works</h1>\n"}, {Name: ".wh.gone"}, {Name: "data/", Mode: 0o777}},
-		},
-		Config: v1.Config{Entrypoint: []string{"/probe"}, Cmd: []string{"say", "hello"}, Env: []string{"KEY=value"}, WorkingDir: "/www"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return m
 }
 
@@ -229,6 +240,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 		return c.ResponseWriter.Write(p)
 	}
 	c.ResponseWriter.Write(p[:c.left])
+	c.ResponseWriter.(http.Flusher).Flush()
 	panic(http.ErrAbortHandler)
 }
 

@@ -55,6 +55,13 @@ func (e *Env) pull(ctx context.Context, words []string, f *pullFlags) error {
 
 // pullImage has the image fetched by a process without privileges, and imports what that brings.
 func (e *Env) pullImage(ctx context.Context, s *store.Store, r ref.Ref, insecure bool, progress string, keep bool) (*store.Record, error) {
+	policy, err := trust.Read(e.Trust...)
+	if err == nil {
+		err = policy.CheckName(r)
+	}
+	if err != nil {
+		return nil, err
+	}
 	c, err := e.startFetcher(ctx, r, insecure, nil)
 	if err != nil {
 		return nil, err
@@ -64,22 +71,13 @@ func (e *Env) pullImage(ctx context.Context, s *store.Store, r ref.Ref, insecure
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", r, err)
 	}
-	v, err := e.trusted(ctx, r, img, c)
+	v, err := policy.Check(ctx, r, img, c, func(err error) bool { return errors.Is(err, fetch.ErrNotFound) })
 	if err != nil {
 		return nil, err
 	}
 	show, end := e.progress(progress)
 	defer end()
 	return s.Import(ctx, c, img, r, v, keep, show)
-}
-
-// trusted asks the machine's policy.
-func (e *Env) trusted(ctx context.Context, r ref.Ref, img *image.Image, src trust.Source) (trust.Verdict, error) {
-	p, err := trust.Read(e.Trust...)
-	if err != nil {
-		return trust.Verdict{}, err
-	}
-	return p.Check(ctx, r, img, src, func(err error) bool { return errors.Is(err, fetch.ErrNotFound) })
 }
 
 // startFetcher starts the process that talks to the image's registry. layout is what it is to push, or nil.

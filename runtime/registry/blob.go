@@ -93,7 +93,7 @@ func (p *place) copyBlob(ctx context.Context, d image.Digest, size int64, out *c
 	defer timer.Stop()
 	header := http.Header{}
 	if out.at > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", out.at))
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", out.at, size-1)) // with an end: some registries know no other
 	}
 	resp, err := p.get(ctx, "/blobs/"+d.String(), header)
 	if err != nil {

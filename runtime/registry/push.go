@@ -59,7 +59,7 @@ func (p *place) push(ctx context.Context, layout *os.Root, d image.Digest, tag s
 	if err != nil {
 		return err
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
 	return transport.CheckError(resp, http.StatusCreated, http.StatusOK, http.StatusAccepted)
 }
 
@@ -76,8 +76,9 @@ func (p *place) pushBlob(ctx context.Context, layout *os.Root, l image.Descripto
 	if resp, err = p.do(ctx, http.MethodPost, p.repository()+"/blobs/uploads/", nil, nil, 0); err != nil {
 		return err
 	}
+	err = transport.CheckError(resp, http.StatusAccepted)
 	resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusAccepted); err != nil {
+	if err != nil {
 		return err
 	}
 	to, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
@@ -95,7 +96,7 @@ func (p *place) pushBlob(ctx context.Context, layout *os.Root, l image.Descripto
 	if resp, err = p.do(ctx, http.MethodPut, to.String(), http.Header{"Content-Type": {"application/octet-stream"}}, f, l.Size); err != nil {
 		return err
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
 	return transport.CheckError(resp, http.StatusCreated, http.StatusOK, http.StatusNoContent)
 }
 

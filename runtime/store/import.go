@@ -108,6 +108,13 @@ func (s *Store) Import(ctx context.Context, src Source, img *image.Image, r ref.
 	if err != nil {
 		return nil, fmt.Errorf("import %s: %w", r, err)
 	}
+	for _, l := range img.Layers {
+		if keep && !s.HasBlob(l) { // its content was here already
+			if err := i.keepBlob(ctx, l); err != nil {
+				return nil, fmt.Errorf("import %s: layer %s: %w", r, l.Digest, err)
+			}
+		}
+	}
 	unlock, err := s.Lock()
 	if err != nil {
 		return nil, err
@@ -331,8 +338,19 @@ func (i *importing) layer(ctx context.Context, j job) error {
 	return nil
 }
 
-// receive brings the blob whole and verified into its file, after what an earlier pull has left there.
+// receive brings the blob whole and verified into its file, after what an earlier pull has left there. An empty file stays for
+// nobody.
 func (i *importing) receive(ctx context.Context, j job) error {
+	err := i.receiveVerified(ctx, j)
+	if err != nil {
+		if st, serr := j.file.Stat(); serr == nil && st.Size() == 0 {
+			err = errors.Join(err, os.Remove(i.s.partial(j.blob.Digest)))
+		}
+	}
+	return err
+}
+
+func (i *importing) receiveVerified(ctx context.Context, j job) error {
 	st, err := j.file.Stat()
 	if err != nil {
 		return err

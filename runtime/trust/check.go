@@ -45,16 +45,26 @@ func (v Verdict) Covers(r ref.Ref, img *image.Image) bool {
 // Signer is the file of the key that signed, "" where none was demanded.
 func (v Verdict) Signer() string { return v.signer }
 
+// CheckName refuses names that no signature would help, before anything is asked of a registry.
+func (p *Policy) CheckName(r ref.Ref) error {
+	rule := p.rule(r.Repository())
+	if rule == nil {
+		return fmt.Errorf("%s: %w: no rule of the trust policy covers it: add one to a file in %s", r, ErrNotTrusted, AdminDir)
+	}
+	if rule.Require == Reject {
+		return fmt.Errorf("%s: %w: %s rejects the prefix %q", r, ErrNotTrusted, rule.file, rule.Prefix)
+	}
+	return nil
+}
+
 // Check asks whether the image may be unpacked under the name. missing tells an error of src for what is not there from others.
 func (p *Policy) Check(ctx context.Context, r ref.Ref, img *image.Image, src Source, missing func(error) bool) (Verdict, error) {
 	v := Verdict{repository: r.Repository(), top: img.Top, manifest: img.Digest, valid: true}
+	if err := p.CheckName(r); err != nil {
+		return Verdict{}, err
+	}
 	rule := p.rule(r.Repository())
-	switch {
-	case rule == nil:
-		return Verdict{}, fmt.Errorf("%s: %w: no rule of the trust policy covers it: add one to a file in %s", r, ErrNotTrusted, AdminDir)
-	case rule.Require == Reject:
-		return Verdict{}, fmt.Errorf("%s: %w: %s rejects the prefix %q", r, ErrNotTrusted, rule.file, rule.Prefix)
-	case rule.Require == Accept:
+	if rule.Require == Accept {
 		return v, nil
 	}
 	s := &search{rule: rule, repository: r.Repository(), src: src, missing: missing}
