@@ -89,10 +89,7 @@ func (e *engine) History() ([]state.Entry, error) {
 // startBus runs a private bus with the policy of the image for the name.
 func startBus(t *testing.T) (connect func() *dbus.Conn) {
 	t.Helper()
-	daemon, err := exec.LookPath("dbus-daemon")
-	if err != nil {
-		testenv.Missing(t, "on a bus: install dbus-daemon (%v)", err)
-	}
+	tools := testenv.Tools(t)
 	policy, err := filepath.Abs("../../manifests/files/usr/share/dbus-1/system.d/io.proa.Update1.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +104,7 @@ func startBus(t *testing.T) (connect func() *dbus.Conn) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(daemon, "--nofork", "--nopidfile", "--nosyslog", "--print-address=1", "--config-file="+config)
+	cmd := tools.Command(context.Background(), "dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--print-address=1", "--config-file="+config)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
