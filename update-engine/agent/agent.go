@@ -75,6 +75,8 @@ type Agent struct {
 	Now       func() time.Time
 	Log       *slog.Logger
 	Clock     Clock
+	// Identity is the machine's id, for its place in waves; nil: among the last.
+	Identity []byte
 	// Epoch is when the running release was built: no clock is right before it. The zero time is unknown.
 	Epoch time.Time
 	// StateRoom is how many bytes the state has room for; nil asks Store.
@@ -294,7 +296,7 @@ func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) 
 	if err != nil {
 		return nil, err
 	}
-	c.Offered, c.Held, c.Urgent = p.Release, p.Held(a.Now()), p.Urgent
+	c.Offered, c.Held, c.Urgent = p.Release, p.Held(a.Now(), plan.PlaceOf(a.Identity, p.Release)), p.Urgent
 	want := orders.Want(p.Release) // a pinned release is signed by the offline keys as any, whatever the plan says
 	if newer, err := newer(want, running.Version); err != nil || !newer {
 		return nil, err

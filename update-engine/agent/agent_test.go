@@ -224,7 +224,7 @@ func (m *machine) agent() *agent.Agent {
 			}
 			return m.repo.Time
 		},
-		Epoch: time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC), StateRoom: m.stateRoom,
+		Identity: []byte("3ae1c2d89b3f4c0b9e5d0a7761f5c0d2"), Epoch: time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC), StateRoom: m.stateRoom,
 		Log: slog.New(slog.NewTextHandler(&m.log, nil)),
 	}
 }
@@ -545,6 +545,12 @@ func TestNotTaken(t *testing.T) {
 				m.t.Fatal(err)
 			}
 		}, "halted", false},
+		{"a wave without it", func(m *machine) {
+			m.release("1.0.1")
+			if err := m.repo.Publish("stable", plan.Plan{Release: "1.0.1", Waves: m.waves(-1)}); err != nil {
+				m.t.Fatal(err)
+			}
+		}, "release 1.0.1 reaches this machine with the wave of ", false},
 		{"too far", func(m *machine) {
 			b := m.build("3.0.0")
 			b.Release.MinSource = "2.0.0"
@@ -570,6 +576,23 @@ func TestNotTaken(t *testing.T) {
 		}
 		m.wantESP("proa_1.0.0.efi")
 	}
+}
+
+// waves has one that began an hour ago and takes as many machines as stand before this one, or those and this one, and one tomorrow that takes all.
+func (m *machine) waves(more int) []plan.Wave {
+	place := int(plan.PlaceOf(m.agent().Identity, "1.0.1"))
+	return []plan.Wave{{From: m.repo.Time.Add(-time.Hour), Percent: place + 1 + more}, {From: m.repo.Time.Add(24 * time.Hour), Percent: 100}}
+}
+
+// A machine takes a release in the wave that it stands in, and no later.
+func TestTakenInItsWave(t *testing.T) {
+	m := newMachine(t)
+	m.release("1.0.1")
+	if err := m.repo.Publish("stable", plan.Plan{Release: "1.0.1", Waves: m.waves(0)}); err != nil {
+		t.Fatal(err)
+	}
+	m.update()
+	m.wantRuns("1.0.1")
 }
 
 // Power is lost in the middle of a job: the phase is put right at the next start, and the job can be done again.

@@ -163,7 +163,8 @@ func TestLifeOfARepository(t *testing.T) {
 	s.run("publish --repo {}/repo --keys {}/online", "targets 3")
 	s.run("plan --repo {}/repo --keys {}/online --channel stable --version 1.0.1 --not-before +36h --urgent", "release 1.0.1, not before 2026-01-03T00:00:00Z, urgent")
 	s.run("plan --repo {}/repo --keys {}/online --channel stable --halt", "not before 2026-01-03T00:00:00Z, urgent, halted")
-	s.run("plan --repo {}/repo --keys {}/online --channel stable --resume --not-before none --no-urgent")
+	s.run("plan --repo {}/repo --keys {}/online --channel stable --waves 5@+0h,100%@2026-01-04T00:00:00Z", "halted", "5 % from 2026-01-01T12:00:00Z, 100 % from 2026-01-04T00:00:00Z")
+	s.run("plan --repo {}/repo --keys {}/online --channel stable --resume --not-before none --waves none --no-urgent")
 	if !strings.HasSuffix(s.out, "channel stable has release 1.0.1\n") {
 		t.Errorf("resumed: %s", s.out)
 	}
@@ -407,9 +408,12 @@ func TestArguments(t *testing.T) {
 		"publish --repo x":                      "--keys is missing",
 		"publish --repo x --keys x --version 1": "--channel is missing",
 		"plan --repo x --keys x --channel a":    "what changes",
-		"plan --repo x --keys x --channel a --halt --resume":     "contradict",
-		"plan --repo x --keys x --channel a --not-before monday": "+36h",
-		"rotate --repo x --role admin --threshold 1":             "root|targets",
+		"plan --repo x --keys x --channel a --halt --resume":      "contradict",
+		"plan --repo x --keys x --channel a --not-before monday":  "+36h",
+		"plan --repo x --keys x --channel a --waves half":         "5@+0h,100@+24h",
+		"plan --repo x --keys x --channel a --waves 50@none":      `--waves "none"`,
+		"plan --repo x --keys x --channel a --waves 50@+2h,9@+4h": "not later and larger",
+		"rotate --repo x --role admin --threshold 1":              "root|targets",
 		"sign":                              "--repo or --request",
 		"keys old":                          "keys new",
 		"verify --repo https://example.org": "--root is missing",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,6 +80,9 @@ func describePlan(p plan.Plan) string {
 	if p.NotBefore != nil {
 		text += ", not before " + p.NotBefore.Format(time.RFC3339)
 	}
+	for _, w := range p.Waves {
+		text += fmt.Sprintf(", %d %% from %s", w.Percent, w.From.Format(time.RFC3339))
+	}
 	if p.Urgent {
 		text += ", urgent"
 	}
@@ -92,24 +96,30 @@ func (s Streams) planCommand() command.Command {
 	return command.Command{
 		Name: "plan", Short: "say which release a channel gets, and when", Setup: s.setup(setupPlan),
 		Long: `Changes the plan of a channel with the online keys alone (plan, snapshot, timestamp). It can name only releases that are published: the
-offline keys have signed those. What is not given stays as it is; a new --version begins without halt, urgency and time.
+offline keys have signed those. What is not given stays as it is; a new --version begins without halt, urgency, time and waves.
+
+With --waves the release goes to a part of the machines first: 5@+0h,50@+12h,100@+36h gives it to five in a hundred now, to half of them in twelve
+hours, and to all in a day and a half. Which machines come first is drawn anew for each release. Halt the channel when the first ones come back, and nobody
+else begins.
 
 A halted channel hands out nothing: machines that have not begun do not begin. Machines never go back: a plan for an older release than theirs
 leaves them where they are, and the way back for all is a new release.`,
 		Examples: []string{"release plan --repo repo --keys online --channel stable --version 1.0.1 --not-before 2026-02-01T06:00:00Z",
+			"release plan --repo repo --keys online --channel stable --version 1.0.1 --waves 5@+0h,50@+12h,100@+36h",
 			"release plan --repo repo --keys online --channel stable --halt", "release plan --repo repo --keys online --channel stable --resume --urgent"},
 	}
 }
 
 type planFlags struct {
-	channel, version, notBefore     string
-	halt, resume, urgent, calmAgain bool
+	channel, version, notBefore, waves string
+	halt, resume, urgent, calmAgain    bool
 }
 
 func (f *planFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.channel, "channel", "", "`name` of the channel")
 	flags.StringVar(&f.version, "version", "", "`release` that it gets")
 	flags.StringVar(&f.notBefore, "not-before", "", "`time` from which machines may take it: RFC 3339, or from now as in +36h, or none")
+	flags.StringVar(&f.waves, "waves", "", "`percent@time,...`: which part of the machines may take it from when on, or none for all at once")
 	flags.BoolVar(&f.halt, "halt", false, "hand out nothing for now")
 	flags.BoolVar(&f.resume, "resume", false, "end a halt")
 	flags.BoolVar(&f.urgent, "urgent", false, "machines need not wait for their reboot window")
@@ -117,7 +127,7 @@ func (f *planFlags) register(flags *flag.FlagSet) {
 }
 
 func (f *planFlags) changes() bool {
-	return f.version != "" || f.notBefore != "" || f.halt || f.resume || f.urgent || f.calmAgain
+	return f.version != "" || f.notBefore != "" || f.waves != "" || f.halt || f.resume || f.urgent || f.calmAgain
 }
 
 func (f *planFlags) edit(now time.Time) (repo.PlanEdit, error) {
@@ -132,20 +142,51 @@ func (f *planFlags) edit(now time.Time) (repo.PlanEdit, error) {
 		x.Urgent = &f.urgent
 	}
 	if f.notBefore != "" {
-		at, err := parseTime(f.notBefore, now)
+		x.NotBefore = new(time.Time)
+		if f.notBefore != "none" {
+			at, err := parseTime("--not-before", f.notBefore, now)
+			if err != nil {
+				return x, err
+			}
+			x.NotBefore = &at
+		}
+	}
+	if f.waves != "" {
+		waves, err := parseWaves(f.waves, now)
 		if err != nil {
 			return x, err
 		}
-		x.NotBefore = &at
+		x.Waves = &waves
 	}
 	return x, nil
 }
 
-// parseTime reads a time, a duration from now, or "none", which is the zero time.
-func parseTime(s string, now time.Time) (time.Time, error) {
+// parseWaves reads 5@+0h,100@2026-02-01T06:00:00Z; "none" is no wave.
+func parseWaves(s string, now time.Time) ([]plan.Wave, error) {
+	var waves []plan.Wave
 	if s == "none" {
-		return time.Time{}, nil
+		return nil, nil
 	}
+	for word := range strings.SplitSeq(s, ",") {
+		percent, from, _ := strings.Cut(word, "@")
+		n, err := strconv.Atoi(strings.TrimSuffix(percent, "%"))
+		if err != nil {
+			return nil, command.Wrong("--waves %q: expected waves such as 5@+0h,100@+24h, found %q", s, word)
+		}
+		at, err := parseTime("--waves", from, now)
+		if err != nil {
+			return nil, err
+		}
+		waves = append(waves, plan.Wave{From: at.UTC().Truncate(time.Second), Percent: n})
+	}
+	if err := plan.CheckWaves(waves); err != nil {
+		return nil, command.Wrong("--waves: %w", err)
+	}
+	return waves, nil
+}
+
+// parseTime reads a time, or a duration from now.
+func parseTime(option, s string, now time.Time) (time.Time, error) {
 	if after, ok := strings.CutPrefix(s, "+"); ok {
 		if d, err := time.ParseDuration(after); err == nil {
 			return now.Add(d), nil
@@ -153,7 +194,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, command.Wrong("--not-before %q: expected a time such as 2026-02-01T06:00:00Z, a while such as +36h, or none", s)
+		return t, command.Wrong("%s %q: expected a time such as 2026-02-01T06:00:00Z, a while such as +36h, or none", option, s)
 	}
 	return t, nil
 }

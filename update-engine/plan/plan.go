@@ -8,6 +8,10 @@
 //	  "channel": "stable",
 //	  "release": "1.0.1",
 //	  "not_before": "2026-01-31T06:00:00Z",   optional
+//	  "waves": [                              optional: which part of the machines may take it, from when on
+//	    {"from": "2026-01-31T06:00:00Z", "percent": 5},
+//	    {"from": "2026-02-01T06:00:00Z", "percent": 100}
+//	  ],
 //	  "halted": true,                         optional: nobody starts this update now
 //	  "urgent": true                          optional: machines need not wait for their reboot window
 //	}
@@ -17,6 +21,8 @@
 package plan
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -33,8 +39,45 @@ type Plan struct {
 	Channel   string     `json:"channel"`
 	Release   string     `json:"release"` // semver
 	NotBefore *time.Time `json:"not_before,omitempty"`
+	Waves     []Wave     `json:"waves,omitempty"` // later ones take more machines
 	Halted    bool       `json:"halted,omitempty"`
 	Urgent    bool       `json:"urgent,omitempty"` // machines need not wait for their reboot window
+}
+
+// A Wave lets a part of all machines have the release from a time on.
+type Wave struct {
+	From    time.Time `json:"from"`
+	Percent int       `json:"percent"` // 1 to 100
+}
+
+// A Place is where a machine stands in the queue for one release: from 0, the first, to 99.
+type Place int
+
+// PlaceOf draws the place of a machine by its id, which stays on the machine. Each release draws anew, so that nobody is always the first to
+// find out. Without an id a machine is among the last.
+func PlaceOf(machine []byte, version string) Place {
+	if len(machine) == 0 {
+		return 99
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "wave of %s\n", version)
+	h.Write(machine)
+	return Place(binary.BigEndian.Uint64(h.Sum(nil)) % 100)
+}
+
+// CheckWaves refuses waves that do not grow.
+func CheckWaves(waves []Wave) error {
+	for i, w := range waves {
+		switch {
+		case w.Percent < 1 || w.Percent > 100:
+			return fmt.Errorf("wave %d takes %d %%: expected 1 to 100", i+1, w.Percent)
+		case w.From.IsZero() || w.From.Year() < 0 || w.From.Year() > 9999:
+			return fmt.Errorf("wave %d begins at %s: expected a time", i+1, w.From)
+		case i > 0 && (w.Percent <= waves[i-1].Percent || !w.From.After(waves[i-1].From)):
+			return fmt.Errorf("wave %d (%d %% from %s) is not later and larger than the one before it", i+1, w.Percent, w.From.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
 }
 
 // Target is the name of a channel's plan in the repository.
@@ -65,6 +108,9 @@ func Parse(b []byte, channel string) (*Plan, error) {
 	if _, err := semver.NewVersion(p.Release); err != nil {
 		return nil, fmt.Errorf("parse plan of channel %s: release %q: %w", channel, p.Release, err)
 	}
+	if err := CheckWaves(p.Waves); err != nil {
+		return nil, fmt.Errorf("parse plan of channel %s: %w", channel, err)
+	}
 	return &p, nil
 }
 
@@ -82,13 +128,25 @@ func (p Plan) Marshal() ([]byte, error) {
 	return b, CheckChannel(p.Channel)
 }
 
-// Held says why the plan must not be followed at the time now; empty means it may be.
-func (p *Plan) Held(now time.Time) string {
+// Held says why the machine at a place must not follow the plan at the time now; empty means it may.
+func (p *Plan) Held(now time.Time, at Place) string {
 	switch {
 	case p.Halted:
 		return fmt.Sprintf("release %s is halted on channel %s", p.Release, p.Channel)
 	case p.NotBefore != nil && now.Before(*p.NotBefore):
 		return fmt.Sprintf("release %s is planned for %s", p.Release, p.NotBefore.UTC().Format(time.RFC3339))
+	}
+	for _, w := range p.Waves {
+		if int(at) >= w.Percent {
+			continue
+		}
+		if now.Before(w.From) {
+			return fmt.Sprintf("release %s reaches this machine with the wave of %s, which takes %d %% of channel %s", p.Release, w.From.UTC().Format(time.RFC3339), w.Percent, p.Channel)
+		}
+		return ""
+	}
+	if n := len(p.Waves); n > 0 {
+		return fmt.Sprintf("release %s goes to %d %% of channel %s for now, and this machine is not among them", p.Release, p.Waves[n-1].Percent, p.Channel)
 	}
 	return ""
 }

@@ -15,11 +15,12 @@ import (
 	"github.com/proa-os/proa/update-engine/plan"
 )
 
-// A PlanEdit changes what a channel gets. What is nil stays as it is, but for a new version, which begins without not-before and halt.
+// A PlanEdit changes what a channel gets. What is nil stays as it is, but for a new version, which begins without not-before, waves and halt.
 type PlanEdit struct {
 	Channel   string
 	Version   string // empty: as it is
 	NotBefore *time.Time
+	Waves     *[]plan.Wave // empty: all at once
 	Halt      *bool
 	Urgent    *bool
 }
@@ -56,6 +57,12 @@ func (d *Desk) planned(pub *published, r *Request, x PlanEdit, staged bool) (*pl
 		if p.NotBefore = &at; x.NotBefore.IsZero() {
 			p.NotBefore = nil
 		}
+	}
+	if x.Waves != nil {
+		if err := plan.CheckWaves(*x.Waves); err != nil {
+			return nil, err
+		}
+		p.Waves = *x.Waves
 	}
 	if x.Halt != nil {
 		p.Halted = *x.Halt

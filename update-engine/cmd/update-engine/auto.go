@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -61,11 +62,20 @@ func readClock() (agent.Clock, error) {
 	if err != nil {
 		return agent.Clock{}, fmt.Errorf("read boot id: %w", err)
 	}
+	id, err := readIdentity()
+	if err != nil {
+		return agent.Clock{}, err
+	}
+	return agent.Clock{Boot: strings.TrimSpace(string(boot)), Jitter: state.Jitter(string(id))}, nil
+}
+
+// readIdentity is the machine's id (machine-id(5)). It is for drawing lots here, and told nobody.
+func readIdentity() ([]byte, error) {
 	id, err := os.ReadFile("/etc/machine-id")
 	if err != nil {
-		return agent.Clock{}, fmt.Errorf("read machine id: %w", err)
+		return nil, fmt.Errorf("read machine id: %w", err)
 	}
-	return agent.Clock{Boot: strings.TrimSpace(string(boot)), Jitter: state.Jitter(strings.TrimSpace(string(id)))}, nil
+	return bytes.TrimSpace(id), nil
 }
 
 // writeMetrics replaces the file that a node exporter reads. It is only for people: an error is no reason to stop.

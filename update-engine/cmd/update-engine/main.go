@@ -159,6 +159,9 @@ func serve(ctx context.Context) error {
 	if a.Clock, err = readClock(); err != nil {
 		return err
 	}
+	if a.Identity, err = readIdentity(); err != nil {
+		return err
+	}
 	if _, err := a.Settle(); err != nil {
 		return err
 	}
