@@ -47,7 +47,8 @@ func TestSoftReboot(t *testing.T) {
 		File("/etc/proa/health.d/version", 0o755, "#!/bin/sh\n! grep -q '^IMAGE_VERSION=.*1\\.0\\.4' /etc/os-release\n").
 		Unit("survivor.service", false, survivor)
 	m := s.machineFrom("machine", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) { c.Ports = []int{8080} })
-	cut := vm.Allow(`sshd-session.*(preauth child terminated by signal|kex_exchange|Connection)`, "the harness asks while sshd stops")
+	cut := vm.Allow(`sshd-session.*(preauth child terminated by signal|kex_exchange|Connection|Failed to create session)|Failed to start session scope .* is destructive|Activation request for 'io\.proa\.Update1' failed`,
+		"the harness logs in and asks while sshd, sessions and the bus stop")
 
 	step(t, m, "a service of its own", func(t *testing.T) {
 		boots(t, m, "1.0.0")
