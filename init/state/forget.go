@@ -32,8 +32,11 @@ func Forget(state *os.Root) (bool, error) {
 		return false, fmt.Errorf("read request to forget state: %s begins with %.40q, expected %q; remove the file to go on with state as it is", ResetRequest, lines[0], resetHeader)
 	}
 	k := kept{paths: map[string]bool{"lost+found": true}, above: map[string]bool{}}
-	for _, p := range append(lines[1:], ResetRequest) {
-		k.add(path.Clean(p))
+	for i, p := range append(lines[1:], ResetRequest) {
+		if p = path.Clean(p); path.IsAbs(p) {
+			return false, fmt.Errorf("read request to forget state: line %d of %s is %.200q, expected a path relative to state; nothing was forgotten", i+2, ResetRequest, p)
+		}
+		k.add(p)
 	}
 	if err := k.forget(state, "."); err != nil {
 		return true, fmt.Errorf("forget state: %w", err)

@@ -83,6 +83,21 @@ func TestForgetRefuses(t *testing.T) {
 	}
 }
 
+// An absolute path has no directory above it in state: it is refused before anything is forgotten, and does not hold up the boot.
+func TestForgetRefusesAbsolutePaths(t *testing.T) {
+	root := stateTree(t, "lib/ignition/provisioned", "etc/x")
+	if err := root.WriteFile(ResetRequest, []byte("reset 1\netc\n/etc/x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	did, err := Forget(root)
+	if did || err == nil || !strings.Contains(err.Error(), `line 3 of lib/ignition/reset is "/etc/x", expected a path relative to state`) {
+		t.Errorf("got %v, %v, want line 3 refused", did, err)
+	}
+	if got := filesOf(t, root); got != "etc/x lib/ignition/provisioned lib/ignition/reset" {
+		t.Errorf("left %s, want everything", got)
+	}
+}
+
 // A link in state leads nowhere outside, and a kept path that is a link is not followed.
 func TestForgetStaysInside(t *testing.T) {
 	root, outside := stateTree(t, "lib/ignition/x"), stateTree(t, "precious")
