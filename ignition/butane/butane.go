@@ -135,7 +135,7 @@ func (e *emitter) value(n *node, t reflect.Type, path string) {
 func (e *emitter) mapping(n *node, t reflect.Type, path string) {
 	known := map[string]reflect.Type{}
 	if t != nil && t.Kind() == reflect.Struct {
-		known = fields(t)
+		known = Fields(t)
 	}
 	e.b.WriteByte('{')
 	for i, p := range n.pairs {
@@ -186,12 +186,12 @@ func (e *emitter) text(s string) {
 	e.b.Write(b)
 }
 
-// fields returns the JSON keys of struct t, those of embedded structs included.
-func fields(t reflect.Type) map[string]reflect.Type {
+// Fields returns the JSON keys of struct t, those of embedded structs included.
+func Fields(t reflect.Type) map[string]reflect.Type {
 	m := map[string]reflect.Type{}
 	for f := range t.Fields() {
 		if f.Anonymous {
-			for k, v := range fields(f.Type) {
+			for k, v := range Fields(f.Type) {
 				m[k] = v
 			}
 			continue

@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/proa-os/proa/ignition/butane"
 )
 
 // A walker reads JSON beside the Go type it is for. It remembers where every value stands and reports unknown
@@ -74,7 +76,7 @@ func (w *walker) value(path string, t reflect.Type) {
 }
 
 func (w *walker) object(path string, t reflect.Type) {
-	known := fields(t)
+	known := butane.Fields(t)
 	seen := map[string]bool{}
 	for w.dec.More() {
 		tok, from := w.next()
@@ -180,22 +182,6 @@ func kindOfToken(tok json.Token) string {
 		return "an object"
 	}
 	return "null"
-}
-
-// fields returns the JSON keys of struct t, those of embedded structs included.
-func fields(t reflect.Type) map[string]reflect.Type {
-	m := map[string]reflect.Type{}
-	for f := range t.Fields() {
-		if f.Anonymous {
-			for k, v := range fields(f.Type) {
-				m[k] = v
-			}
-			continue
-		}
-		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		m[key] = f.Type
-	}
-	return m
 }
 
 func names(m map[string]reflect.Type) string {
