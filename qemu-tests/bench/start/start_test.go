@@ -15,7 +15,7 @@ import (
 func TestExitProgram(t *testing.T) {
 	b, err := exitProgram()
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("SKIPPED, NOT CHECKED: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "true")
 	if err := os.WriteFile(file, b, 0o755); err != nil {
