@@ -15,7 +15,7 @@ import (
 // TestContent looks at what runs on a machine and what it shows to others: its identity, its files' modes, who listens, the memory
 // it takes, how its operator becomes root.
 func TestContent(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 5)
 	image := s.image("1.0.0", "")
 	// The twin starts from a USB disk: its drivers are those that the boot program carries compressed.
 	key, err := vm.NewKey()
@@ -113,15 +113,15 @@ func accountsRun(t *testing.T, m *vm.Machine) string {
 	return run(t, m, "systemctl show -P ConditionResult systemd-sysusers.service")
 }
 
-// TestImageBudget measures the whole image, compressed too, and holds it against the manifest: each CI run does this once.
+// TestImageBudget has a build print what it holds against the manifest's budgets; compressed, by the lowest level of zstd that shows it.
 func TestImageBudget(t *testing.T) {
 	s := begin(t)
 	var table strings.Builder
-	if _, err := s.programs.Run(t.Context(), &table, "image-builder/cmd/image-builder", "build", "--version", "1.0.0", "--no-qcow2", "--zstd", "--out", filepath.Join(s.dir, "built")); err != nil {
+	if _, err := s.programs.Run(t.Context(), &table, "image-builder/cmd/image-builder", "build", "--version", "1.0.0", "--no-qcow2", "--out", filepath.Join(s.dir, "built")); err != nil {
 		t.Fatal(err)
 	}
 	t.Log("\n" + table.String())
-	for _, want := range []string{"root image ", "root image, zstd -19 ", "boot program ", "packages ", "setuid and setgid files "} {
+	for _, want := range []string{"root image ", "root image, zstd -", "boot program ", "packages ", "setuid and setgid files "} {
 		if !strings.Contains(table.String(), "\n  "+want) {
 			t.Errorf("the build prints no budget of %q", want)
 		}

@@ -2,11 +2,13 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/proa-os/proa/image-builder/budget"
+	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 )
 
@@ -28,18 +30,11 @@ func (in *inputs) judge(ctx context.Context, r *release.Release, dir string) err
 		{Name: "packages", Value: int64(len(r.Packages)), Limit: int64(b.Packages)},
 		{Name: "setuid and setgid files", Value: int64(len(usage.Setid)), Limit: int64(b.SetuidFiles), Zero: true},
 	}
-	memory := budget.Memory{Dir: filepath.Join(in.CacheDir, "budget")}
-	size, known := memory.Zstd(r.Root.SHA256)
-	if !known && in.Zstd {
-		in.say("compress the root image with zstd -19, to know its size")
-		if size, err = memory.Measure(ctx, in.tools, filepath.Join(dir, rootFile), r.Root.SHA256); err != nil {
-			return err
-		}
-		known = true
+	compressed, err := in.compressed(ctx, filepath.Join(dir, rootFile), r.Root.SHA256)
+	if err != nil {
+		return err
 	}
-	if known {
-		items = slices.Insert(items, 1, budget.Item{Name: "root image, zstd -19", Value: size, Limit: int64(b.RootImageZstd), Bytes: true})
-	}
+	items = slices.Insert(items, 1, budget.Item{Name: fmt.Sprintf("root image, zstd -%d", compressed.Level), Value: compressed.Size, Limit: int64(b.RootImageZstd), Bytes: true})
 	in.clock.stop()
 	if err := budget.Write(in.clock.w, items); err != nil {
 		return err
@@ -49,6 +44,18 @@ func (in *inputs) judge(ctx context.Context, r *release.Release, dir string) err
 		earlier = nil
 	}
 	return budget.Check(items, usage, earlier)
+}
+
+// compressed is the root image's size as zstd leaves it: at the level that the budget names if somebody asked for it, else at the
+// lowest that shows that the budget holds.
+func (in *inputs) compressed(ctx context.Context, name string, sum digest.SHA256) (budget.Compressed, error) {
+	memory := budget.Memory{Dir: filepath.Join(in.CacheDir, "budget")}
+	if !in.Zstd {
+		return memory.Within(ctx, in.tools, name, sum, int64(in.manifest.Budget.RootImageZstd))
+	}
+	in.say("compress the root image with zstd -19, to know its size")
+	size, err := memory.Measure(ctx, in.tools, name, sum, budget.Best)
+	return budget.Compressed{Size: size, Level: budget.Best}, err
 }
 
 // readUsage reads the tree report of a finished release.

@@ -56,7 +56,7 @@ type Options struct {
 
 	CacheDir string
 	NoCache  bool            // make every stage anew, and keep none
-	Zstd     bool            // measure the root image compressed too, which takes minutes, unless that is known
+	Zstd     bool            // measure the root image as zstd -19 leaves it even where a lower level will do, which takes minutes
 	NoQcow2  bool            // leave out disk.qcow2, which takes longer than the rest
 	Mirror   archive.Mirrors // wins over manifest and host if set
 	APT      string          // the host's apt configuration, normally /etc/apt

@@ -43,7 +43,7 @@ func setupBuild(c *common, flags *flag.FlagSet) func(context.Context, []string) 
 	flags.StringVar(&o.Out, "out", "", "`directory` of the results, replaced when the build has succeeded (default out/VERSION)")
 	flags.StringVar(&o.Module, "module", ".", "`directory` of the checkout")
 	flags.StringVar(&o.CommandLine, "command-line", "", "`arguments` put behind the manifest's kernel command line")
-	flags.BoolVar(&o.Zstd, "zstd", false, "measure the root image compressed with zstd -19 too, which takes minutes the first time")
+	flags.BoolVar(&o.Zstd, "zstd", false, "measure the root image compressed with zstd -19 even where a lower level shows that it is small enough; takes minutes the first time")
 	flags.BoolVar(&o.NoCache, "no-cache", false, "make every stage anew, and keep none")
 	flags.BoolVar(&o.NoQcow2, "no-qcow2", false, "leave out disk.qcow2")
 	flags.Func("overlay", "`directory` of files laid over the image; may be repeated", func(s string) error {
