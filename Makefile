@@ -53,11 +53,11 @@ MACHINES ?= 3
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -p $(MACHINES) -parallel 1 -timeout 40m -v \
 		$$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u | grep -vx ./qemu-tests)
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -parallel $(MACHINES) -timeout 70m -v ./qemu-tests
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 70m -v ./qemu-tests
 
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (about an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full $(GO) test -count=1 -parallel $(MACHINES) -timeout 3h -v -run '^(TestAnyToLatest|TestPowerCuts)$$' ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestAnyToLatest|TestPowerCuts)$$' ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges, no machines
 	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test ./...

@@ -23,7 +23,7 @@ import (
 // TestFallback arms, under both firmwares and from the same image file, boot programs that are broken in every way: each is tried the
 // counted times, and the machine comes back by itself on what it ran.
 func TestFallback(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 6)
 	good, hang := s.image("1.0.0", ""), s.image("1.0.2", "hang")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, tools: testenv.Machines(s.t), good: good, hang: hang}
@@ -34,7 +34,7 @@ func TestFallback(t *testing.T) {
 // TestPowerCuts cuts the power of a good machine in moments of its boot: for the loaders nothing has happened. TestAnyToLatest does it
 // at every write; here a real machine stops in the middle of what is not a write.
 func TestPowerCuts(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 2)
 	image := s.image("1.0.0", "")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, good: image}
@@ -45,7 +45,7 @@ func TestPowerCuts(t *testing.T) {
 
 // TestUpdateUnderBIOS has the agent install a good release, which GRUB then counts and the agent judges; TestLine does it under UEFI.
 func TestUpdateUnderBIOS(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 4)
 	f := &fallback{story: s, firmware: vm.BIOS, good: s.image("1.0.0", "")}
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	publish(t, desk, s.image("1.0.1", ""))
@@ -57,12 +57,15 @@ func TestUpdateUnderBIOS(t *testing.T) {
 	f.steer("1.0.1", "1.0.0")
 }
 
-// underBoth tells a story once for each firmware.
+// underBoth tells a story once for each firmware. They wait for turns of their own.
 func (s *story) underBoth(tell func(*story, vm.Firmware)) {
+	s.leave()
 	for _, firmware := range []vm.Firmware{vm.UEFI, vm.BIOS} {
 		s.t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()
 			sub := *s
+			sub.leave = turns().enter(s.lasts)
+			t.Cleanup(sub.leave)
 			sub.t, sub.dir = t, filepath.Join(s.dir, string(firmware))
 			check(t, os.MkdirAll(sub.dir, 0o755))
 			tell(&sub, firmware)

@@ -38,7 +38,7 @@ func illnesses() []illness {
 // newer one is ill too: it is back on what was last good, never on anything older. A newer one that is well is taken.
 // TestFallback has /init fail and userspace hang, TestLine has the workload cut off.
 func TestHealth(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 18)
 	h := &sickbed{story: s, desk: must(world.NewDesk(t.Context(), s.programs, s.dir))(t)}
 	publish(t, h.desk, s.image("1.0.2", "sick"))
 	config := provision.New().

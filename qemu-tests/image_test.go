@@ -312,7 +312,7 @@ func copyTo(t *testing.T, name string, r io.Reader) {
 
 // TestSameBytes builds the same release twice as differently as one machine can (package reproduce): every file must be the same.
 func TestSameBytes(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 4)
 	s.image("1.0.0", "") // fetches the packages, if nobody has
 	cache, err := tooltree.CacheDir()
 	if err != nil {

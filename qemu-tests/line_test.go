@@ -16,7 +16,7 @@ import (
 
 // TestLine is the one line through everything: build, boot, provision, run a container, update, come back, on one machine.
 func TestLine(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 9)
 	registry := s.registry()
 	first := s.image("1.0.0", "")
 	desk, err := world.NewDesk(t.Context(), s.programs, s.dir)

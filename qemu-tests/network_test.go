@@ -14,7 +14,7 @@ import (
 // TestTwoMachines puts two machines on a network of their own: they reach each other by address, fetch from each other, and see
 // when a cable is pulled.
 func TestTwoMachines(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 2)
 	image := s.image("1.0.0", "")
 	lan := vm.NewNetwork()
 	key, err := vm.NewKey()

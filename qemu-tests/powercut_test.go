@@ -41,7 +41,7 @@ func powerCutDepth() depth {
 // the newest release is good. Then the power is lost at every write and in the middle of it: whatever the loaders would start is whole.
 // From some of these moments machines do start, under both firmwares.
 func TestAnyToLatest(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 6)
 	oldest, older, latest := s.image("1.0.0", ""), s.image("1.0.1", ""), s.image("1.0.4", "")
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	anchor := string(must(desk.Root())(t))

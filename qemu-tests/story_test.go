@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/qemu-tests/provision"
@@ -21,6 +22,8 @@ type story struct {
 	out      string // built releases
 	dir      string // this story's machines and files
 	programs *world.Programs
+	lasts    time.Duration // about, beside two others on two processors
+	leave    func()        // the place in the queue
 }
 
 // workshop is what all stories share: the checkout, and one set of programs, so that two stories do not build the same at once.
@@ -40,9 +43,9 @@ var workshop = sync.OnceValues(func() (story, error) {
 	return story{repo: repo, out: out, programs: world.NewPrograms(repo, bin)}, os.MkdirAll(bin, 0o755)
 })
 
-// begin skips the story unless stories were asked for, waits for its turn, and empties its folder. Stories run beside each other, as
-// many as go test's -parallel says: machines wait half of their time.
-func begin(t *testing.T) *story {
+// begin skips the story unless stories were asked for, waits for its turn, and empties its folder. Stories of some minutes say how many
+// (see queue).
+func begin(t *testing.T, minutes ...int) *story {
 	t.Helper()
 	testenv.Machines(t)
 	t.Parallel()
@@ -50,6 +53,11 @@ func begin(t *testing.T) *story {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, m := range minutes {
+		s.lasts += time.Duration(m) * time.Minute
+	}
+	s.leave = turns().enter(s.lasts)
+	t.Cleanup(s.leave)
 	s.t, s.dir = t, filepath.Join(s.out, "stories", t.Name())
 	if err := os.RemoveAll(s.dir); err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func troubles() []trouble {
 // up; and when the trouble is over the update works. Its agent is killed in the middle of the download, and the machine is reset: each time
 // it goes on where it was, but for one segment of the payload.
 func TestTrouble(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 6)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	publish(t, desk, s.image("1.0.1", ""))
 	web := s.web(desk.Repository)

@@ -13,7 +13,7 @@ import (
 // TestBitFlipsWhileRunning changes one bit of a file under a machine that runs from it. The file is never read as something
 // else: the machine panics, comes back by itself, and reads the file again once the bit is mended.
 func TestBitFlipsWhileRunning(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 3)
 	m := s.machine("flips", s.image("1.0.0", ""), provision.New())
 	boots(t, m, "1.0.0")
 	m.AssertClean(t)
