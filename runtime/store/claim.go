@@ -34,14 +34,12 @@ func (s *Store) claim(img *image.Image) (dir string, release func(), err error) 
 	for _, d := range img.Config.RootFS.DiffIDs {
 		fmt.Fprintln(&text, d.Hex())
 	}
-	f, err := os.Open(dir)
-	if err == nil {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err == nil {
-			err = os.WriteFile(filepath.Join(dir, claimFile), []byte(text.String()), 0o600)
-		}
-	}
+	f, err := hold(dir)
 	if err != nil {
-		return "", nil, errors.Join(err, removeAll(dir))
+		return "", nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, claimFile), []byte(text.String()), 0o600); err != nil {
+		return "", nil, errors.Join(err, f.Close(), removeAll(dir))
 	}
 	return dir, func() { removeAll(dir); f.Close() }, nil
 }
@@ -57,14 +55,23 @@ func (s *Store) Scratch() (dir *os.File, release func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := os.Open(name)
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
+	f, err := hold(name)
 	if err != nil {
-		return nil, nil, errors.Join(err, removeAll(name))
+		return nil, nil, err
 	}
 	return f, func() { removeAll(name); f.Close() }, nil
+}
+
+// hold opens a directory and locks it, which tells others that its maker lives. On failure the directory is removed.
+func hold(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, errors.Join(err, removeAll(dir))
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close(), removeAll(dir))
+	}
+	return f, nil
 }
 
 // claimed adds the layers of all pulls under way. The caller holds the lock, which has removed the claims of dead ones.
