@@ -1,12 +1,9 @@
 package run
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -267,40 +264,6 @@ func (k *creation) prepare() (*launching, error) {
 
 func isNew(n spec.Namespace) bool { return n.Wanted && n.Path == "" }
 
-// makeCgroup makes the container's group with its limits. Without a path and without limits the container stays in its caller's.
-func (k *creation) makeCgroup() (*os.File, error) {
-	p := k.spec.Linux.CgroupsPath
-	if p == "" {
-		if !spec.NeedsCgroup(k.spec) {
-			return nil, nil
-		}
-		p = "/oci-runtime/" + k.c.ID
-	}
-	g, err := cgroup.Make(filepath.Clean("/"+p), cgroup.Controllers(k.settings))
-	if err != nil {
-		return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
-	}
-	k.c.Cgroup = g.Dir
-	if err := g.Set(k.settings); err != nil {
-		return nil, err
-	}
-	if r := k.spec.Linux.Resources; r != nil && len(r.Devices) > 0 {
-		program, err := cgroup.DeviceProgram(r.Devices)
-		if err != nil {
-			return nil, err
-		}
-		if err := g.SetDevices(program); err != nil {
-			return nil, err
-		}
-	}
-	f, err := g.Open()
-	if err != nil {
-		return nil, err
-	}
-	k.opened = append(k.opened, f)
-	return f, nil
-}
-
 // dress gives the child what only its parent may set, and what is easier from outside.
 func (k *creation) dress() error {
 	pid := k.child.proc.Pid
@@ -383,76 +346,4 @@ func compile(s *specs.Spec) (*seccomp.Program, error) {
 		return nil, nil
 	}
 	return seccomp.Compile(s.Linux.Seccomp)
-}
-
-// makeDir takes the ID: of two callers one makes the directory.
-func (c *Container) makeDir(config []byte) error {
-	if err := os.MkdirAll(filepath.Dir(c.dir), 0o711); err != nil {
-		return fmt.Errorf("create %s: %w", c.ID, err)
-	}
-	err := os.Mkdir(c.dir, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("create %s: a container with this ID exists: delete it first", c.ID)
-	}
-	if err != nil {
-		return fmt.Errorf("create %s: %w", c.ID, err)
-	}
-	if err := newFile(filepath.Join(c.dir, "config.json"), config); err != nil {
-		os.RemoveAll(c.dir)
-		return fmt.Errorf("create %s: %w", c.ID, err)
-	}
-	return nil
-}
-
-func (c *Container) listen() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", c.ID, err)
-	}
-	f := os.NewFile(uintptr(fd), "start.sock")
-	err = c.atSocket(func(a *unix.SockaddrUnix) error { return unix.Bind(fd, a) })
-	if err == nil {
-		err = unix.Listen(fd, 1)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("create %s: listen for start: %w", c.ID, err)
-	}
-	return f, nil
-}
-
-// atSocket calls f with an address that fits sun_path however long the directory is.
-func (c *Container) atSocket(f func(*unix.SockaddrUnix) error) error {
-	dir, err := os.Open(c.dir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return f(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/start.sock", dir.Fd())})
-}
-
-// joinNamespaces enters those given by path with this thread, whose child inherits them, and returns the clone flags for
-// the new ones. The cgroup namespace is made by stage two.
-func joinNamespaces(ns map[specs.LinuxNamespaceType]spec.Namespace) (uint64, error) {
-	runtime.LockOSThread() // for good: the thread is in other namespaces from now on
-	flags := uint64(0)
-	for t, n := range ns {
-		flag := spec.CloneFlag(t)
-		if n.Path == "" {
-			if t != specs.CgroupNamespace && t != specs.TimeNamespace {
-				flags |= uint64(flag)
-			}
-			continue
-		}
-		f, err := os.Open(n.Path)
-		if err != nil {
-			return 0, fmt.Errorf("linux.namespaces (%s): %w", t, err)
-		}
-		err = unix.Setns(int(f.Fd()), int(flag))
-		f.Close()
-		if err != nil {
-			return 0, fmt.Errorf("linux.namespaces (%s): join %s: %w", t, n.Path, err)
-		}
-	}
-	return flags, nil
 }
