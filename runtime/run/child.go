@@ -54,7 +54,7 @@ func isScript(fd int) bool {
 const (
 	scriptName  = "oci-runtime-script"
 	maxPreserve = 1024
-	childFds    = 3
+	childFds    = 6
 )
 
 // fds are the numbers of a child's descriptors. They lie behind those it hands on to the workload.
@@ -62,14 +62,17 @@ type fds struct {
 	talk    int // socket pair with the caller, later the connection of Start
 	extra   int // create: the listening socket; exec: a pidfd of the container's first process
 	console int // connection to --console-socket
+	user    int // namespaces to join
+	time    int
+	mount   int
 }
 
 func childNumbers(preserve int) fds {
 	n := 3 + preserve
-	return fds{n, n + 1, n + 2}
+	return fds{n, n + 1, n + 2, n + 3, n + 4, n + 5}
 }
 
-func (f fds) behind() int { return f.console + 1 }
+func (f fds) behind() int { return f.mount + 1 }
 
 // A launch is how a child is to be made.
 type launching struct {
@@ -80,6 +83,8 @@ type launching struct {
 	console  *os.File                             // see fds
 	stdin    *os.File                             // instead of this process\'s; nil for that
 	ids      *idMaps                              // of a new user namespace, or nil
+	forks    int                                  // how often the script forks (plan.fork)
+	paths    joined                               // namespaces that the child joins itself
 	write    func(b *script.Builder, f fds) error // appends the calls
 }
 
@@ -108,6 +113,12 @@ func (l *launching) start() (*child, error) {
 		err = l.startDirect(c, theirs)
 	} else {
 		err = l.startPortable(c, theirs)
+	}
+	for i := 0; i < l.forks && err == nil; i++ {
+		err = c.follow()
+	}
+	if err == nil && l.ids != nil && (l.forks > 0 || direct()) {
+		err = l.ids.write(c.proc.Pid)
 	}
 	if err != nil {
 		c.talk.Close()
@@ -140,7 +151,8 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	for _, m := range []struct {
 		file *os.File
 		to   int
-	}{{theirs, f.talk}, {l.extra, f.extra}, {l.console, f.console}, {l.stdin, 0}} {
+	}{{theirs, f.talk}, {l.extra, f.extra}, {l.console, f.console}, {l.stdin, 0},
+		{l.paths.user, f.user}, {l.paths.time, f.time}, {l.paths.mount, f.mount}} {
 		if m.file == nil {
 			continue
 		}
@@ -164,14 +176,11 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("hide from containers: %w", err)
 	}
-	pid, pidfd, err := p.Start(l.flags, group)
+	pid, pidfd, err := p.Start(l.firstFlags(), group)
 	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)
 	}
 	c.proc = &Process{Pid: pid, pidfd: pidfd}
-	if l.ids != nil {
-		return l.ids.write(pid)
-	}
 	return nil
 }
 
@@ -194,18 +203,18 @@ func (l *launching) startPortable(c *child, theirs *os.File) error {
 	}
 	pidfd := -1
 	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys: &syscall.SysProcAttr{Cloneflags: uintptr(l.flags), PidFD: &pidfd}}
+		Sys: &syscall.SysProcAttr{Cloneflags: uintptr(l.firstFlags()), PidFD: &pidfd}}
 	if l.stdin != nil {
 		attr.Files[0] = l.stdin
 	}
 	for i := range l.preserve {
 		attr.Files = append(attr.Files, os.NewFile(uintptr(3+i), "preserved"))
 	}
-	attr.Files = append(attr.Files, theirs, l.extra, l.console, orders)
+	attr.Files = append(attr.Files, theirs, l.extra, l.console, l.paths.user, l.paths.time, l.paths.mount, orders)
 	if l.group != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.group.Fd())
 	}
-	if l.ids != nil {
+	if l.ids != nil && l.forks == 0 {
 		l.ids.apply(attr.Sys)
 	}
 	proc, err := os.StartProcess("/proc/self/exe", []string{stageName}, attr)

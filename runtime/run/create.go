@@ -105,7 +105,6 @@ type creation struct {
 	root     Root
 	child    *child
 	settings []cgroup.Setting
-	flags    uint64 // CLONE_NEW* of the child
 	mounts   []spec.Mount
 	made     []int // mounts whose file system the child makes
 	opened   []*os.File
@@ -131,11 +130,18 @@ func (k *creation) make() error {
 	if err != nil {
 		return err
 	}
+	ids := l.ids
+	if l.paths.user != nil {
+		if ids, err = readIDMaps(k.child.proc.Pid, k.spec.Linux); err != nil {
+			closeAll(m.fds)
+			return err
+		}
+	}
 	if err := k.runtimeHooks(); err != nil {
 		closeAll(m.fds)
 		return err
 	}
-	if err := k.enterRoot(m.fds, l.ids); err != nil {
+	if err := k.enterRoot(m.fds, ids); err != nil {
 		return err
 	}
 	if err := k.dress(); err != nil {
@@ -221,10 +227,9 @@ func (k *creation) prepare() (*launching, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.flags, err = joinNamespaces(ns); err != nil {
+	if err := k.joinNamespaces(l, ns); err != nil {
 		return nil, err
 	}
-	k.flags = l.flags
 	l.ids = newIDMaps(k.spec, l.flags)
 	for i, m := range k.spec.Mounts {
 		pm, err := spec.ParseMount(m)
@@ -234,7 +239,9 @@ func (k *creation) prepare() (*launching, error) {
 		k.mounts = append(k.mounts, pm)
 	}
 	l.write = func(b *script.Builder, f fds) error {
-		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow}
+		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow,
+			userNS: ns[specs.UserNamespace].Wanted}
+		p.joinPaths(l)
 		if err := p.begin(k.c.ID, !k.options.Keyring); err != nil {
 			return err
 		}

@@ -45,6 +45,9 @@
 //
 // In a user namespace the child makes every file system, so that they belong to it; device nodes are bound from the caller's /dev.
 //
-// Not here: joining a user or time namespace by path, and exec into a time namespace; cgroup version 1; the systemd cgroup driver.
+// A user or time namespace by path, and the time namespace of a container that exec enters, are entered by a copy of the child that
+// has memory and thread of its own (file fork.go).
+//
+// Not here: cgroup version 1; the systemd cgroup driver.
 // Needs Linux 5.12 (mount_setattr; idmapped mounts and time namespaces 6.1) and root.
 package run

@@ -67,12 +67,15 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		return nil, fmt.Errorf("enter %s: %w", c.ID, err)
 	}
 	defer init.Close()
-	if late&unix.CLONE_NEWUSER != 0 && !direct() {
-		return nil, fmt.Errorf("enter %s: a second Go process, which has threads, cannot enter a user namespace", c.ID)
-	}
 	l := &launching{group: group, extra: init, console: console, preserve: o.Preserve, stdin: o.stdin}
+	if late&unix.CLONE_NEWTIME != 0 || late&unix.CLONE_NEWUSER != 0 && !direct() {
+		l.forks = 1 // a second Go process has threads, and the first child shares its memory
+	}
 	l.write = func(b *script.Builder, f fds) error {
 		p := &plan{Builder: b, spec: s, process: process, filter: filter, fds: f, follow: o.Follow, program: o.program}
+		if l.forks > 0 {
+			p.fork(0)
+		}
 		if err := p.begin(c.ID, true); err != nil {
 			return err
 		}
@@ -80,10 +83,9 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		p.Call("enter the container", unix.SYS_UNSHARE, unix.CLONE_FS)
 		if late&unix.CLONE_NEWUSER != 0 {
 			p.Call("enter the container's user namespace", unix.SYS_SETNS, f.extra, unix.CLONE_NEWUSER)
-			p.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
-			p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
+			p.becomeRoot()
 		}
-		p.Call("enter the container's mounts and cgroup", unix.SYS_SETNS, f.extra, late&^unix.CLONE_NEWUSER)
+		p.Call("enter the container's mounts, cgroup and time", unix.SYS_SETNS, f.extra, late&^unix.CLONE_NEWUSER)
 		p.Call("enter the container", unix.SYS_CLOSE, f.extra)
 		if err := p.openLabels(); err != nil {
 			return err
@@ -175,8 +177,7 @@ func (c *Container) join(s *specs.Spec) (*os.File, int, error) {
 		switch n.Type {
 		case specs.MountNamespace:
 		case specs.TimeNamespace:
-			unix.Close(fd)
-			return nil, 0, errors.New("entering a time namespace is not supported")
+			late |= unix.CLONE_NEWTIME
 		case specs.UserNamespace:
 			late |= unix.CLONE_NEWUSER
 		case specs.CgroupNamespace:

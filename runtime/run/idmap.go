@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -23,6 +25,32 @@ func newIDMaps(s *specs.Spec, flags uint64) *idMaps {
 		return nil
 	}
 	return &idMaps{s.Linux.UIDMappings, s.Linux.GIDMappings}
+}
+
+// readIDMaps reads the maps of the user namespace that process pid has joined. If config.json has some they must be the same.
+func readIDMaps(pid int, l *specs.Linux) (*idMaps, error) {
+	m := new(idMaps)
+	for _, f := range []struct {
+		file, field string
+		want        []specs.LinuxIDMapping
+		to          *[]specs.LinuxIDMapping
+	}{{"uid_map", "linux.uidMappings", l.UIDMappings, &m.uids}, {"gid_map", "linux.gidMappings", l.GIDMappings, &m.gids}} {
+		b, err := readFile(fmt.Sprintf("/proc/%d/%s", pid, f.file))
+		if err != nil {
+			return nil, fmt.Errorf("linux.namespaces (user): %w", err)
+		}
+		for line := range strings.Lines(string(b)) {
+			var e specs.LinuxIDMapping
+			if _, err := fmt.Sscan(line, &e.ContainerID, &e.HostID, &e.Size); err != nil {
+				return nil, fmt.Errorf("linux.namespaces (user): %s: %q: %w", f.file, line, err)
+			}
+			*f.to = append(*f.to, e)
+		}
+		if len(f.want) > 0 && !slices.Equal(f.want, *f.to) {
+			return nil, fmt.Errorf("%s: the user namespace to join has other maps: %v", f.field, *f.to)
+		}
+	}
+	return m, nil
 }
 
 // write gives the maps to the namespace of process pid.

@@ -22,6 +22,7 @@ type plan struct {
 	filter  *seccomp.Program
 	fds     fds
 	flags   uint64       // CLONE_NEW* of the namespaces that are new
+	userNS  bool         // in a user namespace, a new one or one that is joined
 	listen  bool         // wait for Start
 	follow  bool         // be killed when the caller ends
 	labels  *script.Call // a /proc of the container, for the labels of security modules; nil without any
@@ -45,6 +46,10 @@ func (p *plan) begin(id string, keyring bool) error {
 // enterUserNS waits for the maps and becomes root in the new user namespace.
 func (p *plan) enterUserNS() {
 	p.await(p.fds.talk)
+	p.becomeRoot()
+}
+
+func (p *plan) becomeRoot() {
 	p.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
 	p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
 }
@@ -99,7 +104,7 @@ func (p *plan) fileSystems(mounts []spec.Mount) []int {
 	var made []int
 	var results []*script.Call
 	for i, m := range mounts {
-		if m.Type == "bind" || !(ofNamespace(m.Type) || p.flags&unix.CLONE_NEWUSER != 0) {
+		if m.Type == "bind" || !(ofNamespace(m.Type) || p.userNS) {
 			continue
 		}
 		made = append(made, i)

@@ -46,6 +46,7 @@ const (
 	KindReady  = 'R' // the child waits for a word
 	KindError  = 'E' // followed by errno (4 bytes) and the label
 	KindNotify = 'N' // followed by the number of a seccomp listener (4 bytes)
+	KindForked = 'F' // with a pidfd of the process that goes on
 )
 
 // A Builder collects calls and the memory they point to.

@@ -161,8 +161,6 @@ func Namespaces(list []specs.LinuxNamespace) (map[specs.LinuxNamespaceType]Names
 		switch {
 		case CloneFlag(n.Type) == 0:
 			return nil, fmt.Errorf("%s: no namespace is of type %q", field, n.Type)
-		case n.Path != "" && (n.Type == specs.MountNamespace || n.Type == specs.UserNamespace || n.Type == specs.TimeNamespace):
-			return nil, &UnsupportedError{field + ".path", "the namespace of type " + string(n.Type) + " is always a new one"}
 		case n.Path != "" && !strings.HasPrefix(n.Path, "/"):
 			return nil, fmt.Errorf("%s.path: want an absolute path, found %q", field, n.Path)
 		}

@@ -229,8 +229,13 @@ func checkLinux(s *specs.Spec) error {
 	if err := checkUserNamespace(s.Linux, ns); err != nil {
 		return err
 	}
-	if len(s.Linux.TimeOffsets) > 0 && !ns[specs.TimeNamespace].Wanted {
-		return fmt.Errorf("linux.timeOffsets: needs a namespace of type time in linux.namespaces")
+	if n := ns[specs.TimeNamespace]; len(s.Linux.TimeOffsets) > 0 && (!n.Wanted || n.Path != "") {
+		return fmt.Errorf("linux.timeOffsets: needs a new namespace of type time in linux.namespaces")
+	}
+	for clock := range s.Linux.TimeOffsets {
+		if clock != "boottime" && clock != "monotonic" {
+			return fmt.Errorf("linux.timeOffsets: want boottime and monotonic, found %q", clock)
+		}
 	}
 	if _, _, err := Personality(s.Linux.Personality); err != nil {
 		return err
@@ -266,7 +271,8 @@ func checkUserNamespace(l *specs.Linux, ns map[specs.LinuxNamespaceType]Namespac
 		field string
 		maps  []specs.LinuxIDMapping
 	}{{"linux.uidMappings", l.UIDMappings}, {"linux.gidMappings", l.GIDMappings}} {
-		if (len(m.maps) > 0) != ns[specs.UserNamespace].Wanted {
+		n := ns[specs.UserNamespace]
+		if (len(m.maps) > 0) != n.Wanted && n.Path == "" {
 			return fmt.Errorf("%s: wanted with a namespace of type user in linux.namespaces, and only then", m.field)
 		}
 		zero := len(m.maps) == 0
@@ -283,25 +289,30 @@ func checkUserNamespace(l *specs.Linux, ns map[specs.LinuxNamespaceType]Namespac
 	return nil
 }
 
-// checkSysctl lets only settings through that belong to a namespace the container has for itself; any other would
-// change the host.
-func checkSysctl(key string, ns map[specs.LinuxNamespaceType]Namespace) error {
+// SysctlNamespace returns the type of namespace that a setting belongs to, or "" if it is the whole machine's.
+func SysctlNamespace(key string) specs.LinuxNamespaceType {
 	k := strings.ReplaceAll(key, "/", ".")
-	need := specs.LinuxNamespaceType("")
 	switch {
 	case strings.Contains(k, ".."):
 	case strings.HasPrefix(k, "net."):
-		need = specs.NetworkNamespace
+		return specs.NetworkNamespace
 	case strings.HasPrefix(k, "fs.mqueue."), strings.HasPrefix(k, "kernel.shm"), strings.HasPrefix(k, "kernel.msg"), k == "kernel.sem":
-		need = specs.IPCNamespace
+		return specs.IPCNamespace
 	case k == "kernel.domainname", k == "kernel.hostname":
-		need = specs.UTSNamespace
+		return specs.UTSNamespace
 	}
+	return ""
+}
+
+// checkSysctl lets only settings through that belong to a namespace the container has for itself, or joins (package run compares it
+// with the caller's); any other would change the host.
+func checkSysctl(key string, ns map[specs.LinuxNamespaceType]Namespace) error {
+	need := SysctlNamespace(key)
 	if need == "" {
 		return fmt.Errorf("linux.sysctl.%s: not a setting of one namespace: it would change the host", key)
 	}
-	if n := ns[need]; !n.Wanted || n.Path != "" {
-		return fmt.Errorf("linux.sysctl.%s: needs a new namespace of type %s in linux.namespaces", key, need)
+	if !ns[need].Wanted {
+		return fmt.Errorf("linux.sysctl.%s: needs a namespace of type %s in linux.namespaces", key, need)
 	}
 	return nil
 }
