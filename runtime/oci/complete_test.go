@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -71,6 +73,28 @@ func act(words []string) int {
 				return fail(err)
 			}
 			fmt.Println("boottime", ts.Sec)
+		case "affinity":
+			var set unix.CPUSet
+			if err := unix.SchedGetaffinity(0, &set); err != nil {
+				return fail(err)
+			}
+			fmt.Printf("affinity %x\n", set[0])
+		case "mempolicy":
+			var mode int32
+			var nodes [16]uint64
+			if _, _, e := unix.Syscall6(unix.SYS_GET_MEMPOLICY, uintptr(unsafe.Pointer(&mode)), uintptr(unsafe.Pointer(&nodes[0])), 1024, 0, 0, 0); e != 0 {
+				return fail(e)
+			}
+			fmt.Printf("mempolicy %d %x\n", mode, nodes[0])
+		case "net":
+			ifs, err := net.Interfaces()
+			if err != nil {
+				return fail(err)
+			}
+			for _, i := range ifs {
+				addrs, _ := i.Addrs()
+				fmt.Println("net", i.Name, i.MTU, i.Flags&net.FlagUp != 0, addrs)
+			}
 		case "id":
 			fmt.Println("id", os.Getuid(), os.Getgid())
 		case "nice":
@@ -490,4 +514,68 @@ func answer(l net.Listener) string {
 	}
 	go answerOne(fds[0])
 	return string(buf[:n])
+}
+
+// TestMemoryPolicyAndAffinity: set_mempolicy(2) for every process, sched_setaffinity(2) for those of exec.
+func TestMemoryPolicyAndAffinity(t *testing.T) {
+	b := newBox(t)
+	b.spec.Linux.Seccomp = nil // docker's list lets nobody ask without CAP_SYS_NICE
+	b.spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}}
+	b.spec.Process.ExecCPUAffinity = &specs.CPUAffinity{Final: "0"}
+	b.do("mempolicy")
+	b.says("mempolicy 32770 1\n")
+	b.do("sleep")
+	b.write()
+	if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
+		t.Fatalf("%d %s", code, errs)
+	}
+	if out, errs, code := b.runtime("exec", "box", "/probe", "do", "mempolicy", "affinity"); code != 0 || out != "mempolicy 32770 1\naffinity 1\n" {
+		t.Errorf("exec: %d %s%s", code, out, errs)
+	}
+	process := *b.spec.Process
+	process.Args, process.ExecCPUAffinity = []string{"/probe", "do", "affinity"}, &specs.CPUAffinity{Initial: "0"}
+	text, err := json.Marshal(process)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "process.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := b.runtime("exec", "-p", "process.json", "box"); code != 0 || out != "affinity 1\n" {
+		t.Errorf("exec: %d %s%s", code, out, errs)
+	}
+}
+
+// TestNetDevices: a device of the host is the container's, with a new name, its addresses and its MTU, and up.
+func TestNetDevices(t *testing.T) {
+	b := newBox(t)
+	ip := func(args ...string) error {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %v: %w: %s", args, err, out)
+		}
+		return nil
+	}
+	a, z := fmt.Sprintf("pa%d", os.Getpid()), fmt.Sprintf("pz%d", os.Getpid())
+	if err := ip("link", "add", a, "mtu", "1400", "type", "veth", "peer", "name", z); err != nil {
+		t.Skip("NOT TESTED: ", err)
+	}
+	defer ip("link", "del", z)
+	for _, args := range [][]string{{"addr", "add", "192.0.2.7/24", "dev", a}, {"addr", "add", "2001:db8::7/64", "dev", a, "nodad"}, {"link", "set", a, "up"}} {
+		if err := ip(args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{a: {Name: "lo"}}
+	b.do("net")
+	b.write()
+	if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "linux.netDevices."+a+": the container's network namespace has a device lo already") {
+		t.Errorf("%d %s", code, errs)
+	}
+	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"nothing0": {}}
+	b.write()
+	if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "linux.netDevices.nothing0: find it on the host: no such device") {
+		t.Errorf("%d %s", code, errs)
+	}
+	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{a: {Name: "eth%d"}}
+	b.says("net eth0 1400 true [192.0.2.7/24 2001:db8::7/64")
 }

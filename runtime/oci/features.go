@@ -17,6 +17,7 @@ func (g *global) features() error {
 		there := err == nil
 		return &there
 	}
+	modes, flags := spec.MemoryPolicies()
 	return g.json(features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
@@ -39,7 +40,9 @@ func (g *global) features() error {
 			},
 			Apparmor:        &features.Apparmor{Enabled: enabled("/sys/kernel/security/apparmor")},
 			Selinux:         &features.Selinux{Enabled: enabled("/sys/fs/selinux/enforce")},
-			IntelRdt:        &features.IntelRdt{Enabled: &no},
+			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: modes, Flags: flags},
+			NetDevices:      &features.NetDevices{Enabled: &yes},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 	})

@@ -411,7 +411,7 @@ func TestFailures(t *testing.T) {
 		"bad sysctl":   {func(b *box) { b.spec.Linux.Sysctl = map[string]string{"net.nothing": "1"} }, "linux.sysctl.net.nothing"},
 		"no namespace": {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/not/there" }, "linux.namespaces (network)"},
 		"wrong netns":  {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/proc/self/ns/uts" }, "linux.namespaces (network)"},
-		"unsupported":  {func(b *box) { b.spec.Linux.MountLabel = "x" }, "linux.mountLabel is not supported"},
+		"unsupported":  {func(b *box) { b.spec.Linux.MountLabel = "x" }, "linux.mountLabel: SELinux is not enabled"},
 		"bad seccomp":  {func(b *box) { b.spec.Linux.Seccomp.Syscalls[0].Action = "X" }, "linux.seccomp.syscalls[0].action"},
 		"proc is link": {func(b *box) { os.Symlink("tmp", filepath.Join(b.dir, "rootfs/proc")) }, "symbolic link where a kernel file system goes"},
 		"fake null": {func(b *box) {

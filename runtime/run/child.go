@@ -84,6 +84,7 @@ type launching struct {
 	stdin    *os.File                             // instead of this process\'s; nil for that
 	ids      *idMaps                              // of a new user namespace, or nil
 	forks    int                                  // how often the script forks (plan.fork)
+	affinity []uint64                             // of exec: the processors to run on in the end; empty for all
 	paths    joined                               // namespaces that the child joins itself
 	write    func(b *script.Builder, f fds) error // appends the calls
 }

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,6 +110,7 @@ type creation struct {
 	made     []int // mounts whose file system the child makes
 	opened   []*os.File
 	terminal *os.File // where the master of a terminal comes in that is this process's own matter
+	netlink  *netlink // of the caller's network namespace, for linux.netDevices
 	hooked   bool     // hooks have run, so those of poststop must
 }
 
@@ -145,6 +147,9 @@ func (k *creation) make() error {
 		return err
 	}
 	if err := k.dress(); err != nil {
+		return err
+	}
+	if err := k.moveDevices(k.netlink, k.child.proc.pidfd); err != nil {
 		return err
 	}
 	if err := k.child.tell(); err != nil {
@@ -227,6 +232,11 @@ func (k *creation) prepare() (*launching, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(k.spec.Linux.NetDevices) > 0 {
+		if k.netlink, err = openNetlink(); err != nil {
+			return nil, fmt.Errorf("linux.netDevices: %w", err)
+		}
+	}
 	if err := k.joinNamespaces(l, ns); err != nil {
 		return nil, err
 	}
@@ -237,6 +247,12 @@ func (k *creation) prepare() (*launching, error) {
 			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 		k.mounts = append(k.mounts, pm)
+	}
+	if label := k.spec.Linux.MountLabel; label != "" {
+		if !hasSELinux() {
+			return nil, errors.New("linux.mountLabel: SELinux is not enabled on this machine")
+		}
+		labelMounts(k.mounts, label)
 	}
 	l.write = func(b *script.Builder, f fds) error {
 		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow,
@@ -288,6 +304,15 @@ func (k *creation) dress() error {
 			return fmt.Errorf("linux.timeOffsets: %w", err)
 		}
 	}
+	if r := k.spec.Linux.IntelRdt; r != nil {
+		top, err := resctrl()
+		if err != nil {
+			return err
+		}
+		if k.c.Rdt, k.c.RdtMade, err = joinRdt(top, k.c.ID, r, pid); err != nil {
+			return err
+		}
+	}
 	return setLimits(pid, k.spec.Process)
 }
 
@@ -325,6 +350,7 @@ func (k *creation) record() error {
 }
 
 func (k *creation) close() {
+	k.netlink.close()
 	for _, f := range k.opened {
 		f.Close()
 	}
@@ -339,6 +365,7 @@ func (k *creation) undo() {
 		k.child.proc.end()
 	}
 	removeCgroup(k.c.Cgroup)
+	k.c.removeRdt()
 	os.RemoveAll(k.c.dir)
 	if k.hooked {
 		k.c.poststop(k.spec)

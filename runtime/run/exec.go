@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -90,10 +91,24 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		if err := p.openLabels(); err != nil {
 			return err
 		}
+		if len(l.affinity) > 0 {
+			p.Call("process.execCPUAffinity.final", unix.SYS_SCHED_SETAFFINITY, 0, 8*len(l.affinity), p.Words(l.affinity...))
+		}
 		if process.Terminal {
 			p.console(false)
 		}
 		return p.workload()
+	}
+	initial, final, err := spec.Affinity(process.ExecCPUAffinity)
+	if err != nil {
+		return nil, err
+	}
+	l.affinity = final
+	if len(initial) > 0 {
+		// This thread's, which the child has from it: the thread is given up after this anyway.
+		if err := setAffinity(initial); err != nil {
+			return nil, fmt.Errorf("process.execCPUAffinity.initial: %w", err)
+		}
 	}
 	child, err := l.start()
 	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENODEV) {
@@ -117,6 +132,15 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 	return child.proc, nil
 }
 
+// setAffinity is sched_setaffinity(2) for this thread.
+func setAffinity(mask []uint64) error {
+	_, _, e := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(8*len(mask)), uintptr(unsafe.Pointer(&mask[0])))
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
 func openGroup(pid int) (*os.File, error) {
 	g, err := cgroup.Of(pid)
 	if err != nil {
@@ -134,6 +158,11 @@ func (k *Container) execute(c *child, o Options, s *specs.Spec, p *specs.Process
 	if a := p.OOMScoreAdj; a != nil {
 		if err := setFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.proc.Pid), strconv.Itoa(*a)); err != nil {
 			return fmt.Errorf("process.oomScoreAdj: %w", err)
+		}
+	}
+	if k.Rdt != "" {
+		if err := setFile(filepath.Join(k.Rdt, "tasks"), strconv.Itoa(c.proc.Pid)); err != nil {
+			return fmt.Errorf("linux.intelRdt: %w", err)
 		}
 	}
 	if err := setLimits(c.proc.Pid, p); err != nil {

@@ -176,41 +176,6 @@ func (p *plan) sysctls() {
 // openHow is struct open_how of openat2(2).
 func (p *plan) openHow(flags, resolve uint64) script.Blob { return p.Words(flags, 0, resolve) }
 
-// openLabels opens a /proc of the container where a label for the workload is asked for.
-func (p *plan) openLabels() error {
-	if l := p.process.SelinuxLabel; l != "" && !exists("/sys/fs/selinux/enforce") {
-		return fmt.Errorf("process.selinuxLabel: SELinux is not enabled on this machine")
-	}
-	if l := p.process.ApparmorProfile; l != "" && l != "unconfined" && !exists("/sys/kernel/security/apparmor") {
-		return fmt.Errorf("process.apparmorProfile: AppArmor is not enabled on this machine")
-	}
-	if p.process.SelinuxLabel != "" || exists("/sys/kernel/security/apparmor") && p.process.ApparmorProfile != "" {
-		p.labels = p.fileSystem("label of the process: ", spec.Mount{Type: "proc"})
-	}
-	return nil
-}
-
-func exists(name string) bool { return unix.Access(name, unix.F_OK) == nil }
-
-// setLabels writes the labels that execve gives the workload.
-func (p *plan) setLabels() {
-	if p.labels == nil {
-		return
-	}
-	how := p.openHow(unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	write := func(field, file, value string) {
-		f := p.Call(field, unix.SYS_OPENAT2, p.labels, file, how, unix.SizeofOpenHow)
-		p.Call(field, unix.SYS_WRITE, f, value, len(value))
-		p.Call(field, unix.SYS_CLOSE, f)
-	}
-	if l := p.process.SelinuxLabel; l != "" {
-		write("process.selinuxLabel", "thread-self/attr/exec", l)
-	}
-	if l := p.process.ApparmorProfile; l != "" {
-		write("process.apparmorProfile", "thread-self/attr/apparmor/exec", "exec "+l)
-	}
-}
-
 // schedule applies what the scheduler is told. It comes while the process may still do anything.
 func (p *plan) schedule() error {
 	a, err := spec.Schedule(p.process.Scheduler)
@@ -241,6 +206,14 @@ func (p *plan) schedule() error {
 	}
 	if ok {
 		p.Call("linux.personality", unix.SYS_PERSONALITY, domain)
+	}
+	m, err := spec.Memory(p.spec.Linux.MemoryPolicy)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		// The kernel looks at one bit less than it is told.
+		p.Call("linux.memoryPolicy", unix.SYS_SET_MEMPOLICY, m.Mode, p.Words(m.Nodes...), 64*len(m.Nodes)+1)
 	}
 	return nil
 }

@@ -34,7 +34,10 @@ type Container struct {
 	Started uint64 `json:"startTicks"`
 	// Cgroup is the directory made for linux.cgroupsPath, or "".
 	Cgroup string `json:"cgroup,omitempty"`
-	dir    string
+	// Rdt is the directory of linux.intelRdt, or ""; RdtMade are those that are removed with the container.
+	Rdt     string   `json:"rdt,omitempty"`
+	RdtMade []string `json:"rdtMade,omitempty"`
+	dir     string
 }
 
 // CheckID accepts 1 to 200 letters, digits and "_+-." that do not start with a dot.
@@ -126,6 +129,9 @@ func (r Root) Delete(id string, force bool) error {
 	if err := removeCgroup(c.Cgroup); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
+	if err := c.removeRdt(); err != nil {
+		return fmt.Errorf("delete %s: %w", id, err)
+	}
 	s, serr := c.config() // one that died while it was created may have none
 	if err := os.RemoveAll(c.dir); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
@@ -137,6 +143,17 @@ func (r Root) Delete(id string, force bool) error {
 		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
 	}
 	return nil
+}
+
+// removeRdt removes the groups of resctrl that were made for the container.
+func (c *Container) removeRdt() error {
+	var errs []error
+	for _, d := range c.RdtMade {
+		if err := unix.Rmdir(d); err != nil && err != unix.ENOENT {
+			errs = append(errs, &os.PathError{Op: "remove group", Path: d, Err: err})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // removeCgroup kills what is in a group and removes it; "" is none.

@@ -4,7 +4,7 @@
 // completely supported, so that the packages behind it (seccomp, run) never meet a field they would ignore.
 //
 // What it refuses: a field that the specification defines and this runtime does not carry out, whenever it has a
-// value (linux.intelRdt, linux.netDevices, other systems' sections, ...). The error is an *UnsupportedError with the field's path.
+// value (other systems' sections, virtual machines). The error is an *UnsupportedError with the field's path.
 // Fields that the specification does not define are ignored, as it demands (runtime-spec config.md, "Extensibility"), and so is
 // process.consoleSize of a process without a terminal.
 //
@@ -12,6 +12,7 @@
 package spec
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -184,6 +185,9 @@ func CheckProcess(p *specs.Process) error {
 	if _, _, err := IOPriority(p.IOPriority); err != nil {
 		return err
 	}
+	if _, _, err := Affinity(p.ExecCPUAffinity); err != nil {
+		return err
+	}
 	if a := p.OOMScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
 		return fmt.Errorf("process.oomScoreAdj: want -1000 to 1000, found %d", *a)
 	}
@@ -240,6 +244,15 @@ func checkLinux(s *specs.Spec) error {
 	if _, _, err := Personality(s.Linux.Personality); err != nil {
 		return err
 	}
+	if _, err := Memory(s.Linux.MemoryPolicy); err != nil {
+		return err
+	}
+	if err := checkNetDevices(s.Linux, ns); err != nil {
+		return err
+	}
+	if err := checkRdt(s.Linux.IntelRdt); err != nil {
+		return err
+	}
 	for i, d := range s.Linux.Devices {
 		if !path.IsAbs(d.Path) || path.Clean(d.Path) == "/" {
 			return fmt.Errorf("linux.devices[%d].path: want an absolute path, found %q", i, d.Path)
@@ -261,6 +274,43 @@ func checkLinux(s *specs.Spec) error {
 	for _, part := range strings.Split(s.Linux.CgroupsPath, "/") {
 		if part == ".." || strings.ContainsRune(part, 0) {
 			return fmt.Errorf("linux.cgroupsPath: found %q", s.Linux.CgroupsPath)
+		}
+	}
+	return nil
+}
+
+// checkNetDevices wants names that the kernel takes (dev_valid_name), and a namespace to move the devices to.
+func checkNetDevices(l *specs.Linux, ns map[specs.LinuxNamespaceType]Namespace) error {
+	if len(l.NetDevices) > 0 && !ns[specs.NetworkNamespace].Wanted {
+		return fmt.Errorf("linux.netDevices: needs a namespace of type network in linux.namespaces")
+	}
+	for host, d := range l.NetDevices {
+		for _, name := range []string{host, cmp.Or(d.Name, host)} {
+			if len(name) == 0 || len(name) >= unix.IFNAMSIZ || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\r\v\f\x00") {
+				return fmt.Errorf("linux.netDevices.%s: %q is no name of a network device", host, name)
+			}
+		}
+		if rest := strings.Replace(d.Name, "%d", "", 1); strings.Contains(rest, "%") || strings.Contains(host, "%") {
+			return fmt.Errorf("linux.netDevices.%s.name: want at most one %%d in it, found %q", host, d.Name)
+		}
+	}
+	return nil
+}
+
+// checkRdt makes sure that nothing leaves the directory of resctrl or its line of schemata.
+func checkRdt(r *specs.LinuxIntelRdt) error {
+	if r == nil {
+		return nil
+	}
+	if r.ClosID != "/" && (strings.ContainsAny(r.ClosID, "/\x00\n") || r.ClosID == "." || r.ClosID == "..") {
+		return fmt.Errorf("linux.intelRdt.closID: want one name or /, found %q", r.ClosID)
+	}
+	if r.MemBwSchema != "" && !strings.HasPrefix(r.MemBwSchema, "MB:") {
+		return fmt.Errorf("linux.intelRdt.memBwSchema: want MB: at its beginning, found %q", r.MemBwSchema)
+	}
+	for _, l := range append([]string{r.L3CacheSchema, r.MemBwSchema}, r.Schemata...) {
+		if strings.Contains(l, "\n") {
+			return fmt.Errorf("linux.intelRdt: want one line, found %q", l)
 		}
 	}
 	return nil

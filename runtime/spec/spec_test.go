@@ -66,9 +66,19 @@ func TestParseRefuses(t *testing.T) {
 		{"process.ioPriority", `{"class":"X"}`, "process.ioPriority.class"},
 		{"process.ioPriority", `{"class":"IOPRIO_CLASS_BE","priority":8}`, "process.ioPriority.priority"},
 		{"linux.personality", `{"domain":"BSD"}`, "linux.personality.domain"},
-		{"linux.mountLabel", `"x"`, "linux.mountLabel is not supported"},
-		{"process.execCPUAffinity", `{"initial":"0"}`, "process.execCPUAffinity.initial is not supported"},
-		{"linux.intelRdt", `{"closID":"x"}`, "linux.intelRdt.closID is not supported"},
+		{"process.execCPUAffinity", `{"initial":"0-"}`, "process.execCPUAffinity.initial: want numbers"},
+		{"process.execCPUAffinity", `{"final":"3-1"}`, "process.execCPUAffinity.final: want numbers"},
+		{"process.execCPUAffinity", `{"final":"99999"}`, "process.execCPUAffinity.final: want numbers"},
+		{"linux.intelRdt", `{"closID":"../x"}`, "linux.intelRdt.closID"},
+		{"linux.intelRdt", `{"memBwSchema":"L3:0=1"}`, "linux.intelRdt.memBwSchema"},
+		{"linux.intelRdt", `{"schemata":["L3:0=1\nMB:0=1"]}`, "linux.intelRdt: want one line"},
+		{"linux.memoryPolicy", `{"mode":"MPOL_BEST"}`, "linux.memoryPolicy.mode"},
+		{"linux.memoryPolicy", `{"mode":"MPOL_BIND"}`, "linux.memoryPolicy.nodes: MPOL_BIND needs some"},
+		{"linux.memoryPolicy", `{"mode":"MPOL_LOCAL","nodes":"0"}`, "linux.memoryPolicy.nodes: MPOL_LOCAL takes none"},
+		{"linux.memoryPolicy", `{"mode":"MPOL_BIND","nodes":"0","flags":["X"]}`, "linux.memoryPolicy.flags[0]"},
+		{"linux.netDevices", `{"eth0":{}}`, "linux.netDevices: needs a namespace of type network"},
+		{"zos", `{"namespaces":[{"type":"mount"}]}`, "zos.namespaces[0].type is not supported"},
+		{"vm", `{"kernel":{"path":"/k"}}`, "vm.kernel.path is not supported"},
 		{"linux.uidMappings", `[{"containerID":0,"hostID":1,"size":1}]`, "linux.uidMappings: wanted with a namespace of type user"},
 		{"linux.namespaces", `[{"type":"mount"},{"type":"user"}]`, "linux.uidMappings: wanted with a namespace of type user"},
 		{"linux.namespaces", `[{"type":"mount"},{"type":"user","path":"x"}]`, "linux.namespaces[1].path: want an absolute path"},
@@ -108,6 +118,26 @@ func TestParseRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s = %s: error %v, want %q in it", c.path, c.value, err, c.want)
 		}
+	}
+}
+
+func TestNetDevices(t *testing.T) {
+	ns, err := Namespaces([]specs.LinuxNamespace{{Type: "mount"}, {Type: "network"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"": true, "eth0": true, "eth%d": true, "%d%d": false, "a/b": false, "..": false, "sixteen-letters-": false, "a b": false, "eth%s": false} {
+		l := &specs.Linux{NetDevices: map[string]specs.LinuxNetDevice{"host0": {Name: name}}}
+		if err := checkNetDevices(l, ns); (err == nil) != want {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestMask(t *testing.T) {
+	m, err := Mask("f", "0-3,7,64")
+	if err != nil || !reflect.DeepEqual(m, []uint64{0x8f, 1}) {
+		t.Errorf("%x %v", m, err)
 	}
 }
 

@@ -20,11 +20,13 @@ ociVersion hostname domainname annotations.*
 process.terminal process.consoleSize.* process.user.uid process.user.gid process.user.umask process.user.additionalGids.*
 process.args.* process.env.* process.cwd process.capabilities.* process.rlimits.* process.noNewPrivileges
 process.oomScoreAdj process.scheduler.* process.ioPriority.* process.apparmorProfile process.selinuxLabel
+process.execCPUAffinity.*
 root.*
 mounts.destination mounts.type mounts.source mounts.options.* mounts.uidMappings.* mounts.gidMappings.*
 hooks.*
 linux.uidMappings.* linux.gidMappings.* linux.sysctl.* linux.resources.* linux.cgroupsPath linux.namespaces.* linux.devices.*
 linux.seccomp.* linux.rootfsPropagation linux.maskedPaths.* linux.readonlyPaths.* linux.personality.* linux.timeOffsets.*
+linux.memoryPolicy.* linux.netDevices.* linux.intelRdt.* linux.mountLabel
 `
 
 // unsupported returns an *UnsupportedError for the first field, in the order of the specification, that has a value
