@@ -579,3 +579,25 @@ func TestNetDevices(t *testing.T) {
 	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{a: {Name: "eth%d"}}
 	b.says("net eth0 1400 true [192.0.2.7/24 2001:db8::7/64")
 }
+
+// TestNarrowFilter: a seccomp list with nothing in it but what the workload itself does is enough, with no_new_privs and without,
+// whatever the way to it needs; and the capability that installs it does not reach the workload.
+func TestNarrowFilter(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		for _, nnp := range []bool{true, false} {
+			for _, uid := range []uint32{0, 1000} {
+				b := newBox(t)
+				b.spec.Process.NoNewPrivileges, b.spec.Process.User.UID = nnp, uid
+				refuse := func(names ...string) specs.LinuxSyscall { return specs.LinuxSyscall{Names: names, Action: specs.ActErrno} }
+				b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+					refuse("openat2", "faccessat2", "close_range", "capset", "setresuid", "setresgid", "setgroups", "prctl", "fchdir", "umask", "setns")}}
+				b.do("cat=/proc/self/status", "id")
+				capabilities := "CapPrm:\t00000000000004eb"
+				if uid != 0 {
+					capabilities = "CapPrm:\t0000000000000000"
+				}
+				b.says("Seccomp:\t2", capabilities, fmt.Sprintf("id %d 0", uid))
+			}
+		}
+	})
+}

@@ -18,9 +18,7 @@ func (p *plan) workload() error {
 		return err
 	}
 	if !p.process.NoNewPrivileges {
-		// Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
 		p.setLabels()
-		p.installFilter()
 	}
 	if err := p.becomeUser(); err != nil {
 		return err
@@ -40,8 +38,9 @@ func (p *plan) workload() error {
 	if p.process.NoNewPrivileges {
 		p.setLabels()
 		p.Call("process.noNewPrivileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-		p.installFilter()
 	}
+	// Last, as it may forbid anything but the execve.
+	p.installFilter()
 	p.Append(exec, "process.args[0]: execute "+p.process.Args[0], unix.SYS_EXECVE, p.String(p.process.Args[0]), p.Vector(p.process.Args), p.Vector(p.process.Env))
 	return nil
 }
@@ -107,9 +106,14 @@ func (p *plan) setIDs() {
 
 func (p *plan) setCapabilities(s spec.CapSets) {
 	hdr := p.Words(unix.LINUX_CAPABILITY_VERSION_3)
+	more := uint64(0)
+	if p.filter != nil && !p.process.NoNewPrivileges {
+		// For the filter, and only until execve: that makes the permitted set anew from the others (capabilities(7)).
+		more = 1 << unix.CAP_SYS_ADMIN
+	}
 	var data []byte
 	for shift := 0; shift < 64; shift += 32 {
-		for _, set := range []uint64{s.Effective, s.Permitted, s.Inheritable} {
+		for _, set := range []uint64{s.Effective | more, s.Permitted | more, s.Inheritable} {
 			data = binary.NativeEndian.AppendUint32(data, uint32(set>>shift))
 		}
 	}
