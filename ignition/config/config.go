@@ -1,7 +1,8 @@
 // Package config turns the bytes of an Ignition config into a checked value, or into errors that a person can act on.
 //
 // It stands between the platform, which gives bytes (package source), and the plan made of the value (package plan).
-// The spec is Ignition 3.0.0 to 3.6.0, parsed, validated and merged by upstream's config/v3_6 (translated up to 3.6.0).
+// The spec is Ignition 3.0.0 to 3.6.0, with the types, the validation and the merging of upstream's config/v3_6; version.go brings older
+// versions up to it.
 // What this package adds: unknown keys are errors, not warnings; every type error is reported, not only the first;
 // each error names config, JSON path, line and column, what was expected, what was found and what to do; values
 // keep their places through merges.
@@ -16,22 +17,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"reflect"
 	"strings"
 
-	"github.com/coreos/ignition/v2/config/v3_6"
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 	"github.com/coreos/vcontext/path"
 	"github.com/coreos/vcontext/report"
 
 	"github.com/proa-os/proa/ignition/butane"
-
-	types30 "github.com/coreos/ignition/v2/config/v3_0/types"
-	types31 "github.com/coreos/ignition/v2/config/v3_1/types"
-	types32 "github.com/coreos/ignition/v2/config/v3_2/types"
-	types33 "github.com/coreos/ignition/v2/config/v3_3/types"
-	types34 "github.com/coreos/ignition/v2/config/v3_4/types"
-	types35 "github.com/coreos/ignition/v2/config/v3_5/types"
 )
 
 // MaxSize is the largest config accepted, in bytes, before and after decompression.
@@ -60,26 +52,27 @@ func parseJSON(name string, raw []byte) (*Document, error) {
 	if i, ok := notJSON(name, raw); ok {
 		return nil, Issues{i}
 	}
-	t, issues := schema(name, raw)
-	if t == nil {
+	minor, issues := specVersion(name, raw)
+	if len(issues) > 0 {
 		return nil, issues
 	}
-	w := walk(name, raw, t)
+	w := walk(name, raw, minor)
 	if len(w.issues) > 0 {
 		return nil, Issues(w.issues)
 	}
-	cfg, rpt, err := v3_6.ParseCompatibleVersion(raw)
-	d := &Document{Name: name, Config: cfg, places: w.places()}
+	d := &Document{Name: name, places: w.places()}
+	if err := json.Unmarshal(raw, &d.Config); err != nil {
+		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error()}}
+	}
+	rpt := upgrade(&d.Config, minor)
+	rpt.Merge(validateValue(d.Config))
 	all := d.translate(raw, rpt)
-	if err == nil {
+	if !rpt.IsFatal() {
 		all = append(all, unsupported(d)...)
 	}
 	errs, warnings := split(all)
-	switch {
-	case len(errs) > 0:
+	if len(errs) > 0 {
 		return nil, errs
-	case err != nil:
-		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error()}}
 	}
 	d.Warnings = warnings
 	return d, nil
@@ -146,53 +139,42 @@ func notJSON(name string, raw []byte) (Issue, bool) {
 	return i, true
 }
 
-// schema returns the Go type of the version that raw says it has, or nil and why not.
-func schema(name string, raw []byte) (reflect.Type, Issues) {
-	newest := reflect.TypeFor[types.Config]()
+// specVersion returns the minor version that raw says it is written for, or why it cannot be read.
+func specVersion(name string, raw []byte) (minor int, issues Issues) {
 	var stub struct {
 		Ignition struct {
 			Version *string `json:"version"`
 		} `json:"ignition"`
 	}
 	if err := json.Unmarshal(raw, &stub); err != nil {
-		return nil, walk(name, raw, newest).issues
+		return 0, walk(name, raw, newest).issues
 	}
 	const key = "ignition.version"
 	i := Issue{Place: place(walk(name, raw, newest).places(), name, key), Problem: "unsupported spec version", Expected: "3.0.0 to 3.6.0"}
 	if stub.Ignition.Version == nil {
 		i.Problem, i.Found, i.Next = "missing spec version", "nothing", `add "ignition": {"version": "3.6.0"}`
-		return nil, Issues{i}
+		return 0, Issues{i}
 	}
-	switch v := *stub.Ignition.Version; {
-	case v == "3.0.0":
-		return reflect.TypeFor[types30.Config](), nil
-	case v == "3.1.0":
-		return reflect.TypeFor[types31.Config](), nil
-	case v == "3.2.0":
-		return reflect.TypeFor[types32.Config](), nil
-	case v == "3.3.0":
-		return reflect.TypeFor[types33.Config](), nil
-	case v == "3.4.0":
-		return reflect.TypeFor[types34.Config](), nil
-	case v == "3.5.0":
-		return reflect.TypeFor[types35.Config](), nil
-	case v == "3.6.0":
-		return newest, nil
+	v := *stub.Ignition.Version
+	if minor, ok := minorOf(v); ok {
+		return minor, nil
+	}
+	switch i.Found = quote(v); {
 	case strings.HasPrefix(v, "2."):
-		i.Found, i.Next = quote(v), "translate the config with ign-converter"
+		i.Next = "translate the config with ign-converter"
 	case strings.HasSuffix(v, "-experimental"):
-		i.Found, i.Next = quote(v), "use the newest stable version, 3.6.0"
+		i.Next = "use the newest stable version, 3.6.0"
 	default:
-		i.Found, i.Next = quote(v), "write the config for a supported version"
+		i.Next = "write the config for a supported version"
 	}
-	return nil, Issues{i}
+	return 0, Issues{i}
 }
 
-// translate makes issues of upstream's report. Its unused keys are left out: walk has reported them, as errors.
+// translate makes issues of upstream's report.
 func (d *Document) translate(raw []byte, rpt report.Report) []Issue {
 	var all []Issue
 	for _, e := range rpt.Entries {
-		if e.Kind == report.Info || strings.HasPrefix(e.Message, "unused key ") {
+		if e.Kind == report.Info {
 			continue
 		}
 		p := pathString(e.Context)

@@ -10,7 +10,6 @@ import (
 	"github.com/coreos/ignition/v2/config/merge"
 	"github.com/coreos/ignition/v2/config/util"
 	"github.com/coreos/ignition/v2/config/v3_6/types"
-	"github.com/coreos/ignition/v2/config/validate"
 	"github.com/coreos/vcontext/path"
 )
 
@@ -76,7 +75,7 @@ func LoadWithFiles(ctx context.Context, name string, raw []byte, fetch Fetch, fi
 // validate checks what only a merge can make wrong. The error is of type Issues.
 func (m *Merged) validate() error {
 	var errs Issues
-	for _, e := range validate.ValidateWithContext(m.Config, nil).Entries {
+	for _, e := range validateValue(m.Config).Entries {
 		if e.Kind.IsFatal() {
 			p := pathString(e.Context)
 			i := Issue{Place: m.Place(p), Problem: e.Message}

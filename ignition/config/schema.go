@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/proa-os/proa/ignition/butane"
+	"github.com/coreos/ignition/v2/config/v3_6/types"
 )
 
 // A walker reads JSON beside the Go type it is for. It remembers where every value stands and reports unknown
@@ -18,22 +18,23 @@ import (
 type walker struct {
 	name   string // of the config
 	raw    []byte
+	minor  int // of the spec version
 	dec    *json.Decoder
 	at     map[string]int // JSON path -> offset of the value
 	breaks []int          // offsets of line breaks
 	issues []Issue
 }
 
-// walk expects raw to be valid JSON.
-func walk(name string, raw []byte, t reflect.Type) *walker {
-	w := &walker{name: name, raw: raw, dec: json.NewDecoder(bytes.NewReader(raw)), at: map[string]int{}}
+// walk expects raw to be valid JSON, of spec version 3.minor.
+func walk(name string, raw []byte, minor int) *walker {
+	w := &walker{name: name, raw: raw, minor: minor, dec: json.NewDecoder(bytes.NewReader(raw)), at: map[string]int{}}
 	w.dec.UseNumber()
 	for i, c := range raw {
 		if c == '\n' {
 			w.breaks = append(w.breaks, i)
 		}
 	}
-	w.value("", t)
+	w.value("", reflect.TypeFor[types.Config]())
 	return w
 }
 
@@ -76,7 +77,7 @@ func (w *walker) value(path string, t reflect.Type) {
 }
 
 func (w *walker) object(path string, t reflect.Type) {
-	known := butane.Fields(t)
+	known := keys(t, path, w.minor)
 	seen := map[string]bool{}
 	for w.dec.More() {
 		tok, from := w.next()
