@@ -4,9 +4,11 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/binary"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -392,6 +394,40 @@ func (h *hypervisor) answer(request string) string {
 		return "1 " + v
 	}
 	return "0 No value found"
+}
+
+// ovfProperties reads what an XML decoder reads.
+func TestOVFProperties(t *testing.T) {
+	const head = `<?xml version="1.0" encoding="UTF-8"?><Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:oe="http://schemas.dmtf.org/ovf/environment/1">`
+	for _, properties := range []string{
+		`<Property oe:key="a" oe:value="1"/><Property oe:value='2"' oe:key='b'></Property>`,
+		"<Property\n\toe:key = \"a\"\n oe:value=\"x>y &lt;&gt;&amp;&quot;&apos;&#65;&#x1F600;\"\n/>",
+		`<!-- <Property oe:key="a" oe:value="1"/> --><oe:Property key="b" value=""/><Propertyless key="c" value="3"/>`,
+		`<Property oe:key="a" oe:keyword="no" oe:value="1"/><Property oe:value="no key"/>`, ``,
+	} {
+		text := head + "<PlatformSection><Kind>VMware ESXi</Kind></PlatformSection><PropertySection>" + properties + "</PropertySection></Environment>"
+		var e struct {
+			Properties []struct {
+				Key   string `xml:"key,attr"`
+				Value string `xml:"value,attr"`
+			} `xml:"PropertySection>Property"`
+		}
+		if err := xml.Unmarshal([]byte(text), &e); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{}
+		for _, p := range e.Properties {
+			want[p.Key] = p.Value
+		}
+		if got := ovfProperties(text); !maps.Equal(got, want) {
+			t.Errorf("%s\ngot  %q\nwant %q", properties, got, want)
+		}
+	}
+	for _, broken := range []string{"", "no XML", `<Property oe:key="a`, "<Property", `<Property x=&#99999999999;>`} {
+		if got := ovfProperties(broken); len(got) > 1 {
+			t.Errorf("%q: got %q", broken, got)
+		}
+	}
 }
 
 func TestVMware(t *testing.T) {

@@ -3,11 +3,13 @@ package platform
 import (
 	"context"
 	"encoding/binary"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Registers are what a call of VMware's backdoor takes and gives back (open-vm-tools: lib/include/backdoor_def.h, guest_msg_def.h).
@@ -85,21 +87,52 @@ func removeVMware(_ context.Context, s *session) error {
 	return nil
 }
 
-// ovfProperties returns the properties of an OVF environment (DSP0243, section 11); empty if it is none.
+// ovfProperties are the properties of an OVF environment (DSP0243, section 11): of each Property element the attributes key and value.
+// Nothing else of the document matters, and a whole XML decoder would be a hundredth of this program.
 func ovfProperties(text string) map[string]string {
-	var e struct {
-		Properties []struct {
-			Key   string `xml:"key,attr"`
-			Value string `xml:"value,attr"`
-		} `xml:"PropertySection>Property"`
-	}
+	comment := regexp.MustCompile(`(?s)<!--.*?-->`)
+	property := regexp.MustCompile(`<(?:[\w.-]+:)?Property\s((?:[^>"']|"[^"]*"|'[^']*')*)>`)
+	attribute := regexp.MustCompile(`(?:^|\s)(?:[\w.-]+:)?(key|value)\s*=\s*(?:"([^"]*)"|'([^']*)')`)
 	m := map[string]string{}
-	if xml.Unmarshal([]byte(text), &e) == nil {
-		for _, p := range e.Properties {
-			m[p.Key] = p.Value
+	for _, element := range property.FindAllStringSubmatch(comment.ReplaceAllString(text, ""), -1) {
+		var key, value string
+		for _, a := range attribute.FindAllStringSubmatch(element[1], -1) {
+			if text := unescapeXML(a[2] + a[3]); a[1] == "key" {
+				key = text
+			} else {
+				value = text
+			}
 		}
+		m[key] = value
 	}
 	return m
+}
+
+// unescapeXML replaces references to characters (XML 1.0, sections 4.1 and 4.6).
+func unescapeXML(s string) string {
+	return regexp.MustCompile(`&(?:lt|gt|amp|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);`).ReplaceAllStringFunc(s, func(ref string) string {
+		switch name := ref[1 : len(ref)-1]; name {
+		case "lt":
+			return "<"
+		case "gt":
+			return ">"
+		case "amp":
+			return "&"
+		case "quot":
+			return `"`
+		case "apos":
+			return "'"
+		default:
+			n, err := strconv.ParseUint("0"+name[1:], 0, 32)
+			if name[1] != 'x' {
+				n, err = strconv.ParseUint(name[1:], 10, 32)
+			}
+			if err != nil || !utf8.ValidRune(rune(n)) {
+				return ref
+			}
+			return string(rune(n))
+		}
+	})
 }
 
 // guestInfo returns a property; empty if there is none.
