@@ -22,6 +22,7 @@ package partition
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/coreos/ignition/v2/config/util"
@@ -95,7 +96,7 @@ func Decide(d Disk, want types.Disk, id func() gpt.GUID) (*Plan, error) {
 	for n, p := range want.Partitions {
 		parts[n] = numbered{n, p}
 	}
-	slices.SortStableFunc(parts, func(p, q numbered) int { return boolInt(p.Number == 0) - boolInt(q.Number == 0) })
+	sort.SliceStable(parts, func(i, j int) bool { return parts[i].Number != 0 && parts[j].Number == 0 })
 	if err := b.resolve(parts); err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func Decide(d Disk, want types.Disk, id func() gpt.GUID) (*Plan, error) {
 		return b.plan, nil
 	}
 	if b.changed || b.plan.Erase && len(want.Partitions) > 0 {
-		slices.SortFunc(b.now.Partitions, func(p, q gpt.Partition) int { return p.Number - q.Number })
+		sort.Slice(b.now.Partitions, func(i, j int) bool { return b.now.Partitions[i].Number < b.now.Partitions[j].Number })
 		if err := b.now.Validate(); err != nil {
 			return nil, &Refusal{-1, "the partition table would not be valid", "partitions that do not overlap, within the disk", err.Error(), "correct starts, sizes and GUIDs"}
 		}
@@ -118,13 +119,6 @@ func Decide(d Disk, want types.Disk, id func() gpt.GUID) (*Plan, error) {
 type numbered struct {
 	index int
 	types.Partition
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 type builder struct {
@@ -362,7 +356,7 @@ func (b *builder) decide(parts []numbered) error {
 		b.now.Partitions = append(b.now.Partitions, is)
 		b.plan.Changes = append(b.plan.Changes, c)
 	}
-	slices.SortStableFunc(b.plan.Changes, func(c, d Change) int { return c.Index - d.Index })
+	sort.SliceStable(b.plan.Changes, func(i, j int) bool { return b.plan.Changes[i].Index < b.plan.Changes[j].Index })
 	return nil
 }
 

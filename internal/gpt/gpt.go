@@ -60,11 +60,11 @@
 package gpt
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"unicode/utf16"
 )
@@ -170,7 +170,7 @@ func (t *Table) Clone() *Table {
 // Fingerprint returns a text that differs for tables that differ in anything a reader of the disk would see.
 func (t *Table) Fingerprint() string {
 	parts := slices.Clone(t.Partitions)
-	slices.SortFunc(parts, func(p, q Partition) int { return cmp.Compare(p.Number, q.Number) })
+	sort.Slice(parts, func(i, j int) bool { return parts[i].Number < parts[j].Number })
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %d %d", t.DiskGUID, t.SectorSize, t.Sectors)
 	for _, p := range parts {
@@ -185,7 +185,7 @@ type Block struct{ First, Last uint64 }
 // Free returns the usable sectors that no partition has, in their order.
 func (t *Table) Free() []Block {
 	parts := slices.Clone(t.Partitions)
-	slices.SortFunc(parts, func(p, q Partition) int { return cmp.Compare(p.FirstLBA, q.FirstLBA) })
+	sort.Slice(parts, func(i, j int) bool { return parts[i].FirstLBA < parts[j].FirstLBA })
 	var free []Block
 	next := t.FirstUsable()
 	for _, p := range parts {
