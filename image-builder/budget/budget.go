@@ -109,13 +109,14 @@ func list(sizes map[string]int64) string {
 // Usage is what a tree report says of sizes and modes.
 type Usage struct {
 	Setid    []string         // paths with a setuid or setgid bit, directories not counted
+	Files    map[string]int64 // path -> bytes
 	packages map[string]int64 // package -> bytes of its files
 	dirs     map[string]int64 // directory -> bytes of the files in it, those of deeper ones not counted
 }
 
 // Read reads a tree report: lines "path: file mode owner size sum package", other types without size and sum.
 func Read(r io.Reader) (*Usage, error) {
-	u := &Usage{packages: map[string]int64{}, dirs: map[string]int64{}}
+	u := &Usage{Files: map[string]int64{}, packages: map[string]int64{}, dirs: map[string]int64{}}
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20)
 	for n := 1; s.Scan(); n++ {
@@ -155,6 +156,7 @@ func (u *Usage) add(line string) error {
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
 		dir = path[:i]
 	}
+	u.Files[path] = size
 	u.dirs[dir] += size
 	u.packages[f[5]] += size
 	return nil

@@ -42,8 +42,8 @@ func TestRead(t *testing.T) {
 	if want := map[string]int64{"mount": 59e6, "util-linux": 1e6, "libc6": 2000010, "linux": 3e6}; !reflect.DeepEqual(u.packages, want) {
 		t.Errorf("got packages %v, want %v", u.packages, want)
 	}
-	if u.dirs["usr/bin"] != 60e6 || u.dirs["usr/lib/modules"] != 3e6 {
-		t.Errorf("got directories %v", u.dirs)
+	if u.Files["usr/lib/libc.so.6"] != 2e6 || u.dirs["usr/bin"] != 60e6 || u.dirs["usr/lib/modules"] != 3e6 {
+		t.Errorf("got files %v, directories %v", u.Files, u.dirs)
 	}
 	for _, bad := range []string{"x", "x: file", "x: file 0644 0:0 5 6", "x: file rw 0:0 1" + sum + "p", "x: file 0644 0:0 a" + sum + "p"} {
 		if _, err := Read(strings.NewReader("usr: dir 0755 0:0 p\n" + bad + "\n")); err == nil || !strings.Contains(err.Error(), "line 2") {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,13 @@ func (in *inputs) judge(ctx context.Context, r *release.Release, dir string) err
 		{Name: "boot program", Value: r.Boot.Size, Limit: int64(b.BootProgram), Bytes: true},
 		{Name: "packages", Value: int64(len(r.Packages)), Limit: int64(b.Packages)},
 		{Name: "setuid and setgid files", Value: int64(len(usage.Setid)), Limit: int64(b.SetuidFiles), Zero: true},
+	}
+	for _, path := range slices.Sorted(maps.Keys(b.Files)) {
+		size, there := usage.Files[path]
+		if !there {
+			return fmt.Errorf("manifest: [budget] has a limit for %s, which the root image does not have; take the line out", path)
+		}
+		items = append(items, budget.Item{Name: path, Value: size, Limit: int64(b.Files[path]), Bytes: true})
 	}
 	compressed, err := in.compressed(ctx, filepath.Join(dir, rootFile), r.Root.SHA256)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/image-builder/manifest"
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/testenv"
@@ -30,10 +31,15 @@ func TestBudgetIsChecked(t *testing.T) {
 	// What was measured with zstd -19 is nearer to the truth than -3.
 	write(t, "31000000\n", in.CacheDir, "budget", r.Root.SHA256.String()+".zstd-19")
 	in.manifest.Budget.BootProgram, in.manifest.Budget.SetuidFiles = 19e6, 0
+	in.manifest.Budget.Files = map[string]manifest.Size{"usr/bin/su": 8e6}
 	err := checkBudget(t.Context(), in, r)
-	for _, want := range []string{"boot program is 20.0 MB", "root image, zstd -19 is 31.0 MB", "setgid files is 1, the budget is 0: usr/bin/su", "90.0 MB  login"} {
+	for _, want := range []string{"boot program is 20.0 MB", "root image, zstd -19 is 31.0 MB", "usr/bin/su is 90.0 MB, the budget is 8.0 MB", "setgid files is 1, the budget is 0: usr/bin/su", "90.0 MB  login"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}
+	}
+	in.manifest.Budget.Files = map[string]manifest.Size{"usr/bin/gone": 8e6}
+	if err := checkBudget(t.Context(), in, r); err == nil || !strings.Contains(err.Error(), "usr/bin/gone, which the root image does not have") {
+		t.Errorf("a limit for nothing: got %v", err)
 	}
 }

@@ -98,12 +98,13 @@ type Busybox struct {
 
 // Budget says what an image may cost at the most. What is not given has no limit.
 type Budget struct {
-	RootImage     Size `toml:"root_image"`      // with its verity tree
-	RootImageZstd Size `toml:"root_image_zstd"` // the same, compressed as payloads are
-	BootProgram   Size `toml:"boot_program"`
-	Packages      Size `toml:"packages"`     // a number
-	SetuidFiles   Size `toml:"setuid_files"` // a number, for setgid ones too; none if not given
-	IdleMemory    Size `toml:"idle_memory"`  // in use on a machine after its boot; a story measures it
+	RootImage     Size            `toml:"root_image"`      // with its verity tree
+	RootImageZstd Size            `toml:"root_image_zstd"` // the same, compressed as payloads are
+	BootProgram   Size            `toml:"boot_program"`
+	Packages      Size            `toml:"packages"`     // a number
+	SetuidFiles   Size            `toml:"setuid_files"` // a number, for setgid ones too; none if not given
+	Files         map[string]Size `toml:"files"`        // the size of a file of the root image, by its path
+	IdleMemory    Size            `toml:"idle_memory"`  // in use on a machine after its boot; a story measures it
 }
 
 // Size is a number of bytes, or of things, given as a number or as "320 MB" or "1.5 GB", of 1000 bytes to the kB.

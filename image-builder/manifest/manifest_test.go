@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -47,11 +48,11 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
-	m, err := Parse([]byte(minimal + "[budget]\nroot_image = \"320 MB\"\nroot_image_zstd = \"0.08 GB\"\nboot_program = 22000000\nsetuid_files = 0\n"))
+	m, err := Parse([]byte(minimal + "[budget]\nroot_image = \"320 MB\"\nroot_image_zstd = \"0.08 GB\"\nboot_program = 22000000\nsetuid_files = 0\nfiles = { \"usr/bin/a\" = \"8 MB\" }\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Budget{RootImage: 320e6, RootImageZstd: 80e6, BootProgram: 22e6}); m.Budget != want {
+	if want := (Budget{RootImage: 320e6, RootImageZstd: 80e6, BootProgram: 22e6, Files: map[string]Size{"usr/bin/a": 8e6}}); !reflect.DeepEqual(m.Budget, want) {
 		t.Errorf("got %+v, want %+v", m.Budget, want)
 	}
 	for _, bad := range []string{`"320"`, `"320 MiB"`, `"-1 MB"`, `"x MB"`, "-1", "1.5", "true", `"NaN MB"`, `"1e300 GB"`} {
