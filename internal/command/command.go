@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -21,11 +22,28 @@ type Command struct {
 	Short string // one line
 	Long  string // the manual page's description
 	// Setup registers flags and returns what runs the command with the arguments that are no flags. It may be called for reading only.
-	Setup    func(flags *flag.FlagSet) func(ctx context.Context, args []string) error
+	Setup func(flags *flag.FlagSet) func(ctx context.Context, args []string) error
+	// Own takes Setup's place where the flags have a syntax of their own.
+	Own      func() (Flags, func(ctx context.Context, args []string) error)
 	Min, Max int // arguments; -1: any number
 	Examples []string
 	Exits    string   // further exit codes
 	Words    []string // fixed arguments, for completion
+	Lister   string   // a command line that prints further ones
+	Hidden   bool     // for programs: neither in help nor in completion
+}
+
+// A Flag is what help and completion show of a flag.
+type Flag struct {
+	Names       []string // as they are typed: "-d", "--detach"
+	Meta, Usage string   // Meta is what its value is called, "" for a switch
+	Default     string   // "" where there is nothing to tell
+}
+
+// Flags are those of one command. The flag package's are the usual ones; a program whose users know another's brings its own.
+type Flags interface {
+	Parse(args []string) (rest []string, err error) // flag.ErrHelp asks for the manual page
+	All() []Flag
 }
 
 // A Program has a table of commands.
@@ -67,10 +85,8 @@ func (p Program) Run(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	flags := flag.NewFlagSet(p.Name+" "+name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	do := c.Setup(flags)
-	rest, err := parse(flags, args)
+	flags, do := c.setup()
+	rest, err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		return p.help(out, []string{name})
 	}
@@ -100,16 +116,31 @@ func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	}
 }
 
-// All are the program's commands with those that every program has.
+// All are the program's commands with those that every program has. One that is itself a command of another program, as its name of
+// two words says, has no completion of its own.
 func (p Program) All() []Command {
-	var names []string
-	for _, c := range p.Commands {
-		names = append(names, c.Name)
+	all := append([]Command{}, p.Commands...)
+	if !strings.Contains(p.Name, " ") {
+		all = append(all, p.completionCommand())
 	}
-	return append(append([]Command{}, p.Commands...), p.completionCommand(), Command{
-		Name: "help", Args: "[COMMAND]", Max: 1, Short: "print a command's manual page", Words: append(names, "completion"), Setup: nothing,
+	return append(all, Command{
+		Name: "help", Args: "[COMMAND]", Max: 1, Short: "print a command's manual page", Words: names(all), Setup: nothing,
 		Long: "Prints the manual page of a command, or the list of commands.",
 	})
+}
+
+// shown are the commands for people.
+func (p Program) shown() []Command {
+	return slices.DeleteFunc(p.All(), func(c Command) bool { return c.Hidden })
+}
+
+func names(commands []Command) (names []string) {
+	for _, c := range commands {
+		if !c.Hidden {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 func nothing(*flag.FlagSet) func(context.Context, []string) error {
@@ -122,6 +153,9 @@ func (p Program) find(name string) (Command, error) {
 			return c, nil
 		}
 	}
+	if near := Nearest(name, names(p.All())); near != "" {
+		return Command{}, Wrong("unknown command %q: did you mean %s? %s help lists them", name, near, p.Name)
+	}
 	return Command{}, Wrong("unknown command %q; %s help lists them", name, p.Name)
 }
 
@@ -129,9 +163,43 @@ func (p Program) synopsis(c Command) string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s [FLAGS] %s", p.Name, c.Name, c.Args))
 }
 
-// Flags returns the command's flags, for reading only.
+// Flags returns the flags that Setup registers, for reading only.
 func (c Command) Flags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
 	c.Setup(flags)
 	return flags
+}
+
+// Options returns the command's flags, whoever parses them.
+func (c Command) Options() []Flag {
+	flags, _ := c.setup()
+	return flags.All()
+}
+
+func (c Command) setup() (Flags, func(context.Context, []string) error) {
+	if c.Own != nil {
+		return c.Own()
+	}
+	flags := flag.NewFlagSet(c.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	do := c.Setup(flags)
+	return usual{flags}, do
+}
+
+// usual are the flag package's.
+type usual struct{ set *flag.FlagSet }
+
+func (u usual) Parse(args []string) ([]string, error) { return parse(u.set, args) }
+
+func (u usual) All() (all []Flag) {
+	u.set.VisitAll(func(f *flag.Flag) {
+		meta, usage := flag.UnquoteUsage(f)
+		def := f.DefValue
+		if isZero(def) {
+			def = ""
+		}
+		all = append(all, Flag{Names: []string{"--" + f.Name}, Meta: meta, Usage: usage, Default: def})
+	})
+	return all
 }

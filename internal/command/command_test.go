@@ -113,3 +113,73 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// dashes is a syntax of its own: short flags, and a word that is no flag ends them.
+type dashes struct{ it bool }
+
+func (d *dashes) All() []Flag {
+	return []Flag{{Names: []string{"-i", "--it"}, Usage: "it"}, {Names: []string{"-n"}, Meta: "N", Usage: "number", Default: "4"}}
+}
+
+func (d *dashes) Parse(args []string) ([]string, error) {
+	switch {
+	case len(args) > 0 && args[0] == "--help":
+		return nil, flag.ErrHelp
+	case len(args) > 0 && args[0] == "-i":
+		d.it = true
+		return args[1:], nil
+	}
+	return args, nil
+}
+
+func TestOwnFlags(t *testing.T) {
+	var did []string
+	p := Program{Name: "to-y", Commands: []Command{
+		{Name: "own", Short: "own", Max: -1, Lister: "echo one two", Own: func() (Flags, func(context.Context, []string) error) {
+			d := new(dashes)
+			return d, func(_ context.Context, args []string) error {
+				if d.it {
+					args = append(args, "it")
+				}
+				did = args
+				return nil
+			}
+		}},
+		{Name: "secret", Hidden: true, Setup: nothing},
+	}}
+	if err := p.Run(t.Context(), nil, []string{"own", "-i", "a", "-x"}); err != nil || !slices.Equal(did, []string{"a", "-x", "it"}) {
+		t.Errorf("did %q, %v", did, err)
+	}
+	var page, list, bash bytes.Buffer
+	if err := errors.Join(p.Run(t.Context(), &page, []string{"own", "--help"}), p.Run(t.Context(), &list, nil), p.Run(t.Context(), &bash, []string{"completion", "bash"})); err != nil {
+		t.Fatal(err)
+	}
+	if want := "-i, --it\n        it\n    -n N\n        number (default 4)\n"; !strings.Contains(page.String(), want) {
+		t.Errorf("no %q in\n%s", want, &page)
+	}
+	if strings.Contains(list.String()+bash.String(), "secret") {
+		t.Errorf("a hidden command is shown:\n%s%s", &list, &bash)
+	}
+	if err := p.Run(t.Context(), nil, []string{"secret"}); err != nil {
+		t.Error(err)
+	}
+	if shell, err := exec.LookPath("bash"); err == nil {
+		out, err := exec.CommandContext(t.Context(), shell, "-c", bash.String()+`COMP_WORDS=(to-y own t); COMP_CWORD=2; _to_y; echo "${COMPREPLY[@]}"`).CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != "two" {
+			t.Errorf("completed %q, %v, want two", got, err)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"start", "restart", "stop", "ps", "pause", "images", "inspect"}
+	for word, want := range map[string]string{"strat": "start", "image": "images", "inspetc": "inspect", "sp": "ps", "zzz": "", "x": "", "stopp": "stop"} {
+		if got := Nearest(word, words); got != want {
+			t.Errorf("%s: got %q, want %q", word, got, want)
+		}
+	}
+	var did []string
+	if err := toy(&did).Run(t.Context(), nil, []string{"plya"}); err == nil || !strings.Contains(err.Error(), "did you mean play?") {
+		t.Errorf("got %v", err)
+	}
+}

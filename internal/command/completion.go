@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -40,17 +39,23 @@ func (p Program) function() string { return "_" + strings.ReplaceAll(p.Name, "-"
 
 // flagNames are the command's flags as they are typed.
 func (c Command) flagNames() (names []string) {
-	c.Flags().VisitAll(func(f *flag.Flag) { names = append(names, "--"+f.Name) })
+	for _, f := range c.Options() {
+		names = append(names, f.Names...)
+	}
 	return names
+}
+
+// lister is the shell's text that has the command's lister run, if it has one.
+func lister(c Command, format string) string {
+	if c.Lister == "" {
+		return ""
+	}
+	return fmt.Sprintf(format, c.Lister)
 }
 
 // bash completes the command, then its fixed words or else files; after a hyphen, its flags.
 func (p Program) bash() string {
 	var b strings.Builder
-	var names []string
-	for _, c := range p.All() {
-		names = append(names, c.Name)
-	}
 	fmt.Fprintf(&b, `%s() {
     local cur=${COMP_WORDS[COMP_CWORD]} flags= words=
     COMPREPLY=()
@@ -59,9 +64,9 @@ func (p Program) bash() string {
         return
     fi
     case ${COMP_WORDS[1]} in
-`, p.function(), strings.Join(names, " "))
-	for _, c := range p.All() {
-		fmt.Fprintf(&b, "    %s) flags=%q words=%q ;;\n", c.Name, strings.Join(c.flagNames(), " "), strings.Join(c.Words, " "))
+`, p.function(), strings.Join(names(p.All()), " "))
+	for _, c := range p.shown() {
+		fmt.Fprintf(&b, "    %s) flags=%q words=%q%s ;;\n", c.Name, strings.Join(c.flagNames(), " "), strings.Join(c.Words, " "), lister(c, "$(%s 2>/dev/null)"))
 	}
 	fmt.Fprintf(&b, `    esac
     case $cur in
@@ -80,23 +85,27 @@ complete -o filenames -F %s %s
 func (p Program) zsh() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#compdef %s\n%s() {\n    local -a commands\n    commands=(\n", p.Name, p.function())
-	for _, c := range p.All() {
+	for _, c := range p.shown() {
 		fmt.Fprintf(&b, "        %s\n", quote(c.Name+":"+c.Short))
 	}
 	b.WriteString("    )\n    if (( CURRENT == 2 )); then\n        _describe command commands\n        return\n    fi\n" +
 		"    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $command in\n")
-	for _, c := range p.All() {
+	for _, c := range p.shown() {
 		fmt.Fprintf(&b, "    %s)\n        _arguments", c.Name)
-		c.Flags().VisitAll(func(f *flag.Flag) {
-			meta, usage := flag.UnquoteUsage(f)
-			spec := fmt.Sprintf("--%s[%s]", f.Name, strings.NewReplacer("[", "(", "]", ")", ":", "\\:").Replace(usage))
-			if meta != "" {
-				spec += ":" + meta + ":_files"
+		for _, f := range c.Options() {
+			for _, name := range f.Names {
+				spec := fmt.Sprintf("%s[%s]", name, strings.NewReplacer("[", "(", "]", ")", ":", "\\:").Replace(f.Usage))
+				if f.Meta != "" {
+					spec += ":" + strings.NewReplacer(":", "\\:").Replace(f.Meta) + ":_files"
+				}
+				fmt.Fprintf(&b, " \\\n            %s", quote(spec))
 			}
-			fmt.Fprintf(&b, " \\\n            %s", quote(spec))
-		})
+		}
 		rest := "*:argument:_files"
-		if len(c.Words) > 0 {
+		switch {
+		case c.Lister != "":
+			rest = "*:argument:{compadd -- " + strings.Join(c.Words, " ") + lister(c, " $(%s 2>/dev/null)") + "}"
+		case len(c.Words) > 0:
 			rest = "*:argument:(" + strings.Join(c.Words, " ") + ")"
 		}
 		fmt.Fprintf(&b, " \\\n            %s ;;\n", quote(rest))
@@ -107,19 +116,26 @@ func (p Program) zsh() string {
 
 func (p Program) fish() string {
 	var b strings.Builder
-	for _, c := range p.All() {
+	for _, c := range p.shown() {
 		fmt.Fprintf(&b, "complete -c %s -n __fish_use_subcommand -f -a %s -d %s\n", p.Name, c.Name, quote(c.Short))
 		seen := quote("__fish_seen_subcommand_from " + c.Name)
-		c.Flags().VisitAll(func(f *flag.Flag) {
-			meta, usage := flag.UnquoteUsage(f)
+		for _, f := range c.Options() {
 			value := ""
-			if meta != "" {
+			if f.Meta != "" {
 				value = " -r"
 			}
-			fmt.Fprintf(&b, "complete -c %s -n %s -l %s%s -d %s\n", p.Name, seen, f.Name, value, quote(usage))
-		})
-		if len(c.Words) > 0 {
-			fmt.Fprintf(&b, "complete -c %s -n %s -f -a %s\n", p.Name, seen, quote(strings.Join(c.Words, " ")))
+			var names string
+			for _, name := range f.Names {
+				if long, ok := strings.CutPrefix(name, "--"); ok {
+					names += " -l " + long
+				} else {
+					names += " -s " + name[1:]
+				}
+			}
+			fmt.Fprintf(&b, "complete -c %s -n %s%s%s -d %s\n", p.Name, seen, names, value, quote(f.Usage))
+		}
+		if len(c.Words) > 0 || c.Lister != "" {
+			fmt.Fprintf(&b, "complete -c %s -n %s -f -a %s\n", p.Name, seen, quote(strings.Join(c.Words, " ")+lister(c, "(%s 2>/dev/null)")))
 		}
 	}
 	return b.String()

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -10,11 +9,11 @@ import (
 func (p Program) usage(w io.Writer) error {
 	var b strings.Builder
 	wide := 11
-	for _, c := range p.All() {
+	for _, c := range p.shown() {
 		wide = max(wide, len(c.Name))
 	}
 	fmt.Fprintf(&b, "usage: %s COMMAND [FLAGS] [ARGUMENTS]\n\n", p.Name)
-	for _, c := range p.All() {
+	for _, c := range p.shown() {
 		fmt.Fprintf(&b, "  %-*s %s\n", wide, c.Name, c.Short)
 	}
 	fmt.Fprintf(&b, "\n%s help COMMAND is a command's manual page.", p.Name)
@@ -40,14 +39,13 @@ func (p Program) help(w io.Writer, args []string) error {
 	p.section(&b, "SYNOPSIS", p.synopsis(c))
 	p.section(&b, "DESCRIPTION", c.Long)
 	var options strings.Builder
-	c.Flags().VisitAll(func(f *flag.Flag) {
-		meta, usage := flag.UnquoteUsage(f)
-		fmt.Fprintf(&options, "--%s\n    %s", strings.TrimSpace(f.Name+" "+strings.ToUpper(meta)), usage)
-		if !isZero(f.DefValue) && !strings.Contains(usage, "(default") {
-			fmt.Fprintf(&options, " (default %s)", f.DefValue)
+	for _, f := range c.Options() {
+		fmt.Fprintf(&options, "%s\n    %s", strings.TrimSpace(strings.Join(f.Names, ", ")+" "+strings.ToUpper(f.Meta)), f.Usage)
+		if f.Default != "" && !strings.Contains(f.Usage, "(default") {
+			fmt.Fprintf(&options, " (default %s)", f.Default)
 		}
 		options.WriteString("\n")
-	})
+	}
 	p.section(&b, "OPTIONS", options.String())
 	p.section(&b, "EXAMPLES", strings.Join(c.Examples, "\n"))
 	p.section(&b, "EXIT STATUS", strings.TrimSpace(p.Exits+" "+c.Exits))
