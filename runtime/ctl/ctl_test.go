@@ -321,7 +321,7 @@ func TestPullFails(t *testing.T) {
 	m.mustFail("--tls-verify=false", "pull", m.image())
 	m.mustFail("NAME_UNKNOWN", "pull", "--tls-verify=false", m.reg.Addr+"/nothing:1")
 	m.mustFail("image name", "pull", "UPPER CASE")
-	m.mustFail("want IMAGE", "pull")
+	m.mustFail("usage: containerctl pull [FLAGS] IMAGE", "pull")
 	m.breakBlobs.Store(true)
 	m.mustFail("", "pull", "--tls-verify=false", m.image())
 	m.breakBlobs.Store(false)
@@ -557,8 +557,9 @@ func TestUsage(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, 0, "Usage: containerctl"}, {[]string{"--help"}, 0, "health"}, {[]string{"--version"}, 0, "not on Proa"},
+		{nil, 0, "usage: containerctl"}, {[]string{"--help"}, 0, "health"}, {[]string{"--version"}, 0, "not on Proa"},
 		{[]string{"fly"}, 2, `unknown command "fly"`}, {[]string{"ps", "--color"}, 2, "unknown flag --color"},
+		{[]string{"stat"}, 2, "did you mean start?"}, {[]string{"ps", "--jsn"}, 2, "did you mean --json?"}, {[]string{"ps", "x"}, 2, "usage: containerctl ps"},
 		{[]string{"health"}, 0, ""}, {[]string{"ps", "--json"}, 0, "[]"}, {[]string{"logs", "x"}, 1, "no such container"},
 	} {
 		out.Reset()
@@ -566,10 +567,10 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%q: exit %d: %s", c.args, code, out.String())
 		}
 	}
-	for _, c := range e.commands() {
+	for _, v := range e.verbs() {
 		out.Reset()
-		if code := e.Main(t.Context(), []string{c.name, "--help"}); code != 0 || !strings.Contains(out.String(), "Usage: containerctl "+c.name) {
-			t.Errorf("%s --help: exit %d: %s", c.name, code, out.String())
+		if code := e.Main(t.Context(), []string{v.name, "--help"}); code != 0 || !strings.Contains(out.String(), "containerctl "+v.name) {
+			t.Errorf("%s --help: exit %d: %s", v.name, code, out.String())
 		}
 	}
 }

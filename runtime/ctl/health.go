@@ -21,56 +21,70 @@ type report struct {
 	Reason  string `json:"reason,omitempty"` // why not
 }
 
+func healthVerb() verb {
+	return verb{name: "health", args: "[NAME...]", what: "find out whether containers run and answer", max: -1, lister: "containers", json: true,
+		more: `Every container that starts at boot must run, and its --health-cmd must succeed, in as many tries as
+--health-retries says. Each one that does not is a line on standard output, and the exit status is 1. The update
+agent asks this before it declares a new release good.`,
+		setup: plain(health)}
+}
+
 // health checks the named containers, or all that are meant to run, at the same time.
-func (e *Env) health(ctx context.Context, words []string, asJSON bool) (int, error) {
-	s, err := e.open()
+func health(ctx context.Context, c *call) error {
+	ks, err := c.meantToRun()
 	if err != nil {
-		return 1, err
+		return err
 	}
-	all, err := s.Containers()
+	vs, err := c.views(ctx, ks)
 	if err != nil {
-		return 1, err
-	}
-	var cs []*store.Container
-	if len(words) > 0 {
-		for _, name := range words {
-			c, err := s.Container(name)
-			if err != nil {
-				return 1, err
-			}
-			cs = append(cs, c)
-		}
-	} else {
-		for _, c := range all {
-			// One that somebody has stopped for good, or that a power cut has left half made or half removed, is not.
-			if unit.Enabled(e.UnitDir, c.Name) {
-				cs = append(cs, c)
-			}
-		}
-	}
-	vs, err := e.views(ctx, cs)
-	if err != nil {
-		return 1, err
+		return err
 	}
 	reports := make([]report, len(vs))
 	var wg sync.WaitGroup
 	for i, v := range vs {
-		wg.Go(func() { reports[i] = e.check(ctx, v) })
+		wg.Go(func() { reports[i] = c.check(ctx, v) })
 	}
 	wg.Wait()
-	code := 0
+	ill := false
 	for _, r := range reports {
 		if !r.Healthy {
-			code = 1
-			if !asJSON {
-				fmt.Fprintf(e.Out, "%s: %s\n", r.Name, r.Reason)
+			ill = true
+			if !c.asJSON {
+				fmt.Fprintf(c.Out, "%s: %s\n", r.Name, r.Reason)
 			}
 		}
 	}
-	if asJSON {
-		return code, e.json(reports)
+	if c.asJSON {
+		if err := c.json(reports); err != nil {
+			return err
+		}
 	}
-	return code, nil
+	if ill {
+		return exit(1)
+	}
+	return nil
+}
+
+// meantToRun are the named containers, or those that start at boot.
+func (c *call) meantToRun() (ks []*store.Container, err error) {
+	for _, name := range c.args {
+		k, err := c.container(name)
+		if err != nil {
+			return nil, err
+		}
+		ks = append(ks, k)
+	}
+	if len(c.args) > 0 {
+		return ks, nil
+	}
+	all, err := c.store.Containers()
+	for _, k := range all {
+		// One that somebody has stopped for good, or that a power cut has left half made or half removed, is not.
+		if unit.Enabled(c.UnitDir, k.Name) {
+			ks = append(ks, k)
+		}
+	}
+	return ks, err
 }
 
 // check finds out about one container. One that was restarted on failure and ended well is done, not ill.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/runtime/archive"
-	"github.com/proa-os/proa/runtime/endpoint"
 	"github.com/proa-os/proa/runtime/fetch"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/image"
@@ -23,32 +22,24 @@ import (
 	"github.com/proa-os/proa/runtime/trust"
 )
 
-// imageCommands are those that move images about.
-func (e *Env) imageCommands() []command {
-	load, save, push, login, gc := new(loadFlags), new(saveFlags), new(pushFlags), new(loginFlags), new(gcFlags)
-	return []command{
-		{name: "push", args: "[flags] IMAGE", what: "upload an image to the registry in its name", flags: push.flags, all: true,
-			more: `Compressed layers that are not kept here are fetched again first. Uploading runs as the user proa-fetch.`,
-			run:  func(ctx context.Context, w []string) (int, error) { return 0, e.push(ctx, w, push) }},
-		{name: "tag", args: "IMAGE NAME", what: "give an image another name", all: true,
-			run: func(ctx context.Context, w []string) (int, error) { return 0, e.tag(ctx, w) }},
-		{name: "load", args: "[flags]", what: "read images from an archive or a directory", flags: load.flags, all: true,
+// imageVerbs are those that move images about.
+func imageVerbs() []verb {
+	return []verb{
+		{name: "push", args: "IMAGE", what: "upload an image to the registry in its name", min: 1, max: 1, lister: "images", setup: pushSetup,
+			more: `Compressed layers that are not kept here are fetched again first. Uploading runs as the user proa-fetch.`},
+		{name: "tag", args: "IMAGE NAME", what: "give an image another name", min: 2, max: 2, lister: "images", setup: plain(tag)},
+		{name: "load", what: "read images from an archive or a directory", setup: loadSetup,
 			more: `Reads what docker save, podman save, skopeo and containerctl save write: docker archives and OCI layouts, as tar
-archives (not compressed) or directories. The trust policy holds as for pull.`,
-			run: func(ctx context.Context, w []string) (int, error) { return 0, e.load(ctx, w, load) }},
-		{name: "save", args: "[flags] IMAGE...", what: "write images to an archive or a directory", flags: save.flags, all: true,
+archives (not compressed) or directories. The trust policy holds as for pull.`},
+		{name: "save", args: "IMAGE...", what: "write images to an archive or a directory", min: 1, max: -1, lister: "images", setup: saveSetup,
 			more: `The archive is an OCI layout and a docker archive at once: docker load, podman load, skopeo and containerctl load
-read it. Layers and digests stay as they are; compressed layers that are not kept here are fetched again first.`,
-			run: func(ctx context.Context, w []string) (int, error) { return 0, e.save(ctx, w, save) }},
-		{name: "gc", args: "[flags]", what: "remove layers that nothing needs, and what interrupted pulls left", flags: gc.flags, all: true,
-			more: `Layers of images, of containers (running or not) and of pulls under way stay.`,
-			run:  func(_ context.Context, w []string) (int, error) { return 0, e.gc(w, gc) }},
-		{name: "login", args: "[flags] REGISTRY", what: "keep a name and a password for a registry", flags: login.flags, all: true,
-			more: `They are tried first, and kept in ` + endpoint.LoginFile + `, which only root reads. docker's config.json in the home
-directory and its credential helpers count as well.`,
-			run: func(ctx context.Context, w []string) (int, error) { return 0, e.login(ctx, w, login) }},
-		{name: "logout", args: "REGISTRY", what: "forget them", all: true,
-			run: func(_ context.Context, w []string) (int, error) { return 0, e.logout(w) }},
+read it. Layers and digests stay as they are; compressed layers that are not kept here are fetched again first.`},
+		{name: "rmi", args: "IMAGE...", what: "remove images; layers stay as long as a container needs them", min: 1, max: -1, lister: "images", setup: plain(rmi)},
+		{name: "gc", what: "remove layers that nothing needs, and what interrupted pulls left", setup: func(s *flagset.Set) action {
+			var blobs bool
+			s.Bool(&blobs, "blobs", "also compressed layers that are kept for save and push")
+			return func(_ context.Context, c *call) error { return c.gc(blobs) }
+		}, more: `Layers of images, of containers (running or not) and of pulls under way stay.`},
 	}
 }
 
@@ -57,34 +48,24 @@ type pushFlags struct {
 	progress  string
 }
 
-func (f *pushFlags) flags(s *flagset.Set) {
-	f.tlsVerify, f.progress = true, "auto"
+func pushSetup(s *flagset.Set) action {
+	f := &pushFlags{tlsVerify: true, progress: "auto"}
 	s.Bool(&f.tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")
 	progressFlag(s, &f.progress)
+	return f.run
 }
 
-func (e *Env) push(ctx context.Context, words []string, f *pushFlags) error {
-	if err := exactly(words, "IMAGE"); err != nil {
-		return err
-	}
-	r, err := ref.Parse(words[0])
+func (f *pushFlags) run(ctx context.Context, c *call) error {
+	it, r, err := c.item(ctx, c.args[0], !f.tlsVerify, f.progress)
 	if err != nil {
 		return err
 	}
-	s, err := e.open()
-	if err != nil {
-		return err
-	}
-	it, err := e.item(ctx, s, r, !f.tlsVerify, f.progress)
-	if err != nil {
-		return err
-	}
-	dir, release, err := s.Scratch()
+	dir, release, err := c.store.Scratch()
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := archive.WriteDir(filepath.Join(dir.Name(), "layout"), []archive.Item{it}, s.OpenBlob); err != nil {
+	if err := archive.WriteDir(filepath.Join(dir.Name(), "layout"), []archive.Item{it}, c.store.OpenBlob); err != nil {
 		return err
 	}
 	layout, err := os.Open(filepath.Join(dir.Name(), "layout"))
@@ -92,50 +73,50 @@ func (e *Env) push(ctx context.Context, words []string, f *pushFlags) error {
 		return err
 	}
 	defer layout.Close()
-	c, err := e.startFetcher(ctx, r, !f.tlsVerify, layout)
+	fetcher, err := c.startFetcher(ctx, r, !f.tlsVerify, layout)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	if err := c.Push(ctx, it.Image.Digest, r.Identifier()); err != nil {
+	defer fetcher.Close()
+	if err := fetcher.Push(ctx, it.Image.Digest, r.Identifier()); err != nil {
 		return fmt.Errorf("push %s: %w", r, err)
 	}
-	fmt.Fprintln(e.Out, it.Image.Digest)
+	fmt.Fprintln(c.Out, it.Image.Digest)
 	return nil
 }
 
 // item reads an image and sees to it that its compressed layers are here.
-func (e *Env) item(ctx context.Context, s *store.Store, r ref.Ref, insecure bool, progress string) (archive.Item, error) {
-	rec, err := s.Image(r)
+func (c *call) item(ctx context.Context, name string, insecure bool, progress string) (it archive.Item, r ref.Ref, err error) {
+	r, rec, err := c.image(name)
 	if err != nil {
-		return archive.Item{}, err
+		return it, r, err
 	}
-	img, err := s.Load(rec.Top)
+	img, err := c.store.Load(rec.Top)
 	if err != nil {
-		return archive.Item{}, err
+		return it, r, err
 	}
-	it := archive.Item{Image: img, Names: []string{r.String()}}
+	it = archive.Item{Image: img, Names: []string{r.String()}}
 	if _, ok := r.Digest(); ok {
 		it.Names = nil
 	}
 	missing := false
 	for _, l := range img.Layers {
-		missing = missing || !s.HasBlob(l)
+		missing = missing || !c.store.HasBlob(l)
 	}
 	if !missing {
-		return it, nil
+		return it, r, nil
 	}
-	c, err := e.startFetcher(ctx, r, insecure, nil)
+	fetcher, err := c.startFetcher(ctx, r, insecure, nil)
 	if err != nil {
-		return it, err
+		return it, r, err
 	}
-	defer c.Close()
-	show, end := e.progress(progress)
+	defer fetcher.Close()
+	show, end := c.progress(progress)
 	defer end()
-	if err := s.KeepBlobs(ctx, c, img, show); err != nil {
-		return it, fmt.Errorf("%s: its compressed layers are not kept here, and fetching them again does not work: %w", r, err)
+	if err := c.store.KeepBlobs(ctx, fetcher, img, show); err != nil {
+		return it, r, fmt.Errorf("%s: its compressed layers are not kept here, and fetching them again does not work: %w", r, err)
 	}
-	return it, nil
+	return it, r, nil
 }
 
 // noSignatures is where a name has no registry to look for signatures in.
@@ -151,28 +132,18 @@ func (noSignatures) Referrers(context.Context, image.Digest) ([]byte, error) {
 	return nil, fetch.ErrNotFound
 }
 
-func (e *Env) tag(ctx context.Context, words []string) error {
-	if err := exactly(words, "IMAGE", "NAME"); err != nil {
-		return err
-	}
-	from, err := ref.Parse(words[0])
+func tag(ctx context.Context, c *call) error {
+	to, err := ref.Parse(c.args[1])
 	if err != nil {
 		return err
 	}
-	to, err := ref.Parse(words[1])
-	if err != nil {
-		return err
-	}
-	s, err := e.open()
-	if err != nil {
-		return err
-	}
+	s := c.store
 	unlock, err := s.Lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	rec, err := s.Image(from)
+	_, rec, err := c.image(c.args[0])
 	if err != nil {
 		return err
 	}
@@ -181,7 +152,7 @@ func (e *Env) tag(ctx context.Context, words []string) error {
 		return err
 	}
 	// A name that demands a signature is not to be had by renaming.
-	p, err := trust.Read(e.Trust...)
+	p, err := trust.Read(c.Trust...)
 	if err != nil {
 		return err
 	}
@@ -199,21 +170,16 @@ type loadFlags struct {
 	input, name, progress string
 }
 
-func (f *loadFlags) flags(s *flagset.Set) {
-	f.progress = "auto"
+func loadSetup(s *flagset.Set) action {
+	f := &loadFlags{progress: "auto"}
 	s.String(&f.input, "i,input", "FILE", "archive or directory (default: an archive on standard input)")
 	s.String(&f.name, "name", "NAME", "the image's name, where the archive holds one image")
 	progressFlag(s, &f.progress)
+	return f.run
 }
 
-func (e *Env) load(ctx context.Context, words []string, f *loadFlags) error {
-	if err := exactly(words); err != nil {
-		return err
-	}
-	s, err := e.open()
-	if err != nil {
-		return err
-	}
+func (f *loadFlags) run(ctx context.Context, c *call) error {
+	s := c.store
 	input := f.input
 	if input == "" {
 		dir, release, err := s.Scratch()
@@ -222,7 +188,7 @@ func (e *Env) load(ctx context.Context, words []string, f *loadFlags) error {
 		}
 		defer release()
 		input = filepath.Join(dir.Name(), "archive")
-		if err := spool(input, e.In); err != nil {
+		if err := spool(input, c.In); err != nil {
 			return err
 		}
 	}
@@ -244,7 +210,7 @@ func (e *Env) load(ctx context.Context, words []string, f *loadFlags) error {
 		images[0].Names = []string{f.name}
 	}
 	for _, en := range images {
-		if err := e.loadImage(ctx, s, a, en, f.progress); err != nil {
+		if err := c.loadImage(ctx, s, a, en, f.progress); err != nil {
 			return err
 		}
 	}
@@ -308,36 +274,27 @@ type saveFlags struct {
 	dir, tlsVerify   bool
 }
 
-func (f *saveFlags) flags(s *flagset.Set) {
-	f.progress, f.tlsVerify = "auto", true
+func saveSetup(s *flagset.Set) action {
+	f := &saveFlags{progress: "auto", tlsVerify: true}
 	s.String(&f.output, "o,output", "FILE", "where to (default: standard output)")
 	s.Bool(&f.dir, "dir", "as a directory, which must not exist")
 	s.Bool(&f.tlsVerify, "tls-verify", "=false: fetch layers without TLS if need be")
 	progressFlag(s, &f.progress)
+	return f.run
 }
 
-func (e *Env) save(ctx context.Context, words []string, f *saveFlags) error {
-	if len(words) == 0 {
-		return errors.New("want an IMAGE")
-	}
-	out, _ := e.Out.(*os.File)
+func (f *saveFlags) run(ctx context.Context, c *call) error {
+	out, _ := c.Out.(*os.File)
 	switch {
 	case f.dir && f.output == "":
 		return errors.New("--dir needs --output")
 	case f.output == "" && out != nil && term.IsTerminal(int(out.Fd())):
 		return errors.New("an archive to a terminal? Say --output FILE")
 	}
-	s, err := e.open()
-	if err != nil {
-		return err
-	}
+	s := c.store
 	var items []archive.Item
-	for _, w := range words {
-		r, err := ref.Parse(w)
-		if err != nil {
-			return err
-		}
-		it, err := e.item(ctx, s, r, !f.tlsVerify, f.progress)
+	for _, name := range c.args {
+		it, _, err := c.item(ctx, name, !f.tlsVerify, f.progress)
 		if err != nil {
 			return err
 		}
@@ -350,7 +307,7 @@ func (e *Env) save(ctx context.Context, words []string, f *saveFlags) error {
 		}
 		return archive.WriteDir(f.output, items, s.OpenBlob)
 	case f.output == "":
-		return archive.WriteTar(e.Out, items, s.OpenBlob)
+		return archive.WriteTar(c.Out, items, s.OpenBlob)
 	}
 	return saveFile(f.output, items, s)
 }
@@ -375,20 +332,8 @@ func saveFile(name string, items []archive.Item, s *store.Store) error {
 	return durable.Rename(root, filepath.Base(tmp.Name()), filepath.Base(name))
 }
 
-type gcFlags struct{ blobs bool }
-
-func (f *gcFlags) flags(s *flagset.Set) {
-	s.Bool(&f.blobs, "blobs", "also compressed layers that are kept for save and push")
-}
-
-func (e *Env) gc(words []string, f *gcFlags) error {
-	if err := exactly(words); err != nil {
-		return err
-	}
-	s, err := e.open()
-	if err != nil {
-		return err
-	}
+func (c *call) gc(blobs bool) error {
+	s := c.store
 	unlock, err := s.Lock()
 	if err != nil {
 		return err
@@ -399,7 +344,7 @@ func (e *Env) gc(words []string, f *gcFlags) error {
 		return err
 	}
 	err = errors.Join(s.ForgetPartial(), s.Collect())
-	if err == nil && f.blobs {
+	if err == nil && blobs {
 		err = s.ForgetBlobs()
 	}
 	if err != nil {
@@ -409,79 +354,25 @@ func (e *Env) gc(words []string, f *gcFlags) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.Err, "removed %d layers, %d blobs, %d interrupted pulls\n", before.Layers-after.Layers, before.Blobs-after.Blobs, before.Partial-after.Partial)
+	fmt.Fprintf(c.Err, "removed %d layers, %d blobs, %d interrupted pulls\n", before.Layers-after.Layers, before.Blobs-after.Blobs, before.Partial-after.Partial)
 	return nil
 }
 
-type loginFlags struct {
-	user             string
-	stdin, tlsVerify bool
-}
-
-func (f *loginFlags) flags(s *flagset.Set) {
-	f.tlsVerify = true
-	s.String(&f.user, "u,username", "NAME", "who")
-	s.Bool(&f.stdin, "password-stdin", "read the password from standard input, without asking")
-	s.Bool(&f.tlsVerify, "tls-verify", "=false: also over plain HTTP")
-}
-
-func (e *Env) login(ctx context.Context, words []string, f *loginFlags) error {
-	if err := exactly(words, "REGISTRY"); err != nil {
-		return err
-	}
-	if f.user == "" {
-		return errors.New("want --username")
-	}
-	host := words[0]
-	r, err := ref.Parse(host + "/login")
-	if err != nil || !strings.HasPrefix(r.Repository(), host+"/") {
-		return fmt.Errorf("registry %q: want host[:port]", host)
-	}
-	password, err := e.password(f.stdin)
+func rmi(_ context.Context, c *call) error {
+	unlock, err := c.store.Lock()
 	if err != nil {
 		return err
 	}
-	list, err := e.Endpoints.For(r, !f.tlsVerify)
-	if err != nil {
-		return err
+	defer unlock()
+	for _, name := range c.args {
+		r, _, err := c.image(name)
+		if err != nil {
+			return err
+		}
+		if err := c.store.Untag(r); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.Out, r)
 	}
-	list = list[len(list)-1:]
-	list[0].Auth = endpoint.Auth{Username: f.user, Password: password}
-	c, err := e.startFetcherAt(ctx, list, nil)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.Check(ctx); err != nil {
-		return fmt.Errorf("%s does not take them: %w", host, err)
-	}
-	return endpoint.Save(e.Endpoints.Auth[0], host, list[0].Auth)
-}
-
-// password asks on the terminal, without echo, or reads the first line of standard input.
-func (e *Env) password(stdin bool) (string, error) {
-	if !stdin && term.IsTerminal(int(e.In.Fd())) {
-		fmt.Fprint(e.Err, "Password: ")
-		b, err := term.ReadPassword(int(e.In.Fd()))
-		fmt.Fprintln(e.Err)
-		return string(b), err
-	}
-	if !stdin {
-		return "", errors.New("no terminal to ask for the password on: use --password-stdin")
-	}
-	line, err := bufio.NewReader(io.LimitReader(e.In, 64<<10)).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return "", err
-	}
-	if line = strings.TrimRight(line, "\r\n"); line == "" {
-		return "", errors.New("no password on standard input")
-	}
-	return line, nil
-}
-
-func (e *Env) logout(words []string) error {
-	if err := exactly(words, "REGISTRY"); err != nil {
-		return err
-	}
-	return endpoint.Save(e.Endpoints.Auth[0], words[0], endpoint.Auth{})
+	return nil
 }

@@ -26,30 +26,33 @@ type pullFlags struct {
 	keep      bool
 }
 
-func (f *pullFlags) flags(s *flagset.Set) {
-	f.tlsVerify, f.progress = true, "auto"
-	s.Bool(&f.tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")
-	progressFlag(s, &f.progress)
-	s.Bool(&f.keep, "keep-blobs", "keep the compressed layers, for save and push without the registry")
+func pullVerb() verb {
+	return verb{name: "pull", args: "IMAGE", what: "fetch an image from a registry", min: 1, max: 1, lister: "images",
+		more: `IMAGE is [REGISTRY/]NAME[:TAG] or [REGISTRY/]NAME@sha256:DIGEST. Of an image for many platforms the one for this
+machine is fetched. Fetching runs as the user proa-fetch without privileges; what it brings is verified before it
+is unpacked. The digest of the image is printed. A pull that was interrupted goes on where it was.
+
+Mirrors, insecure and blocked registries: /etc/containers/registries.conf. Credentials: containerctl login, or
+~/.docker/config.json. Authorities: /etc/containers/certs.d/HOST/*.crt. Proxies: HTTPS_PROXY and NO_PROXY.`,
+		setup: func(s *flagset.Set) action {
+			f := &pullFlags{tlsVerify: true, progress: "auto"}
+			s.Bool(&f.tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")
+			progressFlag(s, &f.progress)
+			s.Bool(&f.keep, "keep-blobs", "keep the compressed layers, for save and push without the registry")
+			return f.run
+		}}
 }
 
-func (e *Env) pull(ctx context.Context, words []string, f *pullFlags) error {
-	if err := exactly(words, "IMAGE"); err != nil {
-		return err
-	}
-	r, err := ref.Parse(words[0])
+func (f *pullFlags) run(ctx context.Context, c *call) error {
+	r, err := ref.Parse(c.args[0])
 	if err != nil {
 		return err
 	}
-	s, err := e.open()
+	rec, err := c.pullImage(ctx, c.store, r, !f.tlsVerify, f.progress, f.keep)
 	if err != nil {
 		return err
 	}
-	rec, err := e.pullImage(ctx, s, r, !f.tlsVerify, f.progress, f.keep)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(e.Out, rec.Top)
+	fmt.Fprintln(c.Out, rec.Top)
 	return nil
 }
 
@@ -139,10 +142,7 @@ func (e *Env) fetchUser() (uid, gid int, err error) {
 }
 
 // fetch is the unprivileged side of pull and push.
-func (e *Env) fetch(ctx context.Context, words []string, push bool) error {
-	if err := exactly(words); err != nil {
-		return err
-	}
+func (e *Env) fetch(ctx context.Context, push bool) error {
 	var layout *os.Root
 	if push { // before Confine, after which /proc/self is root's
 		var err error

@@ -16,11 +16,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/runtime/bundle"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/image"
 	"github.com/proa-os/proa/runtime/oci"
-	"github.com/proa-os/proa/runtime/ref"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -30,15 +30,23 @@ type runFlags struct {
 	c         store.Container
 	detach    bool
 	remove    bool
-	tlsVerify *bool
+	tlsVerify bool
 	pull      string
 	healthCmd string
 	health    store.Health
 	noHealth  bool
 }
 
-func newRunFlags(tlsVerify *bool) *runFlags {
-	return &runFlags{tlsVerify: tlsVerify, pull: "missing", health: store.Health{Interval: 5 * time.Second, Timeout: 10 * time.Second, Retries: 3}}
+func runVerb() verb {
+	return verb{name: "run", args: "IMAGE [COMMAND [ARGUMENTS]]", what: "make a container and start it", min: 1, max: -1, last: true, lister: "images",
+		more: `With -d the container becomes the unit proa-<name>.service, runs in the background and, unless --restart no is
+given, after every boot. Without -d it runs in the foreground and is removed when it ends.
+The image is pulled if it is not there. There are no bridge networks yet: --network must be host or none.`,
+		setup: func(s *flagset.Set) action {
+			r := &runFlags{tlsVerify: true, pull: "missing", health: store.Health{Interval: 5 * time.Second, Timeout: 10 * time.Second, Retries: 3}}
+			r.flags(s)
+			return r.run
+		}}
 }
 
 func (r *runFlags) flags(s *flagset.Set) {
@@ -113,7 +121,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 		r.pull = v
 		return nil
 	})
-	s.Bool(r.tlsVerify, "tls-verify", "=false: pull without TLS if need be")
+	s.Bool(&r.tlsVerify, "tls-verify", "=false: pull without TLS if need be")
 }
 
 func duration(s *flagset.Set, p *time.Duration, name, usage string) {
@@ -159,59 +167,61 @@ func parseSize(v string) (int64, error) {
 	return n * factor, nil
 }
 
-func (e *Env) run(ctx context.Context, words []string, r *runFlags) (int, error) {
-	if len(words) == 0 {
-		return 2, errors.New("want an IMAGE")
-	}
+// checkFlags refuses what does not go together.
+func (r *runFlags) checkFlags() error {
 	if r.c.Network == "" {
-		return 2, errors.New("bridge networks do not exist yet: say --network host or --network none")
+		return command.Wrong("run: bridge networks do not exist yet: say --network host or --network none")
 	}
 	if r.detach && r.remove {
-		return 2, errors.New("--rm together with -d is not supported: use containerctl rm")
+		return command.Wrong("run: --rm together with -d is not supported: use containerctl rm")
 	}
 	if !r.detach && r.c.Restart != "" {
-		return 2, errors.New("--restart needs -d")
+		return command.Wrong("run: --restart needs -d")
 	}
 	if !r.detach && (r.c.Memory > 0 || r.c.CPUs > 0 || r.c.Pids > 0) {
-		return 2, errors.New("--memory, --cpus and --pids-limit need -d: the unit has the limits")
+		return command.Wrong("run: --memory, --cpus and --pids-limit need -d: the unit has the limits")
 	}
 	if !r.detach && slices.ContainsFunc(r.c.CapAdd, func(n string) bool { return strings.TrimPrefix(strings.ToUpper(n), "CAP_") == "MKNOD" }) {
-		return 2, errors.New("--cap-add MKNOD needs -d: the unit's DevicePolicy= keeps the machine's disks from the container")
+		return command.Wrong("run: --cap-add MKNOD needs -d: the unit's DevicePolicy= keeps the machine's disks from the container")
 	}
-	s, err := e.open()
-	if err != nil {
-		return 1, err
+	return nil
+}
+
+// run makes the container and starts it.
+func (r *runFlags) run(ctx context.Context, c *call) error {
+	if err := r.checkFlags(); err != nil {
+		return err
 	}
-	c, err := e.describe(ctx, s, words, r)
+	k, err := c.describe(ctx, r)
 	if err != nil {
-		return 1, err
+		return err
 	}
 	if r.detach {
-		if err := e.unitIsFree(ctx, s, c.Name); err != nil {
-			return 1, err
+		if err := c.unitIsFree(ctx, c.store, k.Name); err != nil {
+			return err
 		}
 	}
-	unlock, err := s.Lock()
+	unlock, err := c.store.Lock()
 	if err != nil {
-		return 1, err
+		return err
 	}
-	err = s.AddContainer(c)
+	err = c.store.AddContainer(k)
 	unlock()
 	if errors.Is(err, store.ErrExists) {
-		return 1, fmt.Errorf("%w: remove it first: containerctl rm %s", err, c.Name)
+		return fmt.Errorf("%w: remove it first: containerctl rm %s", err, k.Name)
 	}
 	if err != nil {
-		return 1, err
+		return err
 	}
 	if !r.detach {
-		return e.runForeground(ctx, s, c)
+		return c.runForeground(ctx, c.store, k)
 	}
-	if err := e.runUnit(ctx, c); err != nil {
+	if err := c.runUnit(ctx, k); err != nil {
 		// What was asked for did not come to be: leave nothing that starts at the next boot.
-		return 1, errors.Join(err, e.remove(context.WithoutCancel(ctx), s, c.Name))
+		return errors.Join(err, c.remove(context.WithoutCancel(ctx), c.store, k.Name))
 	}
-	fmt.Fprintln(e.Out, c.Name)
-	return 0, nil
+	fmt.Fprintln(c.Out, k.Name)
+	return nil
 }
 
 // unitIsFree refuses a name whose unit is somebody else's: proa-health.service, say, is the OS's own, and a container's unit in
@@ -232,56 +242,52 @@ func (e *Env) unitIsFree(ctx context.Context, s *store.Store, name string) error
 }
 
 // describe turns flags and image into a container.
-func (e *Env) describe(ctx context.Context, s *store.Store, words []string, r *runFlags) (*store.Container, error) {
-	name, err := ref.Parse(words[0])
-	if err != nil {
-		return nil, err
-	}
-	rec, err := s.Image(name)
-	if r.pull == "always" || (r.pull == "missing" && errors.Is(err, store.ErrNoImage)) {
-		rec, err = e.pullImage(ctx, s, name, !*r.tlsVerify, "auto", false)
+func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, error) {
+	name, rec, err := c.image(c.args[0])
+	if r.pull == "always" && err == nil || r.pull != "never" && errors.Is(err, store.ErrNoImage) {
+		rec, err = c.pullImage(ctx, c.store, name, !r.tlsVerify, "auto", false)
 	}
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.Load(rec.Digest)
+	img, err := c.store.Load(rec.Digest)
 	if err != nil {
 		return nil, err
 	}
-	c := r.c
-	c.Image, c.Manifest, c.Layers = rec.Name, rec.Digest, img.Config.RootFS.DiffIDs
-	c.Args = words[1:]
-	c.Created = time.Now().UTC().Truncate(time.Second)
-	if c.Name == "" {
-		c.Name = fmt.Sprintf("%s-%06x", path.Base(strings.FieldsFunc(words[0], func(r rune) bool { return r == ':' || r == '@' })[0]), rand.N(1<<24))
+	k := r.c
+	k.Image, k.Manifest, k.Layers = rec.Name, rec.Digest, img.Config.RootFS.DiffIDs
+	k.Args = c.args[1:]
+	k.Created = time.Now().UTC().Truncate(time.Second)
+	if k.Name == "" {
+		k.Name = fmt.Sprintf("%s-%06x", path.Base(strings.FieldsFunc(c.args[0], func(r rune) bool { return r == ':' || r == '@' })[0]), rand.N(1<<24))
 	}
-	if err := store.CheckName(c.Name); err != nil {
+	if err := store.CheckName(k.Name); err != nil {
 		return nil, err
 	}
-	if r.detach && c.Restart == "" {
-		c.Restart = "always"
+	if r.detach && k.Restart == "" {
+		k.Restart = "always"
 	}
-	for i, v := range c.Env {
+	for i, v := range k.Env {
 		if !strings.Contains(v, "=") {
-			c.Env[i] = v + "=" + os.Getenv(v)
+			k.Env[i] = v + "=" + os.Getenv(v)
 		}
 	}
-	if c.StopSignal == "" {
-		c.StopSignal = img.Config.Config.StopSignal
+	if k.StopSignal == "" {
+		k.StopSignal = img.Config.Config.StopSignal
 	}
-	if c.StopSignal != "" {
-		if _, err := oci.ParseSignal(c.StopSignal); err != nil {
+	if k.StopSignal != "" {
+		if _, err := oci.ParseSignal(k.StopSignal); err != nil {
 			return nil, err
 		}
 	}
-	if c.Health, err = healthOf(r, &img.Config); err != nil {
+	if k.Health, err = healthOf(r, &img.Config); err != nil {
 		return nil, err
 	}
 	// All that can be wrong is found now and not at the next boot.
-	if _, err := bundle.Spec(&c, &img.Config, bundle.User{}, bundle.Place{Rootfs: "/", Files: "/"}); err != nil {
+	if _, err := bundle.Spec(&k, &img.Config, bundle.User{}, bundle.Place{Rootfs: "/", Files: "/"}); err != nil {
 		return nil, err
 	}
-	return &c, nil
+	return &k, nil
 }
 
 // healthOf takes the check of the flags, or else the image's.
@@ -332,15 +338,8 @@ func (e *Env) lastWords(ctx context.Context, name string) string {
 }
 
 // launch replaces this process by oci-runtime, in a mount namespace with the container's root.
-func (e *Env) launch(ctx context.Context, words []string, detach bool) error {
-	if err := exactly(words, "NAME"); err != nil {
-		return err
-	}
-	name := words[0]
-	s, err := e.open()
-	if err != nil {
-		return err
-	}
+func (e *call) launch(detach bool) error {
+	name := e.args[0]
 	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
 	if err := e.OCIRoot.Delete(name, true); err != nil {
 		return err
@@ -349,7 +348,7 @@ func (e *Env) launch(ctx context.Context, words []string, detach bool) error {
 	if err := os.MkdirAll(e.Run, 0o711); err != nil {
 		return err
 	}
-	if err := bundle.Prepare(s, name, dir); err != nil {
+	if err := bundle.Prepare(e.store, name, dir); err != nil {
 		return err
 	}
 	args := append(append([]string{}, e.OCIRuntime...), "--root", string(e.OCIRoot), "run", "--bundle", dir)
@@ -358,12 +357,12 @@ func (e *Env) launch(ctx context.Context, words []string, detach bool) error {
 	}
 	args = append(args, name)
 	// From the thread that Prepare has locked: it alone is in the namespace.
-	err = syscall.Exec(args[0], args, os.Environ())
+	err := syscall.Exec(args[0], args, os.Environ())
 	return fmt.Errorf("execute %s: %w", args[0], err)
 }
 
 // runForeground runs the container as a child, with this terminal's input and output, and removes it at the end.
-func (e *Env) runForeground(ctx context.Context, s *store.Store, c *store.Container) (int, error) {
+func (e *Env) runForeground(ctx context.Context, s *store.Store, c *store.Container) error {
 	cmd := exec.Command("/proc/self/exe", "foreground", c.Name)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.In, e.Out, e.Err
 	// Signals of the terminal reach the child as well; this process stays to clean up.
@@ -371,7 +370,7 @@ func (e *Env) runForeground(ctx context.Context, s *store.Store, c *store.Contai
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		return 1, errors.Join(err, e.remove(ctx, s, c.Name))
+		return errors.Join(err, e.remove(ctx, s, c.Name))
 	}
 	done := make(chan struct{})
 	go func() {
@@ -389,9 +388,12 @@ func (e *Env) runForeground(ctx context.Context, s *store.Store, c *store.Contai
 	err := cmd.Wait()
 	close(done)
 	code := cmd.ProcessState.ExitCode()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		err = nil
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		err = exit(code)
 	}
-	return code, errors.Join(err, e.remove(context.WithoutCancel(ctx), s, c.Name))
+	if rerr := e.remove(context.WithoutCancel(ctx), s, c.Name); rerr != nil {
+		return rerr
+	}
+	return err
 }

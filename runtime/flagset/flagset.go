@@ -17,6 +17,19 @@ import (
 // ErrHelp is returned by Parse for -h and --help.
 var ErrHelp = errors.New("help wanted")
 
+// UnknownError is the error of a flag that is not in the set.
+type UnknownError struct {
+	Flag string // with its hyphens
+	in   string // the argument, where it holds several flags
+}
+
+func (e *UnknownError) Error() string {
+	if e.in != "" {
+		return fmt.Sprintf("unknown flag %s in %q", e.Flag, e.in)
+	}
+	return "unknown flag " + e.Flag
+}
+
 // A Set is the flags of one command.
 type Set struct {
 	flags []*entry
@@ -111,7 +124,7 @@ func (s *Set) parseOne(args []string) (int, error) {
 		}
 		e := s.find(func(e *entry) bool { return slices.Contains(e.longs, long) })
 		if e == nil {
-			return 0, fmt.Errorf("unknown flag %s", name)
+			return 0, &UnknownError{Flag: name}
 		}
 		return e.apply(name, value, given, args)
 	}
@@ -122,7 +135,7 @@ func (s *Set) parseOne(args []string) (int, error) {
 		case e == nil && c == "h":
 			return 0, ErrHelp
 		case e == nil:
-			return 0, fmt.Errorf("unknown flag -%s in %q", c, args[0])
+			return 0, &UnknownError{Flag: "-" + c, in: args[0]}
 		case e.meta != "" && i+1 < len(name): // -p8080
 			return 1, e.call("-"+c, args[0][i+1:])
 		case e.meta != "" || i+1 == len(name):
@@ -161,6 +174,20 @@ func (e *entry) call(name, value string) error {
 		return fmt.Errorf("flag %s %q: %w", name, value, err)
 	}
 	return nil
+}
+
+// Visit calls f for each flag in the order they were added, with its names as they are typed. meta is "" for a switch.
+func (s *Set) Visit(f func(names []string, meta, usage string)) {
+	for _, e := range s.flags {
+		var names []string
+		if e.short != "" {
+			names = append(names, "-"+e.short)
+		}
+		for _, l := range e.longs {
+			names = append(names, "--"+l)
+		}
+		f(names, e.meta, e.usage)
+	}
 }
 
 // Help returns one line for each flag, in the order they were added.
