@@ -16,7 +16,8 @@ func (s Streams) stageCommand() command.Command {
 		Name: "stage", Args: "BUILD", Min: 1, Max: 1, Short: "take a build into the repository", Setup: s.setup(setupStage),
 		Long: `Takes the output folder of image-builder: root.img, boot.efi and release.json. A build whose parts contradict each other is refused, and so
 is a version that exists already. It makes the full payload and, with --deltas, those from the releases before it, proves each by applying it, and
-adds them with release.json to what waits for signatures (staged/request.json). Machines see nothing of it before it is signed and published.`,
+adds them with release.json to what waits for signatures (staged/request.json). Machines see nothing of it before it is signed and published.
+A delta whose source is broken is named and left out; it is an error only if no delta could be made.`,
 		Examples: []string{"release stage --repo repo out/1.0.1", "release stage --repo repo --deltas 3 out/1.0.1"},
 	}
 }
@@ -26,7 +27,7 @@ func (s Streams) deltaCommand() command.Command {
 		Name: "delta", Short: "make deltas to a release from those before it", Setup: s.setup(setupDelta),
 		Long: `Makes deltas to the newest staged release, or the newest one if none is staged, from the releases before it, so that machines that run one of
 those fetch a small part. Each is proven by applying it before it is noted in release.json, and dropped if it is above 60 % of the full
-payload. A delta that is there already is not made again. As release.json changes, signatures that it had are gone: make deltas before you sign.
+payload. A delta that is there already is not made again, and one that cannot be made is named and left out, unless it is the only one. As release.json changes, signatures that it had are gone: make deltas before you sign.
 
 Old builds need not be kept: what a delta starts from is made again from the full payload of that release, which must give the signed hashes.`,
 		Examples: []string{"release delta --repo repo", "release delta --repo repo --version 1.0.4 --from 1.0.0,1.0.3"},
@@ -40,6 +41,7 @@ type staged struct {
 	Raw      int64            `json:"raw_size"`
 	Payloads map[string]int64 `json:"payload_sizes"`
 	Made     []repo.Made      `json:"made"`
+	Failed   []repo.Failed    `json:"failed,omitempty"`
 	Files    []repo.Written   `json:"files"`
 }
 
@@ -123,12 +125,15 @@ func setupDelta(c *common, flags *flag.FlagSet) action {
 
 func (c *common) stagedResult(s *repo.Staged) *result {
 	text := fmt.Sprintf("staged release %s for %s, root hash %s\n%s\n", s.Release.Version, s.Release.Arch, s.Release.Root.RootHash, payloads(s.Made, "made in"))
+	for _, f := range s.Failed {
+		text += fmt.Sprintf("NOT made: the delta from %s, machines that run it take the full payload: %s\n", f.From, f.Error)
+	}
 	if c.dry {
 		text += c.written(s.Files)
 	} else {
 		text += "next: release sign, where the offline keys are, then release publish"
 	}
 	return &result{text: text, json: staged{
-		Version: s.Release.Version, Arch: s.Release.Arch, RootHash: s.Release.Root.RootHash.String(), Raw: s.Raw, Payloads: s.Payloads, Made: s.Made, Files: s.Files,
+		Version: s.Release.Version, Arch: s.Release.Arch, RootHash: s.Release.Root.RootHash.String(), Raw: s.Raw, Payloads: s.Payloads, Made: s.Made, Failed: s.Failed, Files: s.Files,
 	}}
 }

@@ -29,7 +29,8 @@ type DeltaOptions struct {
 
 // Delta makes deltas to a release from those before it, each proven by applying it, and notes them in its release.json, which
 // waits for signatures then. What is there already is not made again; what is no use, being almost as big as the full payload, is
-// made, reported and dropped.
+// made, reported and dropped. What cannot be made is reported, too, and is an error only if nothing else was made: a release that is broken must not
+// keep those that run another one from their deltas.
 func (d *Desk) Delta(ctx context.Context, o DeltaOptions) (*Staged, error) {
 	known, err := d.Releases()
 	if err != nil {
@@ -47,14 +48,13 @@ func (d *Desk) Delta(ctx context.Context, o DeltaOptions) (*Staged, error) {
 	if len(sources) == 0 {
 		return s, nil
 	}
-	made, files, err := d.deltas(ctx, to.Release, sources)
+	files, err := d.deltas(ctx, s, sources)
 	for _, f := range files {
 		defer f.Close()
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.Made = made
 	return s, d.keepDeltas(s, files)
 }
 
@@ -110,28 +110,38 @@ func (o DeltaOptions) sources(known []Known, to *Known) ([]*release.Release, err
 	}), nil
 }
 
-// deltas makes a payload from each source. The files stay open; there is one for each that is worth keeping.
-func (d *Desk) deltas(ctx context.Context, to *release.Release, sources []*release.Release) (made []Made, files []*tempPayload, err error) {
-	target, err := d.unpack(ctx, to)
+// deltas makes a payload from each source and notes in s what became of it. The files stay open; there is one for each that is worth
+// keeping. A source that is broken costs its own delta and no other; it is an error if there is nothing but failures.
+func (d *Desk) deltas(ctx context.Context, s *Staged, sources []*release.Release) (files []*tempPayload, err error) {
+	target, err := d.unpack(ctx, s.Release)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer target.Close()
+	var failed []error
 	for _, from := range sources {
 		m, f, err := d.delta(ctx, from, target)
-		if err != nil {
-			return nil, files, fmt.Errorf("delta from %s to %s: %w", from.Version, to.Version, err)
+		if err != nil && ctx.Err() != nil {
+			return files, err
 		}
-		made = append(made, m)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("delta from %s to %s: %w", from.Version, s.Release.Version, err))
+			s.Failed = append(s.Failed, Failed{From: from.Version, Error: err.Error()})
+			continue
+		}
+		s.Made = append(s.Made, m)
 		if m.Dropped {
 			if err := f.Close(); err != nil {
-				return nil, files, err
+				return files, err
 			}
 			continue
 		}
 		files = append(files, f)
 	}
-	return made, files, nil
+	if len(s.Made) > 0 {
+		return files, nil
+	}
+	return files, errors.Join(failed...)
 }
 
 // delta makes and proves one payload.

@@ -53,6 +53,19 @@ func issue(t testing.TB, d *repo.Desk, b *repotest.Build, o repo.Options) *repo.
 	return s
 }
 
+// spoil changes the last byte of a file.
+func spoil(t testing.TB, name string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1
+	if err := os.WriteFile(name, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // applied lists the payloads that a check applied, as "release kind from".
 func applied(t testing.TB, d *repo.Desk) []string {
 	t.Helper()
@@ -133,6 +146,39 @@ func TestDeltasFromWhereItCanBeReached(t *testing.T) {
 	}
 }
 
+// A release whose parts contradict each other, or whose payload is damaged, has no delta; all others have theirs, and the failures are named. Were
+// there no other, it would be an error.
+func TestDeltasAroundABrokenRelease(t *testing.T) {
+	t.Parallel()
+	d := careful(t)
+	issue(t, d, similar(t, "1.0.0"), repo.Options{})
+	issue(t, d, similar(t, "1.0.1"), repo.Options{})
+	full, err := filepath.Glob(filepath.Join(d.Dir, "targets/releases/1.0.1/amd64/*.full.payload"))
+	if err != nil || len(full) != 1 {
+		t.Fatalf("%v, %v", full, err)
+	}
+	spoil(t, full[0])
+	broken := similar(t, "1.0.2")
+	broken.Root[5000] ^= 1
+	broken.Write(t)
+	issue(t, d, broken, repo.Options{AllowInconsistent: true})
+
+	s := issue(t, d, similar(t, "1.0.3"), repo.Options{Deltas: 3})
+	if got, want := slices.Sorted(maps.Keys(s.Payloads)), []string{"from 1.0.0", "full"}; !slices.Equal(got, want) || len(s.Release.Payloads.Deltas) != 1 {
+		t.Errorf("payloads %v, want %v; %+v", got, want, s.Release.Payloads)
+	}
+	if len(s.Failed) != 2 || s.Failed[0].From != "1.0.1" || !strings.Contains(s.Failed[0].Error, full[0]) || s.Failed[1].From != "1.0.2" || !strings.Contains(s.Failed[1].Error, "root hash") {
+		t.Errorf("failed: %+v", s.Failed)
+	}
+	before := files(t, d.Dir)
+	if _, err := d.Delta(t.Context(), repo.DeltaOptions{}); err == nil || !strings.Contains(err.Error(), "delta from 1.0.1 to 1.0.3") || !strings.Contains(err.Error(), "delta from 1.0.2 to 1.0.3") {
+		t.Errorf("nothing but failures: got %v", err)
+	}
+	if after := files(t, d.Dir); len(after) != len(before) {
+		t.Errorf("files %q, want %q", slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)))
+	}
+}
+
 // A tampered delta is named.
 func TestCheckNamesTheDelta(t *testing.T) {
 	t.Parallel()
@@ -143,14 +189,7 @@ func TestCheckNamesTheDelta(t *testing.T) {
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%v, %v", found, err)
 	}
-	b, err := os.ReadFile(found[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[len(b)-1] ^= 1
-	if err := os.WriteFile(found[0], b, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	spoil(t, found[0])
 	checked, err := d.Check(t.Context(), nil, false)
 	if err != nil || len(checked.Problems) != 1 || !strings.Contains(checked.Problems[0], found[0]) {
 		t.Errorf("%v, problems %q", err, checked.Problems)

@@ -32,7 +32,14 @@ type Staged struct {
 	Raw      int64 // bytes of root image (without tree) and boot program
 	Payloads map[string]int64
 	Made     []Made
+	Failed   []Failed // deltas that could not be made beside those that were
 	Files    []Written
+}
+
+// Failed is a delta that could not be made. Machines that run its source take the full payload.
+type Failed struct {
+	From  string `json:"from"` // version of the source
+	Error string `json:"error"`
 }
 
 // Made is a payload that was made.
@@ -97,7 +104,8 @@ func (d *Desk) Stage(ctx context.Context, dir string, o Options) (*Staged, error
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: release %s is staged with its full payload, but not its deltas: %w", dir, s.Release.Version, err)
 	}
-	s.Release, s.Payloads, s.Made, s.Files = more.Release, more.Payloads, append(s.Made, more.Made...), append(s.Files, more.Files...)
+	s.Release, s.Payloads, s.Failed = more.Release, more.Payloads, more.Failed
+	s.Made, s.Files = append(s.Made, more.Made...), append(s.Files, more.Files...)
 	return s, nil
 }
 
