@@ -85,6 +85,10 @@ type Engine interface {
 
 // A Server is the engine on a bus.
 type Server struct {
+	// Refresh is called before a call while no other works, if it is set: the engine reads what people write again. The call fails with
+	// its error.
+	Refresh func() error
+
 	conn   *dbus.Conn
 	engine Engine
 	ctx    context.Context
@@ -169,11 +173,17 @@ func (s *Server) Progress(stage string, done, total int64) {
 	s.tell(map[string]dbus.Variant{"Progress": dbus.MakeVariant(p)})
 }
 
-// begin and end frame every call.
-func (s *Server) begin() {
+// begin and end frame every call; without an error there must be an end.
+func (s *Server) begin() error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls == 0 && s.Refresh != nil {
+		if err := s.Refresh(); err != nil {
+			return err
+		}
+	}
 	s.calls++
-	s.mu.Unlock()
+	return nil
 }
 
 func (s *Server) end() {
@@ -185,7 +195,9 @@ func (s *Server) end() {
 
 // call frames a method, and turns its result into JSON.
 func (s *Server) call(work func() (any, error)) (string, *dbus.Error) {
-	s.begin()
+	if err := s.begin(); err != nil {
+		return "", failure(err)
+	}
 	defer s.end()
 	v, err := work()
 	if err != nil {

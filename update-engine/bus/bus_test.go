@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -157,6 +158,13 @@ func TestOverABus(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.progress = s.Progress
+	var broken atomic.Bool // what the engine would read again
+	s.Refresh = func() error {
+		if broken.Load() {
+			return errors.New("read configuration: no")
+		}
+		return nil
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(400 * time.Millisecond) }()
 	c := bus.NewClient(connect())
@@ -192,6 +200,14 @@ func TestOverABus(t *testing.T) {
 	}
 	testOrders(t, c, e)
 	testProperties(t, connect(), c)
+	broken.Store(true)
+	if _, err := c.Status(t.Context()); err == nil || err.Error() != "read configuration: no" {
+		t.Errorf("with a broken configuration: %v", err)
+	}
+	broken.Store(false)
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("with a mended configuration: %v", err)
+	}
 	select {
 	case err := <-served:
 		if err != nil {

@@ -123,7 +123,9 @@ func (g getters) all(iface string) (map[string]dbus.Variant, *dbus.Error) {
 	if iface != Interface && iface != "" {
 		return nil, dbus.NewError("org.freedesktop.DBus.Error.UnknownInterface", []any{"no interface " + iface + " here"})
 	}
-	g.s.begin()
+	if err := g.s.begin(); err != nil {
+		return nil, failure(err)
+	}
 	defer g.s.end()
 	r, err := g.s.engine.Status()
 	if err != nil {

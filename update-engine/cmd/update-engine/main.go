@@ -133,23 +133,15 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.Config, err = config.Load(configFile); err != nil {
-		return err
-	}
-	if a.Anchor, err = config.LoadAnchor(filepath.Join(configDir, "root.json"), filepath.Join(imageDir, "root.json")); err != nil {
-		return err
-	}
 	child, err := fetcher()
 	if err != nil {
 		return err
 	}
-	if child.Network, err = client.ReadNetwork(a.Config.Proxy, a.Config.CAFile); err != nil {
-		return err
-	}
 	files := stick.New(child)
 	defer files.Close()
-	a.Client = &client.Client{
-		Source: a.Counted(files), Retry: client.DefaultRetry(), Server: a.Config.Server, Mirrors: a.Config.Mirrors, Rate: a.Config.RateLimit,
+	a.Client = &client.Client{Source: a.Counted(files), Retry: client.DefaultRetry()}
+	if err := configure(a, child, configDir); err != nil {
+		return err
 	}
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
@@ -169,13 +161,33 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.Progress = s.Progress
+	a.Progress, s.Refresh = s.Progress, func() error { return configure(a, child, configDir) }
 	a.Store.Changed = func() {
 		s.Changed()
 		writeMetrics(a)
 	}
 	writeMetrics(a)
 	return s.Serve(idle)
+}
+
+// configure reads what people write: the configuration, and the trust anchor beside it or else in the image. Nothing is changed if it cannot
+// be used.
+func configure(a *agent.Agent, child *client.Child, dir string) error {
+	c, err := config.Load(filepath.Join(dir, filepath.Base(configFile)))
+	if err != nil {
+		return err
+	}
+	anchor, err := config.LoadAnchor(filepath.Join(dir, "root.json"), filepath.Join(imageDir, "root.json"))
+	if err != nil {
+		return err
+	}
+	network, err := client.ReadNetwork(c.Proxy, c.CAFile)
+	if err != nil {
+		return err
+	}
+	a.Config, a.Anchor, child.Network = c, anchor, network
+	a.Client.Server, a.Client.Mirrors, a.Client.Rate = c.Server, c.Mirrors, c.RateLimit
+	return nil
 }
 
 func judge(ctx context.Context) error {

@@ -1,9 +1,16 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/client"
+	"github.com/proa-os/proa/update-engine/reboot"
 )
 
 // The program decides how early garbage is collected, before it opens anything: the packages that it uses do not.
@@ -15,6 +22,36 @@ func TestServesFrugally(t *testing.T) {
 	}
 	if got := debug.SetGCPercent(100); got >= 50 {
 		t.Errorf("GC percent %d while it serves", got)
+	}
+}
+
+// What a person writes while the agent runs counts for the next job; what is broken changes nothing and says where.
+func TestConfigureAgain(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, child := &agent.Agent{Client: &client.Client{}}, &client.Child{}
+	write(`{"server":"http://one.example","reboot":{"mode":"soft"}}`)
+	if err := configure(a, child, dir); err != nil {
+		t.Fatal(err)
+	}
+	write(`{"server":"http://two.example","mirrors":["http://three.example"],"rate_limit_bytes_per_second":100000,"proxy":"http://proxy.example:3128","reboot":{"mode":"full"}}`)
+	if err := configure(a, child, dir); err != nil {
+		t.Fatal(err)
+	}
+	write(`{"server":"http://four.example","reboot":{"mode":"hard"}}`)
+	if err := configure(a, child, dir); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "config.json")) {
+		t.Errorf("a broken configuration: got %v, want an error that names the file", err)
+	}
+	if a.Config.Reboot.Mode != reboot.Full || a.Client.Server != "http://two.example" || !slices.Equal(a.Client.Mirrors, []string{"http://three.example"}) || a.Client.Rate != 100000 {
+		t.Errorf("got %+v and %+v, want what the second configuration says", a.Config, a.Client)
+	}
+	if got := child.Network.Proxy; got == "" || got == "direct" {
+		t.Errorf("the fetcher has proxy %q", got)
 	}
 }
 
