@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		err := unix.Statfs("/proc/self/exe", &st)
 		fmt.Println("read-only", st.Flags&unix.ST_RDONLY != 0, err)
 		os.Exit(0)
-	case len(os.Args) > 1 && os.Args[0] == "/probe":
+	case len(os.Args) > 1 && filepath.Base(os.Args[0]) == "probe":
 		os.Exit(probe(os.Args[1], os.Args[2:]))
 	case os.Getenv("OCI_RUNTIME") != "":
 		os.Exit(Main(context.Background(), os.Args[1:], Streams{os.Stdout, os.Stderr}))

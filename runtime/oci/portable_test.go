@@ -70,6 +70,9 @@ func TestPortable(t *testing.T) {
 			if code[0] != code[1] || errs[0] != errs[1] {
 				t.Errorf("directly: exit %d: %s\nportably: exit %d: %s", code[0], errs[0], code[1], errs[1])
 			}
+			if works := name == "plain" || name == "user" || name == "in PATH" || name == "no namespaces"; works != (code[0] == 0) {
+				t.Errorf("exit %d: %s", code[0], errs[0])
+			}
 			if code[0] != 0 {
 				if !strings.Contains(errs[0], "oci-runtime: ") {
 					t.Errorf("no error: %q", errs[0])

@@ -296,7 +296,7 @@ func (l *layout) put(p *Program, i int, c *Call) {
 	case c.onError != nil:
 		p.pointer(at+wordOnError*8, l.index[c.onError]*callSize)
 	case c.ignore:
-		p.pointer(at+wordOnError*8, next)
+		p.pointer(at+wordOnError*8, behind)
 	}
 	p.word(at+wordErrno*8, uint64(c.errno))
 	p.word(at+wordFlags*8, c.flags)

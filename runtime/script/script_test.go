@@ -115,6 +115,12 @@ func TestScript(t *testing.T) {
 			say(b, out, "3")
 			b.Append(end, "exit", unix.SYS_EXIT_GROUP, 0)
 		}, "1"},
+		"ignored before a jump": {func(b *Builder, out int) {
+			end := b.Later()
+			b.Call("", unix.SYS_CLOSE, -1).Then(end).Ignore()
+			say(b, out, "behind")
+			b.Append(end, "exit", unix.SYS_EXIT_GROUP, 0)
+		}, "behind"},
 		"chosen": {func(b *Builder, out int) {
 			last := b.Later()
 			b.Choose(b.String("wrong"), last, 1)
