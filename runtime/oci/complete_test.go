@@ -588,7 +588,9 @@ func TestNarrowFilter(t *testing.T) {
 			for _, uid := range []uint32{0, 1000} {
 				b := newBox(t)
 				b.spec.Process.NoNewPrivileges, b.spec.Process.User.UID = nnp, uid
-				refuse := func(names ...string) specs.LinuxSyscall { return specs.LinuxSyscall{Names: names, Action: specs.ActErrno} }
+				refuse := func(names ...string) specs.LinuxSyscall {
+					return specs.LinuxSyscall{Names: names, Action: specs.ActErrno}
+				}
 				b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
 					refuse("openat2", "faccessat2", "close_range", "capset", "setresuid", "setresgid", "setgroups", "prctl", "fchdir", "umask", "setns")}}
 				b.do("cat=/proc/self/status", "id")

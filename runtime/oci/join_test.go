@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -146,5 +147,31 @@ func TestJoinMounts(t *testing.T) {
 		b.namespace(specs.MountNamespace, ns)
 		b.do("readlink=/proc/self/ns/mnt", "stat=/probe", "stat=/dev/null")
 		b.says(to+"\n", "/probe 100755", "/dev/null 20666")
+	})
+}
+
+// TestSharedMounts: without a mount namespace the container's file systems are in the caller's until the container is deleted.
+func TestSharedMounts(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		to, err := os.Readlink("/proc/self/ns/mnt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+		b.do("readlink=/proc/self/ns/mnt", "stat=/probe", "stat=/dev/null", "readlink=/proc/1/exe")
+		b.says(to+"\n", "/probe 100755", "/dev/null 20666", "/probe\n")
+		b.leftNothing()
+		b.do("sleep")
+		b.write()
+		if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		if out, errs, code := b.runtime("exec", "box", "/probe", "do", "stat=/dev/null"); code != 0 {
+			t.Errorf("exec: %d %s%s", code, out, errs)
+		}
+		if _, errs, code := b.runtime("delete", "-f", "box"); code != 0 {
+			t.Errorf("%d %s", code, errs)
+		}
 	})
 }

@@ -110,6 +110,7 @@ type creation struct {
 	made     []int // mounts whose file system the child makes
 	opened   []*os.File
 	terminal *os.File // where the master of a terminal comes in that is this process's own matter
+	shared   string   // the root directory of a container without a mount namespace of its own, in the caller's; or ""
 	netlink  *netlink // of the caller's network namespace, for linux.netDevices
 	hooked   bool     // hooks have run, so those of poststop must
 }
@@ -241,6 +242,9 @@ func (k *creation) prepare() (*launching, error) {
 		return nil, err
 	}
 	l.ids = newIDMaps(k.spec, l.flags)
+	if !ns[specs.MountNamespace].Wanted {
+		k.shared = within(k.bundle, k.spec.Root.Path)
+	}
 	for i, m := range k.spec.Mounts {
 		pm, err := spec.ParseMount(m)
 		if err != nil {
@@ -277,6 +281,11 @@ func (k *creation) prepare() (*launching, error) {
 			return err
 		}
 		k.made = p.fileSystems(k.mounts)
+		if k.shared != "" {
+			// The file systems of the container are below its root, in the caller's mount namespace, until it is deleted.
+			p.Call("root.path: enter", unix.SYS_CHDIR, k.shared)
+			p.Call("root.path: make it the root", unix.SYS_CHROOT, ".")
+		}
 		if k.spec.Process.Terminal {
 			p.console(true)
 		}
@@ -366,6 +375,7 @@ func (k *creation) undo() {
 	}
 	removeCgroup(k.c.Cgroup)
 	k.c.removeRdt()
+	k.c.unmount()
 	os.RemoveAll(k.c.dir)
 	if k.hooked {
 		k.c.poststop(k.spec)

@@ -88,6 +88,10 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		}
 		p.Call("enter the container's mounts, cgroup and time", unix.SYS_SETNS, f.extra, late&^unix.CLONE_NEWUSER)
 		p.Call("enter the container", unix.SYS_CLOSE, f.extra)
+		if c.Mounted != "" {
+			p.Call("enter the container's root", unix.SYS_CHDIR, c.Mounted)
+			p.Call("enter the container's root", unix.SYS_CHROOT, ".")
+		}
 		if err := p.openLabels(); err != nil {
 			return err
 		}

@@ -98,13 +98,17 @@ func ofNamespace(fstype string) bool {
 	return false
 }
 
-// fileSystems makes the instances that have to be made inside, sends them to the caller, which attaches them, and waits
-// until it has done so and moved this process to its new root. It returns the indices of the mounts, in the order sent.
+// maxMade is how many mounts fit in one message (SCM_MAX_FD of the kernel is 253).
+const maxMade = 250
+
+// fileSystems makes the file systems, sends them to the caller, which attaches them, and waits until it has done so and moved this
+// process to its new root. Some have to be made inside; the others come along, as /proc/self/mountinfo has mounts in the order of their
+// making, which is to be that of config.json. It returns the indices of the mounts, in the order sent.
 func (p *plan) fileSystems(mounts []spec.Mount) []int {
 	var made []int
 	var results []*script.Call
 	for i, m := range mounts {
-		if m.Type == "bind" || !(ofNamespace(m.Type) || p.userNS) {
+		if m.Type == "bind" || len(made) >= maxMade && !ofNamespace(m.Type) && !p.userNS {
 			continue
 		}
 		made = append(made, i)
@@ -112,6 +116,9 @@ func (p *plan) fileSystems(mounts []spec.Mount) []int {
 	}
 	p.sysctls()
 	p.Call("enter /", unix.SYS_CHDIR, "/")
+	if len(results) > maxMade {
+		p.Fail(fmt.Sprintf("mounts: want at most %d file systems", maxMade), unix.E2BIG)
+	}
 	p.send(p.fds.talk, kind(script.KindReady), results...)
 	for _, r := range results {
 		p.Call("close mounts", unix.SYS_CLOSE, r)

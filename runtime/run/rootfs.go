@@ -28,7 +28,10 @@ func (k *creation) enterRoot(made []int, ids *idMaps) error {
 	for i, fd := range made {
 		sources[k.made[i]] = fd
 	}
-	back, err := enterMounts(k.child.proc.pidfd)
+	back := func() error { return nil }
+	if k.shared == "" {
+		back, err = enterMounts(k.child.proc.pidfd)
+	}
 	if err != nil {
 		return fmt.Errorf("enter the container's mounts: %w", err)
 	}
@@ -125,13 +128,16 @@ func (k *creation) openSources() (root int, sources []int, err error) {
 func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 	s := k.spec
 	// Nothing that is mounted here may show up outside.
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if k.shared == "" {
+		if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
 	}
 	dir := within(k.bundle, s.Root.Path)
 	if err := unix.MoveMount(root, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
 		return fmt.Errorf("root.path: %w", &os.PathError{Op: "bind", Path: dir, Err: err})
 	}
+	k.c.Mounted = k.shared
 	if ids != nil {
 		// What is made belongs to the container's root, and the file systems of its namespace know no other.
 		uid, gid := ids.root()
@@ -165,6 +171,9 @@ func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 	}
 	if err := setAttr(root, attr, 0, false); err != nil {
 		return fmt.Errorf("root.readonly: %w", err)
+	}
+	if k.shared != "" {
+		return nil // the child changes its root
 	}
 	if err := pivot(root); err != nil {
 		return err

@@ -34,6 +34,8 @@ type Container struct {
 	Started uint64 `json:"startTicks"`
 	// Cgroup is the directory made for linux.cgroupsPath, or "".
 	Cgroup string `json:"cgroup,omitempty"`
+	// Mounted is the root directory, with all mounts below it, of a container in the caller's mount namespace, or "".
+	Mounted string `json:"mounted,omitempty"`
 	// Rdt is the directory of linux.intelRdt, or ""; RdtMade are those that are removed with the container.
 	Rdt     string   `json:"rdt,omitempty"`
 	RdtMade []string `json:"rdtMade,omitempty"`
@@ -132,6 +134,9 @@ func (r Root) Delete(id string, force bool) error {
 	if err := c.removeRdt(); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
+	if err := c.unmount(); err != nil {
+		return fmt.Errorf("delete %s: %w", id, err)
+	}
 	s, serr := c.config() // one that died while it was created may have none
 	if err := os.RemoveAll(c.dir); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
@@ -141,6 +146,17 @@ func (r Root) Delete(id string, force bool) error {
 	}
 	if err := c.poststop(s); err != nil {
 		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
+	}
+	return nil
+}
+
+// unmount takes the container's file systems out of the caller's mount namespace.
+func (c *Container) unmount() error {
+	if c.Mounted == "" {
+		return nil
+	}
+	if err := unix.Unmount(c.Mounted, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+		return &os.PathError{Op: "unmount", Path: c.Mounted, Err: err}
 	}
 	return nil
 }

@@ -132,6 +132,11 @@ func (m *Mount) option(o string) error {
 		}
 	}
 	if m.Type == "bind" {
+		// A bind mount has the file system's options already. The kernel ignores these, and so do others; a single word that is not
+		// known may be a mistyped "ro".
+		if _, _, ok := strings.Cut(o, "="); ok {
+			return nil
+		}
 		return fmt.Errorf("%q is no option of a bind mount", o)
 	}
 	if strings.ContainsRune(o, 0) {

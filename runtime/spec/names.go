@@ -149,8 +149,7 @@ func CloneFlag(t specs.LinuxNamespaceType) uintptr {
 	return 0
 }
 
-// Namespaces checks the list and indexes it by type. A new mount namespace is always needed, because the root file
-// system is made in it.
+// Namespaces checks the list and indexes it by type.
 func Namespaces(list []specs.LinuxNamespace) (map[specs.LinuxNamespaceType]Namespace, error) {
 	out := make(map[specs.LinuxNamespaceType]Namespace)
 	for i, n := range list {
@@ -165,9 +164,6 @@ func Namespaces(list []specs.LinuxNamespace) (map[specs.LinuxNamespaceType]Names
 			return nil, fmt.Errorf("%s.path: want an absolute path, found %q", field, n.Path)
 		}
 		out[n.Type] = Namespace{Wanted: true, Path: n.Path}
-	}
-	if !out[specs.MountNamespace].Wanted {
-		return nil, &UnsupportedError{"linux.namespaces", "a namespace of type mount must be in it"}
 	}
 	return out, nil
 }
