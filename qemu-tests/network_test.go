@@ -1,8 +1,15 @@
 package qemutests
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -12,7 +19,7 @@ import (
 )
 
 // TestTwoMachines puts two machines on a network of their own: they reach each other by address, fetch from each other, and see
-// when a cable is pulled.
+// when a cable is pulled. One has its config from a web server, which fails at first.
 func TestTwoMachines(t *testing.T) {
 	s := begin(t, 2)
 	image := s.image("1.0.0", "")
@@ -22,6 +29,7 @@ func TestTwoMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	var machines [2]*vm.Machine
+	var desk configDesk
 	for i := range machines {
 		name, mac := fmt.Sprintf("peer%d", i), fmt.Sprintf("52:54:00:00:00:0%d", i)
 		config, err := provision.New().Hostname(name).SSHKey("root", key.AuthorizedKey()).
@@ -40,6 +48,9 @@ IPv6AcceptRA=no
 		if err != nil {
 			t.Fatal(err)
 		}
+		if i == 1 {
+			config = desk.serve(t, config)
+		}
 		machines[i] = s.start(vm.Config{
 			Name: name, Dir: filepath.Join(s.dir, name), Disk: image.Disk(), Ignition: config, Key: key,
 			NICs: []vm.NIC{{Network: lan, MAC: mac}},
@@ -52,6 +63,7 @@ IPv6AcceptRA=no
 	both.Wait()
 	for i, m := range machines {
 		up(t, m)
+		t.Logf("machine %d was provisioned in %.2f s", i, provisioningTime(t, m))
 		other := fmt.Sprintf("10.77.0.%d", 2-i)
 		if out := run(t, m, "ping -c 3 -W 5 "+other); !strings.Contains(out, "3 packets received") {
 			t.Errorf("got %s", out)
@@ -60,6 +72,8 @@ IPv6AcceptRA=no
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+
+	desk.fetched(t, machines[1])
 
 	// One end of the cable is pulled: that machine loses its carrier, and neither reaches the other.
 	a, b := machines[0], machines[1]
@@ -79,4 +93,82 @@ IPv6AcceptRA=no
 	for _, m := range machines {
 		m.AssertClean(t)
 	}
+}
+
+// A configDesk serves a machine its config by HTTP: the connection breaks at first, and then the server is not ready.
+type configDesk struct {
+	requests []string
+	mu       sync.Mutex
+}
+
+// serve returns the config that the machine starts with: it names the server as the machine's resolver knows it, and what shall be there.
+func (d *configDesk) serve(t *testing.T, config []byte) []byte {
+	t.Helper()
+	const word = "by wire"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.requests = append(d.requests, r.URL.Path)
+		switch {
+		case len(d.requests) == 1:
+			if c, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				c.Close()
+			}
+		case len(d.requests) == 2:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/word":
+			io.WriteString(w, word)
+		default:
+			w.Write(config)
+		}
+	}))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Appendf(nil, `{"ignition":{"version":"3.4.0","config":{"merge":[{"source":"http://_gateway:%[1]s/config.ign","verification":{"hash":"sha256-%[2]x"}}]}},
+"storage":{"files":[{"path":"/var/srv/word","contents":{"source":"http://%[3]s:%[1]s/word","verification":{"hash":"sha256-%[4]x"}}}]}}`,
+		port, sha256.Sum256(config), vm.HostAddress, sha256.Sum256([]byte(word)))
+}
+
+// fetched checks that the machine asked until it had everything, said so, and left nothing of the network it asked through.
+func (d *configDesk) fetched(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if want := []string{"/config.ign", "/config.ign", "/config.ign", "/word"}; !slices.Equal(d.requests, want) {
+		t.Errorf("the machine asked for %q, want %q", d.requests, want)
+	}
+	if got := run(t, m, "cat /var/srv/word"); got != "by wire" {
+		t.Errorf("the fetched file says %q", got)
+	}
+	log := run(t, m, "journalctl -b -o cat -u ignition.service -u provision-network.service")
+	for _, want := range []string{"config needs the network", "no answer, trying again", "503 Service Unavailable", "fetched config"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the journal does not say %q:\n%s", want, log)
+		}
+	}
+	if out := run(t, m, "systemctl is-active provision-network.service; udevadm info --export-db | grep -c ANACONDA; ls /run/ignition.json /run/ignition/state 2>/dev/null; true"); out != "inactive\n0" {
+		t.Errorf("got %q, want the network of provisioning stopped, udev free to assemble arrays, and no secret of the config left", out)
+	}
+}
+
+// provisioningTime is how long the first boot of a machine took to read and apply its config: seconds from the first of provisioning
+// until the system goes on, by the journal's monotonic clock.
+func provisioningTime(t *testing.T, m *vm.Machine) float64 {
+	t.Helper()
+	var times []float64
+	for line := range strings.Lines(run(t, m, "journalctl -b -o short-monotonic _PID=1 | grep -E ': (Starting ignition.service|Finished provision-done.service) '")) {
+		stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "["), "]")
+		seconds, err := strconv.ParseFloat(strings.TrimSpace(stamp), 64)
+		if err != nil {
+			t.Fatalf("no time in %q: %v", line, err)
+		}
+		times = append(times, seconds)
+	}
+	if len(times) != 2 {
+		t.Fatalf("got %d lines about provisioning, want its begin and its end", len(times))
+	}
+	return times[1] - times[0]
 }

@@ -34,6 +34,7 @@ type Issue struct {
 	Found    string // what is there; may be empty
 	Next     string // what to do; may be empty
 	Warning  bool   // true: the config can be applied all the same
+	cause    error  // what a caller may branch on
 }
 
 // Error is the issue on one line.
@@ -88,6 +89,16 @@ func (is Issues) Error() string {
 		lines[n] = i.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives the causes of issues that have one: that a source needs the network is not wrong with a config.
+func (is Issues) Unwrap() (causes []error) {
+	for _, i := range is {
+		if i.cause != nil {
+			causes = append(causes, i.cause)
+		}
+	}
+	return causes
 }
 
 // split parts errors from warnings.

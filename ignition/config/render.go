@@ -130,7 +130,7 @@ func (l *loader) child(parent *Document, r types.Resource, path string, sofar ty
 	at := parent.Place(path + ".source")
 	raw, err := l.fetch(l.ctx, r, sofar)
 	if err != nil {
-		return nil, Issues{{Place: at, Problem: "fetch config: " + err.Error(), Next: "check the address and the server"}}
+		return nil, Issues{{Place: at, Problem: "fetch config: " + err.Error(), Next: "check the address and the server", cause: err}}
 	}
 	name := Redact(*r.Source)
 	if !remote(r) {

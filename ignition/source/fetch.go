@@ -64,6 +64,8 @@ type Fetcher struct {
 	Google  func(context.Context) (string, error)  // an access token of the machine's service account; nil: none
 	Azure   func(context.Context) (string, error)  // an access token for blobs; nil: none
 	Route   func(address string) string            // where a connection to host:port goes; nil: there
+	// Retrying is told why a source is tried again, and its name without secrets; nil is fine.
+	Retrying func(name string, err error)
 
 	client   *http.Client
 	total    time.Duration
@@ -208,7 +210,12 @@ func (f *Fetcher) opener(u *url.URL, r types.Resource) (opener, error) {
 // transfer opens and copies a resource until it has arrived, or an error is final, or the total time is over.
 func (f *Fetcher) transfer(ctx context.Context, r types.Resource, sink Sink, open opener) error {
 	first := true
-	return retry.Do(ctx, f.total, func(ctx context.Context) error {
+	return retry.Do(ctx, f.total, func(ctx context.Context) (err error) {
+		defer func() {
+			if f.Retrying != nil && retry.IsTemporary(err) {
+				f.Retrying(config.Redact(*r.Source), err)
+			}
+		}()
 		if !first {
 			if err := sink.Reset(); err != nil {
 				return err

@@ -1,7 +1,7 @@
 // Package stage is the driver of provisioning: it puts source, config, plan and apply in order, as upstream's stages do.
 //
-// The way of a first boot: fetch-offline reads the platform's config and everything it refers to, checks it, and caches the result;
-// disks makes partitions, arrays, encrypted volumes and file systems; mount mounts them; files writes users, files and units; umount takes the
+// The way of a first boot: fetch-offline reads the platform's config and everything it refers to, checks it, and caches the result; if
+// that needs the network it says so instead, network brings it up, and fetch does the rest; disks makes partitions, arrays, encrypted volumes and file systems; mount mounts them; files writes users, files and units; umount takes the
 // mounts away, for systemd to do its way; finish writes the result and the marker that makes this the last time. Each can be run
 // again after a power cut. What goes wrong is also written to Options.Failure, for the screen that ShowFailure
 // puts on every console.
@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -55,7 +56,7 @@ type state struct {
 
 // Stages are the names Run takes.
 func Stages() []string {
-	return []string{"fetch-offline", "fetch", "disks", "mount", "files", "umount"}
+	return []string{"fetch-offline", "network", "fetch", "disks", "mount", "files", "umount"}
 }
 
 // Run runs one stage, or several with commas between them. m is the machine that platforms read from.
@@ -81,11 +82,17 @@ func run(ctx context.Context, m *platform.Machine, o Options) error {
 	switch o.Stage {
 	case "fetch-offline":
 		return fetch(ctx, m, o, true)
+	case "network":
+		return network(ctx, o)
 	case "fetch":
+		if _, err := os.Stat(o.StateFile); err == nil {
+			return nil // fetch-offline has done it
+		}
 		return fetch(ctx, m, o, false)
 	case "disks", "mount", "umount":
 		return devices(ctx, o)
 	case "files":
+		o.Fetcher.Retrying = retrying(o)
 		if p, err := named(m, o); err == nil { // else the objects are read as anybody may
 			o.Fetcher = p.Credentials(m, o.Fetcher)
 		}
@@ -100,12 +107,16 @@ func fetch(ctx context.Context, m *platform.Machine, o Options, offline bool) er
 	if err != nil {
 		return err
 	}
-	for _, stale := range []string{o.ConfigCache, o.StateFile, o.NeedNet} {
+	stale := []string{o.ConfigCache, o.StateFile}
+	if offline { // afterwards the flag says that the network is up for provisioning
+		stale = append(stale, o.NeedNet)
+	}
+	for _, stale := range stale {
 		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	fetcher := p.Credentials(m, source.Fetcher{Offline: offline})
+	fetcher := p.Credentials(m, source.Fetcher{Offline: offline, Retrying: retrying(o)})
 	st := state{Merged: *config.Empty(), Platform: p.ID}
 	a, err := acquire(ctx, m, p, o, fetcher)
 	if offline && errors.Is(err, source.ErrNeedNetwork) {
@@ -148,6 +159,32 @@ func fetch(ctx context.Context, m *platform.Machine, o Options, offline bool) er
 	}
 	st.Merged = *merged
 	return store(o, st)
+}
+
+// networkUnit brings the machine's network up before the config that may describe it is there.
+const networkUnit = "provision-network.service"
+
+// network starts the network if fetch-offline has asked for it. What cannot be fetched without it says so better than its own failure would.
+func network(ctx context.Context, o Options) error {
+	if _, err := os.Stat(o.NeedNet); err != nil {
+		return nil
+	}
+	o.Log.Info("waiting for the network")
+	if out, err := exec.CommandContext(ctx, "systemctl", "start", networkUnit).CombinedOutput(); err != nil {
+		o.Log.Warn("the network did not start", "unit", networkUnit, "error", err, "output", strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// retrying logs that a source did not answer, once for each way in which it did not.
+func retrying(o Options) func(string, error) {
+	var last string
+	return func(name string, err error) {
+		if text := err.Error(); text != last {
+			last = text
+			o.Log.Warn("no answer, trying again", "source", name, "error", err)
+		}
+	}
 }
 
 func needNet(m *config.Merged, err error) bool {
@@ -219,7 +256,7 @@ func devices(ctx context.Context, o Options) error {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
-	fetcher, err := source.Fetcher{}.For(ctx, st.Config)
+	fetcher, err := source.Fetcher{Retrying: retrying(o)}.For(ctx, st.Config)
 	if err != nil {
 		return err
 	}
@@ -275,8 +312,8 @@ func load(o Options) (*state, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(o.NeedNet); err == nil {
 			return nil, &apply.Problem{
-				What: "the config needs the network", Expected: "data: sources only", Found: "http or https sources",
-				Next: "put the contents into the config; this release provisions before the network is up",
+				What: "the config was not fetched yet", Expected: "a run of stage fetch", Found: "one of fetch-offline, which has found that it needs the network",
+				Next: "run stage fetch when the network is up",
 			}
 		}
 		return nil, fmt.Errorf("read cached config: %w; run the fetch stage first", err)

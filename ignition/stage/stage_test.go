@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,15 +162,37 @@ func TestFailureScreen(t *testing.T) {
 	}
 }
 
+// A config that needs the network leaves the flag offline, and is fetched by stage fetch, which leaves alone what is fetched already.
 func TestConfigThatNeedsTheNetwork(t *testing.T) {
-	m, o, _ := machine(t, `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/a","contents":{"source":"http://h/x"}}]}}`)
+	tries := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if tries++; tries == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, file("/etc/a", "fetched"))
+	}))
+	defer server.Close()
+	m, o, dir := machine(t, `{"ignition":{"version":"3.4.0","config":{"replace":{"source":"`+server.URL+`/c.ign"}}}}`)
+	var log strings.Builder
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	err := runStages(t, m, o)
-	want := "the config needs the network: expected data: sources only, found http or https sources; put the contents into the config; this release provisions before the network is up"
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v", err)
+	if err == nil || !strings.Contains(err.Error(), "run stage fetch when the network is up") || tries > 0 {
+		t.Errorf("offline: got %v, %d requests", err, tries)
 	}
 	if _, err := os.Stat(o.NeedNet); err != nil {
 		t.Errorf("flag file: %v", err)
+	}
+	for _, o.Stage = range []string{"fetch,files", "fetch"} {
+		if err := Run(t.Context(), m, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(dir + "/root/etc/a"); string(got) != "fetched" || tries != 2 {
+		t.Errorf("got %q, %v, after %d requests, want 2: the second fetch finds the cache", got, err, tries)
+	}
+	if !strings.Contains(log.String(), `msg="no answer, trying again"`) || !strings.Contains(log.String(), "503") {
+		t.Errorf("the log says nothing of the retry:\n%s", log.String())
 	}
 }
 

@@ -46,7 +46,8 @@ FLAGS
     -stage STAGE
         fetch-offline   read the config of the platform, check it, cache it; if that needs the network,
                         make the file that -neednet names instead
-        fetch           the same, with the network
+        network         start provision-network.service if fetch-offline has made that file
+        fetch           the same as fetch-offline, with the network; nothing if it is cached already
         disks           make partitions, arrays, encrypted volumes and file systems
         mount, umount   mount the file systems of the config below -root, and take them away
         files           apply the rest of the cached config to -root
