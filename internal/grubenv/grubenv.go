@@ -88,3 +88,21 @@ func cutLine(text string) (line, rest string) {
 func Empty() []byte {
 	return append([]byte(signature), bytes.Repeat([]byte("#"), Size-len(signature))...)
 }
+
+// ArgumentsFile is a second block, on the ESP, with the kernel arguments that provisioning has added; GRUB only reads it.
+const ArgumentsFile = "grub/ignition.env"
+
+// argumentsVariable is what grub.cfg reads from it.
+const argumentsVariable = "ignition"
+
+// Arguments is the block of ArgumentsFile. Like every block it is a multiple of Size bytes. The words must be such that neither GRUB's
+// shell nor its way to hand them to Linux would change them: printable ASCII without spaces, quotes and backslashes.
+func Arguments(words []string) ([]byte, error) {
+	for _, w := range words {
+		if bad := strings.IndexFunc(w, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\$`, r) }); w == "" || bad >= 0 {
+			return nil, fmt.Errorf("write GRUB environment block: GRUB cannot hand over the kernel argument %q: expected printable ASCII without spaces, quotes, $ and backslashes", w)
+		}
+	}
+	b := []byte(signature + argumentsVariable + "=" + strings.Join(words, " ") + "\n")
+	return append(b, bytes.Repeat([]byte("#"), (Size-len(b)%Size)%Size)...), nil
+}

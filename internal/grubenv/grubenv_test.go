@@ -83,6 +83,30 @@ func TestGRUB(t *testing.T) {
 	read(slot.Counts{})
 }
 
+// grub-editenv reads the kernel arguments, whatever their length.
+func TestArguments(t *testing.T) {
+	tools := testenv.Tools(t)
+	for _, words := range [][]string{nil, {"ignition.kargs=2", "console=ttyS1,115200n8", "a.b-c_d=e:/@,+~"}, {strings.Repeat("x", 985)}, {strings.Repeat("x", 986)}, {strings.Repeat("x", 1500)}} {
+		b, err := Arguments(words)
+		if err != nil || len(b)%Size != 0 {
+			t.Fatalf("got %d bytes, %v", len(b), err)
+		}
+		name := filepath.Join(t.TempDir(), "block")
+		if err := os.WriteFile(name, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := tools.Command(t.Context(), "grub-editenv", name, "list").CombinedOutput()
+		if want := "ignition=" + strings.Join(words, " ") + "\n"; err != nil || string(out) != want {
+			t.Errorf("%d bytes: got %q, %v, want %q", len(b), out, err, want)
+		}
+	}
+	for _, bad := range []string{"", "a b", `a"`, `a\`, "a'", "$a", "é", "a\n"} {
+		if _, err := Arguments([]string{bad}); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("tries=a=1\n")
 	f.Add("a\\\nb=c\\")
