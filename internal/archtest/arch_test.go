@@ -21,6 +21,7 @@ var components = []string{"image-builder", "update-engine", "init", "ignition", 
 // onMachine are the programs of the root image and the initramfs.
 var onMachine = []string{
 	"./init/cmd/init", "./init/cmd/factory-reset", "./init/cmd/nextroot", "./ignition/cmd/ignition", "./runtime/cmd/oci-runtime", "./runtime/cmd/containerctl",
+	"./runtime/cmd/quadlet-generator",
 	"./update-engine/cmd/update-engine", "./update-engine/cmd/updatectl",
 }
 
@@ -34,6 +35,8 @@ var forbidden = []struct {
 		"/init runs before verity guards anything: no network code, no other programs but the verified root's, and small"},
 	{[]string{"./runtime/cmd/oci-runtime"}, []string{"net/http", "crypto/tls"},
 		"the program that starts containers stays small and quick to start; it never talks to a network"},
+	{[]string{"./runtime/cmd/quadlet-generator"}, []string{"net", "net/http", "crypto/tls", "os/exec", module + "/runtime/store"},
+		"the generator runs before every unit of every boot: small, quick, and it talks to nobody"},
 	{onMachine, []string{module + "/image-builder/..."},
 		"nothing on the machine builds images"},
 	{onMachine, []string{module + "/update-engine/squeeze", module + "/update-engine/bzip2"},
