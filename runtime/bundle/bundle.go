@@ -198,9 +198,13 @@ func mounts(c *store.Container, p Place) []specs.Mount {
 	}
 	for _, v := range c.Volumes {
 		m := specs.Mount{Destination: v.Target, Type: "bind", Source: v.Source, Options: []string{"rbind", "nodev"}}
+		if v.Name != "" && v.Source == "" {
+			m.Source = p.Files // found at the start: until then any path stands for it
+		}
 		if v.ReadOnly {
 			m.Options = append(m.Options, "ro", "rro")
 		}
+		m.Options = append(m.Options, v.Options...)
 		ms = append(ms, m)
 	}
 	return ms

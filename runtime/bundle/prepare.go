@@ -41,11 +41,6 @@ func Prepare(s *store.Store, name, dir string) error {
 	if err := writeFiles(p.Files, c); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
-	for _, v := range c.Volumes {
-		if err := os.MkdirAll(v.Source, 0o755); err != nil && !errors.Is(err, unix.ENOTDIR) {
-			return fmt.Errorf("prepare %s: volume: %w", name, err)
-		}
-	}
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("prepare %s: make mount namespace (needs root): %w", name, err)
@@ -56,14 +51,14 @@ func Prepare(s *store.Store, name, dir string) error {
 	if err := mountOverlay(s, c, p.Rootfs); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
-	if err := writeConfig(c, &img.Config, p, dir); err != nil {
+	if err := writeConfig(s.VolumesDir(), c, &img.Config, p, dir); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
 	return nil
 }
 
 // writeConfig writes config.json to dir. It looks into the mounted root, whose content is the image author's and the workload's.
-func writeConfig(c *store.Container, img *image.Config, p Place, dir string) error {
+func writeConfig(volumes string, c *store.Container, img *image.Config, p Place, dir string) error {
 	root, err := os.OpenRoot(p.Rootfs)
 	if err != nil {
 		return err
@@ -91,6 +86,9 @@ func writeConfig(c *store.Container, img *image.Config, p Place, dir string) err
 				return err
 			}
 		}
+	}
+	if err := useVolumes(volumes, c, u, p.Rootfs); err != nil {
+		return err
 	}
 	s, err := Spec(c, img, u, p)
 	if err != nil {

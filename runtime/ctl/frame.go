@@ -245,6 +245,9 @@ func (c *call) words(kind string) ([]string, error) {
 			out = append(out, r.Name)
 		}
 	}
+	if kind == "volumes" {
+		return c.volumeNames()
+	}
 	return slices.Compact(out), nil
 }
 

@@ -32,8 +32,9 @@ func lifeVerbs() []verb {
 		names(verb{name: "start", what: "start stopped containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, false) })}),
 		names(verb{name: "restart", what: "stop and start containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, true) })}),
 		names(verb{name: "rm", what: "remove containers with all they have written", setup: func(s *flagset.Set) action {
-			var force bool
+			var force, volumes bool
 			s.Bool(&force, "f,force", "also when it runs")
+			s.Bool(&volumes, "v,volumes", "accepted: volumes without a name always go with their container")
 			return func(ctx context.Context, c *call) error { return c.rm(ctx, force) }
 		}}),
 	}
@@ -131,7 +132,10 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 		return err
 	}
 	defer unlock()
-	return s.RemoveContainer(name)
+	if err := s.RemoveContainer(name); err != nil {
+		return err
+	}
+	return removeAnonymous(s, c)
 }
 
 // stopSignal is what stop sends first.

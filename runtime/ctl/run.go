@@ -55,7 +55,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.Bool(&r.remove, "rm", "remove the container when it ends (always so without -d)")
 	s.String(&c.Name, "name", "NAME", "the container's name (default: made up)")
 	s.List(&c.Env, "e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl")
-	s.Func("v,volume", "HOST:CONTAINER[:ro]", "a directory or file of the machine in the container", func(v string) error { return addVolume(c, v) })
+	s.Func("v,volume", "[SOURCE:]TARGET[:OPTIONS]", "a named volume, or a directory or file of the machine, in the container;\nwithout SOURCE a new volume; OPTIONS: ro, nocopy, U, noexec, rshared ...", func(v string) error { return addVolume(c, v) })
 	s.Func("network,net", "MODE", "host: the machine's network; none: only loopback", func(v string) error {
 		if v != "host" && v != "none" {
 			return errors.New("want host or none (bridge networks do not exist yet)")
@@ -133,25 +133,6 @@ func duration(s *flagset.Set, p *time.Duration, name, usage string) {
 		*p = d
 		return nil
 	})
-}
-
-func addVolume(c *store.Container, v string) error {
-	f := strings.Split(v, ":")
-	if len(f) < 2 || len(f) > 3 || !path.IsAbs(f[0]) || !path.IsAbs(f[1]) || path.Clean(f[1]) == "/" {
-		return errors.New("want HOST:CONTAINER as absolute paths (named volumes do not exist yet)")
-	}
-	vol := store.Volume{Source: path.Clean(f[0]), Target: path.Clean(f[1])}
-	if len(f) == 3 {
-		switch f[2] {
-		case "ro":
-			vol.ReadOnly = true
-		case "rw":
-		default:
-			return fmt.Errorf("option %q: want ro or rw", f[2])
-		}
-	}
-	c.Volumes = append(c.Volumes, vol)
-	return nil
 }
 
 func parseSize(v string) (int64, error) {

@@ -47,11 +47,15 @@ type Container struct {
 	Health      *Health `json:"health,omitempty"`
 }
 
-// A Volume is a directory or file of the host in the container.
+// A Volume is a directory or file of the host in the container, or a named volume.
 type Volume struct {
-	Source   string `json:"source"`
-	Target   string `json:"target"`
-	ReadOnly bool   `json:"read_only,omitempty"`
+	Name     string   `json:"name,omitempty"` // of a volume; Source is then where it is found at the start
+	Source   string   `json:"source,omitempty"`
+	Target   string   `json:"target"`
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Options  []string `json:"options,omitempty"` // further mount options
+	NoCopy   bool     `json:"no_copy,omitempty"` // a new volume is not filled from the image
+	Chown    bool     `json:"chown,omitempty"`   // is given to the container's user at the start
 }
 
 // Health says how to find out whether the container works.
@@ -72,6 +76,9 @@ func CheckName(name string) error {
 
 // ContainerDir is where a container's file system lives.
 func (s *Store) ContainerDir(name string) string { return s.path("containers", name) }
+
+// VolumesDir is where named volumes live.
+func (s *Store) VolumesDir() string { return s.path("volumes") }
 
 // AddContainer stores a new container with an empty upper directory. The caller holds the lock.
 func (s *Store) AddContainer(c *Container) error {

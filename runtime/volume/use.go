@@ -22,7 +22,7 @@ func (s *Store) Use(name, image, target string, copyUp bool) (string, error) {
 	v, err := s.Get(name)
 	if errors.Is(err, ErrNone) {
 		// Nobody has made it: whoever names it first does.
-		v = &Volume{Name: name, Created: now()}
+		v = &Volume{Name: name, Created: now(), Anonymous: anonymous.MatchString(name)}
 		err = s.Create(v)
 	}
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Store) Use(name, image, target string, copyUp bool) (string, error) {
 		return s.Data(name), nil
 	}
 	if !v.Filled {
-		if err := s.fill(v, image, target, copyUp); err != nil {
+		if err := s.fill(v, image, target, copyUp && !v.NoCopy); err != nil {
 			return "", fmt.Errorf("fill volume %s: %w", name, err)
 		}
 	}

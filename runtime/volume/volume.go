@@ -46,6 +46,7 @@ type Volume struct {
 	Device    string            `json:"device,omitempty"` // mounted while used: a block device, or with Type nfs and the like its name
 	Type      string            `json:"type,omitempty"`
 	Options   string            `json:"options,omitempty"` // of mount(8)
+	NoCopy    bool              `json:"no_copy,omitempty"` // is not to be filled from an image
 	Filled    bool              `json:"filled,omitempty"`  // has been used
 }
 
@@ -67,6 +68,9 @@ func CheckName(name string) error {
 	}
 	return nil
 }
+
+// anonymous is the form of names that nobody has chosen.
+var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // Check finds what no volume can have.
 func (v *Volume) Check() error {
