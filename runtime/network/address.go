@@ -135,9 +135,12 @@ func (n *Network) prefixes() string {
 	return fmt.Sprint(all)
 }
 
+// ours begins the hardware addresses that HardwareAddr makes: of those that nobody registers (IEEE 802, bit 1 of the first byte).
+var ours = [2]byte{0x0e, 0x50}
+
 // HardwareAddr follows from the first address, so that neighbours that remember it are right after a restart.
-func HardwareAddr(addresses []netip.Addr) net.HardwareAddr {
-	mac := net.HardwareAddr{0x0a, 0x58, 0, 0, 0, 0}
+func HardwareAddr(addresses ...netip.Addr) net.HardwareAddr {
+	mac := net.HardwareAddr{ours[0], ours[1], 0, 0, 0, 0}
 	if len(addresses) > 0 && addresses[0].Is4() {
 		copy(mac[2:], addresses[0].AsSlice())
 		return mac
@@ -146,3 +149,13 @@ func HardwareAddr(addresses []netip.Addr) net.HardwareAddr {
 	copy(mac[2:], sum[:])
 	return mac
 }
+
+// HostHardwareAddr is that of the machine's end of a link.
+func HostHardwareAddr(link string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(link))
+	return append(net.HardwareAddr{ours[0], ours[1]}, sum[:4]...)
+}
+
+// OurHardwareAddr reports whether an address is made by this package: an interface that was being made when its maker was killed is known
+// by it.
+func OurHardwareAddr(mac net.HardwareAddr) bool { return len(mac) == 6 && [2]byte(mac) == ours }

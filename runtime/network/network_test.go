@@ -213,10 +213,11 @@ func TestPlan(t *testing.T) {
 }
 
 func TestHardwareAddr(t *testing.T) {
-	if got := HardwareAddr([]netip.Addr{addr("10.88.0.2"), addr("fd00::2")}).String(); got != "0a:58:0a:58:00:02" {
+	if got := HardwareAddr(addr("10.88.0.2"), addr("fd00::2")).String(); got != "0e:50:0a:58:00:02" {
 		t.Error(got)
 	}
-	if a, b := HardwareAddr([]netip.Addr{addr("fd00::2")}), HardwareAddr([]netip.Addr{addr("fd00::3")}); a.String() == b.String() || a[0]&1 != 0 {
+	a, b := HardwareAddr(addr("fd00::2")), HardwareAddr(addr("fd00::3"))
+	if a.String() == b.String() || a[0]&3 != 2 || !OurHardwareAddr(a) || !OurHardwareAddr(HostHardwareAddr("pv1")) || OurHardwareAddr([]byte{2, 0x50, 0, 0, 0, 0}) {
 		t.Error(a, b)
 	}
 }
