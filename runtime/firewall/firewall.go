@@ -164,6 +164,8 @@ func (f *Firewall) sets() []*nftables.Set {
 		{Name: "bridges", KeyType: nftables.TypeIFName},
 		{Name: "internal", KeyType: nftables.TypeIFName},
 		{Name: "same", KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)},
+		{Name: "members4", KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIFName)},
+		{Name: "members6", KeyType: nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIFName)},
 		{Name: "closed", KeyType: nftables.TypeNFProto},
 		{Name: "resolvers4", KeyType: nftables.TypeIPAddr},
 		{Name: "resolvers6", KeyType: nftables.TypeIP6Addr},
@@ -198,6 +200,9 @@ func elements(r network.Rules) map[string][]nftables.SetElement {
 	}
 	for _, b := range r.Internal {
 		add("internal", ifname(b), nil)
+	}
+	for _, m := range r.Members {
+		add("members"+family(m.Address), append(m.Address.AsSlice(), ifname(m.Bridge)...), nil)
 	}
 	if r.Closed4 {
 		add("closed", []byte{unix.NFPROTO_IPV4}, nil)

@@ -58,6 +58,7 @@ func rules() network.Rules {
 			{From: a("192.0.2.1"), Port: 53, Protocol: "udp", To: to("10.88.0.3:53")},
 			{From: a("2001:db8::1"), Port: 53, Protocol: "udp", To: to("[fd00::3]:5353")},
 		},
+		Members: []network.Member{{Address: a("10.88.0.2"), Bridge: "pn-bridge"}, {Address: a("fd00::2"), Bridge: "pn-bridge"}},
 		Closed4: true,
 	}
 }

@@ -62,7 +62,8 @@ func (f *Firewall) build() error {
 
 	postrouting := f.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	f.rule(postrouting, outTo("bridges"), ip4, loopback(12), masquerade)
-	f.rule(postrouting, between, translated, masquerade)
+	f.rule(postrouting, ip4, member(12, 4, "members4"), translated, masquerade)
+	f.rule(postrouting, ip6, member(8, 16, "members6"), translated, masquerade)
 	f.rule(postrouting, in("bridges"), notOutTo("bridges"), masquerade)
 	return nil
 }
@@ -120,6 +121,16 @@ func addressed(offset, length uint32, set string) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: behind},
 		&expr.Payload{DestRegister: behind + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: reg1, DestRegister: reg1, IsDestRegSet: true, SetName: set},
+	}
+}
+
+// member is a packet that goes back into the network whose member its source is. It is not told by the interface it came in by: where
+// br_netfilter is loaded it may have been sent back by the bridge itself, and then there is none.
+func member(offset, length uint32, set string) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: part0 + length/4},
+		&expr.Lookup{SourceRegister: reg1, SetName: set},
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -195,6 +196,11 @@ func (m *Machine) Plug(owner string, l network.Link, fd int, rank int) error {
 	if err := set("net/ipv6/conf/"+l.Host+"/disable_ipv6", "1"); err != nil {
 		return err
 	}
+	if bridgeFilters() {
+		if err := m.h.LinkSetHairpin(host, true); err != nil {
+			return fmt.Errorf("set up link %s: %w", l.Host, err)
+		}
+	}
 	if err := m.h.LinkSetUp(host); err != nil {
 		return fmt.Errorf("take up link %s: %w", l.Host, err)
 	}
@@ -204,6 +210,13 @@ func (m *Machine) Plug(owner string, l network.Link, fd int, rank int) error {
 		}
 		return settleInside(l, rank)
 	})
+}
+
+// bridgeFilters reports whether the kernel shows frames that a bridge passes on to the firewall (br_netfilter). What a container sends to
+// its own published port is then sent back by the bridge, which it does only if told so.
+func bridgeFilters() bool {
+	b, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+	return err == nil && strings.TrimSpace(string(b)) != "0"
 }
 
 // settleInside sets up the container's end, from inside.

@@ -82,9 +82,16 @@ type Rules struct {
 	Bridges   []string     // interfaces of networks with an endpoint
 	Internal  []string     // those of them without a way out
 	Resolvers []netip.Addr // at which names are answered
+	Members   []Member
 	Forwards  []Forward
 	// Closed are the address families in which the machine forwards for our sake only: nothing else is forwarded.
 	Closed4, Closed6 bool
+}
+
+// A Member is an address in a network.
+type Member struct {
+	Address netip.Addr
+	Bridge  string
 }
 
 // A Forward sends a port of the machine to a container.
@@ -100,6 +107,9 @@ func RulesOf(networks map[string]*Network, endpoints []*Endpoint) Rules {
 	var r Rules
 	for _, e := range endpoints {
 		for _, l := range e.Links {
+			for _, a := range l.Addresses {
+				r.Members = append(r.Members, Member{Address: a, Bridge: l.Bridge})
+			}
 			if slices.Contains(r.Bridges, l.Bridge) {
 				continue
 			}

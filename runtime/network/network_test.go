@@ -279,6 +279,9 @@ func TestRulesOf(t *testing.T) {
 	if got := fmt.Sprint(r.Bridges, r.Internal, r.Resolvers); got != "[pn-back pn-front pn-mute] [pn-back] [10.2.0.1 10.1.0.1 fd01::1]" {
 		t.Error(got)
 	}
+	if len(r.Members) != 5 || r.Members[2] != (Member{Address: addr("fd01::2"), Bridge: "pn-front"}) {
+		t.Error(r.Members)
+	}
 	var got []string
 	for _, f := range r.Forwards {
 		got = append(got, fmt.Sprintf("%v %d/%s>%s", f.From, f.Port, f.Protocol, f.To))
