@@ -276,6 +276,19 @@ func TestMount(t *testing.T) {
 	}
 }
 
+// What is open is closed again, what lies above first; what nobody has opened is left alone.
+func TestRelease(t *testing.T) {
+	m, _ := prepare(t, true)
+	devices, _, _ := plan.Split(planOf(t, `{"raid":[{"name":"a","level":"raid1","devices":["/dev/vdb1","/dev/vdb2"]}],
+		"luks":[{"name":"box","device":"/dev/vdc"},{"name":"closed","device":"/dev/vdb"}]}`))
+	m.busy["vdb1"], m.busy["vdc"], m.ran = "array md127", "volume box", nil
+	Release(t.Context(), m, devices, func(op plan.Op, err error) { t.Errorf("%s: %v", op, err) })
+	const want = "cryptsetup close box\nmdadm --stop /dev/md/a"
+	if got := strings.Join(m.ran, "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A volume that is opened by the TPM keeps no key on the disk, also when a power cut comes between.
 func TestTPM(t *testing.T) {
 	m, root := prepare(t, true)

@@ -2,8 +2,10 @@ package device
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/plan"
@@ -57,4 +59,33 @@ func Unmount(m Machine, ops []plan.Op) error {
 		}
 	}
 	return nil
+}
+
+// Release closes the volumes and stops the arrays of a plan, inner ones first, so that the system opens and assembles them in its own
+// way, with udev, as it will at every boot. What something uses stays, and failed is told why.
+func Release(ctx context.Context, m Machine, ops []plan.Op, failed func(op plan.Op, err error)) {
+	for _, op := range slices.Backward(ops) {
+		var err error
+		switch op := op.(type) {
+		case plan.Luks:
+			err = release(ctx, m, *op.Luks.Device, "volume "+op.Name, "cryptsetup", "close", op.Name)
+		case plan.Raid:
+			err = release(ctx, m, string(op.Devices[0]), "array ", "mdadm", "--stop", "/dev/md/"+op.Name)
+		}
+		if err != nil {
+			failed(op, err)
+		}
+	}
+}
+
+func release(ctx context.Context, m Machine, device, by, program string, args ...string) error {
+	d, err := m.Open(ctx, device)
+	if err != nil {
+		return err
+	}
+	now, err := d.Busy(0)
+	if err := errors.Join(err, d.Close()); err != nil || !strings.HasPrefix(now, by) {
+		return err
+	}
+	return m.Run(ctx, nil, program, args...)
 }

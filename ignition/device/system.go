@@ -63,7 +63,8 @@ func (s System) Run(ctx context.Context, input []byte, program string, args ...s
 		return err
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin", "LC_ALL=C"}
+	// mdadm would wait for links that udev makes; here it makes them itself.
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin", "LC_ALL=C", "MDADM_NO_UDEV=1"}
 	cmd.Stdin = strings.NewReader(string(input))
 	out, err := cmd.CombinedOutput()
 	if err != nil {

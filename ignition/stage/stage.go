@@ -1,10 +1,10 @@
 // Package stage is the driver of provisioning: it puts source, config, plan and apply in order, as upstream's stages do.
 //
 // The way of a first boot: fetch-offline reads the platform's config and everything it refers to, checks it, and caches the result; if
-// that needs the network it says so instead, network brings it up, and fetch does the rest; disks makes partitions, arrays, encrypted volumes and file systems; mount mounts them; files writes users, files and units; umount takes the
-// mounts away, for systemd to do its way; finish writes the result and the marker that makes this the last time. Each can be run
-// again after a power cut. What goes wrong is also written to Options.Failure, for the screen that ShowFailure
-// puts on every console.
+// that needs the network it says so instead, network brings it up, and fetch does the rest; disks makes partitions, arrays, encrypted
+// volumes and file systems; mount mounts them; files writes users, files and units; umount takes the mounts away and closes what was
+// opened, for systemd to do its way; finish writes the result and the marker that makes this the last time. Each can be run again
+// after a power cut. What goes wrong is also written to Options.Failure, for the screen that ShowFailure puts on every console.
 //
 // The cache holds secrets; it lives in /run, readable by root only, and finish removes it.
 package stage
@@ -249,7 +249,13 @@ func devices(ctx context.Context, o Options) error {
 	case "mount":
 		return device.Mount(ctx, m, mounts)
 	case "umount":
-		return device.Unmount(m, mounts)
+		if err := device.Unmount(m, mounts); err != nil || filepath.Clean(o.Root) != "/" {
+			return err // whoever has another root goes on with what is open
+		}
+		device.Release(ctx, m, made, func(op plan.Op, err error) {
+			o.Log.Warn("stays open", "operation", op.String(), "error", err)
+		})
+		return nil
 	}
 	root, err := os.OpenRoot(o.Root)
 	if err != nil {

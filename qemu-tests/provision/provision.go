@@ -61,6 +61,12 @@ func (c *Config) Merge(raw []byte) error {
 	return nil
 }
 
+// Include has the machine merge a config of its own, of any kind that it accepts.
+func (c *Config) Include(text string) *Config {
+	source := dataurl.EncodeBytes([]byte(text))
+	return c.merge(types.Config{Ignition: types.Ignition{Config: types.IgnitionConfig{Merge: []types.Resource{{Source: &source}}}}})
+}
+
 func (c *Config) merge(child types.Config) *Config {
 	child.Ignition.Version = c.c.Ignition.Version
 	c.c = v3_6.Merge(c.c, child)

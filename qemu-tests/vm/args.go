@@ -25,7 +25,8 @@ type hardware struct {
 	initrd     string
 	kernelArgs []string // added to the boot program's, or all there is for kernel
 
-	disk       string // raw image, "" for none
+	disk       string   // raw image, "" for none
+	more       []string // raw images of further disks
 	bus        Bus
 	sectorSize int
 	snapshot   bool   // forget all writes to disk
@@ -63,6 +64,7 @@ func (h hardware) args() []string {
 	if h.disk != "" {
 		a = append(append(a, h.backendArgs()...), h.diskArgs()...)
 	}
+	a = append(a, h.moreDiskArgs()...)
 	a = append(a, h.netArgs()...)
 	if h.ignition != "" {
 		a = append(a, "-fw_cfg", "name=opt/com.coreos/config,file="+value(h.ignition))

@@ -23,6 +23,9 @@ type Config struct {
 	DiskSize int64
 	KeepDisk bool
 
+	// Disks are further disks, empty at first: on virtio, after the one above, and at /dev/disk/by-id/virtio-NAME.
+	Disks []EmptyDisk
+
 	// LogWrites logs what is written to the disk from the first boot on, as Machine.LogWrites does.
 	LogWrites bool
 

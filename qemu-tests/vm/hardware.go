@@ -1,8 +1,12 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Firmware is what starts the loader on a machine's disk.
@@ -65,4 +69,43 @@ func (h hardware) diskArgs() []string {
 	default:
 		return []string{"-device", "virtio-blk-pci," + device}
 	}
+}
+
+// An EmptyDisk is a disk without anything on it. What machines write to it stays in <Dir>/NAME.raw until RemoveDisk.
+type EmptyDisk struct {
+	Name string // its serial number, of at most 20 letters
+	Size int64
+}
+
+// MoreDisk is the image of one of Config.Disks.
+func (m *Machine) MoreDisk(name string) string { return filepath.Join(m.cfg.Dir, name+".raw") }
+
+// makeDisks makes the images of further disks; KeepDisk keeps them too.
+func (m *Machine) makeDisks() error {
+	for _, d := range m.cfg.Disks {
+		name := m.MoreDisk(d.Name)
+		flags := os.O_RDWR | os.O_CREATE
+		if !m.cfg.KeepDisk {
+			flags |= os.O_TRUNC
+		}
+		f, err := os.OpenFile(name, flags, 0o644)
+		if err != nil {
+			return fmt.Errorf("make disk: %w", err)
+		}
+		if err := errors.Join(f.Truncate(d.Size), f.Close()); err != nil {
+			return fmt.Errorf("make disk: %w", err)
+		}
+		m.hw.more = append(m.hw.more, name)
+	}
+	return nil
+}
+
+// moreDiskArgs are the further disks; flushes do not reach the host, as with the first one.
+func (h hardware) moreDiskArgs() (a []string) {
+	for n, file := range h.more {
+		serial := strings.TrimSuffix(filepath.Base(file), ".raw")
+		a = append(a, "-drive", fmt.Sprintf("if=none,id=more%d,format=raw,cache=unsafe,discard=unmap,file=%s", n, value(file)),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=more%d,serial=%s", n, value(serial)))
+	}
+	return a
 }

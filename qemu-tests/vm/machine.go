@@ -103,6 +103,9 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 			}
 		}
 	}
+	if err := m.makeDisks(); err != nil {
+		return err
+	}
 	if cfg.Ignition != nil {
 		m.hw.ignition = filepath.Join(cfg.Dir, "config.ign")
 		if err := os.WriteFile(m.hw.ignition, cfg.Ignition, 0o600); err != nil {
@@ -312,7 +315,7 @@ func (m *Machine) RemoveDisk() error {
 	if err != nil {
 		return fmt.Errorf("remove disk: %w", err)
 	}
-	for _, name := range append(large, m.Disk(), m.writeBase(), filepath.Join(m.cfg.Dir, "writes.log")) {
+	for _, name := range append(append(large, m.Disk(), m.writeBase(), filepath.Join(m.cfg.Dir, "writes.log")), m.hw.more...) {
 		if err := os.RemoveAll(name); err != nil {
 			return fmt.Errorf("remove disk: %w", err)
 		}
