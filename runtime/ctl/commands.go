@@ -12,7 +12,7 @@ import (
 // verbs is the whole table.
 func (e *Env) verbs() []verb {
 	return slices.Concat(
-		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), healthVerb()},
+		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), healthVerb()}, declaredVerbs(),
 		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb()}, loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
 }

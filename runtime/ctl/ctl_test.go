@@ -70,6 +70,12 @@ func probe(args []string) int {
 	case "say":
 		host, _ := os.Hostname()
 		fmt.Println(args[1], host, os.Getuid(), os.Getenv("KEY"))
+	case "exists":
+		if _, err := os.Stat(args[1]); err != nil {
+			return 1
+		}
+	case "ready":
+		return probeReady(args[1:])
 	case "write":
 		if err := os.WriteFile(args[1], []byte(args[2]), 0o644); err != nil {
 			fmt.Println(err)

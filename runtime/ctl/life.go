@@ -64,7 +64,7 @@ func (c *call) stop(ctx context.Context, grace time.Duration) error {
 				return err
 			}
 		}
-		return c.Units.Stop(ctx, unit.Name(k.Name))
+		return c.Units.Stop(ctx, unit.Of(k))
 	})
 }
 
@@ -72,6 +72,12 @@ func (c *call) start(ctx context.Context, again bool) error {
 	return c.each(func(k *store.Container) error {
 		if k.Restart == "" {
 			return fmt.Errorf("%s runs in the foreground of another command", k.Name)
+		}
+		if k.Unit != "" {
+			if again {
+				return c.Units.Restart(ctx, k.Unit)
+			}
+			return c.Units.Start(ctx, k.Unit)
 		}
 		// Also repairs a unit that a power cut in the middle of run has left out, and follows newer ways to write it.
 		if err := unit.Install(c.UnitDir, k); err != nil {
@@ -106,7 +112,11 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 	if err != nil {
 		return err
 	}
-	if c.Restart != "" {
+	if c.Unit != "" {
+		if err := e.withdraw(ctx, c); err != nil {
+			return err
+		}
+	} else if c.Restart != "" {
 		if err := unit.Disable(e.UnitDir, name); err != nil {
 			return err
 		}

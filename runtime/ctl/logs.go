@@ -45,7 +45,7 @@ func (f *logsFlags) run(_ context.Context, c *call) error {
 	if f.since != "" {
 		args = append(args, "--since="+f.since)
 	}
-	args = append(args, "--no-pager", "_SYSTEMD_UNIT="+unit.Name(k.Name))
+	args = append(args, "--no-pager", "_SYSTEMD_UNIT="+unit.Of(k))
 	err = syscall.Exec(args[0], args, os.Environ())
 	return fmt.Errorf("execute %s: %w", args[0], err)
 }

@@ -43,10 +43,14 @@ func runVerb() verb {
 given, after every boot. Without -d it runs in the foreground and is removed when it ends.
 The image is pulled if it is not there. There are no bridge networks yet: --network must be host or none.`,
 		setup: func(s *flagset.Set) action {
-			r := &runFlags{tlsVerify: true, pull: "missing", health: store.Health{Interval: 5 * time.Second, Timeout: 10 * time.Second, Retries: 3}}
+			r := newRunFlags()
 			r.flags(s)
 			return r.run
 		}}
+}
+
+func newRunFlags() *runFlags {
+	return &runFlags{tlsVerify: true, pull: "missing", health: store.Health{Interval: 5 * time.Second, Timeout: 10 * time.Second, Retries: 3}}
 }
 
 func (r *runFlags) flags(s *flagset.Set) {
@@ -114,9 +118,9 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.Bool(&r.noHealth, "no-healthcheck", "leave out the image's health check")
 	s.String(&c.StopSignal, "stop-signal", "SIGNAL", "what stop sends first (default TERM, or what the image says)")
 	s.Int(&c.StopTimeout, 1, "stop-timeout", "SECONDS", "how long stop waits before killing (default 10)")
-	s.Func("pull", "WHEN", "missing (default), always, never", func(v string) error {
-		if v != "missing" && v != "always" && v != "never" {
-			return errors.New("want missing, always or never")
+	s.Func("pull", "WHEN", "missing (default), always, never; newer: always, but without the registry what is here", func(v string) error {
+		if v != "missing" && v != "always" && v != "never" && v != "newer" {
+			return errors.New("want missing, always, newer or never")
 		}
 		r.pull = v
 		return nil
@@ -227,6 +231,11 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 	name, rec, err := c.image(c.args[0])
 	if r.pull == "always" && err == nil || r.pull != "never" && errors.Is(err, store.ErrNoImage) {
 		rec, err = c.pullImage(ctx, c.store, name, !r.tlsVerify, "auto", false)
+	} else if here := rec; r.pull == "newer" && err == nil {
+		if rec, err = c.pullImage(ctx, c.store, name, !r.tlsVerify, "auto", false); err != nil {
+			fmt.Fprintf(c.Err, "containerctl: %s: going on with the image that is here\n", printable(err.Error()))
+			rec, err = here, nil
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -320,26 +329,33 @@ func (e *Env) lastWords(ctx context.Context, name string) string {
 
 // launch replaces this process by oci-runtime, in a mount namespace with the container's root.
 func (e *call) launch(detach bool) error {
-	name := e.args[0]
+	args, err := e.prepare(e.args[0], detach)
+	if err != nil {
+		return err
+	}
+	// From the thread that prepare has locked: it alone is in the namespace.
+	err = syscall.Exec(args[0], args, os.Environ())
+	return fmt.Errorf("execute %s: %w", args[0], err)
+}
+
+// prepare makes the container's root in a mount namespace that this thread is in from here on, and returns the command for that thread.
+func (e *call) prepare(name string, detach bool) ([]string, error) {
 	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
 	if err := e.OCIRoot.Delete(name, true); err != nil {
-		return err
+		return nil, err
 	}
 	dir := e.bundle(name)
 	if err := os.MkdirAll(e.Run, 0o711); err != nil {
-		return err
+		return nil, err
 	}
 	if err := bundle.Prepare(e.store, name, dir); err != nil {
-		return err
+		return nil, err
 	}
 	args := append(append([]string{}, e.OCIRuntime...), "--root", string(e.OCIRoot), "run", "--bundle", dir)
 	if detach {
 		args = append(args, "--detach", "--pid-file", filepath.Join(dir, "pid"))
 	}
-	args = append(args, name)
-	// From the thread that Prepare has locked: it alone is in the namespace.
-	err := syscall.Exec(args[0], args, os.Environ())
-	return fmt.Errorf("execute %s: %w", args[0], err)
+	return append(args, name), nil
 }
 
 // runForeground runs the container as a child, with this terminal's input and output, and removes it at the end.

@@ -25,7 +25,7 @@ func (e *Env) views(ctx context.Context, cs []*store.Container) ([]view, error) 
 	var units []string
 	for _, c := range cs {
 		if c.Restart != "" {
-			units = append(units, unit.Name(c.Name))
+			units = append(units, unit.Of(c))
 		}
 	}
 	states := map[string]unit.Status{}
@@ -47,7 +47,7 @@ func (e *Env) views(ctx context.Context, cs []*store.Container) ([]view, error) 
 			return nil, err
 		}
 		if c.Restart != "" {
-			v.Unit = unit.Name(c.Name)
+			v.Unit = unit.Of(c)
 			v.Status = status(states[v.Unit], v.Status == "running")
 		}
 		out = append(out, v)

@@ -38,6 +38,7 @@ type Container struct {
 	Volumes         []Volume          `json:"volumes,omitempty"`
 	Labels          map[string]string `json:"labels,omitempty"`
 
+	Unit        string  `json:"unit,omitempty"`         // of a declared container; otherwise its own, proa-<name>.service
 	Restart     string  `json:"restart"`                // no, on-failure, always, unless-stopped; "" in the foreground
 	StopSignal  string  `json:"stop_signal,omitempty"`  // default TERM
 	StopTimeout int     `json:"stop_timeout,omitempty"` // seconds

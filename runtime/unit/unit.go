@@ -34,6 +34,14 @@ const wants = "multi-user.target.wants"
 // Name is the unit of a container.
 func Name(container string) string { return "proa-" + container + ".service" }
 
+// Of is the unit that a container is: its own, or that of the declaration.
+func Of(c *store.Container) string {
+	if c.Unit != "" {
+		return c.Unit
+	}
+	return Name(c.Name)
+}
+
 // StopTimeout is how long a container has between its stop signal and SIGKILL.
 func StopTimeout(c *store.Container) time.Duration {
 	if c.StopTimeout > 0 {

@@ -1,0 +1,278 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/run"
+	"github.com/proa-os/proa/runtime/store"
+	"github.com/proa-os/proa/runtime/unit"
+)
+
+// notifyTarget is where a container finds the socket to say that it is ready on.
+const notifyTarget = "/run/notify/notify.sock"
+
+// declaredVerbs are what units of declared containers call (package quadlet).
+func declaredVerbs() []verb {
+	return []verb{
+		{name: "declared", args: "IMAGE [COMMAND [ARGUMENTS]]", min: 1, max: -1, last: true, hidden: true, what: "make a declared container anew and start its workload (for its unit)",
+			setup: func(s *flagset.Set) action {
+				d := &declared{runFlags: newRunFlags()}
+				d.runFlags.flags(s)
+				d.flags(s)
+				return d.run
+			}},
+		{name: "declared-stop", args: "NAME", min: 1, max: 1, hidden: true, what: "stop a declared container's workload (for its unit)", setup: plain(declaredStop)},
+	}
+}
+
+// A declared container is described by its unit's command line, each time it starts: what it was before does not matter.
+type declared struct {
+	*runFlags
+	unit       string
+	ready      string // "", notify, healthy
+	foreground bool
+	retry      int
+	retryDelay time.Duration
+	envHost    bool
+	httpProxy  bool
+}
+
+func (d *declared) flags(s *flagset.Set) {
+	d.httpProxy, d.retryDelay = true, 2*time.Second
+	s.String(&d.unit, "unit", "UNIT", "the unit that the container is")
+	s.Func("ready", "WHEN", "notify: when the workload says so; healthy: when its health check succeeds", func(v string) error {
+		if v != "notify" && v != "healthy" {
+			return errors.New("want notify or healthy")
+		}
+		d.ready = v
+		return nil
+	})
+	s.Bool(&d.foreground, "foreground", "stay until the workload ends (Type=oneshot)")
+	s.Int(&d.retry, 0, "retry", "NUMBER", "how often to try again to fetch the image")
+	duration(s, &d.retryDelay, "retry-delay", "time between these tries")
+	s.Bool(&d.envHost, "env-host", "give the workload the unit's environment")
+	s.Bool(&d.httpProxy, "http-proxy", "=false: do not give it the unit's proxies")
+}
+
+func (d *declared) run(ctx context.Context, c *call) error {
+	if d.unit == "" || d.c.Name == "" {
+		return errors.New("is for the units of declared containers: see containerctl run")
+	}
+	d.c.Unit, d.c.Restart = d.unit, "no"
+	d.environment()
+	var k *store.Container
+	for try := 0; ; try++ {
+		var err error
+		if k, err = c.describe(ctx, d.runFlags); err == nil {
+			break
+		}
+		if try >= d.retry {
+			return err
+		}
+		fmt.Fprintf(c.Err, "containerctl: %v: trying again in %v\n", printable(err.Error()), d.retryDelay)
+		select {
+		case <-time.After(d.retryDelay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if d.ready == "healthy" && k.Health == nil {
+		return errors.New("Notify=healthy: there is no health check: say HealthCmd=, or use an image that has one")
+	}
+	socket, err := d.socket(c, k)
+	if err != nil {
+		return err
+	}
+	if err := c.replace(k); err != nil {
+		return err
+	}
+	c.args = []string{k.Name}
+	if d.ready == "" {
+		return c.launch(!d.foreground)
+	}
+	return d.await(ctx, c, k, socket)
+}
+
+// environment adds what comes from the unit's. What the file says comes later and holds.
+func (d *declared) environment() {
+	var out []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		proxy := slices.Contains([]string{"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"}, strings.ToLower(name))
+		own := slices.Contains([]string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MEMORY_PRESSURE_WATCH",
+			"MEMORY_PRESSURE_WRITE", "PATH", "HOME", "LANG", "USER", "LOGNAME", "SHELL", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY"}, name)
+		if proxy && d.httpProxy || d.envHost && !own && !proxy {
+			out = append(out, e)
+		}
+	}
+	d.c.Env = append(out, d.c.Env...)
+}
+
+// replace puts the container into the store, in the place of its last run.
+func (c *call) replace(k *store.Container) error {
+	unlock, err := c.store.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	old, err := c.store.Container(k.Name)
+	switch {
+	case errors.Is(err, store.ErrNoContainer):
+	case err != nil:
+		return err
+	case old.Unit != k.Unit:
+		return fmt.Errorf("container %s belongs to %s: say another ContainerName=, or remove that one", k.Name, unit.Of(old))
+	default:
+		// What a killed oci-runtime has left goes as well.
+		if err := c.OCIRoot.Delete(k.Name, true); err != nil {
+			return err
+		}
+		if err := c.store.RemoveContainer(k.Name); err != nil {
+			return err
+		}
+		if err := removeAnonymous(c.store, old); err != nil {
+			return err
+		}
+	}
+	return c.store.AddContainer(k)
+}
+
+// socket makes the one that the workload says on that it is ready. It is not systemd's own: on that one a process of root's, which the
+// workload may be, could name any process of the machine as the unit's main one, for systemd to kill.
+func (d *declared) socket(c *call, k *store.Container) (int, error) {
+	if d.ready != "notify" {
+		return -1, nil
+	}
+	dir := c.bundle(k.Name)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return -1, err
+	}
+	path := filepath.Join(dir, "notify.sock")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return -1, err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = os.Chmod(path, 0o777) // whoever the workload runs as
+	}
+	if err != nil {
+		return -1, fmt.Errorf("make socket %s: %w", path, err)
+	}
+	k.Volumes = append(k.Volumes, store.Volume{Source: path, Target: notifyTarget})
+	k.Env = append(k.Env, "NOTIFY_SOCKET="+notifyTarget)
+	return fd, nil
+}
+
+// await starts the workload and waits until it is ready. The unit counts as started when this process ends.
+func (d *declared) await(ctx context.Context, c *call, k *store.Container, socket int) error {
+	args, err := c.prepare(k.Name, true)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(args[0], args[1:]...) // of the thread that is in the container's mount namespace
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("start %s: %w", k.Name, err)
+	}
+	st, err := c.OCIRoot.Load(k.Name)
+	if err != nil {
+		return err
+	}
+	if d.ready == "healthy" {
+		return c.awaitHealth(ctx, k)
+	}
+	return awaitReady(st, socket)
+}
+
+// awaitHealth tries the health check until it succeeds. How long that may take is the unit's TimeoutStartSec=.
+func (c *call) awaitHealth(ctx context.Context, k *store.Container) error {
+	for {
+		failure := c.tryHealth(ctx, k)
+		if failure == nil {
+			return nil
+		}
+		if st, err := c.OCIRoot.Load(k.Name); err != nil || st.Status != "running" {
+			return fmt.Errorf("%s ended before it was healthy; its health check said: %w", k.Name, failure)
+		}
+		select {
+		case <-time.After(min(k.Health.Interval, 5*time.Second)):
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not healthy: %w", k.Name, failure)
+		}
+	}
+}
+
+// awaitReady waits for READY=1 on the socket, or for the end of the workload.
+func awaitReady(st *run.Container, socket int) error {
+	pidfd, err := unix.PidfdOpen(st.Pid, 0)
+	if err != nil {
+		return fmt.Errorf("%s ended before it said that it was ready", st.ID)
+	}
+	defer unix.Close(pidfd)
+	for {
+		fds := []unix.PollFd{{Fd: int32(socket), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return fmt.Errorf("wait for %s: %w", st.ID, err)
+		}
+		switch {
+		case fds[0].Revents != 0:
+			buf := make([]byte, 4096)
+			n, _, err := unix.Recvfrom(socket, buf, 0)
+			if err == nil && slices.Contains(strings.Split(string(buf[:n]), "\n"), "READY=1") {
+				return nil
+			}
+		case fds[1].Revents != 0:
+			return fmt.Errorf("%s ended before it said that it was ready", st.ID)
+		}
+	}
+}
+
+// declaredStop ends the workload as the container's stop signal and time say.
+func declaredStop(_ context.Context, c *call) error {
+	k, err := c.container(c.args[0])
+	if err != nil {
+		return err
+	}
+	st, err := c.OCIRoot.Load(k.Name)
+	if errors.Is(err, run.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	sig, err := stopSignal(k)
+	if err != nil {
+		return err
+	}
+	return st.Stop(sig, unit.StopTimeout(k))
+}
+
+// withdraw stops the unit of a declared container that is to be removed. As long as the declaration is there the next start would bring
+// the container back, so that is refused.
+func (e *Env) withdraw(ctx context.Context, k *store.Container) error {
+	states, err := e.Units.Status(ctx, []string{k.Unit})
+	if err != nil {
+		return err
+	}
+	if st := states[k.Unit]; st.Load == "loaded" {
+		return fmt.Errorf("%s is declared: it is the unit %s: remove its file, systemctl daemon-reload, and stop it", k.Name, k.Unit)
+	}
+	if err := e.Units.Stop(ctx, k.Unit); err != nil && !notLoaded(err) {
+		return err
+	}
+	return nil
+}
