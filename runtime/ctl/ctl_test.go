@@ -539,7 +539,7 @@ func TestRunFails(t *testing.T) {
 	m.mustFail("--cap-add MKNOD needs -d", "run", "--network", "none", "--cap-add", "cap_mknod", m.image())
 	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "no", m.image())
 	m.mustFail("no capability", "run", "--network", "none", "--cap-add", "FLY", m.image())
-	m.mustFail("absolute paths", "run", "--network", "none", "-v", "data:/data", m.image())
+	m.mustFail("volume", "run", "--network", "none", "-v", "no/path:/data", m.image())
 	m.mustFail("no signal", "run", "--network", "none", "--stop-signal", "HUPS", m.image())
 	m.mustFail("systemd has a unit proa-health.service already", "run", "-d", "--network", "none", "--name", "health", m.image())
 	m.mustFail("container name", "run", "--network", "none", "--name", "../x", m.image())
