@@ -1,21 +1,24 @@
 // Package cgroup makes a container's control group and sets its limits: linux.cgroupsPath and linux.resources of config.json on the
-// unified hierarchy (cgroup v2).
+// unified hierarchy (cgroup v2), on version 1, and on hybrid hosts, which have both.
 //
-// oci-runtime (package run) calls it before the container's first process is made, which is then born in the group. Settings is the
-// decision, which files get which values; Group is the edge. Devices are a program of the kernel (eBPF) on the group, as version 2 has
-// no files for them: package cgroup compiles the rules to it.
+// oci-runtime (package run) calls it before the container's first process is made, which is then born in the group, or, where version 1
+// has controllers, is moved there before it does anything. Settings and SettingsV1 are the decision, which files get which values; Group
+// is the edge. Devices on version 2 are a program of the kernel (eBPF) on the group, as there are no files for them: package cgroup
+// compiles the rules to it. On a hybrid host limits are version 1's, and the group of version 2 is what freezes and kills.
 //
 // What only version 1 can do (memory.kernel, memory.swappiness, memory.disableOOMKiller, cpu.realtime*, network) is an error that names
-// the field. cpu.shares and blockIO weights are converted to version 2's scale.
+// the field on version 2, and unified is one on version 1. cpu.shares and blockIO weights are converted to version 2's scale.
 //
-// Specification: runtime-spec config-linux.md, "Control groups"; the kernel's admin-guide/cgroup-v2.rst.
+// Specification: runtime-spec config-linux.md, "Control groups"; the kernel's admin-guide/cgroup-v2.rst and cgroup-v1.
 package cgroup
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,27 +26,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount finds the cgroup2 hierarchy: /sys/fs/cgroup on a machine of today.
-func Mount() (string, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return "/sys/fs/cgroup", nil
-	}
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(b)) {
-		before, after, ok := strings.Cut(line, " - ")
-		if f := strings.Fields(before); ok && len(f) >= 5 && strings.HasPrefix(after, "cgroup2 ") {
-			return f[4], nil
-		}
-	}
-	return "", errors.New("no cgroup2 file system is mounted")
+// A Group is a container's directory in each hierarchy of the host.
+type Group struct {
+	Dir string            // on cgroup2; "" if that is not mounted
+	V1  map[string]string // on version 1, by controller; empty where there is only version 2
 }
-
-// A Group is a directory of the hierarchy.
-type Group struct{ Dir string }
 
 // Of returns the group a process is in.
 func Of(pid int) (Group, error) {
@@ -51,47 +38,142 @@ func Of(pid int) (Group, error) {
 	if err != nil {
 		return Group{}, err
 	}
-	for line := range strings.Lines(string(b)) {
-		if p, ok := strings.CutPrefix(line, "0::"); ok {
-			mount, err := Mount()
-			if err != nil {
-				return Group{}, err
-			}
-			return Group{filepath.Join(mount, strings.TrimSpace(p))}, nil
-		}
-	}
-	return Group{}, fmt.Errorf("process %d is in no cgroup2 group", pid)
-}
-
-// Make makes the group at an absolute path below the mount, and lets it have the controllers that are needed. An existing group
-// must be empty: its processes would be the container's, and would be killed with it.
-func Make(path string, controllers []string) (Group, error) {
-	mount, err := Mount()
+	h, err := Find()
 	if err != nil {
 		return Group{}, err
 	}
-	g := Group{filepath.Join(mount, path)}
-	at := mount
-	for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
-		// A controller that is not there, or whose parent has processes of its own, is told by the setting that needs it.
-		for _, c := range controllers {
-			write(filepath.Join(at, "cgroup.subtree_control"), "+"+c)
+	var g Group
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) != 3 || strings.Contains("/"+f[2]+"/", "/../") {
+			continue // outside of this process's cgroup namespace
 		}
-		at = filepath.Join(at, name)
-		if err := unix.Mkdir(at, 0o755); err != nil && err != unix.EEXIST {
-			return Group{}, &os.PathError{Op: "make group", Path: at, Err: err}
+		if f[1] == "" {
+			if h.Unified != "" {
+				g.Dir = filepath.Join(h.Unified, f[2])
+			}
+			continue
+		}
+		for _, c := range strings.Split(f[1], ",") {
+			if top, ok := h.V1[c]; ok {
+				g.set(c, filepath.Join(top, f[2]))
+			}
 		}
 	}
-	if pids, err := g.Pids(); err != nil {
-		return Group{}, err
-	} else if len(pids) > 0 {
-		return Group{}, fmt.Errorf("group %s has %d processes already: choose another path", g.Dir, len(pids))
+	if g.Empty() {
+		return Group{}, fmt.Errorf("process %d is in no group that can be seen from here", pid)
 	}
 	return g, nil
 }
 
-// Open opens the group for CLONE_INTO_CGROUP.
+func (g *Group) set(controller, dir string) {
+	if g.V1 == nil {
+		g.V1 = make(map[string]string)
+	}
+	g.V1[controller] = dir
+}
+
+// Empty reports whether there is no group.
+func (g Group) Empty() bool { return g.Dir == "" && len(g.V1) == 0 }
+
+// String names the group for people.
+func (g Group) String() string {
+	if d := g.dirs(); len(d) > 0 {
+		return d[0]
+	}
+	return "no group"
+}
+
+// dirs are all directories, each once: controllers can share a hierarchy.
+func (g Group) dirs() []string {
+	var out []string
+	if g.Dir != "" {
+		out = append(out, g.Dir)
+	}
+	for _, c := range slices.Sorted(maps.Keys(g.V1)) {
+		if !slices.Contains(out, g.V1[c]) {
+			out = append(out, g.V1[c])
+		}
+	}
+	return out
+}
+
+// Make makes the group at an absolute path below each mount, and lets it have the controllers that are needed. An existing group
+// must be empty: its processes would be the container's, and would be killed with it. What was made before an error is in the Group.
+func Make(path string, controllers []string) (Group, error) {
+	h, err := Find()
+	if err != nil {
+		return Group{}, err
+	}
+	var g Group
+	if h.Unified != "" {
+		g.Dir = filepath.Join(h.Unified, path)
+		at := h.Unified
+		for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
+			// A controller that is not there, or whose parent has processes of its own, is told by the setting that needs it.
+			for _, c := range controllers {
+				write(filepath.Join(at, "cgroup.subtree_control"), "+"+c)
+			}
+			at = filepath.Join(at, name)
+			if err := makeDir(at); err != nil {
+				return g, err
+			}
+		}
+	}
+	for c, top := range h.V1 {
+		g.set(c, filepath.Join(top, path))
+		at := top
+		for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
+			below := filepath.Join(at, name)
+			if err := makeDir(below); err != nil {
+				return g, err
+			}
+			if c == "cpuset" {
+				if err := inheritCpuset(at, below); err != nil {
+					return g, err
+				}
+			}
+			at = below
+		}
+	}
+	if pids, err := g.Pids(); err != nil {
+		return g, err
+	} else if len(pids) > 0 {
+		return Group{}, fmt.Errorf("group %s has %d processes already: choose another path", g, len(pids))
+	}
+	return g, nil
+}
+
+func makeDir(dir string) error {
+	if err := unix.Mkdir(dir, 0o755); err != nil && err != unix.EEXIST {
+		return &os.PathError{Op: "make group", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// inheritCpuset gives a new group of version 1 the processors and nodes of its parent: one without any takes no process.
+func inheritCpuset(parent, dir string) error {
+	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+		has, err := os.ReadFile(filepath.Join(dir, f))
+		if err != nil || strings.TrimSpace(string(has)) != "" {
+			continue // mounted with noprefix, which nobody does; or set already
+		}
+		value, err := os.ReadFile(filepath.Join(parent, f))
+		if err == nil {
+			err = write(filepath.Join(dir, f), strings.TrimSpace(string(value)))
+		}
+		if err != nil {
+			return fmt.Errorf("take %s from %s: %w", f, parent, err)
+		}
+	}
+	return nil
+}
+
+// Open opens the group on version 2 for CLONE_INTO_CGROUP; nil if there is none.
 func (g Group) Open() (*os.File, error) {
+	if g.Dir == "" {
+		return nil, nil
+	}
 	fd, err := unix.Open(g.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open group", Path: g.Dir, Err: err}
@@ -99,27 +181,100 @@ func (g Group) Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), g.Dir), nil
 }
 
-// Set writes values.
-func (g Group) Set(settings []Setting) error {
-	for _, s := range settings {
-		err := write(filepath.Join(g.Dir, s.File), s.Value)
-		if errors.Is(err, unix.ENOENT) {
-			if s.Optional {
-				continue
-			}
-			return fmt.Errorf("%s: the controller of %s is not available in %s", s.Field, s.File, g.Dir)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: set %s to %q: %w", s.Field, s.File, s.Value, err)
+// Add moves a process into the group on version 1; on version 2 it was born there.
+func (g Group) Add(pid int) error {
+	for _, dir := range (Group{V1: g.V1}).dirs() {
+		if err := write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("move process %d into group %s: %w", pid, dir, err)
 		}
 	}
 	return nil
 }
 
+// file is where a setting goes.
+func (g Group) file(name string) string {
+	controller, _, _ := strings.Cut(name, ".")
+	if dir, ok := g.V1[controller]; ok {
+		return filepath.Join(dir, name)
+	}
+	if len(g.V1) > 0 {
+		return "" // version 1 has the other names, and none of its hierarchies the controller
+	}
+	return filepath.Join(g.Dir, name)
+}
+
+// Set writes values. One that the kernel finds invalid beside what another one still is, such as a limit for memory above that for
+// memory and swap, is tried again behind the others.
+func (g Group) Set(settings []Setting) error {
+	var again []Setting
+	for _, s := range settings {
+		err := g.setOne(s)
+		if errors.Is(err, unix.EINVAL) && len(g.V1) > 0 {
+			again = append(again, s)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range again {
+		if err := g.setOne(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g Group) setOne(s Setting) error {
+	err := error(unix.ENOENT)
+	if file := g.file(s.File); file != "" {
+		err = write(file, s.Value)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		if s.Optional {
+			return nil
+		}
+		return fmt.Errorf("%s: the controller of %s is not available in %s", s.Field, s.File, g)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: set %s to %q: %w", s.Field, s.File, s.Value, err)
+	}
+	return nil
+}
+
+// MemoryUsed returns how many bytes of memory the group uses.
+func (g Group) MemoryUsed() (int64, error) {
+	name := "memory.current"
+	if len(g.V1) > 0 {
+		name = "memory.usage_in_bytes"
+	}
+	b, err := os.ReadFile(g.file(name))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+}
+
 // Pids lists the processes of the group and of those below.
 func (g Group) Pids() ([]int, error) {
 	var pids []int
-	err := filepath.WalkDir(g.Dir, func(p string, d os.DirEntry, err error) error {
+	for _, dir := range g.dirs() {
+		more, err := pidsBelow(dir)
+		if err != nil {
+			return nil, fmt.Errorf("list processes of %s: %w", dir, err)
+		}
+		pids = append(pids, more...)
+		if dir == g.Dir {
+			break // a process may have left single groups of version 1, but not this one unseen
+		}
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids), nil
+}
+
+func pidsBelow(dir string) ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
@@ -139,68 +294,108 @@ func (g Group) Pids() ([]int, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list processes of %s: %w", g.Dir, err)
-	}
-	return pids, nil
+	return pids, err
 }
 
 // Kill kills what is in the group.
 func (g Group) Kill() error {
-	err := write(filepath.Join(g.Dir, "cgroup.kill"), "1")
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+	if g.Dir != "" {
+		err := write(filepath.Join(g.Dir, "cgroup.kill"), "1")
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		return err
+	}
+	pids, err := g.Pids()
+	if errors.Is(err, unix.ENOENT) {
 		return nil
+	}
+	for _, pid := range pids {
+		unix.Kill(pid, unix.SIGKILL) // Remove comes back to those that are new
 	}
 	return err
 }
 
 // Frozen reports whether Freeze was asked for.
 func (g Group) Frozen() bool {
-	b, err := os.ReadFile(filepath.Join(g.Dir, "cgroup.freeze"))
-	return err == nil && strings.TrimSpace(string(b)) == "1"
+	file, value := g.freezer(true)
+	b, err := os.ReadFile(file)
+	got := strings.TrimSpace(string(b))
+	return err == nil && (got == value || got == "FREEZING")
+}
+
+// freezer returns the file that freezes the group and what is to be written there.
+func (g Group) freezer(on bool) (file, value string) {
+	if g.Dir == "" {
+		if on {
+			return g.file("freezer.state"), "FROZEN"
+		}
+		return g.file("freezer.state"), "THAWED"
+	}
+	if on {
+		return filepath.Join(g.Dir, "cgroup.freeze"), "1"
+	}
+	return filepath.Join(g.Dir, "cgroup.freeze"), "0"
 }
 
 // Freeze stops all processes of the group, or lets them go on, and waits until it is so.
 func (g Group) Freeze(on bool) error {
-	value := "0"
-	if on {
-		value = "1"
+	file, value := g.freezer(on)
+	if err := write(file, value); err != nil {
+		return fmt.Errorf("freeze %s: %w", g, err)
 	}
-	if err := write(filepath.Join(g.Dir, "cgroup.freeze"), value); err != nil {
-		return fmt.Errorf("freeze %s: %w", g.Dir, err)
+	watch, want := file, value
+	if g.Dir != "" {
+		watch, want = filepath.Join(g.Dir, "cgroup.events"), "frozen "+value
 	}
 	for range 500 {
-		b, err := os.ReadFile(filepath.Join(g.Dir, "cgroup.events"))
+		b, err := os.ReadFile(watch)
 		if err != nil {
-			return fmt.Errorf("freeze %s: %w", g.Dir, err)
+			return fmt.Errorf("freeze %s: %w", g, err)
 		}
-		if strings.Contains(string(b), "frozen "+value) {
+		if strings.Contains(string(b), want) {
 			return nil
 		}
 		time.Sleep(2 * time.Millisecond)
+		if g.Dir == "" {
+			write(file, value) // processes that were being made escape the freezer of version 1
+		}
 	}
-	return fmt.Errorf("freeze %s: it does not become frozen %s", g.Dir, value)
+	return fmt.Errorf("freeze %s: it does not become %s", g, want)
 }
 
 // Remove kills what is in the group and removes it with the groups below. A group that is not there is no error.
 func (g Group) Remove() error {
 	if err := g.Kill(); err != nil {
-		return fmt.Errorf("end processes of %s: %w", g.Dir, err)
+		return fmt.Errorf("end processes of %s: %w", g, err)
 	}
 	if g.Frozen() {
-		write(filepath.Join(g.Dir, "cgroup.freeze"), "0")
+		file, value := g.freezer(false)
+		write(file, value)
 	}
+	for _, dir := range g.dirs() {
+		if err := g.removeDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g Group) removeDir(dir string) error {
 	var err error
-	for range 500 { // killed processes leave after a moment
-		if err = removeTree(g.Dir); err == nil || err == unix.ENOENT {
+	for n := range 500 { // killed processes leave after a moment
+		if err = removeTree(dir); err == nil || err == unix.ENOENT {
 			return nil
 		}
 		if err != unix.EBUSY {
 			break
 		}
+		if n%20 == 19 {
+			g.Kill()
+		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return fmt.Errorf("remove group %s: %w", g.Dir, err)
+	return fmt.Errorf("remove group %s: %w", dir, err)
 }
 
 // removeTree removes a directory whose files are the kernel's.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,6 +29,71 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+func TestSettingsV1(t *testing.T) {
+	for _, c := range []struct{ resources, want string }{
+		{`{}`, ""},
+		{`{"memory":{"limit":1000,"reservation":500,"swap":1500,"kernel":5,"kernelTCP":6,"swappiness":10,"disableOOMKiller":true,"useHierarchy":true}}`,
+			"memory.limit_in_bytes=1000 memory.memsw.limit_in_bytes=1500 memory.soft_limit_in_bytes=500 memory.kmem.limit_in_bytes=5 memory.kmem.tcp.limit_in_bytes=6 memory.swappiness=10 memory.oom_control=1 memory.use_hierarchy=1"},
+		{`{"cpu":{"shares":1024,"quota":50000,"period":100000,"burst":7,"realtimeRuntime":5,"realtimePeriod":6,"cpus":"0-1","mems":"0"}}`,
+			"cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=50000 cpu.cfs_burst_us=7 cpu.rt_period_us=6 cpu.rt_runtime_us=5 cpuset.cpus=0-1 cpuset.mems=0"},
+		{`{"pids":{"limit":-1}}`, "pids.max=max"},
+		{`{"blockIO":{"weight":10,"leafWeight":20,"weightDevice":[{"major":8,"minor":1,"weight":30,"leafWeight":40}],"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":100}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}`,
+			"blkio.weight=10 blkio.leaf_weight=20 blkio.weight_device=8:1 30 blkio.leaf_weight_device=8:1 40 blkio.throttle.read_bps_device=8:1 100 blkio.throttle.write_iops_device=8:0 0"},
+		{`{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}`, "hugetlb.2MB.limit_in_bytes=4 hugetlb.2MB.rsvd.limit_in_bytes=4"},
+		{`{"hugepageLimits":[{"pageSize":"a/b","limit":4}]}`, "!hugepageLimits[0].pageSize"},
+		{`{"rdma":{"mlx5":{"hcaHandles":3,"hcaObjects":4}}}`, "rdma.max=mlx5 hca_handle=3 hca_object=4"},
+		{`{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}`, "net_cls.classid=1048577 net_prio.ifpriomap=eth0 5"},
+		{`{"unified":{"memory.high":"5"}}`, "!linux.resources.unified is not supported"},
+		{`{"devices":[{"allow":true,"access":"rq"}]}`, "!linux.resources.devices[0]: access"},
+	} {
+		var r specs.LinuxResources
+		if err := json.Unmarshal([]byte(c.resources), &r); err != nil {
+			t.Fatal(err)
+		}
+		l, err := SettingsV1(&r)
+		if want, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v, want %q", c.resources, err, want)
+			}
+			continue
+		}
+		var got []string
+		for _, s := range l {
+			got = append(got, s.File+"="+s.Value)
+		}
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q %v, want %q", c.resources, got, err, c.want)
+		}
+	}
+	one, three := int64(1), int64(3)
+	l, err := SettingsV1(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: &one, Minor: &three, Access: "rw"}, {Type: "b", Access: "m"}}})
+	if err != nil || len(l) < 4 || l[0].File != "devices.deny" || l[0].Value != "a *:* rwm" || l[1].File != "devices.allow" || l[1].Value != "c 1:3 rw" || l[2].Value != "b *:* m" {
+		t.Errorf("%v %v", l, err)
+	}
+	if got := WithoutDevices(l); len(got) != 0 {
+		t.Error(got)
+	}
+}
+
+func TestHierarchies(t *testing.T) {
+	got := parseMountinfo(`31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 31 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+34 31 0:31 /docker/1 /elsewhere/memory rw - cgroup cgroup rw,memory
+35 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+36 31 0:31 / /again rw - cgroup cgroup rw,memory
+37 31 0:32 / /sys/fs/cgroup/unified rw shared:7 - cgroup2 cgroup2 rw
+`)
+	const top = "/sys/fs/cgroup/"
+	want := Hierarchies{top + "unified", map[string]string{"cpu": top + "cpu,cpuacct", "cpuacct": top + "cpu,cpuacct", "name=systemd": top + "systemd", "memory": top + "memory"}}
+	if !reflect.DeepEqual(got, want) || !got.Old() {
+		t.Errorf("%+v", got)
+	}
+	if h := (Hierarchies{V1: map[string]string{"name=systemd": "x"}}); h.Old() {
+		t.Error("a hierarchy without controllers sets no limits")
+	}
 }
 
 func TestSettings(t *testing.T) {
@@ -108,15 +174,20 @@ func group(t *testing.T) Group {
 	if os.Geteuid() != 0 {
 		t.Skip("NOT TESTED: groups need root; the stories in qemu-tests cover them")
 	}
-	if _, err := Mount(); err != nil {
-		t.Skip("NOT TESTED: ", err)
+	h, err := Find()
+	if err != nil || h.Unified == "" {
+		t.Skip("NOT TESTED: no cgroup2 file system is mounted")
 	}
 	g, err := Make(fmt.Sprintf("/proa-test-%d/%s", os.Getpid(), t.Name()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := (Group{filepath.Dir(g.Dir)}).Remove(); err != nil {
+		up := Group{Dir: filepath.Dir(g.Dir), V1: map[string]string{}}
+		for c, dir := range g.V1 {
+			up.V1[c] = filepath.Dir(dir)
+		}
+		if err := up.Remove(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -197,7 +268,7 @@ func TestFreezeAndRemove(t *testing.T) {
 	if err := g.Freeze(true); err != nil || !g.Frozen() {
 		t.Errorf("freeze: %v", err)
 	}
-	if _, err := Make(strings.TrimPrefix(g.Dir, must(Mount())), nil); err == nil {
+	if _, err := Make(fmt.Sprintf("/proa-test-%d/%s", os.Getpid(), t.Name()), nil); err == nil {
 		t.Error("a group with processes is taken")
 	}
 	done := make(chan error)
@@ -212,11 +283,4 @@ func TestFreezeAndRemove(t *testing.T) {
 	if _, err := os.Stat(g.Dir); err == nil {
 		t.Error("the group is still there")
 	}
-}
-
-func must(s string, err error) string {
-	if err != nil {
-		panic(err)
-	}
-	return s
 }

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -178,6 +179,9 @@ func (g Group) SetDevices(program []byte) error {
 	dir, err := g.Open()
 	if err != nil {
 		return err
+	}
+	if dir == nil {
+		return errors.New("linux.resources.devices: this host has neither cgroup v2 nor the devices controller of version 1")
 	}
 	defer dir.Close()
 	attach := progAttach{target: uint32(dir.Fd()), program: uint32(prog), kind: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI}

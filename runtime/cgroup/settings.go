@@ -204,24 +204,15 @@ func (l *list) others(r *specs.LinuxResources) error {
 		l.add("pids.limit", "pids.max", "%s", limit(*r.Pids.Limit))
 	}
 	for i, h := range r.HugepageLimits {
-		field := fmt.Sprintf("hugepageLimits[%d]", i)
-		if h.Pagesize == "" || strings.ContainsAny(h.Pagesize, "/.") {
-			return fmt.Errorf("linux.resources.%s.pageSize: found %q", field, h.Pagesize)
+		field, err := pageSize(i, h)
+		if err != nil {
+			return err
 		}
 		l.add(field, "hugetlb."+h.Pagesize+".max", "%d", h.Limit)
 		l.add(field, "hugetlb."+h.Pagesize+".rsvd.max", "%d", h.Limit)
 		(*l)[len(*l)-1].Optional = true
 	}
-	for _, dev := range slices.Sorted(maps.Keys(r.Rdma)) {
-		value := dev
-		if h := r.Rdma[dev].HcaHandles; h != nil {
-			value += fmt.Sprintf(" hca_handle=%d", *h)
-		}
-		if o := r.Rdma[dev].HcaObjects; o != nil {
-			value += fmt.Sprintf(" hca_object=%d", *o)
-		}
-		l.add("rdma."+dev, "rdma.max", "%s", value)
-	}
+	l.rdma(r)
 	if n := r.Network; n != nil && (n.ClassID != nil && *n.ClassID != 0 || len(n.Priorities) > 0) {
 		return onlyV1("network")
 	}
@@ -235,4 +226,27 @@ func (l *list) others(r *specs.LinuxResources) error {
 		}
 	}
 	return nil
+}
+
+// pageSize checks the size, which becomes a part of file names, and returns the field's name.
+func pageSize(i int, h specs.LinuxHugepageLimit) (string, error) {
+	field := fmt.Sprintf("hugepageLimits[%d]", i)
+	if h.Pagesize == "" || strings.ContainsAny(h.Pagesize, "/.\x00") {
+		return "", fmt.Errorf("linux.resources.%s.pageSize: found %q", field, h.Pagesize)
+	}
+	return field, nil
+}
+
+// rdma is the same on both versions.
+func (l *list) rdma(r *specs.LinuxResources) {
+	for _, dev := range slices.Sorted(maps.Keys(r.Rdma)) {
+		value := dev
+		if h := r.Rdma[dev].HcaHandles; h != nil {
+			value += fmt.Sprintf(" hca_handle=%d", *h)
+		}
+		if o := r.Rdma[dev].HcaObjects; o != nil {
+			value += fmt.Sprintf(" hca_object=%d", *o)
+		}
+		l.add("rdma."+dev, "rdma.max", "%s", value)
+	}
 }

@@ -409,14 +409,12 @@ func TestPreserveFDs(t *testing.T) {
 // TestCgroup: limits, devices, pause, resume, ps, update and kill --all.
 func TestCgroup(t *testing.T) {
 	b := newBox(t)
-	if _, err := cgroup.Mount(); err != nil {
+	h, err := cgroup.Find()
+	if err != nil {
 		t.Skip("NOT TESTED: ", err)
 	}
 	path := fmt.Sprintf("/proa-test-oci-%d/box", os.Getpid())
-	defer func() {
-		mount, _ := cgroup.Mount()
-		cgroup.Group{Dir: filepath.Join(mount, filepath.Dir(path))}.Remove()
-	}()
+	defer removeGroups(filepath.Dir(path))
 	b.spec.Linux.CgroupsPath = path
 	b.spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
 	b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
@@ -446,7 +444,7 @@ func TestCgroup(t *testing.T) {
 		t.Errorf("%v %v", err, pids)
 	}
 	must("update", "box")
-	if _, errs, code := b.runtime("update", "--memory", "1000000", "box"); code != 0 && !strings.Contains(errs, "linux.resources.memory.limit: the controller of memory.max is not available") {
+	if _, errs, code := b.runtime("update", "--memory", "100000000", "box"); code != 0 && !strings.Contains(errs, "linux.resources.memory.limit: the controller of memory.max is not available") {
 		t.Errorf("%d %s", code, errs)
 	}
 	must("kill", "--all", "box", "KILL")
@@ -459,10 +457,10 @@ func TestCgroup(t *testing.T) {
 	must("delete", "box")
 	b.spec.Linux.Resources.Unified = map[string]string{"nothing.max": "1"}
 	b.write()
-	if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "linux.resources.unified.nothing.max") {
+	if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "linux.resources.unified") {
 		t.Errorf("%d %s", code, errs)
 	}
-	if mount, _ := cgroup.Mount(); mount != "" {
+	if mount := h.Unified; mount != "" {
 		if _, err := os.Stat(filepath.Join(mount, path)); err == nil {
 			t.Error("a group is left behind")
 		}
@@ -602,4 +600,95 @@ func TestNarrowFilter(t *testing.T) {
 			}
 		}
 	})
+}
+
+// removeGroups removes the groups at a path in all hierarchies.
+func removeGroups(path string) {
+	h, err := cgroup.Find()
+	if err != nil {
+		return
+	}
+	if h.Unified != "" {
+		cgroup.Group{Dir: filepath.Join(h.Unified, path)}.Remove()
+	}
+	for c, top := range h.V1 {
+		cgroup.Group{V1: map[string]string{c: filepath.Join(top, path)}}.Remove()
+	}
+}
+
+// TestCgroupV1: limits, devices, freezing and moving by the files of version 1, with a group in each of its hierarchies.
+func TestCgroupV1(t *testing.T) {
+	h, err := cgroup.Find()
+	if err != nil || h.V1["memory"] == "" || h.V1["pids"] == "" || h.V1["devices"] == "" || h.V1["cpuset"] == "" {
+		t.Skip("NOT TESTED: no host of cgroup v1")
+	}
+	b := newBox(t)
+	parent := fmt.Sprintf("/proa-test-v1-%d", os.Getpid())
+	defer removeGroups(parent)
+	b.spec.Linux.CgroupsPath = parent + "/box"
+	memory, swap, pids, shares, quota, period := int64(64<<20), int64(128<<20), int64(50), uint64(512), int64(50000), uint64(100000)
+	b.spec.Linux.Resources = &specs.LinuxResources{
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+		Memory:  &specs.LinuxMemory{Limit: &memory, Swap: &swap},
+		Pids:    &specs.LinuxPids{Limit: &pids},
+		CPU:     &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period, Cpus: "0"},
+	}
+	b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
+	b.do("open=/dev/kmsg", "open=/dev/null", "cat=/proc/self/cgroup")
+	b.says("open /dev/kmsg: operation not permitted", "open /dev/null: <nil>", "memory:/\n", "pids:/\n")
+	b.do("sleep")
+	b.write()
+	must := func(args ...string) string {
+		t.Helper()
+		out, errs, code := b.runtime(args...)
+		if code != 0 {
+			t.Fatalf("%v: %d %s", args, code, errs)
+		}
+		return out
+	}
+	must("run", "-d", "box")
+	has := func(file, want string) {
+		t.Helper()
+		controller, _, _ := strings.Cut(file, ".")
+		got, err := os.ReadFile(filepath.Join(h.V1[controller], parent, "box", file))
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("%s: %q %v, want %s", file, got, err, want)
+		}
+	}
+	has("memory.limit_in_bytes", "67108864")
+	has("memory.memsw.limit_in_bytes", "134217728")
+	has("pids.max", "50")
+	has("cpu.shares", "512")
+	has("cpu.cfs_quota_us", "50000")
+	has("cpuset.cpus", "0")
+	must("exec", "-d", "box", "/probe", "sleep")
+	var list []int
+	if err := json.Unmarshal([]byte(must("ps", "-f", "json", "box")), &list); err != nil || len(list) != 2 {
+		t.Errorf("%v %v", err, list)
+	}
+	procs, _ := os.ReadFile(filepath.Join(h.V1["memory"], parent, "box/cgroup.procs"))
+	if n := len(strings.Fields(string(procs))); n != 2 {
+		t.Errorf("%d processes in the group of the memory controller", n)
+	}
+	must("update", "--memory", "209715200", "--memory-swap", "262144000", "--pids-limit", "-1", "box") // above the old limit of both
+	has("memory.limit_in_bytes", "209715200")
+	has("memory.memsw.limit_in_bytes", "262144000")
+	has("pids.max", "max")
+	check := filepath.Join(b.dir, "resources.json")
+	if err := os.WriteFile(check, []byte(`{"memory":{"limit":4096,"checkBeforeUpdate":true}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := b.runtime("update", "-r", check, "box"); code != 1 || !strings.Contains(errs, "bytes in use") {
+		t.Errorf("%d %s", code, errs)
+	}
+	must("pause", "box")
+	if out := must("state", "box"); !strings.Contains(out, `"paused"`) {
+		t.Error(out)
+	}
+	must("delete", "-f", "box")
+	for c, top := range h.V1 {
+		if _, err := os.Stat(filepath.Join(top, parent, "box")); err == nil {
+			t.Errorf("a group of %s is left behind", c)
+		}
+	}
 }

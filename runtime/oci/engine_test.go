@@ -58,7 +58,8 @@ func newPodman(t *testing.T) *podman {
 	}
 	t.Cleanup(func() {
 		p.do("rm", "-fa")
-		if mount, err := cgroup.Mount(); err == nil {
+		if h, err := cgroup.Find(); err == nil && h.Unified != "" {
+			mount := h.Unified
 			// podman's own, unless somebody else has containers in it.
 			os.Remove(filepath.Join(mount, "libpod_parent/conmon"))
 			os.Remove(filepath.Join(mount, "libpod_parent"))

@@ -64,7 +64,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 		return nil, err
 	}
 	zeroPids(s)
-	if k.settings, err = cgroup.Settings(s.Linux.Resources); err != nil {
+	if k.settings, err = settings(s.Linux.Resources); err != nil {
 		return nil, err
 	}
 	if err := k.c.makeDir(raw); err != nil {
@@ -122,6 +122,9 @@ func (k *creation) make() error {
 		return err
 	}
 	if k.child, err = l.start(); err != nil {
+		return err
+	}
+	if err := k.moveIn(); err != nil {
 		return err
 	}
 	if l.ids != nil {
@@ -262,6 +265,9 @@ func (k *creation) prepare() (*launching, error) {
 		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow,
 			userNS: ns[specs.UserNamespace].Wanted}
 		p.joinPaths(l)
+		if k.moved() {
+			p.await(f.talk)
+		}
 		if err := p.begin(k.c.ID, !k.options.Keyring); err != nil {
 			return err
 		}
@@ -373,7 +379,7 @@ func (k *creation) undo() {
 	if k.child != nil {
 		k.child.proc.end()
 	}
-	removeCgroup(k.c.Cgroup)
+	k.c.removeGroup()
 	k.c.removeRdt()
 	k.c.unmount()
 	os.RemoveAll(k.c.dir)

@@ -49,11 +49,15 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		return nil, err
 	}
 	// Before join: in the cgroup namespace of the container its group is "/".
-	group, err := openGroup(c.Pid)
+	in, err := cgroup.Of(c.Pid)
 	if err != nil {
 		return nil, fmt.Errorf("enter cgroup of %s: %w", c.ID, err)
 	}
-	defer group.Close()
+	group, err := in.Open()
+	if err != nil {
+		return nil, fmt.Errorf("enter cgroup of %s: %w", c.ID, err)
+	}
+	defer group.Close() // nil is no error
 	console, terminal, err := o.console(process)
 	if err != nil {
 		return nil, err
@@ -123,6 +127,10 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		return nil, err
 	}
 	defer child.talk.Close()
+	if err := in.Add(child.proc.Pid); err != nil {
+		child.proc.end()
+		return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
+	}
 	if err := c.execute(child, o, s, process); err != nil {
 		child.proc.end()
 		return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
@@ -143,14 +151,6 @@ func setAffinity(mask []uint64) error {
 		return e
 	}
 	return nil
-}
-
-func openGroup(pid int) (*os.File, error) {
-	g, err := cgroup.Of(pid)
-	if err != nil {
-		return nil, err
-	}
-	return g.Open()
 }
 
 // execute leads a child of Exec to its workload.

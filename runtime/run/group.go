@@ -5,9 +5,22 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/spec"
 )
+
+// settings translates linux.resources for the version of cgroups that this host sets limits with.
+func settings(r *specs.LinuxResources) ([]cgroup.Setting, error) {
+	if r == nil {
+		return nil, nil
+	}
+	if h, err := cgroup.Find(); err == nil && h.Old() {
+		return cgroup.SettingsV1(r)
+	}
+	return cgroup.Settings(r)
+}
 
 // makeCgroup makes the container's group with its limits. Without a path and without limits the container stays in its caller's.
 func (k *creation) makeCgroup() (*os.File, error) {
@@ -19,26 +32,54 @@ func (k *creation) makeCgroup() (*os.File, error) {
 		p = "/oci-runtime/" + k.c.ID
 	}
 	g, err := cgroup.Make(filepath.Clean("/"+p), cgroup.Controllers(k.settings))
+	k.c.Cgroup, k.c.CgroupV1 = g.Dir, g.V1
 	if err != nil {
 		return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
-	k.c.Cgroup = g.Dir
-	if err := g.Set(k.settings); err != nil {
+	if err := k.limit(g); err != nil {
 		return nil, err
 	}
-	if r := k.spec.Linux.Resources; r != nil && len(r.Devices) > 0 {
-		program, err := cgroup.DeviceProgram(r.Devices)
-		if err != nil {
-			return nil, err
-		}
-		if err := g.SetDevices(program); err != nil {
-			return nil, err
-		}
-	}
 	f, err := g.Open()
-	if err != nil {
+	if err != nil || f == nil {
 		return nil, err
 	}
 	k.opened = append(k.opened, f)
 	return f, nil
+}
+
+// limit sets the limits of the container's group.
+func (k *creation) limit(g cgroup.Group) error {
+	list := k.settings
+	if !g.HasDevices() {
+		list = cgroup.WithoutDevices(list)
+	}
+	if err := g.Set(list); err != nil {
+		return err
+	}
+	if r := k.spec.Linux.Resources; r != nil && len(r.Devices) > 0 && !g.HasDevices() {
+		program, err := cgroup.DeviceProgram(r.Devices)
+		if err != nil {
+			return err
+		}
+		return g.SetDevices(program)
+	}
+	return nil
+}
+
+// moved reports whether the first process is not born in its group but moved there, before it does anything.
+func (k *creation) moved() bool { return len(k.c.CgroupV1) > 0 }
+
+// moveIn moves it.
+func (k *creation) moveIn() error {
+	if !k.moved() {
+		return nil
+	}
+	g, err := k.c.group()
+	if err != nil {
+		return err
+	}
+	if err := g.Add(k.child.proc.Pid); err != nil {
+		return fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	return k.child.tell()
 }

@@ -11,10 +11,11 @@ import (
 
 // group returns the container's own cgroup.
 func (c *Container) group() (cgroup.Group, error) {
-	if c.Cgroup == "" {
+	g := cgroup.Group{Dir: c.Cgroup, V1: c.CgroupV1}
+	if g.Empty() {
 		return cgroup.Group{}, fmt.Errorf("container %s has no cgroup of its own: set linux.cgroupsPath", c.ID)
 	}
-	return cgroup.Group{Dir: c.Cgroup}, nil
+	return g, nil
 }
 
 // Pause freezes the container's processes; with on false it lets them go on.
@@ -41,7 +42,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if len(r.Devices) > 0 {
 		return fmt.Errorf("update %s: linux.resources.devices cannot be changed", c.ID)
 	}
-	settings, err := cgroup.Settings(r)
+	list, err := settings(r)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,16 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	return g.Set(settings)
+	if m := r.Memory; m != nil && m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate && m.Limit != nil && *m.Limit > 0 {
+		used, err := g.MemoryUsed()
+		if err != nil {
+			return fmt.Errorf("linux.resources.memory.checkBeforeUpdate: %w", err)
+		}
+		if used > *m.Limit {
+			return fmt.Errorf("linux.resources.memory.limit: %d is below the %d bytes in use, and checkBeforeUpdate is set", *m.Limit, used)
+		}
+	}
+	return g.Set(list)
 }
 
 // Processes lists the container's processes by their pids outside.
@@ -64,7 +74,7 @@ func (c *Container) Processes() ([]int, error) {
 // SignalAll sends a signal to all processes of the container. Where these share the caller's pid namespace, ending the first one does not
 // end them.
 func (c *Container) SignalAll(sig unix.Signal) error {
-	if c.Cgroup == "" {
+	if _, err := c.group(); err != nil {
 		return c.Signal(sig)
 	}
 	pids, err := c.Processes()

@@ -13,8 +13,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/proa-os/proa/runtime/cgroup"
 )
 
 // Root is the directory of all state, --root on the command line. The zero value is no valid Root.
@@ -34,6 +32,8 @@ type Container struct {
 	Started uint64 `json:"startTicks"`
 	// Cgroup is the directory made for linux.cgroupsPath, or "".
 	Cgroup string `json:"cgroup,omitempty"`
+	// CgroupV1 are the same for each controller of version 1.
+	CgroupV1 map[string]string `json:"cgroupV1,omitempty"`
 	// Mounted is the root directory, with all mounts below it, of a container in the caller's mount namespace, or "".
 	Mounted string `json:"mounted,omitempty"`
 	// Rdt is the directory of linux.intelRdt, or ""; RdtMade are those that are removed with the container.
@@ -81,7 +81,7 @@ func (r Root) Load(id string) (*Container, error) {
 		if _, err := os.Stat(filepath.Join(c.dir, "start.sock")); err == nil {
 			c.Status = specs.StateCreated
 		}
-		if c.Cgroup != "" && (cgroup.Group{Dir: c.Cgroup}).Frozen() {
+		if g, err := c.group(); err == nil && g.Frozen() {
 			c.Status = StatePaused
 		}
 	} else {
@@ -128,7 +128,7 @@ func (r Root) Delete(id string, force bool) error {
 			return fmt.Errorf("delete %s: %w", id, err)
 		}
 	}
-	if err := removeCgroup(c.Cgroup); err != nil {
+	if err := c.removeGroup(); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
 	if err := c.removeRdt(); err != nil {
@@ -172,12 +172,13 @@ func (c *Container) removeRdt() error {
 	return errors.Join(errs...)
 }
 
-// removeCgroup kills what is in a group and removes it; "" is none.
-func removeCgroup(dir string) error {
-	if dir == "" {
+// removeGroup kills what is in the container's own group, if it has one, and removes it.
+func (c *Container) removeGroup() error {
+	g, err := c.group()
+	if err != nil {
 		return nil
 	}
-	return cgroup.Group{Dir: dir}.Remove()
+	return g.Remove()
 }
 
 // kill ends the container's PID 1, and with it its whole pid namespace, and waits until it is gone.
