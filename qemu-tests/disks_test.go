@@ -33,20 +33,23 @@ storage:
       options: [--pbkdf, pbkdf2, --pbkdf-force-iterations, "1000"]
   filesystems:
     - {device: /dev/mapper/box, format: xfs, label: data, path: /var/lib/data, with_mount_unit: true}
+    - {device: /dev/disk/by-id/virtio-state, format: ext4, label: var, path: /var}
   files:
     - path: /var/lib/data/word
       contents: {inline: kept}
+    - path: /var/srv/word
+      contents: {inline: kept too}
 `
 
-// TestDisks has a machine make an array of two disks, an encrypted volume on it and a file system in that. The power is cut twice
-// while it does, at a table written and at a volume begun: the next boot goes on. What it has made comes back by itself at every boot, and
-// nothing is provisioned twice.
+// TestDisks has a machine make an array of two disks, an encrypted volume on it and a file system in that, and put its state on a disk
+// of its own. The power is cut twice while it does, at a table written and at an array begun: the next boot goes on. What it has made
+// comes back by itself at every boot, and nothing is provisioned twice.
 func TestDisks(t *testing.T) {
 	s := begin(t)
 	config := provision.New().Hostname("disks")
 	config.Include(disksConfig)
 	m := s.machineFrom("disks", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) {
-		c.Disks = []vm.EmptyDisk{{Name: "left", Size: 512 << 20}, {Name: "right", Size: 512 << 20}}
+		c.Disks = []vm.EmptyDisk{{Name: "left", Size: 512 << 20}, {Name: "right", Size: 512 << 20}, {Name: "state", Size: 2 << 30}}
 	})
 	for _, mark := range []struct {
 		what  string
@@ -87,6 +90,9 @@ func disksAreThere(t *testing.T, m *vm.Machine) {
 	t.Helper()
 	up(t, m)
 	for command, want := range map[string]string{
+		"cat /var/srv/word": "kept too",
+		"lsblk -n -o SERIAL $(findmnt -n -o SOURCE /var)":                          "state",
+		"findmnt -n -o OPTIONS /etc | grep -c upperdir=/sysroot/var/lib/etc/upper": "1",
 		"cat /var/lib/data/word":                                "kept",
 		"findmnt -n -o FSTYPE,SOURCE /var/lib/data":             "xfs    /dev/mapper/box",
 		"mdadm --detail /dev/md/mirror | grep -c 'active sync'": "2",

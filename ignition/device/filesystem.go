@@ -3,6 +3,8 @@ package device
 import (
 	"fmt"
 	"os"
+	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/coreos/ignition/v2/config/util"
@@ -60,6 +62,14 @@ func (r *run) filesystem(op plan.Filesystem) (string, error) {
 		return "", err
 	}
 	return r.withDevice(op.Device, func(d Device) (string, error) {
+		if util.NotEmpty(op.Path) && path.Clean(*op.Path) == plan.StatePath {
+			if by, err := d.Busy(0); err != nil || by == "mounted on "+plan.StatePath {
+				return "holds the machine's state already", err
+			}
+			if err := plain(d); err != nil {
+				return "", err
+			}
+		}
 		found, err := signature.Probe(d, d.Size())
 		if err != nil {
 			return "", err
@@ -82,6 +92,17 @@ func (r *run) filesystem(op plan.Filesystem) (string, error) {
 		}
 		return r.makeFilesystem(op, key, d)
 	})
+}
+
+// plain refuses for state what only systemd opens, later than the initramfs mounts state.
+func plain(d Device) error {
+	switch dir, name := filepath.Split(d.Path()); {
+	case strings.HasPrefix(name, "dm-") || dir == "/dev/mapper/":
+		return problem("cannot put /var there", "a disk or a partition", "a volume", "put what needs a volume below /var, such as /var/lib/containers")
+	case strings.HasPrefix(name, "md"):
+		return problem("cannot put /var there", "a disk or a partition", "an array", "put what needs an array below /var, such as /var/lib/containers")
+	}
+	return nil
 }
 
 func (r *run) makeFilesystem(op plan.Filesystem, key string, d Device) (string, error) {

@@ -147,6 +147,10 @@ func (b *builder) devices() {
 		if f.Format != nil && *f.Format != "" {
 			b.add(Filesystem{at, f})
 		}
+		if util.NotEmpty(f.Path) && path.Clean(*f.Path) == StatePath {
+			b.checkState(n, f)
+			continue
+		}
 		if util.NotEmpty(f.Path) && str(f.Format) != "swap" && str(f.Format) != "none" {
 			mounts = append(mounts, b.mount(n, f))
 		}
@@ -158,7 +162,7 @@ func (b *builder) devices() {
 func (b *builder) mount(n int, f types.Filesystem) Op {
 	at := b.at("storage.filesystems[%d].path", n)
 	switch p := path.Clean(*f.Path); p {
-	case "/", "/var", "/etc", "/usr":
+	case "/", "/etc", "/usr":
 		b.refuse(at, "cannot put a file system there", "a path below /var, such as /var/lib/containers", p)
 	}
 	m := Mount{base: at, Device: f.Device, Format: str(f.Format), Path: *f.Path}
@@ -166,6 +170,35 @@ func (b *builder) mount(n int, f types.Filesystem) Op {
 		m.Options = append(m.Options, string(o))
 	}
 	return m
+}
+
+// StatePath is where a machine's state is. A file system of the config there is no mount like others: everything is written to the state
+// that the machine has, copied in the end, and from the next boot on the initramfs mounts the copy.
+const StatePath = "/var"
+
+// StateDevice is the device that a config puts state on, "" if it leaves state where it is.
+func StateDevice(c types.Config) string {
+	for _, f := range c.Storage.Filesystems {
+		if util.NotEmpty(f.Path) && path.Clean(*f.Path) == StatePath {
+			return f.Device
+		}
+	}
+	return ""
+}
+
+// checkState refuses what the initramfs cannot mount, or mounts in another way.
+func (b *builder) checkState(n int, f types.Filesystem) {
+	if str(f.Format) != "ext4" {
+		b.refuse(b.at("storage.filesystems[%d].format", n), "cannot put this file system at /var", "ext4", fmt.Sprintf("%q", str(f.Format)))
+	}
+	if len(f.MountOptions) > 0 {
+		b.refuse(b.at("storage.filesystems[%d].mountOptions", n), "cannot mount /var with options", "none: it is mounted with nosuid and nodev", string(f.MountOptions[0]))
+	}
+	for k, u := range b.m.Config.Systemd.Units {
+		if u.Name == "var.mount" {
+			b.refuse(b.at("systemd.units[%d].name", k), "cannot mount /var by a unit", "no unit var.mount, and no with_mount_unit: it is mounted before systemd starts", "one")
+		}
+	}
 }
 
 func (b *builder) checkDevice(at base, name string) {

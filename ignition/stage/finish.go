@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/plan"
 )
 
 // Marker is the file, relative to the root, whose existence says that a machine is provisioned; the generator looks for it.
@@ -31,9 +33,10 @@ type result struct {
 }
 
 // Finish makes it durable that the machine is provisioned and removes the cached config.
-// Order, each harmless if it is the last that happened: everything written so far, result, marker, cache.
-func Finish(_ context.Context, o Options, bootID string, now time.Time) error {
-	err := finish(o, bootID, now)
+// Order, each harmless if it is the last that happened: everything written so far, result, marker, cache. If the config puts state on
+// another device, all that is written there, and where it is comes last; the machine has to start again then (Options.Restart).
+func Finish(ctx context.Context, o Options, bootID string, now time.Time) error {
+	err := finish(ctx, o, bootID, now)
 	if err != nil {
 		if werr := writeFailure(o.Failure, err); werr != nil {
 			o.Log.Warn("cannot keep the error for the consoles", "error", werr)
@@ -42,7 +45,7 @@ func Finish(_ context.Context, o Options, bootID string, now time.Time) error {
 	return err
 }
 
-func finish(o Options, bootID string, now time.Time) error {
+func finish(ctx context.Context, o Options, bootID string, now time.Time) error {
 	st, err := load(o)
 	if err != nil {
 		return err
@@ -60,13 +63,21 @@ func finish(o Options, bootID string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := root.MkdirAll(apply.StateDir, 0o755); err != nil {
-		return err
+	mark := func(root *os.Root, dir string) error {
+		if err := root.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := writeDurably(root, dir+"/result.json", append(b, '\n')); err != nil {
+			return err
+		}
+		return writeDurably(root, dir+"/"+path.Base(Marker), nil)
 	}
-	if err := writeDurably(root, apply.StateDir+"/result.json", append(b, '\n')); err != nil {
-		return err
+	if where := plan.StateDevice(st.Config); where != "" && filepath.Clean(o.Root) == "/" {
+		err = moveState(ctx, o, where, root, mark)
+	} else {
+		err = mark(root, apply.StateDir)
 	}
-	if err := writeDurably(root, Marker, nil); err != nil {
+	if err != nil {
 		return err
 	}
 	o.Log.Info("machine is provisioned", "marker", "/"+Marker)

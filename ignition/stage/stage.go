@@ -41,6 +41,7 @@ type Options struct {
 	StateFile   string
 	NeedNet     string
 	Failure     string // what went wrong, for ShowFailure
+	Restart     string // flag file: the machine is provisioned, and has to start again
 	Log         *slog.Logger
 	Fetcher     source.Fetcher // of Apply
 	Owners      apply.Owners   // nil: the real ones

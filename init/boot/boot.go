@@ -89,7 +89,7 @@ func Run(console *rescue.Console) error {
 	}
 	mendBackup(layout.Disk, console)
 	console.Step("mounting state (%s)", layout.State.Path)
-	if err := mountState(layout.State, tools, console); err != nil {
+	if err := mountState(layout.State, loadDrivers, tools, console); err != nil {
 		return err
 	}
 

@@ -150,13 +150,17 @@ func resize(f finder, layout *disk.Layout, change func(*blockdev.Disk) error) (*
 	return f.scanner.Find(f.root, f.hashOffset)
 }
 
-// mountState mounts state on /var, lets its file system fill the partition, forgets what it is asked to, and makes its directories.
-func mountState(p *disk.Partition, tools state.Tools, console *rescue.Console) error {
+// mountState mounts state on /var, lets its file system fill the partition, goes on with the state that it points to if it does, forgets what
+// it is asked to, and makes its directories.
+func mountState(p *disk.Partition, drivers func() bool, tools state.Tools, console *rescue.Console) error {
 	if err := tools.Mount(p.Path, varDir, console.Note); err != nil {
 		return err
 	}
 	if err := growFileSystem(p, console); err != nil {
 		console.Note("%v; state stays smaller than its partition", err)
+	}
+	if err := follow(drivers, tools, console); err != nil {
+		return err
 	}
 	root, err := os.OpenRoot(varDir)
 	if err != nil {

@@ -66,7 +66,7 @@ func parse(args []string) (*options, error) {
 	})
 	flags.BoolVar(&o.logToStdout, "log-to-stdout", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
-	o.Failure = "/run/ignition/failure"
+	o.Failure, o.Restart = "/run/ignition/failure", "/run/ignition/restart"
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		o.command, args = args[0], args[1:]
 	}
