@@ -48,19 +48,22 @@ run: builder ## build the image and boot it in QEMU (CONFIG=file: an Ignition co
 demo: builder ## build, boot, provision, run a container, update, come back: the story on the terminal
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/demo
 
-# How many stories are told at a time: most of their machines have one CPU and 1 GiB, and wait a third of their time.
+# How many stories are told at a time: most of their machines have one CPU and 1 GiB, and wait a third of their time. The tests that boot a
+# bare kernel run beside the first of them, one package at a time.
 MACHINES ?= 3
+BARE = $$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u | grep -vx ./qemu-tests)
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 $(GO) test -count=1 -p $(MACHINES) -parallel 1 -timeout 40m -v \
-		$$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(|guesttest\.Run\(' . | xargs -n1 dirname | sort -u | grep -vx ./qemu-tests)
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 70m -v ./qemu-tests
+	@$(WITH_TOOLS) export PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_MACHINES=$(MACHINES); \
+	$(GO) test -count=1 -p 1 -parallel 1 -timeout 40m -v $(BARE) > $(OUT)/bare.log 2>&1 & bare=$$!; \
+	$(GO) test -count=1 -parallel 100 -timeout 70m -v ./qemu-tests; stories=$$?; \
+	wait $$bare; bare=$$?; cat $(OUT)/bare.log; exit $$((stories | bare))
 
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (about an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestAnyToLatest|TestPowerCuts)$$' ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges, no machines
-	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test ./...
+	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test -p 4 ./... # some packages wait more than they work
 
 check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
