@@ -66,6 +66,28 @@ func Of(pid int) (Group, error) {
 	return g, nil
 }
 
+// PathOf returns the path of a process's group below the mount that systemd manages: cgroup2, or name=systemd.
+func PathOf(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	unified := ""
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) == 3 && f[1] == "" {
+			unified = f[2]
+		}
+		if len(f) == 3 && f[1] == "name=systemd" && f[2] != "/" {
+			return f[2], nil
+		}
+	}
+	if unified == "" {
+		return "", fmt.Errorf("process %d is in no group that systemd manages", pid)
+	}
+	return unified, nil
+}
+
 func (g *Group) set(controller, dir string) {
 	if g.V1 == nil {
 		g.V1 = make(map[string]string)
@@ -101,6 +123,20 @@ func (g Group) dirs() []string {
 // Make makes the group at an absolute path below each mount, and lets it have the controllers that are needed. An existing group
 // must be empty: its processes would be the container's, and would be killed with it. What was made before an error is in the Group.
 func Make(path string, controllers []string) (Group, error) {
+	g, err := Complete(path, controllers)
+	if err != nil {
+		return g, err
+	}
+	if pids, err := g.Pids(); err != nil {
+		return g, err
+	} else if len(pids) > 0 {
+		return Group{}, fmt.Errorf("group %s has %d processes already: choose another path", g, len(pids))
+	}
+	return g, nil
+}
+
+// Complete is Make for a group in which there may be processes already.
+func Complete(path string, controllers []string) (Group, error) {
 	h, err := Find()
 	if err != nil {
 		return Group{}, err
@@ -135,11 +171,6 @@ func Make(path string, controllers []string) (Group, error) {
 			}
 			at = below
 		}
-	}
-	if pids, err := g.Pids(); err != nil {
-		return g, err
-	} else if len(pids) > 0 {
-		return Group{}, fmt.Errorf("group %s has %d processes already: choose another path", g, len(pids))
 	}
 	return g, nil
 }

@@ -21,7 +21,7 @@ import (
 
 // commands is the table that both parsing and --help use.
 func (g *global) commands() []command {
-	o := run.Options{Bundle: "."}
+	o := run.Options{Bundle: ".", Systemd: g.systemd}
 	var detach, force, all bool
 	grace := 10
 	sig := "TERM"

@@ -34,6 +34,7 @@ type global struct {
 	root           run.Root
 	log, logFormat string
 	version        bool
+	systemd        bool
 	out            io.Writer
 }
 
@@ -77,7 +78,7 @@ func (g *global) main(ctx context.Context, args []string) (int, error) {
 		g.logFormat = v
 		return nil
 	})
-	var debug, systemd bool
+	var debug bool
 	set.Bool(&debug, "debug", "accepted: there is nothing more to tell")
 	set.Func("log-level", "LEVEL", "accepted: only errors are logged", func(string) error { return nil })
 	set.Func("rootless", "WHETHER", "accepted: false and auto are what it is", func(v string) error {
@@ -86,7 +87,7 @@ func (g *global) main(ctx context.Context, args []string) (int, error) {
 		}
 		return nil
 	})
-	set.Bool(&systemd, "systemd-cgroup", "not supported: a unit is made by who calls")
+	set.Bool(&g.systemd, "systemd-cgroup", "the cgroup is a scope that systemd makes; linux.cgroupsPath is slice:prefix:name")
 	set.Bool(&g.version, "v,version", "print versions")
 	rest, err := set.Parse(args, false)
 	if errors.Is(err, flagset.ErrHelp) || (err == nil && len(rest) == 0 && !g.version) {
@@ -95,9 +96,6 @@ func (g *global) main(ctx context.Context, args []string) (int, error) {
 	}
 	if err != nil {
 		return 1, err
-	}
-	if systemd {
-		return 1, errors.New("--systemd-cgroup is not supported: use the cgroupfs manager")
 	}
 	g.root = run.Root(root)
 	if g.version {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/cgroup"
+	"github.com/proa-os/proa/runtime/scope"
 	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/seccomp"
 	"github.com/proa-os/proa/runtime/spec"
@@ -27,6 +28,7 @@ type Options struct {
 
 	Console  string // socket that gets the master of a process's terminal
 	Preserve int    // this many descriptors from 3 on go to the workload
+	Systemd  bool   // the cgroup is a scope of systemd's
 	Keyring  bool   // stay in the caller's session keyring
 
 	program string   // of a hook, instead of the first argument
@@ -109,10 +111,11 @@ type creation struct {
 	mounts   []spec.Mount
 	made     []int // mounts whose file system the child makes
 	opened   []*os.File
-	terminal *os.File // where the master of a terminal comes in that is this process's own matter
-	shared   string   // the root directory of a container without a mount namespace of its own, in the caller's; or ""
-	netlink  *netlink // of the caller's network namespace, for linux.netDevices
-	hooked   bool     // hooks have run, so those of poststop must
+	terminal *os.File    // where the master of a terminal comes in that is this process's own matter
+	shared   string      // the root directory of a container without a mount namespace of its own, in the caller's; or ""
+	scope    *scope.Unit // with Options.Systemd
+	netlink  *netlink    // of the caller's network namespace, for linux.netDevices
+	hooked   bool        // hooks have run, so those of poststop must
 }
 
 // make goes through the steps of package run's picture.

@@ -48,6 +48,5 @@
 // A user or time namespace by path, and the time namespace of a container that exec enters, are entered by a copy of the child that
 // has memory and thread of its own (file fork.go).
 //
-// Not here: the systemd cgroup driver.
 // Needs Linux 5.12 (mount_setattr; idmapped mounts and time namespaces 6.1) and root.
 package run

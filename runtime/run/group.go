@@ -3,11 +3,13 @@ package run
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/proa-os/proa/runtime/cgroup"
+	"github.com/proa-os/proa/runtime/scope"
 	"github.com/proa-os/proa/runtime/spec"
 )
 
@@ -25,6 +27,14 @@ func settings(r *specs.LinuxResources) ([]cgroup.Setting, error) {
 // makeCgroup makes the container's group with its limits. Without a path and without limits the container stays in its caller's.
 func (k *creation) makeCgroup() (*os.File, error) {
 	p := k.spec.Linux.CgroupsPath
+	if k.options.Systemd {
+		u, err := scope.ParseUnit(p, k.c.ID)
+		if err != nil {
+			return nil, err
+		}
+		k.scope = &u
+		return nil, nil
+	}
 	if p == "" {
 		if !spec.NeedsCgroup(k.spec) {
 			return nil, nil
@@ -67,12 +77,17 @@ func (k *creation) limit(g cgroup.Group) error {
 }
 
 // moved reports whether the first process is not born in its group but moved there, before it does anything.
-func (k *creation) moved() bool { return len(k.c.CgroupV1) > 0 }
+func (k *creation) moved() bool { return len(k.c.CgroupV1) > 0 || k.scope != nil }
 
 // moveIn moves it.
 func (k *creation) moveIn() error {
 	if !k.moved() {
 		return nil
+	}
+	if k.scope != nil {
+		if err := k.startScope(); err != nil {
+			return err
+		}
 	}
 	g, err := k.c.group()
 	if err != nil {
@@ -82,4 +97,26 @@ func (k *creation) moveIn() error {
 		return fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
 	return k.child.tell()
+}
+
+// startScope has systemd make the container's scope with the first process in it, and sets those limits that systemd knows nothing of.
+func (k *creation) startScope() error {
+	pid := k.child.proc.Pid
+	if err := scope.Start(*k.scope, k.c.ID, pid, k.spec.Linux.Resources); err != nil {
+		return fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	k.c.Scope = k.scope.Name
+	at, err := cgroup.PathOf(pid)
+	if err == nil && path.Base(at) != k.scope.Name {
+		err = fmt.Errorf("systemd has left process %d in %s: is it another machine's?", pid, at)
+	}
+	if err != nil {
+		return fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	g, err := cgroup.Complete(at, cgroup.Controllers(k.settings))
+	k.c.Cgroup, k.c.CgroupV1 = g.Dir, g.V1
+	if err != nil {
+		return fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	return k.limit(g)
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/cgroup"
+	"github.com/proa-os/proa/runtime/scope"
 )
 
 // group returns the container's own cgroup.
@@ -57,6 +58,11 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 		}
 		if used > *m.Limit {
 			return fmt.Errorf("linux.resources.memory.limit: %d is below the %d bytes in use, and checkBeforeUpdate is set", *m.Limit, used)
+		}
+	}
+	if c.Scope != "" {
+		if err := scope.Update(c.Scope, r); err != nil {
+			return err
 		}
 	}
 	return g.Set(list)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/scope"
 )
 
 // Root is the directory of all state, --root on the command line. The zero value is no valid Root.
@@ -34,6 +36,8 @@ type Container struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// CgroupV1 are the same for each controller of version 1.
 	CgroupV1 map[string]string `json:"cgroupV1,omitempty"`
+	// Scope is the unit of the group, if systemd manages that, or "".
+	Scope string `json:"scope,omitempty"`
 	// Mounted is the root directory, with all mounts below it, of a container in the caller's mount namespace, or "".
 	Mounted string `json:"mounted,omitempty"`
 	// Rdt is the directory of linux.intelRdt, or ""; RdtMade are those that are removed with the container.
@@ -174,11 +178,16 @@ func (c *Container) removeRdt() error {
 
 // removeGroup kills what is in the container's own group, if it has one, and removes it.
 func (c *Container) removeGroup() error {
+	var serr error
+	if c.Scope != "" {
+		serr = scope.Stop(c.Scope)
+	}
 	g, err := c.group()
 	if err != nil {
-		return nil
+		return serr
 	}
-	return g.Remove()
+	// Without systemd's help as well: what is in the group must end.
+	return errors.Join(g.Remove(), serr)
 }
 
 // kill ends the container's PID 1, and with it its whole pid namespace, and waits until it is gone.
