@@ -12,7 +12,7 @@ BUILDER  = $(OUT)/bin/image-builder
 # The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
 WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 
-.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime judge-runtime fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -89,9 +89,12 @@ lock: builder ## pin today's packages of the Debian archive in manifests/
 bench-gap: builder ## measure how long an update keeps a machine away, by a soft and by a full reboot
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-gap --out $(OUT)/bench
 
-bench-runtime: check-go ## time the start of a container beside crun and runc, where they are installed (as root; BENCH_ROUNDS=60)
+bench-runtime: check-go ## time the start of a container beside pinned crun and runc (as root; BENCH_ROUNDS=60)
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/oci-runtime ./runtime/cmd/oci-runtime && $(GO) build -o $(OUT)/bin/bench-runtime ./qemu-tests/cmd/bench-runtime
 	@$(OUT)/bin/bench-runtime --runtime $(OUT)/bin/oci-runtime --out $(OUT)/bench/runtime --rounds $(or $(BENCH_ROUNDS),60)
+
+judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime (as root; minutes)
+	$(WITH_TOOLS) PROA_JUDGES=1 $(GO) test -count=1 -timeout 30m -run '^TestValidationSuite$$' -v ./runtime/oci
 
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)

@@ -31,6 +31,8 @@ type Row struct {
 	CPUMin  float64 `json:"cpu_min"`
 	CPUMed  float64 `json:"cpu_med"`
 	RSS     float64 `json:"peak_rss_mb"`
+	Version string  `json:"version,omitempty"`
+	Size    float64 `json:"size_mb,omitempty"`
 }
 
 func newRow(name string, s []sample, rss float64) Row {
@@ -76,6 +78,12 @@ func (r *Report) WriteText(w io.Writer) bool {
 			fmt.Fprintf(w, "  %-12s %9.2f %9.2f %9.2f %9.2f %8.1f", c.Name, c.WallMin, c.WallMed, c.CPUMin, c.CPUMed, c.RSS)
 			if own != nil && c.Name != own.Name {
 				fmt.Fprintf(w, "   %.2f %.2f, %.2f %.2f", own.WallMin/c.WallMin, own.WallMed/c.WallMed, own.CPUMin/c.CPUMin, own.CPUMed/c.CPUMed)
+			}
+			if c.Version != "" {
+				fmt.Fprintf(w, "   version %s", c.Version)
+			}
+			if c.Size > 0 {
+				fmt.Fprintf(w, ", %.1f MB", c.Size)
 			}
 			fmt.Fprintln(w)
 		}

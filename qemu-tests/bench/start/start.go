@@ -1,5 +1,5 @@
 // Package start measures how long a container takes from nothing to its end: `run` of a program that only exits, by oci-runtime and
-// by the runtimes of the distribution, in one session.
+// by crun and runc of a pinned distribution (manifests/peers.toml), in one session.
 //
 // Absolute times of a shared machine say little, so every round runs each runtime once, in a shuffled order, and what is told are ratios of
 // minima and medians, for the clock and for the CPU time of the runtime and all its children. Peak memory is read from the kernel when
@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +33,12 @@ import (
 type Options struct {
 	Out     string   // folder for what is made meanwhile
 	Runtime string   // oci-runtime
-	Peers   []string // names in PATH, or paths
+	Pinned  []string // names of peers in manifests/peers.toml
+	Peers   []string // others: names in PATH, or paths
 	Rounds  int
+
+	Manifests string // folder with peers.toml and its lock
+	APT       string // the host's apt configuration, normally /etc/apt
 }
 
 // Bars are what oci-runtime must not exceed, as ratios of medians to crun, and in MB.
@@ -46,6 +51,8 @@ const (
 // peer is one program to measure.
 type peer struct {
 	name, program string
+	version       string  // "" if unknown
+	size          float64 // MB; 0 if unknown
 }
 
 // sample is one run.
@@ -65,13 +72,27 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if st, err := os.Stat(o.Runtime); err == nil {
 		r.Size = float64(st.Size()) / 1e6
 	}
+	if len(o.Pinned) > 0 {
+		more, err := pinned(ctx, o, o.Pinned)
+		if err != nil {
+			return nil, fmt.Errorf("pinned peers: %w", err)
+		}
+		peers = append(peers, more...)
+	}
 	for _, p := range o.Peers {
 		program, err := exec.LookPath(p)
 		if err != nil {
 			r.Missing = append(r.Missing, fmt.Sprintf("%s: not installed", p))
 			continue
 		}
-		peers = append(peers, peer{filepath.Base(p), program})
+		more := peer{name: filepath.Base(p), program: program}
+		if more.version, err = more.ask(ctx); err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(peers, func(q peer) bool { return q.name == more.name }) {
+			more.name += " " + more.version
+		}
+		peers = append(peers, more)
 	}
 	for _, name := range profiles {
 		p, err := measureProfile(ctx, filepath.Join(dir, "bundle-"+name), name, peers, o.Rounds)
@@ -107,7 +128,7 @@ func ours(dir, program string) ([]peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []peer{{"oci-runtime", file}, {"writable", writable}}, nil
+	return []peer{{name: "oci-runtime", program: file}, {name: "writable", program: writable}}, nil
 }
 
 func measureProfile(ctx context.Context, dir, name string, peers []peer, rounds int) (*Profile, error) {
@@ -138,14 +159,16 @@ func measureProfile(ctx context.Context, dir, name string, peers []peer, rounds 
 		if err != nil {
 			return nil, fmt.Errorf("%s: measure memory: %w", c.name, err)
 		}
-		p.Rows = append(p.Rows, newRow(c.name, samples[i], rss))
+		row := newRow(c.name, samples[i], rss)
+		row.Version, row.Size = c.version, c.size
+		p.Rows = append(p.Rows, row)
 	}
 	return p, nil
 }
 
 // arguments are those that all runtimes understand.
 func arguments(c peer, dir string) []string {
-	return []string{"--root", filepath.Join(dir, "state-"+c.name), "run", "--bundle", dir, "bench-" + c.name}
+	return []string{"--root", filepath.Join(dir, "state-"+strings.ReplaceAll(c.name, " ", "-")), "run", "--bundle", dir, "bench-" + strings.ReplaceAll(c.name, " ", "-")}
 }
 
 // once runs the container and fails unless it ends with 0.
