@@ -51,14 +51,14 @@ func Prepare(s *store.Store, name, dir string) error {
 	if err := mountOverlay(s, c, p.Rootfs); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
-	if err := writeConfig(s.VolumesDir(), c, &img.Config, p, dir); err != nil {
+	if err := writeConfig(s, c, &img.Config, p, dir); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
 	return nil
 }
 
 // writeConfig writes config.json to dir. It looks into the mounted root, whose content is the image author's and the workload's.
-func writeConfig(volumes string, c *store.Container, img *image.Config, p Place, dir string) error {
+func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place, dir string) error {
 	root, err := os.OpenRoot(p.Rootfs)
 	if err != nil {
 		return err
@@ -87,7 +87,10 @@ func writeConfig(volumes string, c *store.Container, img *image.Config, p Place,
 			}
 		}
 	}
-	if err := useVolumes(volumes, c, u, p.Rootfs); err != nil {
+	if err := useVolumes(st.VolumesDir(), c, u, p.Rootfs); err != nil {
+		return err
+	}
+	if err := useSecrets(st.SecretsDir(), filepath.Join(dir, "secrets"), c); err != nil {
 		return err
 	}
 	s, err := Spec(c, img, u, p)

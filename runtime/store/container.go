@@ -36,6 +36,7 @@ type Container struct {
 	CapAdd          []string          `json:"cap_add,omitempty"`
 	CapDrop         []string          `json:"cap_drop,omitempty"`
 	Volumes         []Volume          `json:"volumes,omitempty"`
+	Secrets         []Secret          `json:"secrets,omitempty"`
 	Labels          map[string]string `json:"labels,omitempty"`
 
 	Unit        string  `json:"unit,omitempty"`         // of a declared container; otherwise its own, proa-<name>.service
@@ -59,6 +60,16 @@ type Volume struct {
 	Chown    bool     `json:"chown,omitempty"`   // is given to the container's user at the start
 }
 
+// A Secret is one that the container is given at each start.
+type Secret struct {
+	Name   string `json:"name"`
+	Env    bool   `json:"env,omitempty"` // as the variable Target, otherwise as the file
+	Target string `json:"target"`
+	UID    int    `json:"uid,omitempty"`
+	GID    int    `json:"gid,omitempty"`
+	Mode   uint32 `json:"mode,omitempty"`
+}
+
 // Health says how to find out whether the container works.
 type Health struct {
 	Command  []string      `json:"command"`
@@ -80,6 +91,9 @@ func (s *Store) ContainerDir(name string) string { return s.path("containers", n
 
 // VolumesDir is where named volumes live.
 func (s *Store) VolumesDir() string { return s.path("volumes") }
+
+// SecretsDir is where secrets live.
+func (s *Store) SecretsDir() string { return s.path("secrets") }
 
 // AddContainer stores a new container with an empty upper directory. The caller holds the lock.
 func (s *Store) AddContainer(c *Container) error {

@@ -7,6 +7,7 @@
 //	  images/<name>.json            what a name stands for; the name with / as %2F
 //	  containers/<name>/            container.json, upper and work of its overlay, rootfs to mount it on, files of its own in /etc
 //	  volumes/                      named volumes: package volume's
+//	  secrets/                      root's only: package secret's
 //	  fetch/<random>/               of user proa-fetch: what a pull has fetched, not trusted
 //	  tmp/<random>/                 layers being unpacked, containers being removed
 //

@@ -1,0 +1,141 @@
+// Package secret keeps passwords and keys for containers: root's files, one a secret, which no image, command line or unit holds.
+//
+//	<dir>/<name>.json    0600, in /var/lib/proa/containers/secrets (0700): when it was made, labels, the bytes
+//
+// A container gets one as a file in memory that only its mount namespace has, or in its environment (package bundle); both are made at
+// each start, so that a replaced secret is there at the next. Who is root on the machine, or has its disk, has them: they are as safe as
+// that disk. A secret is replaced by one rename. Names are checked before they become paths.
+package secret
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/proa-os/proa/internal/durable"
+)
+
+// MaxSize is how many bytes a secret may have, docker's number.
+const MaxSize = 500 << 10
+
+// Errors a caller branches on.
+var (
+	ErrNone   = errors.New("no such secret")
+	ErrExists = errors.New("a secret with this name exists")
+)
+
+// A Secret is what its file holds.
+type Secret struct {
+	Name    string            `json:"name"`
+	Created time.Time         `json:"created"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Data    []byte            `json:"data,omitempty"`
+}
+
+// A Store is a directory of secrets.
+type Store struct{ dir string }
+
+// Open opens the store and makes its directory if it is missing.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open secrets: %w", err)
+	}
+	return &Store{dir}, nil
+}
+
+// CheckName accepts what is a secret's name: a file's, and a part of --secret.
+func CheckName(name string) error {
+	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`).MatchString(name) {
+		return fmt.Errorf("secret name %.140q: want letters, digits, _ . and - (not first), at most 128", name)
+	}
+	return nil
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name+".json") }
+
+// Put stores a secret; one that is there is an error unless it is to be replaced.
+func (s *Store) Put(v *Secret, replace bool) error {
+	if err := CheckName(v.Name); err != nil {
+		return err
+	}
+	if len(v.Data) == 0 || len(v.Data) > MaxSize {
+		return fmt.Errorf("secret %s has %d bytes: want 1 to %d", v.Name, len(v.Data), MaxSize)
+	}
+	if _, err := os.Stat(s.path(v.Name)); err == nil && !replace {
+		return fmt.Errorf("%s: %w", v.Name, ErrExists)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := durable.WritePath(s.path(v.Name), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("store secret %s: %w", v.Name, err)
+	}
+	return nil
+}
+
+// Get reads a secret.
+func (s *Store) Get(name string) (*Secret, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", name, ErrNone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read secret %s: %w", name, err)
+	}
+	v := new(Secret)
+	if err := json.Unmarshal(b, v); err != nil {
+		return nil, fmt.Errorf("read secret %s: %w", name, err)
+	}
+	return v, nil
+}
+
+// List returns all secrets without their bytes, sorted by name.
+func (s *Store) List() ([]*Secret, error) {
+	names, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list secrets: %w", err)
+	}
+	out := []*Secret{}
+	for _, n := range names {
+		name, ok := strings.CutSuffix(n.Name(), ".json")
+		if !ok || CheckName(name) != nil {
+			continue
+		}
+		v, err := s.Get(name)
+		if errors.Is(err, ErrNone) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		v.Data = nil
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// Remove removes a secret. Containers that run keep what they were given.
+func (s *Store) Remove(name string) error {
+	if _, err := s.Get(name); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(s.dir)
+	if err != nil {
+		return fmt.Errorf("remove secret %s: %w", name, err)
+	}
+	defer root.Close()
+	if err := durable.Remove(root, name+".json"); err != nil {
+		return fmt.Errorf("remove secret %s: %w", name, err)
+	}
+	return nil
+}
