@@ -13,7 +13,7 @@ import (
 func (e *Env) verbs() []verb {
 	return slices.Concat(
 		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), healthVerb()}, declaredVerbs(),
-		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb()}, loginVerbs(), aboutVerbs(), innerVerbs(),
+		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb(), secretVerb()}, loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
 }
 

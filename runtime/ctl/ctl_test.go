@@ -70,6 +70,15 @@ func probe(args []string) int {
 	case "say":
 		host, _ := os.Hostname()
 		fmt.Println(args[1], host, os.Getuid(), os.Getenv("KEY"))
+	case "show":
+		b, err := os.ReadFile(args[1])
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		var st unix.Stat_t
+		unix.Stat(args[1], &st)
+		fmt.Printf("%s %o %d:%d\n", b, st.Mode, st.Uid, st.Gid)
 	case "exists":
 		if _, err := os.Stat(args[1]); err != nil {
 			return 1

@@ -68,6 +68,7 @@ func TestDeclared(t *testing.T) {
 	defer m.ctl("declared-stop", "systemd-web")
 	t.Run("again", m.declaredAgain)
 	t.Run("ready", m.declaredReady)
+	t.Run("secret", m.declaredSecret)
 	t.Run("foreground", m.declaredForeground)
 	t.Run("removed", m.declaredRemoved)
 }

@@ -245,8 +245,11 @@ func (c *call) words(kind string) ([]string, error) {
 			out = append(out, r.Name)
 		}
 	}
-	if kind == "volumes" {
+	switch kind {
+	case "volumes":
 		return c.volumeNames()
+	case "secrets":
+		return c.secretNames()
 	}
 	return slices.Compact(out), nil
 }

@@ -60,6 +60,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.String(&c.Name, "name", "NAME", "the container's name (default: made up)")
 	s.List(&c.Env, "e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl")
 	s.Func("v,volume", "[SOURCE:]TARGET[:OPTIONS]", "a named volume, or a directory or file of the machine, in the container;\nwithout SOURCE a new volume; OPTIONS: ro, nocopy, U, noexec, rshared ...", func(v string) error { return addVolume(c, v) })
+	secretFlag(s, c)
 	s.Func("network,net", "MODE", "host: the machine's network; none: only loopback", func(v string) error {
 		if v != "host" && v != "none" {
 			return errors.New("want host or none (bridge networks do not exist yet)")
