@@ -12,7 +12,7 @@ import (
 // verbs is the whole table.
 func (e *Env) verbs() []verb {
 	return slices.Concat(
-		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), healthVerb()}, declaredVerbs(),
+		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()},
 		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb(), secretVerb()}, loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
 }

@@ -54,23 +54,31 @@ func declare(args ...string) []string {
 func TestDeclared(t *testing.T) {
 	needContainers(t)
 	m := bareMachine(t)
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = m.reg.Push("probe:1", registrytest.Image{
-		Layers: [][]registrytest.File{{{Name: "probe", Body: string(self), Mode: 0o755}, {Name: "data/", Mode: 0o777}}},
-		Config: v1.Config{Entrypoint: []string{"/probe"}, Env: []string{"KEY=value"}, Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/probe", "exists", "/data/ready"}}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m.pushProbe("KEY=value", "ready", "x")
 	defer m.ctl("declared-stop", "systemd-web")
 	t.Run("again", m.declaredAgain)
 	t.Run("ready", m.declaredReady)
 	t.Run("secret", m.declaredSecret)
+	t.Run("updated", m.declaredUpdated)
+	m.pushProbe("KEY=value", "ready", "x")
 	t.Run("foreground", m.declaredForeground)
 	t.Run("removed", m.declaredRemoved)
+}
+
+// pushProbe pushes an image of the probe with a health check, for which it gets healthy when it is ready.
+func (m *machine) pushProbe(env string, cmd ...string) {
+	m.t.Helper()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_, err = m.reg.Push("probe:1", registrytest.Image{
+		Layers: [][]registrytest.File{{{Name: "probe", Body: string(self), Mode: 0o755}, {Name: "data/", Mode: 0o777}}},
+		Config: v1.Config{Entrypoint: []string{"/probe"}, Cmd: cmd, Env: []string{env}, Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/probe", "exists", "/data/ready"}}},
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // Each start makes another container in the place of the last one, which people's commands see as any other.

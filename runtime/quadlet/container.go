@@ -293,12 +293,15 @@ func (d *declaration) output() (out []string) {
 		s.add(e.problem("%.40q: a container is in its unit's control group (split)", e.value))
 	}
 	if e, ok := s.last("AutoUpdate"); ok {
-		s.add(e.problem("is not carried out: images change when the unit starts: say Pull=newer, and restart it by a timer"))
+		if e.value != "registry" && e.value != "local" {
+			s.add(e.problem("%.40q: expected registry or local", e.value))
+		}
+		out = append(out, "--label", "io.containers.autoupdate="+e.value)
 	}
 	if e, ok := s.last("HealthOnFailure"); ok && e.value != "none" {
 		s.add(e.problem("%.40q is not carried out: nothing stays to watch; containerctl health tells, and Restart= is for workloads that end", e.value))
 	}
-	return nil
+	return out
 }
 
 // inPod joins a pod, and takes what the pod says for all.
