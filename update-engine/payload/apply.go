@@ -7,6 +7,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/bunzip2"
+	"github.com/proa-os/proa/update-engine/column"
 	"github.com/proa-os/proa/update-engine/residue"
 )
 
@@ -48,8 +50,8 @@ const (
 
 // Apply reads the blobs from body and writes the outputs in order, beginning at the mark from: body then stands at byte from.Read
 // of the payload, or behind the manifest if from is the zero Mark. It compares every segment with its SHA-256 before it writes it, and
-// reads body to its end, so that a digest.Reader there has its say. Memory: no more than 16 MB at a time, whatever the size of the output; all that is
-// big is made once, but for what bzip2 needs, and how soon that is collected is for the program to say (GOGC).
+// reads body to its end, so that a digest.Reader there has its say. Memory: no more than 20 MB at a time, whatever the size of the output; all that is
+// big is made once.
 func (m *Manifest) Apply(body io.Reader, src Sources, from Mark, sink Sink) error {
 	if err := m.apply(body, src, from, sink); err != nil {
 		return fmt.Errorf("apply payload: %w", err)
@@ -102,12 +104,12 @@ func (a *applier) buffers() {
 	for _, o := range a.m.Outputs {
 		for _, s := range o.Segments {
 			for _, stream := range s.Streams {
-				if stream.Codec != Raw && (s.Op == Diff || stream.Codec == Bzip2) {
+				if stream.Codec != Raw && (s.Op.differs() || stream.Codec == Bzip2) {
 					packed = max(packed, stream.Stored)
 				}
 			}
 			made, room = max(made, s.Length+inPlace, s.Streams[0].Stored), max(room, s.Prefix.Length)
-			if s.Op == Diff {
+			if s.Op.differs() {
 				control = max(control, s.Streams[0].Length)
 				room = max(room, s.Length)
 			}
@@ -189,11 +191,13 @@ type applier struct {
 	sink Sink
 
 	zstd    *zstd.Decoder
+	bzip2   bunzip2.Unpacker
 	memory  memory
 	packed  []byte // a stream as it is stored
 	control []byte
 	piece   []byte // of a source
 	model   *residue.Model
+	columns *column.Predictor
 
 	// Of the output:
 	kind  Kind

@@ -4,6 +4,7 @@ package payload
 type assembly struct {
 	runs         []Run
 	instructions []instruction
+	tables       []table
 	added        bool // an instruction reads a source
 	at           int64
 }
@@ -66,7 +67,7 @@ func (a *assembly) extra(n int64) {
 func (a *assembly) layout() layout {
 	l := layout{runs: a.runs}
 	if a.added {
-		l.instructions = a.instructions
+		l.instructions, l.tables = a.instructions, a.tables
 	}
 	return l
 }

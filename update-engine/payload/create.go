@@ -62,6 +62,7 @@ type layout struct {
 	runs []Run
 	// instructions describe the made bytes as a DIFF, all of them or none.
 	instructions []instruction
+	tables       []table // of records, ascending
 }
 
 // An instruction of a control stream, its shift not relative.
@@ -115,19 +116,23 @@ type alternative struct {
 func (a alternative) saved() int { return int(a.seg.Streams[1].Stored) - len(a.residue) }
 
 const (
-	maxWork   = 6_000_000 // bounds how long a machine computes for a whole payload: about a second
+	maxWork   = 6_000_000 // bounds how long a machine computes for a whole payload: about two thirds of a second
+	perMade   = 48        // as many bytes that are made take the time of one of that work
 	minSaving = 20        // bytes for a thousand of that work: less is not worth the machine's time
 )
 
 // takeResidues takes those alternatives that save most for their work.
 func (d *draft) takeResidues() {
 	slices.SortStableFunc(d.residues, func(a, b alternative) int { return b.saved()*a.work - a.saved()*b.work })
-	work := 0
+	var work int64
+	for _, o := range d.m.Outputs {
+		work += o.Made() / perMade
+	}
 	for _, a := range d.residues {
-		if work+a.work > maxWork || a.saved()*1000 < a.work*minSaving {
+		if work+int64(a.work) > maxWork || a.saved()*1000 < a.work*minSaving {
 			continue
 		}
-		work += a.work
+		work += int64(a.work)
 		s := &d.m.Outputs[a.output].Segments[a.segment].Streams[1]
 		s.Codec, s.Stored = Residue, int64(len(a.residue))
 		d.blobs[a.blob] = a.residue
@@ -158,6 +163,7 @@ type task struct {
 	at           cursor // its first made byte
 	kin          Range  // what it is more like than what lies before it; its length is 0 if there is nothing
 	instructions []instruction
+	tables       []table // all of the output
 }
 
 // output packs the segments of output i, a few at a time, and appends the blobs in order.
@@ -234,7 +240,7 @@ func split(l layout, size int64) []task {
 	rest := l.instructions
 	for left > 0 {
 		c.skipCopies()
-		t := task{seg: Segment{Length: min(left, size)}, at: c}
+		t := task{seg: Segment{Length: min(left, size)}, at: c, tables: l.tables}
 		t.instructions, rest = cutInstructions(rest, t.seg.Length)
 		tasks = append(tasks, t)
 		c.skipMade(t.seg.Length)

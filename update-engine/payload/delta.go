@@ -10,6 +10,7 @@ import (
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/bsdiff"
 	"github.com/proa-os/proa/update-engine/extent"
+	"github.com/proa-os/proa/update-engine/module"
 	"github.com/proa-os/proa/update-engine/residue"
 )
 
@@ -55,9 +56,10 @@ func createDelta(ctx context.Context, w io.Writer, images Delta, o Options, prog
 		return nil, err
 	}
 	d.total *= 2
+	plain := versionReadBy(images.OldRoot) < Version
 	for i, c := range []comparison{
-		{images.NewRoot, []Input{images.OldRoot}},
-		{images.NewBoot, []Input{images.OldBoot, images.NewRoot}},
+		{new: images.NewRoot, sources: []Input{images.OldRoot}, plain: plain},
+		{new: images.NewBoot, sources: []Input{images.OldBoot, images.NewRoot}, plain: plain},
 	} {
 		l, err := d.compare(ctx, c)
 		if err != nil {
@@ -75,6 +77,14 @@ func createDelta(ctx context.Context, w io.Writer, images Delta, o Options, prog
 type comparison struct {
 	new     Input
 	sources []Input
+	plain   bool // whoever applies the payload cannot read a Fit
+}
+
+func (c comparison) tables(old, new []byte) []module.Table {
+	if c.plain {
+		return nil
+	}
+	return module.Tables(old, new)
 }
 
 // A neighbour is a new piece of an output and the old one that is to be like it.
@@ -109,6 +119,7 @@ func (d *draft) compare(ctx context.Context, c comparison) (layout, error) {
 			return layout{}, fmt.Errorf("the extents leave bytes %d to %d out", a.at, p.at)
 		}
 		p.addTo(&a)
+		a.tables = append(a.tables, p.tables...)
 	}
 	d.show(c.new.Size - (d.done - before))
 	return a.layout(), nil
@@ -168,9 +179,13 @@ func (c comparison) gaps(old, new []extent.Extent) ([]piece, error) {
 	if err != nil {
 		return nil, err
 	}
-	patch := bsdiff.Diff(before, after)
+	return scattered(bsdiff.Diff(before, after).Control, old, new), nil
+}
+
+// scattered are the pieces of new ranges, whose content was gathered and compared with that of old ones.
+func scattered(control []bsdiff.Control, old, new []extent.Extent) []piece {
 	var pieces []piece
-	parts := partsOf(patch.Control, old)
+	parts := partsOf(control, old)
 	for _, g := range new {
 		p := piece{at: g.Offset}
 		for left := g.Length; left > 0; {
@@ -189,7 +204,7 @@ func (c comparison) gaps(old, new []extent.Extent) ([]piece, error) {
 		}
 		pieces = append(pieces, p)
 	}
-	return pieces, nil
+	return pieces
 }
 
 func gather(r io.ReaderAt, list []extent.Extent) ([]byte, error) {
@@ -230,6 +245,9 @@ func (c comparison) describe(differs *sync.Pool) func(context.Context, neighbour
 		}
 		differ := differs.Get().(*bsdiff.Differ)
 		defer differs.Put(differ)
+		if tables := c.tables(old, content); len(tables) > 0 {
+			return ofTables(tables, differ, n, old, content), nil
+		}
 		p.parts = partsOf(differ.Diff(old, content).Control, []extent.Extent{n.old})
 		return p, nil
 	}

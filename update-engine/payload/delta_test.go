@@ -127,7 +127,7 @@ func TestDeltaResumes(t *testing.T) {
 }
 
 // erofs is a root image of files, as mkfs.erofs makes it.
-func erofs(t *testing.T, tools *tooltree.Tree, files map[string][]byte) []byte {
+func erofs(t *testing.T, tools *tooltree.Tree, files map[string][]byte, options ...string) []byte {
 	t.Helper()
 	dir, img := t.TempDir(), filepath.Join(t.TempDir(), "img")
 	for name, b := range files {
@@ -139,7 +139,8 @@ func erofs(t *testing.T, tools *tooltree.Tree, files map[string][]byte) []byte {
 			t.Fatal(err)
 		}
 	}
-	cmd := tools.Command(t.Context(), "mkfs.erofs", "--quiet", "-b4096", "-T1", "--all-root", "-U", "00000000-0000-0000-0000-000000000000", img, dir)
+	args := append([]string{"--quiet", "-b4096", "-T1", "--all-root", "-U", "00000000-0000-0000-0000-000000000000"}, options...)
+	cmd := tools.Command(t.Context(), "mkfs.erofs", append(args, img, dir)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -7,6 +7,7 @@
 //
 //	new image ─▶ COPY, from a source      ─▶ runs of the manifest        ┐
 //	          └▶ made ─▶ segments ≤ 4 MiB ─▶ DIFF: control, diff, extra  ├▶ header, manifest, blobs
+//	                                     ├─▶ FIT: the same of a forecast ├
 //	                                     └─▶ REPLACE: one stream         ┘
 //
 // An output is covered by runs, in order and without gap: so many bytes that segments make, then so many that are copied from a source
@@ -31,7 +32,7 @@
 //
 //	offset  size  content
 //	0       8     magic: 89 50 52 4f 41 0d 0a 1a ("\x89PROA\r\n\x1a", broken by any text-mode transfer)
-//	8       4     format version: 2
+//	8       4     format version: 2, or 3 if there is a FIT
 //	12      4     length P of the packed manifest, at most 2 MiB
 //	16      32    SHA-256 of the packed manifest
 //	48      4     length M of the manifest, at most 2 MiB; it is raw if M = P, a zstd frame if M > P
@@ -58,7 +59,7 @@
 //	uv    copied bytes; zero in the last run only, which then has made ones
 //	sv    shift of the copied bytes, less that of the run before; absent if there are none
 //	per segment:
-//	1     operation and codec: 16 * operation (2 DIFF, 3 REPLACE) + codec of the only or the control stream
+//	1     operation and codec: 16 * operation (2 DIFF, 3 REPLACE, 4 FIT) + codec of the only or the control stream
 //	uv    made bytes, 1 byte to 4 MiB
 //	32    SHA-256 of them
 //
@@ -68,7 +69,7 @@
 //	uv    length of the prefix, at most 11 MiB, if the codec is zstd
 //	sv    where the prefix ends: source address, less that of the segment's first byte in the output; absent if the length is zero
 //
-// and of a DIFF, whose three streams lie in the payload in this order:
+// and of a DIFF or a FIT, whose three streams lie in the payload in this order:
 //
 //	uv    bytes of the control stream, 1 byte to 1 MiB
 //	uv    stored bytes of it, if its codec is zstd or bzip2
@@ -89,6 +90,24 @@
 //
 // Neither an instruction's added bytes nor a segment end where made bytes do: they go on behind the copied bytes, where the same shift
 // leads behind their source. It is how most of the metadata of an image is described by a handful of instructions.
+//
+// A FIT is a DIFF in which some of the bytes that are added to are records, such as relocations of kernel modules. Its control stream begins with
+// where these are in the diff stream, ascending:
+//
+//	uv    number of ranges, 1 to 16384
+//	uv    bytes of the diff stream between the range before and this one
+//	uv    records of it, at least 1
+//	1     kind: 0 words of 4 bytes, 1 relocations of 24, 2 symbols of 24, 3 versions of 64; plus 128 if a file begins
+//	uv    of relocations: the number of the symbol that they lead into by their offset, at most 2^24
+//
+// In these ranges the diff stream holds what is left of the differences when those that package column expects are taken away. The instructions
+// follow.
+//
+// # Versions
+//
+// A writer writes the oldest version that has what a payload needs: a full payload is of version 2 and can be read by every machine there is. A
+// delta has a FIT only if the root image that it starts from says, in usr/lib/proa/payload-version, that its agent reads
+// version 3. A reader refuses what is newer than it with ErrUnsupported before it writes anything; the agent takes the full payload then.
 //
 // # What a reader may rely on
 //

@@ -2,6 +2,7 @@ package payload
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -23,13 +24,23 @@ func (m *Manifest) encode() ([]byte, error) {
 	b := make([]byte, headerSize, headerSize+len(packed))
 	sum := digest.Of(packed)
 	copy(b, magic)
-	binary.LittleEndian.PutUint32(b[8:], version)
+	binary.LittleEndian.PutUint32(b[8:], m.version())
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(packed)))
 	copy(b[16:], sum[:])
 	binary.LittleEndian.PutUint32(b[48:], uint32(len(text)))
 	b = append(b, packed...)
 	m.size, m.digest = int64(len(b)), digest.Of(b)
 	return b, nil
+}
+
+// version is that of the oldest reader which can read the payload.
+func (m *Manifest) version() uint32 {
+	for _, o := range m.Outputs {
+		if slices.ContainsFunc(o.Segments, func(s Segment) bool { return s.Op == Fit }) {
+			return Version
+		}
+	}
+	return firstVersion
 }
 
 func (m *Manifest) text() []byte {

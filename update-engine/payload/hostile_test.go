@@ -289,8 +289,8 @@ func TestRefusesHeader(t *testing.T) {
 		newer   bool
 	}{
 		{"not a payload", bytes.Repeat([]byte("<html>"), 100), "this is not a payload", false},
-		{"older version", header(func(b []byte) { b[8] = 1 }), "format version 1, this program reads 2", true},
-		{"newer version", header(func(b []byte) { b[8] = 3 }), "format version 3", true},
+		{"older version", header(func(b []byte) { b[8] = 1 }), "format version 1, this program reads 2 to 3", true},
+		{"newer version", header(func(b []byte) { b[8] = 4 }), "format version 4", true},
 		{"reserved bytes", header(func(b []byte) { b[63] = 1 }), "bytes 52 to 63 are not zero", false},
 		{"manifest of 4 GiB", header(func(b []byte) { b[51] = 255 }), "at most 2097152 are allowed", false},
 		{"manifest larger when packed", header(func(b []byte) { b[13]++ }), "packed in", false},
@@ -339,6 +339,9 @@ func FuzzApply(f *testing.F) {
 	f.Add(b)
 	f.Add(b[:100])
 	f.Add(unpacked(f, b))
+	fit, _ := handmade(f, fitted(f, nil))
+	f.Add(fit)
+	f.Add(unpacked(f, fit))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= headerSize { // let the fuzzer past the checksum
 			if n := binary.LittleEndian.Uint32(b[12:]); int64(n) <= int64(len(b)-headerSize) {

@@ -50,7 +50,11 @@ type Op uint8
 const (
 	Diff    Op = 2 // bytes of a source with differences, and new ones between
 	Replace Op = 3 // new bytes
+	Fit     Op = 4 // Diff, but the differences of records are to what package column predicts of them; since version 3
 )
+
+// differs reports whether segments of the operation have three streams.
+func (o Op) differs() bool { return o == Diff || o == Fit }
 
 func (o Op) String() string {
 	switch o {
@@ -58,6 +62,8 @@ func (o Op) String() string {
 		return "DIFF"
 	case Replace:
 		return "REPLACE"
+	case Fit:
+		return "FIT"
 	}
 	return fmt.Sprintf("number %d", uint8(o))
 }

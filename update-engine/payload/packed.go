@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/column"
 	"github.com/proa-os/proa/update-engine/residue"
 )
 
@@ -124,9 +125,11 @@ func (p segmentPacker) replaceWith(ctx context.Context, t task, made []byte, pre
 
 // A diff's streams, and what the second of them was subtracted from.
 type streams struct {
+	op                   Op
 	control, diff, extra []byte
 	old                  []byte
 	places               []residue.Place
+	ranges               []column.Range
 }
 
 // streams returns false if there are no instructions, or too many for one segment.
@@ -141,18 +144,43 @@ func (p segmentPacker) streams(t task, made []byte) (s streams, ok bool, err err
 		s.control = binary.AppendUvarint(s.control, uint64(x.add))
 		s.control = binary.AppendUvarint(s.control, uint64(x.extra))
 		shift = x.shift
-		if err := p.subtract(&s, made[:x.add], x.shift, &c); err != nil {
+		if err := p.subtract(&s, made[:x.add], x.shift, &c, t.tables); err != nil {
 			return s, false, err
 		}
 		s.extra = append(s.extra, made[x.add:x.add+x.extra]...)
 		made = made[x.add+x.extra:]
 		c.skipMade(x.extra)
 	}
+	s.op = Diff
+	s.ranges = s.ranges[:min(len(s.ranges), maxRanges)]
+	if len(s.control) > 0 && len(s.ranges) > 0 {
+		s.op, s.control = Fit, append(rangesText(s.ranges), s.control...)
+		column.New().Pack(s.diff, s.old, s.ranges)
+	}
 	return s, len(s.control) > 0 && len(s.control) <= maxControl, nil
 }
 
+// mostlyCode reports whether most of the differences are not in records: what is left of those after the prediction is not worth a machine's
+// work.
+func (s streams) mostlyCode() bool {
+	all, inside := 0, 0
+	for _, v := range s.diff {
+		if v != 0 {
+			all++
+		}
+	}
+	for _, r := range s.ranges {
+		for _, v := range s.diff[r.At:r.End()] {
+			if v != 0 {
+				inside++
+			}
+		}
+	}
+	return inside*3 <= all
+}
+
 // subtract appends the differences of made bytes, the first of which is at c, to the source at a shift; it leaves c behind them.
-func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor) error {
+func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor, tables []table) error {
 	for len(made) > 0 {
 		c.skipCopies()
 		n, _ := c.here()
@@ -161,6 +189,7 @@ func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor)
 		if err := p.space.read(old, c.at+shift); err != nil {
 			return err
 		}
+		s.ranges = appendRanges(s.ranges, tables, len(s.diff), c.at, n, shift)
 		for i, b := range old {
 			s.diff = append(s.diff, made[i]-b)
 		}
@@ -174,7 +203,7 @@ func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor)
 
 // diff packs the three streams of a segment.
 func (p segmentPacker) diff(ctx context.Context, t task, s streams) (packed, error) {
-	t.seg.Op = Diff
+	t.seg.Op = s.op
 	var out packed
 	for i, b := range [][]byte{s.control, s.diff, s.extra} {
 		stream, blob, err := pack(ctx, p.packer, b, nil)
@@ -185,7 +214,7 @@ func (p segmentPacker) diff(ctx context.Context, t task, s streams) (packed, err
 		out.blobs = append(out.blobs, blob)
 	}
 	out.seg = t.seg
-	if stored := t.seg.Streams[1].Stored; p.models != nil && stored >= worthModelling {
+	if stored := t.seg.Streams[1].Stored; p.models != nil && stored >= worthModelling && s.mostlyCode() {
 		m := p.models.Get().(*residue.Model)
 		defer p.models.Put(m)
 		if b := m.Encode(s.diff, s.old, s.places); int64(len(b)) < stored {

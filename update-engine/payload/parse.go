@@ -12,9 +12,15 @@ import (
 	"github.com/proa-os/proa/internal/digest"
 )
 
+// Version is the newest version of the format. This package reads it and those down to firstVersion, and writes the oldest one that has what a payload
+// needs.
+const (
+	Version      = 3
+	firstVersion = 2
+)
+
 const (
 	magic      = "\x89PROA\r\n\x1a"
-	version    = 2
 	headerSize = 64
 	digestSize = len(digest.SHA256{})
 	maxNumber  = 1 << 40
@@ -29,8 +35,9 @@ func ReadManifest(r io.Reader) (*Manifest, error) {
 	if string(h[:8]) != magic {
 		return nil, damaged(fmt.Errorf("read payload header: expected magic %q, found %q: this is not a payload", magic, h[:8]))
 	}
-	if v := binary.LittleEndian.Uint32(h[8:]); v != version {
-		return nil, fmt.Errorf("read payload header: format version %d, this program reads %d: %w", v, version, ErrUnsupported)
+	v := binary.LittleEndian.Uint32(h[8:])
+	if v < firstVersion || v > Version {
+		return nil, fmt.Errorf("read payload header: format version %d, this program reads %d to %d: %w", v, firstVersion, Version, ErrUnsupported)
 	}
 	packed, size := binary.LittleEndian.Uint32(h[12:]), binary.LittleEndian.Uint32(h[48:])
 	if size > maxManifest || packed > size {
@@ -54,6 +61,9 @@ func ReadManifest(r io.Reader) (*Manifest, error) {
 	m, err := parseManifest(text)
 	if err != nil {
 		return nil, damaged(fmt.Errorf("read payload manifest: %w", err))
+	}
+	if v < m.version() {
+		return nil, damaged(fmt.Errorf("read payload manifest: format version %d does not have all of its operations", v))
 	}
 	m.size, m.digest = headerSize+int64(packed), digest.Of(append(h[:], b.Bytes()...))
 	return m, nil
@@ -271,7 +281,7 @@ func parseSegment(s *scanner) (Segment, error) {
 	switch {
 	case s.err != nil:
 		return seg, s.err
-	case seg.Op != Diff && seg.Op != Replace:
+	case !seg.Op.differs() && seg.Op != Replace:
 		return seg, fmt.Errorf("operation %s: %w", seg.Op, ErrUnsupported)
 	case seg.Length < 1 || seg.Length > MaxSegment:
 		return seg, fmt.Errorf("length of %d bytes is not from 1 to %d", seg.Length, MaxSegment)
@@ -302,7 +312,7 @@ func parseSegment(s *scanner) (Segment, error) {
 		return seg, s.err
 	}
 	for i, stream := range seg.Streams {
-		if err := stream.check(seg.Op == Diff && i == 1); err != nil {
+		if err := stream.check(seg.Op.differs() && i == 1); err != nil {
 			return seg, fmt.Errorf("stream %d: %w", i, err)
 		}
 	}

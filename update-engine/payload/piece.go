@@ -7,8 +7,9 @@ import (
 
 // A piece is how a part of an output is described, before it is known what is around it.
 type piece struct {
-	at    int64
-	parts []pieceOf
+	at     int64
+	parts  []pieceOf
+	tables []table
 }
 
 // pieceOf is new, like a source (add) or equal to it (copied).

@@ -1,16 +1,15 @@
 package payload
 
 import (
-	"bytes"
-	"compress/bzip2"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/update-engine/column"
 	"github.com/proa-os/proa/update-engine/residue"
 )
 
@@ -132,28 +131,7 @@ func (a *applier) unpack(out []byte, s Stream) error {
 	if _, err := io.ReadFull(a.body, packed); err != nil {
 		return truncated(err)
 	}
-	return damaged(unbzip2(out, packed))
-}
-
-// unbzip2 needs four bytes for each byte of a block. What the stream before needed is not to lie about meanwhile, whatever the program's
-// garbage collector is set to.
-func unbzip2(out, packed []byte) error {
-	const little = '2' // level, in the fourth byte: less than a megabyte
-	if len(packed) > 3 && packed[3] > little {
-		runtime.GC()
-	}
-	r := bzip2.NewReader(bytes.NewReader(packed))
-	if _, err := io.ReadFull(r, out); err != nil {
-		return fmt.Errorf("unpack bzip2: %w", truncated(err))
-	}
-	var one [1]byte
-	switch n, err := io.ReadFull(r, one[:]); {
-	case n > 0:
-		return fmt.Errorf("unpack bzip2: more than the %d bytes of the stream", len(out))
-	case err != io.EOF:
-		return fmt.Errorf("unpack bzip2: %w", err)
-	}
-	return nil
+	return damaged(a.bzip2.Unpack(out, packed))
 }
 
 // diff makes a segment of what the sources have at the addresses behind c.
@@ -161,6 +139,13 @@ func (a *applier) diff(s Segment, c cursor) error {
 	control := a.control[:s.Streams[0].Length]
 	if err := a.unpack(control, s.Streams[0]); err != nil {
 		return fmt.Errorf("control stream: %w", err)
+	}
+	var ranges []column.Range
+	if s.Op == Fit {
+		var err error
+		if ranges, control, err = parseRanges(control, s.Streams[1].Length); err != nil {
+			return damaged(fmt.Errorf("control stream: %w", err))
+		}
 	}
 	if err := checkControl(control, s); err != nil {
 		return damaged(fmt.Errorf("control stream: %w", err))
@@ -180,6 +165,7 @@ func (a *applier) diff(s Segment, c cursor) error {
 	if err != nil {
 		return fmt.Errorf("diff stream: %w", err)
 	}
+	a.unpredict(added, old, ranges)
 	addBytes(added, old)
 	if err := a.unpack(extra, s.Streams[2]); err != nil {
 		return fmt.Errorf("extra stream: %w", err)
@@ -190,6 +176,17 @@ func (a *applier) diff(s Segment, c cursor) error {
 		made, added, extra = made[add+n:], added[add:], extra[n:]
 		return nil
 	})
+}
+
+// unpredict makes differences to the old bytes of those to what was predicted.
+func (a *applier) unpredict(added, old []byte, ranges []column.Range) {
+	if len(ranges) == 0 {
+		return
+	}
+	if a.columns == nil {
+		a.columns = column.New()
+	}
+	a.columns.Unpack(added, old, ranges)
 }
 
 // old reads what the instructions add to, and says where it is.
@@ -239,6 +236,16 @@ func (a *applier) residue(out []byte, s Stream, old []byte, places []residue.Pla
 
 // addBytes adds each byte of b to the one of a at the same place, modulo 256.
 func addBytes(a, b []byte) {
+	const low, high = 0x7f7f7f7f7f7f7f7f, 0x8080808080808080
+	le := binary.LittleEndian
+	for len(b) >= 8 {
+		x, y := le.Uint64(a), le.Uint64(b)
+		if x != 0 { // nearly always there is no difference
+			y = (x&low + y&low) ^ (x^y)&high // no carry from byte to byte
+		}
+		le.PutUint64(a, y)
+		a, b = a[8:], b[8:]
+	}
 	for i, v := range b {
 		a[i] += v
 	}
