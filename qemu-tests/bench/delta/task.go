@@ -98,7 +98,7 @@ func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	cmd := exec.CommandContext(ctx, self, "--task", string(text))
 	cmd.Stdout = &out
 	if t.Do == "apply" {
-		cmd.Env = append(os.Environ(), agentLimit)
+		cmd.Env = append(os.Environ(), agentLimit, agentCollector)
 	}
 	used, err := usage(cmd)
 	if err != nil {
@@ -115,8 +115,11 @@ func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	return r.Made, used, nil
 }
 
-// agentLimit is what update-engine.service says to the agent.
-const agentLimit = "GOMEMLIMIT=32MiB"
+// What update-engine.service says to the agent, and what that says to its own collector (cmd/update-engine).
+const (
+	agentLimit     = "GOMEMLIMIT=32MiB"
+	agentCollector = "GOGC=10"
+)
 
 type jsonBuffer []byte
 
