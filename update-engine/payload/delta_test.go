@@ -92,11 +92,19 @@ func TestDeltaResumes(t *testing.T) {
 	newRoot := slices.Concat(noise(4, 5000), oldRoot[:len(oldRoot)-100], noise(5, MaxSegment+100))
 	d, src := deltaOf(oldRoot, oldBoot, newRoot, slices.Concat(oldBoot, noise(4, 6000)))
 	b, m := makeDelta(t, d, src)
+	if inside := takenUp(t, b, m, src, newRoot); inside == 0 {
+		t.Error("no checkpoint inside a segment")
+	}
+}
+
+// takenUp takes a delta up at every checkpoint, and returns how many of them are not between segments.
+func takenUp(t *testing.T, b []byte, m *Manifest, src Sources, newRoot []byte) (inside int) {
+	t.Helper()
 	whole := &kept{}
 	if err := m.Apply(bytes.NewReader(b[m.size:]), src, Mark{}, whole); err != nil {
 		t.Fatal(err)
 	}
-	inside, at := 0, int64(0)
+	at := int64(0)
 	for i, from := range whole.marks {
 		if i > 0 && whole.marks[i-1].Kind == from.Kind {
 			if at = whole.marks[i-1].Written; from.Written-at > MaxSegment+copyStep {
@@ -121,9 +129,7 @@ func TestDeltaResumes(t *testing.T) {
 			t.Errorf("from %+v: the outputs are not the images", from)
 		}
 	}
-	if inside == 0 {
-		t.Error("no checkpoint inside a segment")
-	}
+	return inside
 }
 
 // erofs is a root image of files, as mkfs.erofs makes it.

@@ -70,6 +70,32 @@ func TestDeltaOfModules(t *testing.T) {
 	}
 }
 
+// Segments cut tables, records and files in two; each is made without what the ones before it have learnt.
+func TestFitResumes(t *testing.T) {
+	oldRoot := modules(t, "6.12.1", -1, map[string][]byte{versionFile: []byte("3\n")})
+	newRoot := modules(t, "6.12.2", 100, map[string][]byte{versionFile: []byte("3\n")})
+	boot := noise(98, 10_000)
+	d, src := deltaOf(oldRoot, boot, newRoot, boot)
+	var b bytes.Buffer
+	if _, err := CreateDelta(t.Context(), &b, d, Options{Segment: 20_011}, nil); err != nil {
+		t.Fatal(err)
+	}
+	m, err := ReadManifest(bytes.NewReader(b.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fits := 0
+	for _, s := range m.Output(RootImage).Segments {
+		if s.Op == Fit {
+			fits++
+		}
+	}
+	if fits < 10 {
+		t.Errorf("%d segments are a FIT", fits)
+	}
+	takenUp(t, b.Bytes(), m, src, newRoot)
+}
+
 // Who says version 2 has no FIT.
 func TestFitNeedsItsVersion(t *testing.T) {
 	b, d := handmade(t, fitted(t, nil))
