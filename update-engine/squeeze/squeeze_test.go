@@ -137,6 +137,28 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// Where bzip2 is far ahead of zstd at its quickest, zstd at its best, which takes seconds, is not asked. It would lose.
+func TestHopelessIsNotTried(t *testing.T) {
+	judge := FromTools(testenv.Tools(t))
+	t.Setenv("PROA_TOOLS", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("PATH", fake(t))
+	p, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 1<<20)
+	for i := 0; i < len(data); i += 24 { // a table in which every record has grown alike, but not quite
+		copy(data[i:], []byte{0x30, byte(i / 24 % 7 / 6)})
+	}
+	codec, packed, err := p.Pack(t.Context(), data, nil)
+	if err != nil || codec != payload.Bzip2 {
+		t.Fatalf("%s, %v", codec, err)
+	}
+	if best, err := judge.zstd(t.Context(), data, nil); err != nil || len(best) <= len(packed) {
+		t.Errorf("zstd packs it in %d bytes, %v, bzip2 in %d", len(best), err, len(packed))
+	}
+}
+
 // fake is a folder with a zstd that fails.
 func fake(t *testing.T) string {
 	t.Helper()
