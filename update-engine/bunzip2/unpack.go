@@ -7,6 +7,7 @@
 package bunzip2
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -25,6 +26,8 @@ const (
 	endMagic   = 0x177245385090 // its root
 )
 
+var le = binary.LittleEndian
+
 // Errors of Unpack.
 var (
 	errDamaged = errors.New("unpack bzip2: damaged")
@@ -33,12 +36,12 @@ var (
 	errBehind  = errors.New("unpack bzip2: bytes behind the end of the stream")
 )
 
-// An Unpacker unpacks streams, one after the other in the same memory: four bytes for each byte of the largest block so far. Its zero
-// value is ready. It is not safe for concurrent use.
+// An Unpacker unpacks streams, one after the other. Its zero value is ready. It is not safe for concurrent use.
 type Unpacker struct {
 	in    bitReader
 	level int
-	list  []uint32 // of a block's bytes: in the lowest eight bits one of them, above the place of the next
+	own   []byte
+	list  []byte // of a block's bytes, four each: in the lowest eight bits one of them, above the place of the next
 	codes [maxCodes]code
 	order []uint8 // which of the codes each group has
 	bytes [256]uint8
@@ -47,7 +50,10 @@ type Unpacker struct {
 // Unpack fills out with what the one stream in packed holds; it is an error if that is more or less. It takes streams as Pack and other programs
 // make them, but for the randomised blocks of versions before 0.9.5. The checksums are not looked at: whoever calls it compares a hash. A long run
 // costs hardly more than its first bytes, which makes it several times as fast as compress/bzip2 where nearly all is zero.
-func (u *Unpacker) Unpack(out, packed []byte) error {
+//
+// It needs four bytes of memory for each byte of the level's block. They are those of work, if that has as many and nobody else needs it
+// meanwhile; otherwise the Unpacker takes some and keeps them.
+func (u *Unpacker) Unpack(out, packed, work []byte) error {
 	u.in = bitReader{b: packed}
 	if head := u.in.bits(24); head != 'B'<<16|'Z'<<8|'h' {
 		return errDamaged
@@ -56,6 +62,14 @@ func (u *Unpacker) Unpack(out, packed []byte) error {
 	if u.level < 1 || u.level > highest {
 		return errDamaged
 	}
+	need := u.level * step * 4
+	if len(work) < need {
+		if len(u.own) < need {
+			u.own = make([]byte, need)
+		}
+		work = u.own
+	}
+	u.list = work[:need]
 	rest := out
 	for {
 		magic := u.in.bits(24) << 24
@@ -96,7 +110,7 @@ func (u *Unpacker) block(out []byte) ([]byte, error) {
 	if !ok || origin >= n {
 		return nil, u.damage()
 	}
-	return lengthen(out, u.list[:n], u.list[origin]>>8)
+	return lengthen(out, u.list[:4*n], le.Uint32(u.list[4*origin:])>>8)
 }
 
 // damage is what is wrong if anything is.
@@ -170,10 +184,6 @@ func (u *Unpacker) tables(alphabet int) bool {
 // symbols reads a block's symbols, undoes moving to the front, and links the bytes in their order. It returns how many there are.
 func (u *Unpacker) symbols(used int) (n int, ok bool) {
 	limit := u.level * step
-	if cap(u.list) < limit {
-		u.list = make([]uint32, limit)
-	}
-	u.list = u.list[:limit]
 	var counts [256]uint32
 	run, digit := 0, 1 // of zeros, which is being read
 	for group := 0; ; group++ {
@@ -196,10 +206,9 @@ func (u *Unpacker) symbols(used int) (n int, ok bool) {
 			if run > 0 {
 				b := u.bytes[0]
 				counts[b] += uint32(run)
-				for i := range u.list[n : n+run] {
-					u.list[n+i] = uint32(b)
+				for end := n + run; n < end; n++ {
+					le.PutUint32(u.list[4*n:], uint32(b))
 				}
-				n += run
 				run, digit = 0, 1
 			}
 			if s == used+1 {
@@ -213,7 +222,7 @@ func (u *Unpacker) symbols(used int) (n int, ok bool) {
 			copy(u.bytes[1:s], u.bytes[:s-1])
 			u.bytes[0] = b
 			counts[b]++
-			u.list[n] = uint32(b)
+			le.PutUint32(u.list[4*n:], uint32(b))
 			n++
 		}
 	}
@@ -226,19 +235,20 @@ func (u *Unpacker) link(n int, counts *[256]uint32) {
 		counts[b] = sum
 		sum += c
 	}
-	for i, v := range u.list[:n] {
-		b := v & 255
-		u.list[counts[b]] |= uint32(i) << 8
+	for i := range n {
+		b := u.list[4*i]
+		to := u.list[4*counts[b]:]
+		le.PutUint32(to, uint32(to[0])|uint32(i)<<8)
 		counts[b]++
 	}
 }
 
 // lengthen writes the bytes of a list from a place on, and after four equal ones as many more as the next one says. It returns what is
 // left of out.
-func lengthen(out []byte, list []uint32, at uint32) ([]byte, error) {
+func lengthen(out, list []byte, at uint32) ([]byte, error) {
 	equal, last := 0, -1
-	for range list {
-		v := list[at]
+	for range len(list) / 4 {
+		v := le.Uint32(list[4*at:])
 		at = v >> 8
 		b := byte(v)
 		if equal == 4 {

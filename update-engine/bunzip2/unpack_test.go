@@ -47,7 +47,7 @@ func TestUnpack(t *testing.T) {
 func own(packed []byte, n int) ([]byte, error) {
 	out := bytes.Repeat([]byte{0xaa}, n) // what was there before is not to show
 	var u Unpacker
-	return out, u.Unpack(out, packed)
+	return out, u.Unpack(out, packed, nil)
 }
 
 // What is not all there, too much or too little is refused, and the unpacker is as good as new afterwards.
@@ -59,24 +59,29 @@ func TestUnpackRefuses(t *testing.T) {
 		if n > 200 && n < len(packed)-200 && n%97 != 0 {
 			continue
 		}
-		if err := u.Unpack(make([]byte, len(data)), packed[:n]); err == nil {
+		if err := u.Unpack(make([]byte, len(data)), packed[:n], nil); err == nil {
 			t.Fatalf("the first %d bytes of %d were enough", n, len(packed))
 		}
 	}
 	for _, n := range []int{0, 1, len(data) - 1, len(data) + 1, len(data) + 1000} {
-		if err := u.Unpack(make([]byte, n), packed); err == nil {
+		if err := u.Unpack(make([]byte, n), packed, nil); err == nil {
 			t.Errorf("%d bytes for the %d that it holds", n, len(data))
 		}
 	}
-	if err := u.Unpack(make([]byte, len(data)), append(slices.Clone(packed), 0)); err == nil {
+	if err := u.Unpack(make([]byte, len(data)), append(slices.Clone(packed), 0), nil); err == nil {
 		t.Error("a byte behind the end was taken")
 	}
 	got := make([]byte, len(data))
-	if err := u.Unpack(got, packed); err != nil || !bytes.Equal(got, data) {
+	if err := u.Unpack(got, packed, nil); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("after all that: %v", err)
 	}
-	if n := len(u.list); n > 4*step {
-		t.Errorf("memory for %d bytes of a block that has fewer", n)
+	if n := len(u.own); n > 4*4*step {
+		t.Errorf("%d bytes of memory for a block of at most %d", n, 4*step)
+	}
+	// It takes no memory where it is given enough, and none of what it is given is taken for something.
+	var lent Unpacker
+	if err := lent.Unpack(got, packed, bytes.Repeat([]byte{0xbb}, 4*highest*step)); err != nil || !bytes.Equal(got, data) || lent.own != nil {
+		t.Errorf("in memory that was lent: %v, %d bytes of its own", err, len(lent.own))
 	}
 }
 
@@ -110,7 +115,7 @@ func BenchmarkUnpack(b *testing.B) {
 	var u Unpacker
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		if err := u.Unpack(data, packed); err != nil {
+		if err := u.Unpack(data, packed, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

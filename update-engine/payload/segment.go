@@ -29,6 +29,9 @@ func (m *memory) forget() { m.end, m.known = 0, 0 }
 // made is where the next segment of n bytes is made.
 func (m *memory) made(n int64) []byte { return m.b[m.room : m.room+n] }
 
+// idle is what nobody needs before a segment is made: all of where that will be.
+func (m *memory) idle() []byte { return m.b[m.room:] }
+
 // inPlace is how much longer than a segment the place must be where a frame is unpacked onto itself: a block of zstd, and what is more in a frame
 // than in the bytes it stands for, if it is larger. A frame that keeps to less overwrites itself, and what it makes is not what is signed.
 const inPlace = 128<<10 + 4<<10
@@ -86,7 +89,7 @@ func (a *applier) make(s Segment, c cursor) ([]byte, error) {
 func (a *applier) replace(s Segment) error {
 	made := a.memory.made(s.Length)
 	if s.Streams[0].Codec != Zstd {
-		return a.unpack(made, s.Streams[0])
+		return a.unpack(made, s.Streams[0], nil)
 	}
 	packed := a.memory.last(s.Streams[0].Stored)
 	if s.Prefix.Length == 0 {
@@ -113,8 +116,8 @@ func (a *applier) unpackZstd(out, packed []byte) error {
 	return damaged(unzstd(a.zstd, out, packed))
 }
 
-// unpack reads a stream and fills out with what it holds.
-func (a *applier) unpack(out []byte, s Stream) error {
+// unpack reads a stream and fills out with what it holds. It may use memory that nobody needs meanwhile.
+func (a *applier) unpack(out []byte, s Stream, work []byte) error {
 	switch s.Codec {
 	case Zeros:
 		clear(out)
@@ -131,13 +134,13 @@ func (a *applier) unpack(out []byte, s Stream) error {
 	if _, err := io.ReadFull(a.body, packed); err != nil {
 		return truncated(err)
 	}
-	return damaged(a.bzip2.Unpack(out, packed))
+	return damaged(a.bzip2.Unpack(out, packed, work))
 }
 
 // diff makes a segment of what the sources have at the addresses behind c.
 func (a *applier) diff(s Segment, c cursor) error {
 	control := a.control[:s.Streams[0].Length]
-	if err := a.unpack(control, s.Streams[0]); err != nil {
+	if err := a.unpack(control, s.Streams[0], a.memory.idle()); err != nil {
 		return fmt.Errorf("control stream: %w", err)
 	}
 	var ranges []column.Range
@@ -153,29 +156,42 @@ func (a *applier) diff(s Segment, c cursor) error {
 	streams, made := a.memory.scratch(s.Length), a.memory.made(s.Length)
 	added, extra := streams[:s.Streams[1].Length], streams[s.Streams[1].Length:]
 	old := made[:len(added)]
+	modelled := s.Streams[1].Codec == Residue
+	if !modelled {
+		if err := a.unpack(added, s.Streams[1], a.memory.idle()); err != nil {
+			return fmt.Errorf("diff stream: %w", err)
+		}
+		if err := a.extra(extra, s.Streams[2], a.memory.idle()); err != nil {
+			return err
+		}
+	}
 	places, err := a.old(old, control, c)
 	if err != nil {
 		return err
 	}
-	if s.Streams[1].Codec == Residue {
-		err = a.residue(added, s.Streams[1], old, places)
-	} else {
-		err = a.unpack(added, s.Streams[1])
-	}
-	if err != nil {
-		return fmt.Errorf("diff stream: %w", err)
+	if modelled { // which looks at the old bytes, too
+		if err := a.residue(added, s.Streams[1], old, places); err != nil {
+			return fmt.Errorf("diff stream: %w", err)
+		}
+		if err := a.extra(extra, s.Streams[2], nil); err != nil {
+			return err
+		}
 	}
 	a.unpredict(added, old, ranges)
 	addBytes(added, old)
-	if err := a.unpack(extra, s.Streams[2]); err != nil {
-		return fmt.Errorf("extra stream: %w", err)
-	}
 	return eachInstruction(control, func(_, add, n int64) error {
 		copy(made, added[:add])
 		copy(made[add:], extra[:n])
 		made, added, extra = made[add+n:], added[add:], extra[n:]
 		return nil
 	})
+}
+
+func (a *applier) extra(out []byte, s Stream, work []byte) error {
+	if err := a.unpack(out, s, work); err != nil {
+		return fmt.Errorf("extra stream: %w", err)
+	}
+	return nil
 }
 
 // unpredict makes differences to the old bytes of those to what was predicted.
