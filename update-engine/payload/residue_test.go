@@ -49,3 +49,22 @@ func TestDeltaOfCalls(t *testing.T) {
 		t.Errorf("delta of %d bytes, want at most %d", len(b), limit)
 	}
 }
+
+// The time that a machine has goes to the bytes that it makes first, and what is left of it to models.
+func TestModelsTakeTheTimeThatIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		made int64
+		want Codec
+	}{{1 << 20, Residue}, {maxWork * perMade / 2, Residue}, {maxWork * perMade, Bzip2}} {
+		seg := Segment{Op: Diff, Streams: [3]Stream{{}, {Codec: Bzip2, Length: MaxSegment, Stored: 100_000}}}
+		d := &draft{
+			m:        &Manifest{Outputs: []Output{{Kind: RootImage, Runs: []Run{{Made: c.made}}, Segments: []Segment{seg}}}},
+			blobs:    [][]byte{nil, make([]byte, 100_000)},
+			residues: []alternative{{blob: 1, packed: packed{seg: seg, residue: make([]byte, 50_000), work: maxWork / 3}}},
+		}
+		d.takeResidues()
+		if got := d.m.Outputs[0].Segments[0].Streams[1].Codec; got != c.want {
+			t.Errorf("%d bytes made: %s, want %s", c.made, got, c.want)
+		}
+	}
+}
