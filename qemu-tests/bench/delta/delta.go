@@ -7,8 +7,8 @@
 //
 // What a payload costs is measured of this program's own child, which does what the release desk and the update agent do: it makes the payload,
 // and applies it to the old images with every hash compared. CPU time and peak memory are those that the kernel notes of a child
-// (getrusage(2); VmHWM for applying), its own children included; other load hardly changes them. Memory is what the process holds, without
-// the page cache.
+// (getrusage(2); VmHWM for applying), its own children included. Applying is done three times, of which the least time counts and the most memory: other
+// load on the host adds to what a second of CPU time is worth, up to a half where cores are shared. Memory is what the process holds, without the page cache.
 //
 // The others get the root images alone, without the verity tree: a fair pair, and for them the better one. Their programs are pinned
 // Debian packages (manifests/peers.toml). casync is counted by what a machine that has the old image would fetch: the index, and the chunks
@@ -104,9 +104,29 @@ func (b *bench) full(ctx context.Context, image pair.Image) (Full, error) {
 		return f, err
 	}
 	defer os.Remove(b.path("full"))
-	_, applied, err := b.do(ctx, Task{Do: "apply", New: image.Dir, Payload: b.path("full"), Work: b.work})
+	applied, err := b.apply(ctx, Task{New: image.Dir, Payload: b.path("full")})
 	f = Full{Made: made, RootImage: image.Release.Root.HashOffset, BootProgram: image.Release.Boot.Size, Create: created, Apply: applied}
 	return f, err
+}
+
+// applications is how often a payload is applied: what else runs on the host can only add to the time that it takes.
+const applications = 3
+
+// apply applies a payload, and returns the least time and the most memory.
+func (b *bench) apply(ctx context.Context, t Task) (Usage, error) {
+	t.Do, t.Work = "apply", b.work
+	var best Usage
+	for i := range applications {
+		_, u, err := b.do(ctx, t)
+		if err != nil {
+			return u, err
+		}
+		if i == 0 || u.CPU < best.CPU {
+			best.CPU = u.CPU
+		}
+		best.Memory = max(best.Memory, u.Memory)
+	}
+	return best, nil
 }
 
 // pair makes the delta of a pair, applies it, and has the others make theirs.
@@ -121,7 +141,7 @@ func (b *bench) pair(ctx context.Context, p pair.Pair) (Result, error) {
 	if r.Made, r.Create, err = b.do(ctx, Task{Do: "delta", Old: p.Old.Dir, New: p.New.Dir, Payload: payload}); err != nil {
 		return r, err
 	}
-	if _, r.Apply, err = b.do(ctx, Task{Do: "apply", Old: p.Old.Dir, New: p.New.Dir, Payload: payload, Work: b.work}); err != nil {
+	if r.Apply, err = b.apply(ctx, Task{Old: p.Old.Dir, New: p.New.Dir, Payload: payload}); err != nil {
 		return r, err
 	}
 	if err := os.Remove(payload); err != nil || b.peers == nil {
