@@ -1,6 +1,7 @@
 package network
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,8 @@ type Names struct {
 	Clients  map[netip.Addr]Client              `json:"clients"`  // who may ask
 	// Reverse is the name of an address, with its network.
 	Reverse map[netip.Addr][2]string `json:"reverse"`
+	// Resolvers are where names are answered: whoever is told to ask there for foreign names would ask in a circle.
+	Resolvers []netip.Addr `json:"resolvers"`
 }
 
 // A Client is a container that asks.
@@ -24,6 +27,11 @@ type Client struct {
 // NamesOf collects the names of endpoints.
 func NamesOf(networks map[string]*Network, endpoints []*Endpoint) *Names {
 	n := &Names{Networks: map[string]map[string][]netip.Addr{}, Clients: map[netip.Addr]Client{}, Reverse: map[netip.Addr][2]string{}}
+	for _, name := range slices.Sorted(maps.Keys(networks)) {
+		for _, s := range networks[name].Subnets {
+			n.Resolvers = append(n.Resolvers, s.Gateway)
+		}
+	}
 	for _, e := range endpoints {
 		client := Client{Servers: e.DNS, Sealed: true}
 		for _, l := range e.Links {

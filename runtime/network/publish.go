@@ -121,11 +121,11 @@ type Holder struct {
 
 // PlanPorts chooses machine ports for those that name none and refuses those that somebody else has. free asks the machine whether a
 // program listens there; its error says which.
-func PlanPorts(owner string, ports []Port, others []Holder, free func(Port) error) ([]Port, error) {
+func PlanPorts(ports []Port, others []Holder, free func(Port) error) ([]Port, error) {
 	out := make([]Port, 0, len(ports))
 	taken := func(p Port) error {
 		for _, o := range others {
-			if o.Owner != owner && slices.ContainsFunc(o.Ports, p.Overlaps) {
+			if slices.ContainsFunc(o.Ports, p.Overlaps) {
 				return fmt.Errorf("port %s/%s: the container %s has it", p.Host(), p.Protocol, o.Owner)
 			}
 		}

@@ -121,6 +121,7 @@ type Claim struct {
 	Owner       string
 	Attachments []network.Attachment
 	Ports       []network.Port
+	Publishing  bool // it asks for ports now, which needs a network with a way out
 }
 
 // Plan gives a claim its addresses and the ports it leaves open. others are the claims of all containers, whether they run or not. Ports
@@ -161,7 +162,7 @@ func (w *Wiring) Plan(c *Claim, others []Claim) error {
 			return err
 		}
 	}
-	if len(c.Ports) > 0 && !out {
+	if c.Publishing && len(c.Ports) > 0 && !out {
 		return errors.New("publishing ports needs a network with a way out: none, or only internal ones, have no place for them")
 	}
 	open := map[uint16]bool{}
@@ -170,7 +171,7 @@ func (w *Wiring) Plan(c *Claim, others []Claim) error {
 			open[p.HostPort] = true
 		}
 	}
-	c.Ports, err = network.PlanPorts(c.Owner, c.Ports, h.holders(), func(p network.Port) error {
+	c.Ports, err = network.PlanPorts(c.Ports, h.holders(c.Owner), func(p network.Port) error {
 		if chosen := !slices.Contains(c.Ports, p); chosen && open[p.HostPort] {
 			return errors.New("wanted by another container")
 		}
@@ -179,24 +180,20 @@ func (w *Wiring) Plan(c *Claim, others []Claim) error {
 	return err
 }
 
-// holders are the owners of ports in use.
-func (h *held) holders() []network.Holder {
+// holders are the others that have ports in use.
+func (h *held) holders(owner string) []network.Holder {
 	var out []network.Holder
 	for _, name := range sortedKeys(h.endpoints) {
-		out = append(out, network.Holder{Owner: h.endpoints[name].Name(), Ports: h.endpoints[name].Ports})
+		if name != owner {
+			out = append(out, network.Holder{Owner: h.endpoints[name].Name(), Ports: h.endpoints[name].Ports})
+		}
 	}
 	return out
 }
 
 // portsAreFree checks once more when a container starts, but for ports it has already.
 func (h *held) portsAreFree(owner string, ports []network.Port, before *network.Endpoint) error {
-	var others []network.Holder
-	for name, e := range h.endpoints {
-		if name != owner {
-			others = append(others, network.Holder{Owner: e.Name(), Ports: e.Ports})
-		}
-	}
-	_, err := network.PlanPorts(owner+" itself", ports, others, func(p network.Port) error {
+	_, err := network.PlanPorts(ports, h.holders(owner), func(p network.Port) error {
 		if before != nil && slices.Contains(before.Ports, p) {
 			return nil
 		}
