@@ -58,7 +58,8 @@ func Spec(c *store.Container, img *image.Config, u User, p Place) (*specs.Spec, 
 	case "none":
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 	default:
-		return nil, fmt.Errorf("network %q: want host or none", c.Network)
+		// containerctl launch is in the container's namespace already; naming it here makes oci-runtime exec enter it.
+		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/thread-self/ns/net"})
 	}
 	s := &specs.Spec{
 		Version: specs.Version,

@@ -26,6 +26,7 @@ import (
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/trust"
 	"github.com/proa-os/proa/runtime/unit"
+	"github.com/proa-os/proa/runtime/wiring"
 )
 
 // Units is the service manager: systemd, or in tests something that runs what units say.
@@ -51,6 +52,7 @@ type Env struct {
 	Endpoints  endpoint.Config
 	Trust      []string // directories of the trust policy
 	Units      Units
+	Networks   wiring.Wiring // its Sockets and Warn are set from Units and Err
 	In         *os.File
 	Out, Err   io.Writer
 }
@@ -69,6 +71,7 @@ func Machine() *Env {
 		Endpoints:  endpoint.Machine(home()),
 		Trust:      []string{trust.VendorDir, trust.AdminDir},
 		Units:      new(unit.Systemd),
+		Networks:   wiring.Wiring{Networks: wiring.DefaultNetworks, Run: wiring.DefaultRun, Namespaces: wiring.DefaultNamespaces},
 		In:         os.Stdin, Out: os.Stdout, Err: os.Stderr,
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
+	"github.com/proa-os/proa/runtime/wiring"
 )
 
 // The test binary is also containerctl (with CTL_DIR), oci-runtime (with CTL_OCI) and the workload (as /probe).
@@ -90,6 +91,8 @@ func probe(args []string) int {
 			fmt.Println(err)
 			return 3
 		}
+	default:
+		return networkProbe(args)
 	}
 	return 0
 }
@@ -102,6 +105,7 @@ func testEnv(dir string) *Env {
 		OCIRuntime: []string{"/proc/self/exe", "as-oci-runtime"}, Journal: "/bin/false", Release: "/not/there", FetchUser: "nobody",
 		Trust:     []string{"../../manifests/files/usr/share/proa/trust", filepath.Join(dir, "trust")},
 		Endpoints: endpoint.Config{Registries: filepath.Join(dir, "registries.conf"), Auth: []string{filepath.Join(dir, "auth.json")}, Certs: []string{filepath.Join(dir, "certs.d")}},
+		Networks:  wiring.Wiring{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run-network"), Namespaces: filepath.Join(dir, "netns")},
 		Units:     &units{dir: dir, root: root}, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 	}
 }
@@ -127,6 +131,9 @@ func (u *units) line(name, key string) (string, error) {
 
 func (u *units) Reload(context.Context) error { return nil }
 func (u *units) Start(_ context.Context, name string) error {
+	if bridge, ok := strings.CutPrefix(name, "proa-dns@"); ok {
+		return u.startResolver(strings.TrimSuffix(bridge, ".socket"))
+	}
 	line, err := u.line(name, "ExecStart")
 	if err != nil {
 		return err
@@ -146,6 +153,9 @@ func (u *units) Start(_ context.Context, name string) error {
 	return nil
 }
 func (u *units) Stop(_ context.Context, name string) error {
+	if strings.HasPrefix(name, "proa-dns@") {
+		return u.stopResolver(name)
+	}
 	id := strings.TrimSuffix(strings.TrimPrefix(name, "proa-"), ".service")
 	c, err := u.root.Load(id)
 	if errors.Is(err, run.ErrNotExist) {
@@ -541,9 +551,8 @@ func TestRunFails(t *testing.T) {
 	needContainers(t)
 	m := newMachine(t)
 	m.mustFail("process.args[0]", "run", "-d", "--tls-verify=false", "--network", "none", "--name", "bad", "--entrypoint", "/nothing", m.image())
-	m.mustFail("bridge networks do not exist yet", "run", "-d", m.image())
-	m.mustFail("unknown flag -p", "run", "-d", "-p", "80:80", "--network", "host", m.image())
-	m.mustFail("want host or none", "run", "--network", "bridge", m.image())
+	m.mustFail("-p does not go together with --network host", "run", "-d", "-p", "80:80", "--network", "host", m.image())
+	m.mustFail("network nowhere: no such network", "run", "--network", "nowhere", m.image())
 	m.mustFail("--memory, --cpus and --pids-limit need -d", "run", "--network", "none", "--memory", "64m", m.image())
 	m.mustFail("--cap-add MKNOD needs -d", "run", "--network", "none", "--cap-add", "cap_mknod", m.image())
 	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "no", m.image())

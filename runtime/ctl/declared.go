@@ -70,6 +70,9 @@ func (d *declared) run(ctx context.Context, c *call) error {
 		return errors.New("is for the units of declared containers: see containerctl run")
 	}
 	d.c.Unit, d.c.Restart = d.unit, "no"
+	if err := d.net.check(&d.c); err != nil {
+		return err
+	}
 	d.environment()
 	var k *store.Container
 	for try := 0; ; try++ {
@@ -99,7 +102,7 @@ func (d *declared) run(ctx context.Context, c *call) error {
 	}
 	c.args = []string{k.Name}
 	if d.ready == "" {
-		return c.launch(!d.foreground)
+		return c.launch(ctx, !d.foreground)
 	}
 	return d.await(ctx, c, k, socket)
 }
@@ -145,6 +148,9 @@ func (c *call) replace(k *store.Container) error {
 			return err
 		}
 	}
+	if err := c.planNetwork(k, true); err != nil {
+		return err
+	}
 	return c.store.AddContainer(k)
 }
 
@@ -179,7 +185,7 @@ func (d *declared) socket(c *call, k *store.Container) (int, error) {
 
 // await starts the workload and waits until it is ready. The unit counts as started when this process ends.
 func (d *declared) await(ctx context.Context, c *call, k *store.Container, socket int) error {
-	args, err := c.prepare(k.Name, true)
+	args, err := c.prepare(ctx, k.Name, true)
 	if err != nil {
 		return err
 	}

@@ -251,6 +251,9 @@ func (c *call) words(kind string) ([]string, error) {
 	case "secrets":
 		return c.secretNames()
 	}
+	if kind == "networks" {
+		return c.networkNames()
+	}
 	return slices.Compact(out), nil
 }
 

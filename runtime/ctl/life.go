@@ -134,6 +134,9 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 	if err := e.OCIRoot.Delete(name, true); err != nil {
 		return err
 	}
+	if err := e.releaseNetwork(ctx, c); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(e.bundle(name)); err != nil {
 		return err
 	}

@@ -41,9 +41,9 @@ func (c *call) ps(ctx context.Context, all bool) error {
 	if c.asJSON {
 		return c.json(shown)
 	}
-	return c.table("NAME\tIMAGE\tSTATUS\tPID\tCREATED", func(w io.Writer) {
+	return c.table("NAME\tIMAGE\tSTATUS\tPID\tCREATED\tPORTS", func(w io.Writer) {
 		for _, v := range shown {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", v.Name, v.Image, v.Status, v.Pid, v.Created.Local().Format(time.DateTime))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", v.Name, v.Image, v.Status, v.Pid, v.Created.Local().Format(time.DateTime), portList(v.Publish))
 		}
 	})
 }

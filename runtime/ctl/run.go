@@ -35,13 +35,15 @@ type runFlags struct {
 	healthCmd string
 	health    store.Health
 	noHealth  bool
+	net       networkFlags
 }
 
 func runVerb() verb {
 	return verb{name: "run", args: "IMAGE [COMMAND [ARGUMENTS]]", what: "make a container and start it", min: 1, max: -1, last: true, lister: "images",
 		more: `With -d the container becomes the unit proa-<name>.service, runs in the background and, unless --restart no is
 given, after every boot. Without -d it runs in the foreground and is removed when it ends.
-The image is pulled if it is not there. There are no bridge networks yet: --network must be host or none.`,
+The image is pulled if it is not there. Its network is "bridge", in which it finds other containers by their names, and -p leads a
+port of the machine to it.`,
 		setup: func(s *flagset.Set) action {
 			r := newRunFlags()
 			r.flags(s)
@@ -61,13 +63,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.List(&c.Env, "e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl")
 	s.Func("v,volume", "[SOURCE:]TARGET[:OPTIONS]", "a named volume, or a directory or file of the machine, in the container;\nwithout SOURCE a new volume; OPTIONS: ro, nocopy, U, noexec, rshared ...", func(v string) error { return addVolume(c, v) })
 	secretFlag(s, c)
-	s.Func("network,net", "MODE", "host: the machine's network; none: only loopback", func(v string) error {
-		if v != "host" && v != "none" {
-			return errors.New("want host or none (bridge networks do not exist yet)")
-		}
-		c.Network = v
-		return nil
-	})
+	r.net.flags(s, c)
 	s.Func("restart", "POLICY", "with -d: always (default), unless-stopped, on-failure, no", func(v string) error {
 		switch v {
 		case "no", "always", "unless-stopped", "on-failure":
@@ -155,8 +151,8 @@ func parseSize(v string) (int64, error) {
 
 // checkFlags refuses what does not go together.
 func (r *runFlags) checkFlags() error {
-	if r.c.Network == "" {
-		return command.Wrong("run: bridge networks do not exist yet: say --network host or --network none")
+	if err := r.net.check(&r.c); err != nil {
+		return command.Wrong("run: %w", err)
 	}
 	if r.detach && r.remove {
 		return command.Wrong("run: --rm together with -d is not supported: use containerctl rm")
@@ -191,7 +187,9 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	err = c.store.AddContainer(k)
+	if err = c.planNetwork(k, true); err == nil {
+		err = c.store.AddContainer(k)
+	}
 	unlock()
 	if errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("%w: remove it first: containerctl rm %s", err, k.Name)
@@ -329,8 +327,8 @@ func (e *Env) lastWords(ctx context.Context, name string) string {
 }
 
 // launch replaces this process by oci-runtime, in a mount namespace with the container's root.
-func (e *call) launch(detach bool) error {
-	args, err := e.prepare(e.args[0], detach)
+func (e *call) launch(ctx context.Context, detach bool) error {
+	args, err := e.prepare(ctx, e.args[0], detach)
 	if err != nil {
 		return err
 	}
@@ -340,7 +338,7 @@ func (e *call) launch(detach bool) error {
 }
 
 // prepare makes the container's root in a mount namespace that this thread is in from here on, and returns the command for that thread.
-func (e *call) prepare(name string, detach bool) ([]string, error) {
+func (e *call) prepare(ctx context.Context, name string, detach bool) ([]string, error) {
 	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
 	if err := e.OCIRoot.Delete(name, true); err != nil {
 		return nil, err
@@ -349,7 +347,13 @@ func (e *call) prepare(name string, detach bool) ([]string, error) {
 	if err := os.MkdirAll(e.Run, 0o711); err != nil {
 		return nil, err
 	}
+	if err := e.enterNetwork(ctx, name); err != nil {
+		return nil, err
+	}
 	if err := bundle.Prepare(e.store, name, dir); err != nil {
+		return nil, err
+	}
+	if err := e.writeNames(name); err != nil {
 		return nil, err
 	}
 	args := append(append([]string{}, e.OCIRuntime...), "--root", string(e.OCIRoot), "run", "--bundle", dir)

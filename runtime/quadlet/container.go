@@ -45,6 +45,9 @@ func (d *declaration) container() {
 		d.run("ExecStop", "-"+containerctl, "declared-stop", d.resource)
 	}
 	d.run("ExecStopPost", "-/usr/bin/oci-runtime", "delete", "--force", d.resource)
+	if d.wired() {
+		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
+	}
 	d.reload()
 }
 
@@ -212,6 +215,20 @@ func (d *declaration) volumeFlag(e entry) string {
 		d.mountsFor(e, source)
 	}
 	return source + ":" + rest
+}
+
+// wired reports whether the container is in networks itself, and not in a pod, another container's namespace or none.
+func (d *declaration) wired() bool {
+	if _, ok := d.own.last("Pod"); ok {
+		return false
+	}
+	for _, e := range d.own.each("Network") {
+		mode, _, _ := strings.Cut(e.value, ":")
+		if mode == "host" || mode == "none" || mode == "ns" || mode == "container" || path.Ext(mode) == ".container" {
+			return false
+		}
+	}
+	return true
 }
 
 // networks are what [Container] or [Pod] joins.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/runtime/image"
+	"github.com/proa-os/proa/runtime/network"
 )
 
 // A Container is what container.json holds: all that was asked for. Its bundle is made from it anew at each start.
@@ -30,7 +32,7 @@ type Container struct {
 	User            string            `json:"user,omitempty"`
 	WorkDir         string            `json:"workdir,omitempty"`
 	Hostname        string            `json:"hostname,omitempty"`
-	Network         string            `json:"network"` // host or none
+	Network         string            `json:"network"` // host, none, bridge (those of Networks), container:NAME, ns:PATH
 	ReadOnly        bool              `json:"read_only,omitempty"`
 	NoNewPrivileges bool              `json:"no_new_privileges,omitempty"`
 	CapAdd          []string          `json:"cap_add,omitempty"`
@@ -47,6 +49,13 @@ type Container struct {
 	CPUs        float64 `json:"cpus,omitempty"`
 	Pids        int     `json:"pids,omitempty"`
 	Health      *Health `json:"health,omitempty"`
+
+	Networks   []network.Attachment `json:"networks,omitempty"` // with the addresses it has for as long as it exists
+	Publish    []network.Port       `json:"publish,omitempty"`
+	DNS        []netip.Addr         `json:"dns,omitempty"`         // whom to ask for foreign names
+	DNSSearch  []string             `json:"dns_search,omitempty"`  // ["."]: none
+	DNSOptions []string             `json:"dns_options,omitempty"` // of resolv.conf(5)
+	Hosts      []string             `json:"hosts,omitempty"`       // NAME:ADDRESS or NAME:host-gateway
 }
 
 // A Volume is a directory or file of the host in the container, or a named volume.

@@ -58,7 +58,11 @@ func Text(c *store.Container) string {
 	line("[Unit]")
 	line("Description=Container %s (%s)", c.Name, escape(c.Image))
 	line("RequiresMountsFor=/var/lib/proa/containers")
-	if c.Network == "host" {
+	if other, ok := strings.CutPrefix(c.Network, "container:"); ok {
+		line("Wants=%s", Name(other))
+		line("After=%s", Name(other))
+	}
+	if c.Network == "host" || c.Network == "bridge" {
 		line("Wants=network-online.target")
 		line("After=network-online.target")
 	}
@@ -75,6 +79,9 @@ func Text(c *store.Container) string {
 	}
 	line("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(stop.Seconds()), signal, c.Name)
 	line("ExecStopPost=-/usr/bin/oci-runtime delete --force %s", c.Name)
+	if c.Network == "bridge" {
+		line("ExecStopPost=-/usr/bin/containerctl network release %s", c.Name)
+	}
 	line("TimeoutStopSec=%d", int(stop.Seconds())+20)
 	line("KillMode=mixed")
 	// A workload that ignores its stop signal is killed, and one that does not exits with 128+TERM: both are a clean stop.

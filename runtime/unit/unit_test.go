@@ -50,6 +50,26 @@ WantedBy=multi-user.target
 	}
 }
 
+// TestNetwork: what a unit's network needs before, and leaves behind.
+func TestNetwork(t *testing.T) {
+	const release = "ExecStopPost=-/usr/bin/containerctl network release x\n"
+	for mode, want := range map[string][]string{
+		"bridge":        {"After=network-online.target\n", release},
+		"container:web": {"Wants=proa-web.service\nAfter=proa-web.service\n"},
+		"none":          nil,
+	} {
+		text := Text(&store.Container{Name: "x", Network: mode, Restart: "always"})
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: want %q in\n%s", mode, w, text)
+			}
+		}
+		if strings.Contains(text, release) != (mode == "bridge") {
+			t.Errorf("%s:\n%s", mode, text)
+		}
+	}
+}
+
 func TestRestart(t *testing.T) {
 	for restart, want := range map[string]string{"no": "Restart=no", "on-failure": "Restart=on-failure\nRestartForceExitStatus=", "unless-stopped": "Restart=always"} {
 		if text := Text(&store.Container{Name: "x", Network: "none", Restart: restart}); !strings.Contains(text, want) || strings.Contains(text, "network-online") {
