@@ -131,9 +131,6 @@ func (u *units) line(name, key string) (string, error) {
 
 func (u *units) Reload(context.Context) error { return nil }
 func (u *units) Start(_ context.Context, name string) error {
-	if bridge, ok := strings.CutPrefix(name, "proa-dns@"); ok {
-		return u.startResolver(strings.TrimSuffix(bridge, ".socket"))
-	}
 	line, err := u.line(name, "ExecStart")
 	if err != nil {
 		return err
@@ -152,6 +149,7 @@ func (u *units) Start(_ context.Context, name string) error {
 	}
 	return nil
 }
+func (u *units) Listen(_ context.Context, _, link string) error { return u.startResolver(link) }
 func (u *units) Stop(_ context.Context, name string) error {
 	if strings.HasPrefix(name, "proa-dns@") {
 		return u.stopResolver(name)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
 )
 
 // Status is what systemd says about a unit.
@@ -60,6 +61,23 @@ func (s *Systemd) Start(ctx context.Context, unit string) error {
 func (s *Systemd) Stop(ctx context.Context, unit string) error {
 	return s.job(ctx, "stop", unit, func(c *dbus.Conn, done chan<- string) (int, error) {
 		return c.StopUnitContext(ctx, unit, "replace", done)
+	})
+}
+
+// Listen makes a socket unit for port 53 of one link, TCP and UDP, that starts the service of the same name. A unit file could not say it:
+// BindToDevice= takes no specifiers, and without it the machine's own resolver has the port. The unit is gone when it is stopped.
+func (s *Systemd) Listen(ctx context.Context, unit, link string) error {
+	type listen struct{ Kind, Address string }
+	return s.job(ctx, "start", unit, func(c *dbus.Conn, done chan<- string) (int, error) {
+		return c.StartTransientUnitContext(ctx, unit, "replace", []dbus.Property{
+			dbus.PropDescription("Names of Containers on " + link),
+			{Name: "DefaultDependencies", Value: godbus.MakeVariant(false)},
+			{Name: "Conflicts", Value: godbus.MakeVariant([]string{"shutdown.target"})},
+			{Name: "Before", Value: godbus.MakeVariant([]string{"shutdown.target"})},
+			{Name: "CollectMode", Value: godbus.MakeVariant("inactive-or-failed")},
+			{Name: "BindToDevice", Value: godbus.MakeVariant(link)},
+			{Name: "Listen", Value: godbus.MakeVariant([]listen{{"Datagram", "53"}, {"Stream", "53"}})},
+		}, done)
 	})
 }
 

@@ -36,9 +36,9 @@ import (
 	"github.com/proa-os/proa/runtime/network"
 )
 
-// Sockets starts and stops the responders' socket units.
+// Sockets makes and stops the responders' socket units. Listen makes one that listens on port 53, TCP and UDP, of one link only.
 type Sockets interface {
-	Start(ctx context.Context, unit string) error
+	Listen(ctx context.Context, unit, link string) error
 	Stop(ctx context.Context, unit string) error
 }
 
@@ -527,7 +527,7 @@ func (h *held) settleResolvers(ctx context.Context, all []*network.Endpoint) err
 			if err := os.WriteFile(mark, nil, 0o600); err != nil {
 				return err
 			}
-			if err := h.Sockets.Start(ctx, SocketUnit(l.Bridge)); err != nil {
+			if err := h.Sockets.Listen(ctx, SocketUnit(l.Bridge), l.Bridge); err != nil {
 				h.warn(fmt.Errorf("names in the network %s are not answered: %w", n.Name, err))
 				if err := remove(mark); err != nil { // the next container tries again
 					return err

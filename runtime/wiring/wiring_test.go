@@ -35,8 +35,8 @@ type sockets struct {
 	fail    error
 }
 
-func (s *sockets) Start(_ context.Context, unit string) error { s.running[unit] = true; return s.fail }
-func (s *sockets) Stop(_ context.Context, unit string) error  { delete(s.running, unit); return nil }
+func (s *sockets) Listen(_ context.Context, unit, _ string) error { s.running[unit] = true; return s.fail }
+func (s *sockets) Stop(_ context.Context, unit string) error      { delete(s.running, unit); return nil }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
