@@ -48,7 +48,7 @@ func (m *Machine) Close() { m.h.Close() }
 
 // Used returns what the machine has addresses in or routes to, but for what its containers' networks have.
 func (m *Machine) Used(except func(bridge string) bool) ([]netip.Prefix, error) {
-	links, err := m.h.LinkList()
+	links, err := whole(m.h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -56,7 +56,9 @@ func (m *Machine) Used(except func(bridge string) bool) ([]netip.Prefix, error) 
 	for _, l := range links {
 		ours[l.Attrs().Index] = except(l.Attrs().Name)
 	}
-	routes, err := m.h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return m.h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -73,6 +75,16 @@ func (m *Machine) Used(except func(bridge string) bool) ([]netip.Prefix, error) 
 	return out, nil
 }
 
+// whole asks for a list until nothing has changed while the kernel told it: links of containers that end go at any time.
+func whole[T any](list func() ([]T, error)) ([]T, error) {
+	for try := 1; ; try++ {
+		out, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == 100 {
+			return out, err
+		}
+	}
+}
+
 // Links are the interfaces that this package has made.
 type Links struct {
 	Bridges map[string]string // name of each, and of its network
@@ -82,7 +94,7 @@ type Links struct {
 // List returns what is there of ours.
 func (m *Machine) List() (Links, error) {
 	out := Links{Bridges: map[string]string{}, Veths: map[string]bool{}}
-	links, err := m.h.LinkList()
+	links, err := whole(m.h.LinkList)
 	if err != nil {
 		return out, fmt.Errorf("list interfaces: %w", err)
 	}

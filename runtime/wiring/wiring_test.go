@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -49,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	}
 	dir := t.TempDir()
 	u := &sockets{running: map[string]bool{}}
-	w := &world{t: t, units: u, Wiring: &Wiring{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run"), Namespaces: filepath.Join(dir, "netns"), Sockets: u, Warn: func(err error) { t.Log(err) }}}
+	w := &world{t: t, units: u, Wiring: wiringIn(dir, u)}
 	outside, err := link.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
@@ -201,6 +200,24 @@ func (w *world) serve(ns *os.File, port int, name string) {
 			p.WriteTo(fmt.Appendf(nil, "%s %s", name, from.(*net.UDPAddr).AddrPort().Addr().Unmap()), from)
 		}
 	}()
+}
+
+// serveOnce answers TCP on a port until stop.
+func (w *world) serveOnce(ns *os.File, port int) (stop func()) {
+	w.t.Helper()
+	var l net.Listener
+	var err error
+	w.in(ns, func() { l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)) })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			fmt.Fprint(c, "once")
+			c.Close()
+		}
+	}()
+	return func() { l.Close() }
 }
 
 // ask asks from a namespace and returns the answer, or how it failed: refused or lost.
