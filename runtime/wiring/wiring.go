@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,9 @@ type Sockets interface {
 	Listen(ctx context.Context, unit, link string) error
 	Stop(ctx context.Context, unit string) error
 }
+
+// patience is how long a responder's unit may take. The lock is held meanwhile, which all containers' starts wait for.
+const patience = 10 * time.Second
 
 // Places on a machine.
 const (
@@ -517,6 +521,8 @@ func (h *held) settleLinks(ctx context.Context, all []*network.Endpoint) error {
 // settleResolvers starts the sockets at which names are answered. A container works without names, if not well: not to start it would be
 // worse.
 func (h *held) settleResolvers(ctx context.Context, all []*network.Endpoint) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for _, e := range all {
 		for _, l := range e.Links {
 			n := h.networks[l.Network]
@@ -544,6 +550,8 @@ func (h *held) stopResolver(ctx context.Context, bridge string) error {
 	if _, err := os.Lstat(mark); errors.Is(err, fs.ErrNotExist) || h.Sockets == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for _, u := range []string{SocketUnit(bridge), serviceUnit(bridge)} {
 		if err := h.Sockets.Stop(ctx, u); err != nil {
 			h.warn(err) // the machine is going down, and systemd stops them itself
