@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,7 @@ type Units interface {
 	Reload(context.Context) error
 	Start(ctx context.Context, unit string) error
 	Stop(ctx context.Context, unit string) error
-	Listen(ctx context.Context, unit, link string) error // a socket unit for wiring.Sockets
+	Listen(ctx context.Context, unit, link string, addresses []netip.Addr) error // a socket unit for wiring.Sockets
 	Restart(ctx context.Context, unit string) error
 	ResetFailed(ctx context.Context, unit string) error
 	Status(ctx context.Context, units []string) (map[string]unit.Status, error)

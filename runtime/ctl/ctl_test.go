@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,7 +150,9 @@ func (u *units) Start(_ context.Context, name string) error {
 	}
 	return nil
 }
-func (u *units) Listen(_ context.Context, _, link string) error { return u.startResolver(link) }
+func (u *units) Listen(_ context.Context, _, link string, addresses []netip.Addr) error {
+	return u.startResolver(link, addresses)
+}
 func (u *units) Stop(_ context.Context, name string) error {
 	if strings.HasPrefix(name, "proa-dns@") {
 		return u.stopResolver(name)

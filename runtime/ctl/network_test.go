@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,29 +66,34 @@ func ask(url string) ([]byte, error) {
 	return io.ReadAll(r.Body)
 }
 
-// startResolver does what proa-dns@.socket and its service do: sockets bound to the bridge, and the responder with them.
-func (u *units) startResolver(bridge string) error {
+// startResolver does what a responder's socket unit and its service do: sockets bound to the bridge, and the responder with them.
+func (u *units) startResolver(bridge string, addresses []netip.Addr) error {
 	bind := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, bridge) })
 		return errors.Join(cerr, err)
 	}}
-	p, err := bind.ListenPacket(context.Background(), "udp", ":53")
-	if err != nil {
-		return err
-	}
-	l, err := bind.Listen(context.Background(), "tcp", ":53")
-	if err != nil {
-		return err
-	}
-	pf, err1 := p.(*net.UDPConn).File()
-	lf, err2 := l.(*net.TCPListener).File()
-	if err := errors.Join(err1, err2); err != nil {
-		return err
+	var files []*os.File
+	for _, a := range addresses {
+		at := netip.AddrPortFrom(a, 53).String()
+		p, err := bind.ListenPacket(context.Background(), "udp", at)
+		if err != nil {
+			return err
+		}
+		l, err := bind.Listen(context.Background(), "tcp", at)
+		if err != nil {
+			return err
+		}
+		pf, err1 := p.(*net.UDPConn).File()
+		lf, err2 := l.(*net.TCPListener).File()
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		files = append(files, pf, lf)
 	}
 	// The shell knows the pid that LISTEN_PID= is to be.
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec /proc/$PPID/exe dns`)
-	cmd.Env = append(os.Environ(), "CTL_DIR="+u.dir, "LISTEN_FDS=2")
-	cmd.ExtraFiles = []*os.File{pf, lf}
+	cmd.Env = append(os.Environ(), "CTL_DIR="+u.dir, fmt.Sprint("LISTEN_FDS=", len(files)))
+	cmd.ExtraFiles = files
 	if err := cmd.Start(); err != nil {
 		return err
 	}

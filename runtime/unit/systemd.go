@@ -3,6 +3,7 @@ package unit
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -64,10 +65,16 @@ func (s *Systemd) Stop(ctx context.Context, unit string) error {
 	})
 }
 
-// Listen makes a socket unit for port 53 of one link, TCP and UDP, that starts the service of the same name. A unit file could not say it:
-// BindToDevice= takes no specifiers, and without it the machine's own resolver has the port. The unit is gone when it is stopped.
-func (s *Systemd) Listen(ctx context.Context, unit, link string) error {
+// Listen makes a socket unit for port 53 of one link's addresses, TCP and UDP, that starts the service of the same name. A unit file could
+// not say it: BindToDevice= takes no specifiers. Not all addresses of the link, since systemd-resolved has a port 53 that is bound to none.
+// The unit is gone when it is stopped.
+func (s *Systemd) Listen(ctx context.Context, unit, link string, addresses []netip.Addr) error {
 	type listen struct{ Kind, Address string }
+	var all []listen
+	for _, a := range addresses {
+		at := netip.AddrPortFrom(a, 53).String()
+		all = append(all, listen{"Datagram", at}, listen{"Stream", at})
+	}
 	return s.job(ctx, "start", unit, func(c *dbus.Conn, done chan<- string) (int, error) {
 		return c.StartTransientUnitContext(ctx, unit, "replace", []dbus.Property{
 			dbus.PropDescription("Names of Containers on " + link),
@@ -76,7 +83,8 @@ func (s *Systemd) Listen(ctx context.Context, unit, link string) error {
 			{Name: "Before", Value: godbus.MakeVariant([]string{"shutdown.target"})},
 			{Name: "CollectMode", Value: godbus.MakeVariant("inactive-or-failed")},
 			{Name: "BindToDevice", Value: godbus.MakeVariant(link)},
-			{Name: "Listen", Value: godbus.MakeVariant([]listen{{"Datagram", "53"}, {"Stream", "53"}})},
+			{Name: "FreeBind", Value: godbus.MakeVariant(true)}, // an address may be about to be there
+			{Name: "Listen", Value: godbus.MakeVariant(all)},
 		}, done)
 	})
 }

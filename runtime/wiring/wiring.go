@@ -37,9 +37,10 @@ import (
 	"github.com/proa-os/proa/runtime/network"
 )
 
-// Sockets makes and stops the responders' socket units. Listen makes one that listens on port 53, TCP and UDP, of one link only.
+// Sockets makes and stops the responders' socket units. Listen makes one for port 53, TCP and UDP, of addresses of one link,
+// which hears nothing from elsewhere.
 type Sockets interface {
-	Listen(ctx context.Context, unit, link string) error
+	Listen(ctx context.Context, unit, link string, addresses []netip.Addr) error
 	Stop(ctx context.Context, unit string) error
 }
 
@@ -533,7 +534,11 @@ func (h *held) settleResolvers(ctx context.Context, all []*network.Endpoint) err
 			if err := os.WriteFile(mark, nil, 0o600); err != nil {
 				return err
 			}
-			if err := h.Sockets.Listen(ctx, SocketUnit(l.Bridge), l.Bridge); err != nil {
+			var gateways []netip.Addr
+			for _, s := range n.Subnets {
+				gateways = append(gateways, s.Gateway)
+			}
+			if err := h.Sockets.Listen(ctx, SocketUnit(l.Bridge), l.Bridge, gateways); err != nil {
 				h.warn(fmt.Errorf("names in the network %s are not answered: %w", n.Name, err))
 				if err := remove(mark); err != nil { // the next container tries again
 					return err

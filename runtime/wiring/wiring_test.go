@@ -34,8 +34,14 @@ type sockets struct {
 	fail    error
 }
 
-func (s *sockets) Listen(_ context.Context, unit, _ string) error { s.running[unit] = true; return s.fail }
-func (s *sockets) Stop(_ context.Context, unit string) error      { delete(s.running, unit); return nil }
+func (s *sockets) Listen(_ context.Context, unit, link string, addresses []netip.Addr) error {
+	s.running[unit] = true
+	if unit != SocketUnit(link) || len(addresses) == 0 {
+		return fmt.Errorf("socket %s for %s on %v", unit, link, addresses)
+	}
+	return s.fail
+}
+func (s *sockets) Stop(_ context.Context, unit string) error { delete(s.running, unit); return nil }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
