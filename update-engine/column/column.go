@@ -61,7 +61,7 @@ type Range struct {
 // End is the index behind the last record.
 func (r Range) End() int { return r.At + r.Count*r.Kind.Size() }
 
-// A Predictor is used for one stream after the other. It is not safe for concurrent use. It has 2 MB of memory.
+// A Predictor is used for one stream after the other. It is not safe for concurrent use. It takes a megabyte of memory.
 type Predictor struct {
 	places, regions, wide, words, blocks table
 	file                                 uint32
