@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/update-engine/extent"
 )
 
 // The test binary is the child whose use is measured.
@@ -128,5 +130,21 @@ func TestCopyStart(t *testing.T) {
 	}
 	if err := copyStart(to, from, 10_001); err == nil {
 		t.Error("a file that is too short was taken")
+	}
+}
+
+// A new file has nothing before it, which bsdiff would not take.
+func TestWriteExtent(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	for _, c := range []struct {
+		e    extent.Extent
+		want string
+	}{{extent.Extent{Offset: 2, Length: 5, Size: 3}, "234"}, {extent.Extent{}, "\x00"}} {
+		if err := writeExtent(name, strings.NewReader("0123456789"), c.e); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(name); err != nil || string(b) != c.want {
+			t.Errorf("%+v: got %q, %v, want %q", c.e, b, err, c.want)
+		}
 	}
 }

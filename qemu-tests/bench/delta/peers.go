@@ -168,7 +168,11 @@ func bsdiffFiles(ctx context.Context, p *peers, old, new, dir string) (total int
 	return total, used, nil
 }
 
+// writeExtent writes the content of a file; one that is not there is a single zero, because bsdiff takes no empty files.
 func writeExtent(name string, r io.ReaderAt, e extent.Extent) error {
+	if e.Size == 0 {
+		return os.WriteFile(name, []byte{0}, 0o644)
+	}
 	f, err := os.Create(name)
 	if err != nil {
 		return err
