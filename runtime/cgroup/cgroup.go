@@ -123,8 +123,8 @@ func (g Group) dirs() []string {
 // Make makes the group at an absolute path below each mount, and lets it have the controllers that are needed. An existing group
 // must be empty: its processes would be the container's, and would be killed with it. What was made before an error is in the Group.
 func Make(path string, controllers []string) (Group, error) {
-	g, err := Complete(path, controllers)
-	if err != nil {
+	g, fresh, err := complete(path, controllers)
+	if err != nil || fresh {
 		return g, err
 	}
 	if pids, err := g.Pids(); err != nil {
@@ -137,11 +137,17 @@ func Make(path string, controllers []string) (Group, error) {
 
 // Complete is Make for a group in which there may be processes already.
 func Complete(path string, controllers []string) (Group, error) {
+	g, _, err := complete(path, controllers)
+	return g, err
+}
+
+// complete also reports whether no directory of the group was there before.
+func complete(path string, controllers []string) (g Group, fresh bool, err error) {
 	h, err := Find()
 	if err != nil {
-		return Group{}, err
+		return Group{}, false, err
 	}
-	var g Group
+	fresh = true
 	if h.Unified != "" {
 		g.Dir = filepath.Join(h.Unified, path)
 		at := h.Unified
@@ -151,8 +157,10 @@ func Complete(path string, controllers []string) (Group, error) {
 				write(filepath.Join(at, "cgroup.subtree_control"), "+"+c)
 			}
 			at = filepath.Join(at, name)
-			if err := makeDir(at); err != nil {
-				return g, err
+			if err := makeDir(at); err == unix.EEXIST {
+				fresh = fresh && at != g.Dir
+			} else if err != nil {
+				return g, false, &os.PathError{Op: "make group", Path: at, Err: err}
 			}
 		}
 	}
@@ -161,26 +169,23 @@ func Complete(path string, controllers []string) (Group, error) {
 		at := top
 		for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
 			below := filepath.Join(at, name)
-			if err := makeDir(below); err != nil {
-				return g, err
+			if err := makeDir(below); err == unix.EEXIST {
+				fresh = fresh && below != g.V1[c]
+			} else if err != nil {
+				return g, false, &os.PathError{Op: "make group", Path: below, Err: err}
 			}
 			if c == "cpuset" {
 				if err := inheritCpuset(at, below); err != nil {
-					return g, err
+					return g, false, err
 				}
 			}
 			at = below
 		}
 	}
-	return g, nil
+	return g, fresh, nil
 }
 
-func makeDir(dir string) error {
-	if err := unix.Mkdir(dir, 0o755); err != nil && err != unix.EEXIST {
-		return &os.PathError{Op: "make group", Path: dir, Err: err}
-	}
-	return nil
-}
+func makeDir(dir string) error { return unix.Mkdir(dir, 0o755) }
 
 // inheritCpuset gives a new group of version 1 the processors and nodes of its parent: one without any takes no process.
 func inheritCpuset(parent, dir string) error {

@@ -1,7 +1,6 @@
 package run
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -189,11 +188,11 @@ func (c *Container) config() (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration of %s: %w", c.ID, err)
 	}
-	var s specs.Spec
-	if err := json.Unmarshal(b, &s); err != nil {
+	s, err := spec.Decode(b)
+	if err != nil {
 		return nil, fmt.Errorf("read configuration of %s: %w", c.ID, err)
 	}
-	return &s, nil
+	return s, nil
 }
 
 // join puts this thread into the container's namespaces but those that stage two must enter by itself: the mounts, and

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -141,17 +142,31 @@ func (r Root) Delete(id string, force bool) error {
 	if err := c.unmount(); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
-	s, serr := c.config() // one that died while it was created may have none
+	s, serr := c.poststopConfig()
 	if err := os.RemoveAll(c.dir); err != nil {
 		return fmt.Errorf("delete %s: %w", id, err)
 	}
 	if serr != nil {
-		return nil
+		return nil // one that died while it was created may have no configuration
 	}
 	if err := c.poststop(s); err != nil {
 		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
 	}
 	return nil
+}
+
+// poststopConfig is config for a container with hooks that are still to run, and nil if there are none: the parsing is a good part of
+// a short container's time.
+func (c *Container) poststopConfig() (*specs.Spec, error) {
+	b, err := readFile(filepath.Join(c.dir, "config.json"))
+	if err != nil {
+		return nil, err
+	}
+	// In any case, and written with escapes, as the decoder takes it.
+	if !bytes.Contains(b, []byte(`\u`)) && !bytes.Contains(bytes.ToLower(b), []byte(`"poststop"`)) {
+		return nil, nil
+	}
+	return c.config()
 }
 
 // unmount takes the container's file systems out of the caller's mount namespace.

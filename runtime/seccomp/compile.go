@@ -120,7 +120,12 @@ type rule struct {
 
 // parseRules indexes the rules by name, in the order of the file.
 func parseRules(list []specs.LinuxSyscall) (map[string][]rule, error) {
-	out := make(map[string][]rule)
+	n := 0
+	for _, s := range list {
+		n += len(s.Names)
+	}
+	out := make(map[string][]rule, n)
+	room := make([]rule, 0, n) // most names have one rule
 	for i, s := range list {
 		field := fmt.Sprintf("linux.seccomp.syscalls[%d]", i)
 		r, err := action(s.Action, s.ErrnoRet)
@@ -140,8 +145,12 @@ func parseRules(list []specs.LinuxSyscall) (map[string][]rule, error) {
 			seen[a.Index] = true
 		}
 		for _, name := range s.Names {
-			if !alternatives {
-				out[name] = append(out[name], rule{r, s.Args})
+			if before := out[name]; !alternatives && before == nil {
+				room = append(room, rule{r, s.Args})
+				out[name] = room[len(room)-1 : len(room) : len(room)]
+				continue
+			} else if !alternatives {
+				out[name] = append(before, rule{r, s.Args})
 				continue
 			}
 			for _, a := range s.Args {
@@ -171,7 +180,7 @@ func spans(def uint32, rules map[string][]rule, calls []call) []span {
 		rules []rule
 		ret   uint32
 	}
-	var as []answer
+	as := make([]answer, 0, len(calls))
 	last := uint32(0)
 	for _, c := range calls {
 		rs := rules[c.name]
@@ -195,7 +204,7 @@ func spans(def uint32, rules map[string][]rule, calls []call) []span {
 	if def&unix.SECCOMP_RET_ACTION_FULL == unix.SECCOMP_RET_ERRNO {
 		newer = enosys
 	}
-	var out []span
+	out := make([]span, 0, 2*len(as)+3)
 	add := func(s span) {
 		if n := len(out); n > 0 && out[n-1].from == s.from {
 			out = out[:n-1]

@@ -13,7 +13,6 @@ package spec
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path"
@@ -90,13 +89,19 @@ func read(file string) ([]byte, error) {
 // fields, known names (capabilities, limits, namespaces) and clean absolute paths inside the container.
 func Parse(b []byte) (*specs.Spec, error) {
 	var s specs.Spec
-	if err := json.Unmarshal(b, &s); err != nil {
+	if err := decode(b, &s); err != nil {
 		return nil, fmt.Errorf("parse config: %w", err)
 	}
 	if err := Check(&s); err != nil {
 		return nil, fmt.Errorf("check config: %w", err)
 	}
 	return &s, nil
+}
+
+// Decode decodes a config.json that has been checked before.
+func Decode(b []byte) (*specs.Spec, error) {
+	s := new(specs.Spec)
+	return s, decode(b, s)
 }
 
 // Check is Parse for a configuration made in memory.
@@ -117,7 +122,7 @@ func Check(s *specs.Spec) error {
 	if err := unsupported(s); err != nil {
 		return err
 	}
-	if err := CheckProcess(s.Process); err != nil {
+	if err := checkProcess(s.Process); err != nil {
 		return err
 	}
 	if err := checkMounts(s.Mounts); err != nil {
@@ -150,11 +155,15 @@ func checkHooks(h *specs.Hooks) error {
 	return nil
 }
 
-// CheckProcess checks the process section, also one given to exec.
+// CheckProcess checks a process section given to exec.
 func CheckProcess(p *specs.Process) error {
 	if err := walk("process", p); err != nil {
 		return err
 	}
+	return checkProcess(p)
+}
+
+func checkProcess(p *specs.Process) error {
 	if len(p.Args) == 0 || p.Args[0] == "" {
 		return fmt.Errorf("process.args: no program")
 	}

@@ -284,3 +284,61 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// agree decodes both ways.
+func agree(t *testing.T, b []byte) {
+	t.Helper()
+	var got, want specs.Spec
+	gotErr, wantErr := decode(b, &got), json.Unmarshal(b, &want)
+	if (gotErr == nil) != (wantErr == nil) || gotErr != nil && gotErr.Error() != wantErr.Error() {
+		t.Errorf("%q: error %v, want %v", b, gotErr, wantErr)
+	}
+	if gotErr == nil && !reflect.DeepEqual(got, want) {
+		t.Errorf("%q:\ngot  %+v\nwant %+v", b, got, want)
+	}
+}
+
+// TestDecodeAgrees: each leaf of the specification's structure, and what is odd, is decoded as encoding/json does.
+func TestDecodeAgrees(t *testing.T) {
+	n := 0
+	eachLeaf(reflect.TypeFor[specs.Spec](), "", func(name string, set func() reflect.Value) {
+		b, err := json.Marshal(set().Interface())
+		if err != nil {
+			t.Fatal(err)
+		}
+		agree(t, b)
+		n++
+	})
+	if n < 200 {
+		t.Errorf("only %d leaves", n)
+	}
+	for _, text := range odd {
+		agree(t, []byte(text))
+	}
+	// Without encoding/json's help: the decoder is worth nothing if it gives up.
+	b, err := json.Marshal(specs.Spec{Version: "1.2.0", Process: &specs.Process{Args: []string{"a", "b", "c", "d", "e", "f"}}, Linux: &specs.Linux{
+		Resources: &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{{Rate: 5}}}},
+		Sysctl:    map[string]string{"a": "<b>"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := decoder{b: b}
+	if !d.value(reflect.ValueOf(new(specs.Spec)).Elem(), 0) || !d.end() {
+		t.Errorf("given up at %d of %s", d.at, b)
+	}
+}
+
+var odd = []string{``, `null`, `{}`, `[]`, `{"ociVersion":null,"process":null,"mounts":null}`, `{"ociVersion":"\u00e4\n\"","hostname":"\xff"}`, `{"OCIVERSION":"x","ociversion":"y"}`,
+	`{"ociVersion":"a","ociVersion":"b"}`, `{"mounts":[{"destination":"a","type":"t"}],"mounts":[{"destination":"b"}]}`, `{"process":{"args":["a"]},"process":{"cwd":"/"}}`,
+	`{"process":{"user":{"uid":1e3}}}`, `{"process":{"user":{"uid":-1}}}`, `{"process":{"user":{"uid":4294967296}}}`, `{"process":{"user":{"uid":01}}}`, `{"process":{"oomScoreAdj":-5}}`,
+	`{"x":{"y":[1,2.5,{"z":null}]},"hostname":"h"}`, `{"x":1.}`, `{"x":nul}`, `{"hostname":"h"} x`, `{"hostname":"h",}`, `{"annotations":{"a":"b","a":"c","":null}}`,
+	`{"process":{"env":[null,"a"]}}`, `{"process":{"terminal":"yes"}}`, `{"linux":{"resources":{"blockIO":{"weightDevice":[{"major":8,"minor":1,"weight":10}]}}}}`,
+	`{"process":{"user":{"additionalGids":[]}}}`, `{"windows":{"credentialSpec":{"a":[1]}}}`, "{\"hostname\":\"a\nb\"}", `{"hostname":"\ud800"}`, `{"linux":{"devices":[{"fileMode":438}]}}`, `-`, `{"a":tru}`, `{"hostname"`}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(minimal))
+	for _, text := range odd {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) { agree(t, b) })
+}
