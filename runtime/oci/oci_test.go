@@ -580,6 +580,31 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestSignalsArePassedOn: what the runtime in the foreground gets, the workload gets, with a terminal and without.
+func TestSignalsArePassedOn(t *testing.T) {
+	for _, tty := range []bool{false, true} {
+		b := newBox(t, "term")
+		b.spec.Process.Terminal = tty
+		b.write()
+		c := b.command("run", "box")
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		out.Read(make([]byte, 1)) // it waits
+		for _, s := range []os.Signal{unix.SIGWINCH, unix.SIGCONT, unix.SIGTERM} {
+			c.Process.Signal(s)
+		}
+		c.Wait()
+		if code := c.ProcessState.ExitCode(); code != 42 {
+			t.Errorf("terminal %v: exit %d, want that of the workload's handler", tty, code)
+		}
+	}
+}
+
 // TestKilledCaller: kill -9 of oci-runtime in the foreground ends the container; delete --force cleans up.
 func TestKilledCaller(t *testing.T) {
 	b := newBox(t, "sleep")

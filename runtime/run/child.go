@@ -235,12 +235,11 @@ func (c *child) tell() error {
 	return nil
 }
 
-// waitRaw waits until there is something to read. Go's scheduler does not hear of it: what it would do meanwhile, give the processor to
-// threads that look for work, is a tenth of a start.
-func waitRaw(fd int) {
-	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+// pollRaw is poll(2) that Go's scheduler does not hear of: what it would do meanwhile, give the processor to threads that look for work,
+// is a tenth of a start. There is no other goroutine to run.
+func pollRaw(fds []unix.PollFd) {
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, 0, 0, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0)
 		if e != unix.EINTR || int(n) > 0 {
 			return
 		}
@@ -260,7 +259,7 @@ func hear(fd int) (message, error) {
 	oob = make([]byte, unix.CmsgSpace(4*253))
 	var n, oobn int
 	var err error
-	waitRaw(fd)
+	pollRaw([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}})
 	for {
 		if n, oobn, _, _, err = unix.Recvmsg(fd, buf, oob, unix.MSG_CMSG_CLOEXEC); err != unix.EINTR {
 			break

@@ -38,6 +38,27 @@ func (p *Process) Wait() (int, error) {
 	}
 }
 
+// WaitAndRelay is Wait that passes on the signals whose numbers come over a pipe (package relay).
+func (p *Process) WaitAndRelay(pipe int) (int, error) {
+	fds := [2]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}, {Fd: int32(pipe), Events: unix.POLLIN}}
+	for {
+		pollRaw(fds[:])
+		if fds[1].Revents&unix.POLLIN != 0 {
+			b := make([]byte, 64)
+			n, err := unix.Read(pipe, b)
+			if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				return 1, fmt.Errorf("wait for process %d: read signals: %w", p.Pid, err)
+			}
+			for _, s := range b[:max(n, 0)] {
+				p.Signal(unix.Signal(s)) // fails only when p has ended
+			}
+		}
+		if fds[0].Revents != 0 {
+			return p.Wait()
+		}
+	}
+}
+
 // end kills the process and waits until it is gone.
 func (p *Process) end() {
 	p.Signal(unix.SIGKILL)
