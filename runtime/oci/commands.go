@@ -116,7 +116,7 @@ func (g *global) run(ctx context.Context, words []string, o run.Options, detach 
 	if err != nil {
 		return 1, err
 	}
-	return code, g.root.Delete(o.ID, true)
+	return code, p.Delete()
 }
 
 func (g *global) state(words []string) error {

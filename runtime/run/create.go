@@ -81,6 +81,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if err := k.make(); err != nil {
 		return nil, err
 	}
+	k.child.proc.of = k.c
 	return k.child.proc, nil
 }
 

@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -129,5 +131,37 @@ func TestRdt(t *testing.T) {
 	}
 	if es, _ := os.ReadDir(top); len(es) > 0 {
 		t.Errorf("left: %v", es)
+	}
+}
+
+// TestEncodeState: what is written by hand is what encoding/json reads and writes.
+func TestEncodeState(t *testing.T) {
+	full := &Container{State: specs.State{Version: "1.3.0", ID: "a\"b", Status: specs.StateRunning, Pid: 7, Bundle: "/b <&\xff", Annotations: map[string]string{"k\n": "v"}},
+		Created: time.Now().Round(0).UTC(), Started: 1 << 40, Cgroup: "/c", CgroupV1: map[string]string{"memory": "/m"}, Scope: "s", Mounted: "/r", Rdt: "/d", RdtMade: []string{"/d/m"}}
+	for _, c := range []*Container{{}, full} {
+		got := new(Container)
+		if err := json.Unmarshal(c.encode(), got); err != nil {
+			t.Fatalf("%v: %s", err, c.encode())
+		}
+		marshalled, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := new(Container)
+		if err := json.Unmarshal(marshalled, want); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+		}
+	}
+	// A field that encode does not know would be lost here.
+	n := 0
+	for i := range reflect.TypeFor[Container]().NumField() {
+		if f := reflect.TypeFor[Container]().Field(i); f.IsExported() && !reflect.ValueOf(*full).Field(i).IsZero() {
+			n++
+		} else if f.IsExported() {
+			t.Errorf("%s is not tried", f.Name)
+		}
+	}
+	if n < 9 {
+		t.Errorf("%d fields", n)
 	}
 }

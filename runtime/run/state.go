@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/proa-os/proa/runtime/scope"
 )
 
 // Root is the directory of all state, --root on the command line. The zero value is no valid Root.
@@ -113,96 +110,6 @@ func (r Root) List() ([]*Container, error) {
 		out = append(out, c)
 	}
 	return out, nil
-}
-
-// Delete removes what is left of a stopped container. With force it kills a live one first, and a container that does
-// not exist is no error.
-func (r Root) Delete(id string, force bool) error {
-	c, err := r.Load(id)
-	if err != nil {
-		if force && errors.Is(err, ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	if c.Status != specs.StateStopped {
-		if !force {
-			return fmt.Errorf("delete %s: it is %s: stop it first, or use --force", id, c.Status)
-		}
-		if err := c.kill(); err != nil {
-			return fmt.Errorf("delete %s: %w", id, err)
-		}
-	}
-	if err := c.removeGroup(); err != nil {
-		return fmt.Errorf("delete %s: %w", id, err)
-	}
-	if err := c.removeRdt(); err != nil {
-		return fmt.Errorf("delete %s: %w", id, err)
-	}
-	if err := c.unmount(); err != nil {
-		return fmt.Errorf("delete %s: %w", id, err)
-	}
-	s, serr := c.poststopConfig()
-	if err := os.RemoveAll(c.dir); err != nil {
-		return fmt.Errorf("delete %s: %w", id, err)
-	}
-	if serr != nil {
-		return nil // one that died while it was created may have no configuration
-	}
-	if err := c.poststop(s); err != nil {
-		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
-	}
-	return nil
-}
-
-// poststopConfig is config for a container with hooks that are still to run, and nil if there are none: the parsing is a good part of
-// a short container's time.
-func (c *Container) poststopConfig() (*specs.Spec, error) {
-	b, err := readFile(filepath.Join(c.dir, "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	// In any case, and written with escapes, as the decoder takes it.
-	if !bytes.Contains(b, []byte(`\u`)) && !bytes.Contains(bytes.ToLower(b), []byte(`"poststop"`)) {
-		return nil, nil
-	}
-	return c.config()
-}
-
-// unmount takes the container's file systems out of the caller's mount namespace.
-func (c *Container) unmount() error {
-	if c.Mounted == "" {
-		return nil
-	}
-	if err := unix.Unmount(c.Mounted, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
-		return &os.PathError{Op: "unmount", Path: c.Mounted, Err: err}
-	}
-	return nil
-}
-
-// removeRdt removes the groups of resctrl that were made for the container.
-func (c *Container) removeRdt() error {
-	var errs []error
-	for _, d := range c.RdtMade {
-		if err := unix.Rmdir(d); err != nil && err != unix.ENOENT {
-			errs = append(errs, &os.PathError{Op: "remove group", Path: d, Err: err})
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeGroup kills what is in the container's own group, if it has one, and removes it.
-func (c *Container) removeGroup() error {
-	var serr error
-	if c.Scope != "" {
-		serr = scope.Stop(c.Scope)
-	}
-	g, err := c.group()
-	if err != nil {
-		return serr
-	}
-	// Without systemd's help as well: what is in the group must end.
-	return errors.Join(g.Remove(), serr)
 }
 
 // kill ends the container's PID 1, and with it its whole pid namespace, and waits until it is gone.
@@ -329,11 +236,49 @@ func startTicks(pid int) (uint64, error) {
 
 // writeState stores c so that a reader sees all or nothing.
 func (c *Container) writeState() error {
-	b, err := json.Marshal(c)
-	if err != nil {
-		return err
+	return writeFile(filepath.Join(c.dir, "state.json"), c.encode())
+}
+
+// encode is json.Marshal, which prepares for every type before it writes the first byte.
+func (c *Container) encode() []byte {
+	text := func(s string) []byte {
+		b, _ := json.Marshal(s) // no string is an error
+		return b
 	}
-	return writeFile(filepath.Join(c.dir, "state.json"), b)
+	b := []byte("{")
+	add := func(key string, value []byte) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), key...), '"', ':')
+		b = append(b, value...)
+	}
+	add("ociVersion", text(c.Version))
+	add("id", text(c.ID))
+	add("status", text(string(c.Status)))
+	add("pid", strconv.AppendInt(nil, int64(c.Pid), 10))
+	add("bundle", text(c.Bundle))
+	add("created", text(c.Created.Format(time.RFC3339Nano)))
+	add("startTicks", strconv.AppendUint(nil, c.Started, 10))
+	for _, s := range []struct{ key, value string }{{"cgroup", c.Cgroup}, {"scope", c.Scope}, {"mounted", c.Mounted}, {"rdt", c.Rdt}} {
+		if s.value != "" {
+			add(s.key, text(s.value))
+		}
+	}
+	for _, m := range []struct {
+		key   string
+		value map[string]string
+	}{{"annotations", c.Annotations}, {"cgroupV1", c.CgroupV1}} {
+		if len(m.value) > 0 {
+			v, _ := json.Marshal(m.value)
+			add(m.key, v)
+		}
+	}
+	if len(c.RdtMade) > 0 {
+		v, _ := json.Marshal(c.RdtMade)
+		add("rdtMade", v)
+	}
+	return append(b, '}')
 }
 
 // writeFile replaces a file by rename. It does not sync: state lives in /run.

@@ -14,7 +14,11 @@ type Process struct {
 	Pid    int
 	Master *os.File // of its terminal, if it has one and nobody else wanted that; the caller closes it
 	pidfd  int
+	of     *Container // of Root.Run
 }
+
+// Delete removes the container whose first process this was, which has ended.
+func (p *Process) Delete() error { return p.of.remove() }
 
 // Signal sends a signal.
 func (p *Process) Signal(sig unix.Signal) error {
