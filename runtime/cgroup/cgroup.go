@@ -402,6 +402,9 @@ func (g Group) Freeze(on bool) error {
 
 // Remove kills what is in the group and removes it with the groups below. A group that is not there is no error.
 func (g Group) Remove() error {
+	if len(g.V1) == 0 && unix.Rmdir(g.Dir) == nil {
+		return nil // there was nothing in it
+	}
 	if err := g.Kill(); err != nil {
 		return fmt.Errorf("end processes of %s: %w", g, err)
 	}

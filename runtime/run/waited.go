@@ -46,7 +46,10 @@ func (p *Process) Wait() (int, error) {
 func (p *Process) WaitAndRelay(pipe int) (int, error) {
 	fds := [2]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}, {Fd: int32(pipe), Events: unix.POLLIN}}
 	for {
-		pollRaw(fds[:])
+		// Not pollRaw: the workload may run for years, in which Go would look after this thread a hundred times a second.
+		if _, err := unix.Poll(fds[:], -1); err != nil && err != unix.EINTR {
+			return 1, fmt.Errorf("wait for process %d: %w", p.Pid, err)
+		}
 		if fds[1].Revents&unix.POLLIN != 0 {
 			b := make([]byte, 64)
 			n, err := unix.Read(pipe, b)
