@@ -123,7 +123,7 @@ func (u *unpacker) xattrs(h *tar.Header, set func(string, []byte) error) error {
 	total := 0
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
-		if !ok || name == "security.selinux" {
+		if !ok || strings.HasPrefix(name, "security.") && name != "security.capability" {
 			continue
 		}
 		if strings.HasPrefix(name, "trusted.") {
@@ -168,6 +168,10 @@ func (u *unpacker) closeParent() {
 func (u *unpacker) openParent(name string) (int, error) {
 	if name == "" {
 		return u.root, nil
+	}
+	if u.stale {
+		u.closeParent()
+		u.stale = false
 	}
 	if u.pfd >= 0 && u.parent == name {
 		return u.pfd, nil

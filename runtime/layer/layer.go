@@ -14,8 +14,9 @@
 //   - Owner, mode with set-uid bits, extended attributes and modification time are exact, of directories too.
 //
 // Subset: regular files, directories, symbolic and hard links, devices, fifos, as GNU, PAX and ustar archives hold them
-// (archive/tar). Refused: other kinds, hard links to what is not in the same layer. Left out: security.selinux, a label
-// of the machine that built the image. Without root owners, devices and whiteouts cannot be made: Options.Unprivileged
+// (archive/tar). Refused: other kinds, hard links to what is not in the same layer. Left out: security.* but for file
+// capabilities: labels and signatures of the machine that built the image. Without root owners, devices and whiteouts cannot be
+// made: Options.Unprivileged
 // then leaves out owners and devices, keeps directories open to their owner and writes whiteouts as empty files, for tests
 // and for looking into an image.
 //
@@ -70,8 +71,9 @@ type unpacker struct {
 	swapped int             // directories removed for something else of their name
 	own     map[string]bool // what this layer made; whiteouts concern only the layers below
 	dirs    []dirTime       // set at the end, because making entries changes them
-	parent  string          // of parentFD: the last parent directory stays open
+	parent  string          // of pfd: the last parent directory stays open
 	pfd     int
+	stale   bool // something was replaced, perhaps a part of parent
 }
 
 type dirTime struct {
@@ -213,6 +215,7 @@ func (u *unpacker) makeRoom(parent int, name, base string, dir bool) error {
 	if isDir && dir {
 		return nil
 	}
+	u.stale = true
 	wasWhiteout := !u.own[name]
 	if !isDir {
 		if err := unix.Unlinkat(parent, base, 0); err != nil {

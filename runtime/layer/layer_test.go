@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -186,15 +187,27 @@ func TestHostile(t *testing.T) {
 			"overlayfs takes for a whiteout"},
 		"trusted attribute": {[]entry{{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o755,
 			PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}}}}, "trusted attributes"},
-		"large file":          {[]entry{reg("f", strings.Repeat("x", 1<<20+1))}, "too large"},
-		"large together":      {[]entry{reg("f", strings.Repeat("x", 1<<19)), reg("g", strings.Repeat("x", 1<<19+1))}, "too large"},
-		"many entries":        {slices.Repeat([]entry{dir("d", 0o755)}, 1001), "too large"},
-		"long names":          {slices.Repeat([]entry{dir(strings.Repeat(strings.Repeat("a", 200)+"/", 10), 0o755)}, 70), "bytes of names"},
-		"many implied":        {[]entry{reg(strings.Repeat("a/", 1500)+"x", "")}, "too large"},
-		"owner out of range":  {[]entry{{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Uid: 1<<32 - 1}}}, "owner"},
-		"top is a file":       {[]entry{reg(".", "")}, "the top directory is something else"},
-		"aufs bookkeeping":    {[]entry{dir(".wh..wh.plnk", 0o755)}, ""},
-		"character in a name": {[]entry{reg("new\nline \x1b[31m", "")}, ""},
+		"large file":              {[]entry{reg("f", strings.Repeat("x", 1<<20+1))}, "too large"},
+		"large together":          {[]entry{reg("f", strings.Repeat("x", 1<<19)), reg("g", strings.Repeat("x", 1<<19+1))}, "too large"},
+		"many entries":            {slices.Repeat([]entry{dir("d", 0o755)}, 1001), "too large"},
+		"long names":              {slices.Repeat([]entry{dir(strings.Repeat(strings.Repeat("a", 200)+"/", 10), 0o755)}, 70), "bytes of names"},
+		"many implied":            {[]entry{reg(strings.Repeat("a/", 1500)+"x", "")}, "too large"},
+		"owner out of range":      {[]entry{{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Uid: 1<<32 - 1}}}, "owner"},
+		"top is a file":           {[]entry{reg(".", "")}, "the top directory is something else"},
+		"hard link to a whiteout": {[]entry{reg(".wh.x", ""), hard("h", "x")}, "hard link to \"x\""},
+		"hard link to its name":   {[]entry{reg(".wh.x", ""), hard("h", ".wh.x")}, "hard link to \".wh.x\""},
+		"whiteout as a link":      {[]entry{hard(".wh.x", "/etc/passwd"), sym(".wh.y", "/etc"), reg("y/z", "x")}, ""},
+		"whiteout through a link": {[]entry{sym("out", "../.."), reg("out/.wh.layer", "")}, ""},
+		"opaque through a link":   {[]entry{sym("out", "../.."), reg("out/.wh..wh..opq", "")}, ""},
+		"huge attribute": {[]entry{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "f", Mode: 0o644,
+			PAXRecords: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("x", 200<<10)}}}}, "bytes of attributes"},
+		"overlay attribute of another kind": {[]entry{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "f", Mode: 0o644,
+			PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.metacopy": ""}}}}, "trusted attributes"},
+		"end of time":                 {[]entry{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "f", ModTime: time.Unix(1<<40, 0)}}, {Header: tar.Header{Typeflag: tar.TypeReg, Name: "g", ModTime: time.Unix(-1<<40, 0)}}}, ""},
+		"directory and link by turns": {[]entry{dir("d", 0o755), sym("d", "../.."), dir("d", 0o700), sym("d", "/"), reg("d/evil", "x")}, ""},
+		"link to itself by name":      {[]entry{reg("f", "x"), hard("f", "f")}, "not in this layer"},
+		"aufs bookkeeping":            {[]entry{dir(".wh..wh.plnk", 0o755)}, ""},
+		"character in a name":         {[]entry{reg("new\nline \x1b[31m", "")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := apply(t, archive(t, c.es...), unprivileged)
@@ -346,6 +359,138 @@ func TestRoot(t *testing.T) {
 	}
 	if st := stat("again"); st.Mode&0o777 != 0o750 {
 		t.Errorf("again: mode %o", st.Mode)
+	}
+}
+
+// TestHugeHeader: records that would fill the memory before the first entry are refused, whatever kind of header they are in.
+func TestHugeHeader(t *testing.T) {
+	for _, kind := range []byte{'x', 'g', 'L', 'K'} {
+		const size = 64 << 20
+		h := make([]byte, 512)
+		copy(h, "header")
+		copy(h[100:], "0000644\x000000000\x000000000\x00")
+		copy(h[124:136], fmt.Sprintf("%011o\x00", size))
+		copy(h[136:], "00000000000\x00        ")
+		h[156] = kind
+		copy(h[257:], "ustar\x0000")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		d := t.TempDir()
+		fd, err := unix.Open(d, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		r := &counter{r: io.MultiReader(bytes.NewReader(h), io.LimitReader(zeros{}, size+1024))}
+		if err := Apply(fd, r, unprivileged); err == nil || !strings.Contains(err.Error(), "read layer") {
+			t.Errorf("%c: %v", kind, err)
+		}
+		if r.n > 4<<20 {
+			t.Errorf("%c: %d bytes were read", kind, r.n)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+type counter struct {
+	r io.Reader
+	n int
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
+
+// TestReplacedParent: after a directory or a link has been replaced, what comes behind goes to the new one.
+func TestReplacedParent(t *testing.T) {
+	d, err := apply(t, archive(t,
+		dir("one/", 0o755), dir("two/", 0o755), sym("s", "one"), reg("s/a", "1"), sym("s", "two"), reg("s/b", "2"),
+		dir("d/", 0o755), reg("d/a", "3"), sym("d", "two"), reg("d/c", "4"),
+		dir("x/y/", 0o755), reg("x/y/z", "5"), reg("x", "file"), reg("x/y/w", "6"),
+		sym("self", "."), reg("self/q", "7"), sym("self/self", "one"), reg("self/r", "8")), unprivileged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"d Lrwxrwxrwx -> two", "one drwxr-xr-x", `one/a -rw-r--r-- "1"`, `one/r -rw-r--r-- "8"`, `q -rw-r--r-- "7"`, "s Lrwxrwxrwx -> two",
+		"self Lrwxrwxrwx -> one", "two drwxr-xr-x", `two/b -rw-r--r-- "2"`, `two/c -rw-r--r-- "4"`, "x drwxr-xr-x", "x/y drwxr-xr-x", `x/y/w -rw-r--r-- "6"`}
+	if got := tree(t, d); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestSparse: what GNU tar makes of a file with holes is the file, and its holes count.
+func TestSparse(t *testing.T) {
+	from := t.TempDir()
+	f, err := os.Create(filepath.Join(from, "holes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 700 << 10
+	if _, err := f.WriteAt([]byte("end"), size-3); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for _, format := range []string{"gnu", "pax"} {
+		data, err := exec.Command("tar", "-C", from, "--sparse", "--format="+format, "-cf", "-", "holes").Output()
+		if err != nil {
+			t.Skipf("NOT TESTED: tar: %v", err)
+		}
+		if len(data) > 100<<10 {
+			t.Skipf("NOT TESTED: the file system of the test has no holes")
+		}
+		d, err := apply(t, data, unprivileged)
+		if err != nil {
+			t.Fatalf("%s: %v", format, err)
+		}
+		got, err := os.ReadFile(filepath.Join(d, "holes"))
+		if err != nil || !bytes.Equal(got, append(make([]byte, size-3), "end"...)) {
+			t.Errorf("%s: %d bytes, %v", format, len(got), err)
+		}
+		if _, err := apply(t, data, Options{Limits: Limits{Bytes: size / 2, Entries: 10}, Unprivileged: true}); !errors.Is(err, ErrLimit) {
+			t.Errorf("%s: holes do not count: %v", format, err)
+		}
+	}
+}
+
+// TestSecurityAttributes: file capabilities are kept, the labels of the machine that built the image are not, and neither are signatures
+// that the kernel would believe. A whiteout has no rights, whatever its header says.
+func TestSecurityAttributes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: these attributes need root; the stories in qemu-tests cover them")
+	}
+	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // cap_net_bind_service=ep
+	f := reg("ping", "x")
+	f.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": capability, "SCHILY.xattr.security.selinux": "l", "SCHILY.xattr.security.ima": "\x03",
+		"SCHILY.xattr.security.evm": "\x02", "SCHILY.xattr.security.SMACK64EXEC": "x", "SCHILY.xattr.security.apparmor": "y"}
+	w := reg(".wh.gone", "")
+	w.Mode, w.Uid = 0o6777, 7
+	w.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": capability}
+	d, err := apply(t, archive(t, f, w), Options{Limits: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1000)
+	n, err := unix.Llistxattr(filepath.Join(d, "ping"), buf)
+	if err != nil || string(buf[:n]) != "security.capability\x00" {
+		t.Errorf("attributes %q, %v", buf[:max(n, 0)], err)
+	}
+	if n, err := unix.Lgetxattr(filepath.Join(d, "ping"), "security.capability", buf); err != nil || string(buf[:n]) != capability {
+		t.Errorf("%q %v", buf[:max(n, 0)], err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(d, "gone"), &st); err != nil || st.Mode != unix.S_IFCHR|0o600 || st.Uid != 0 {
+		t.Errorf("whiteout: mode %o, owner %d, %v", st.Mode, st.Uid, err)
+	}
+	if n, err := unix.Llistxattr(filepath.Join(d, "gone"), buf); err != nil || n != 0 {
+		t.Errorf("whiteout: attributes %q, %v", buf[:max(n, 0)], err)
 	}
 }
 
