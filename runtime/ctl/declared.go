@@ -61,6 +61,14 @@ func (d *declared) flags(s *flagset.Set) {
 	s.Bool(&d.foreground, "foreground", "stay until the workload ends (Type=oneshot)")
 	s.Int(&d.retry, 0, "retry", "NUMBER", "how often to try again to fetch the image")
 	duration(s, &d.retryDelay, "retry-delay", "time between these tries")
+	s.Func("annotation", "KEY=VALUE", "annotation of the OCI configuration, which are the labels", func(v string) error {
+		k, val, _ := strings.Cut(v, "=")
+		if d.c.Labels == nil {
+			d.c.Labels = make(map[string]string)
+		}
+		d.c.Labels[k] = val
+		return nil
+	})
 	s.Bool(&d.envHost, "env-host", "give the workload the unit's environment")
 	s.Bool(&d.httpProxy, "http-proxy", "=false: do not give it the unit's proxies")
 }

@@ -127,6 +127,16 @@ func (d *declaration) security() (out []string) {
 	} else if v != "" {
 		out = append(out, "--security-opt", "seccomp="+d.absolute(v))
 	}
+	if e, ok := s.last("UserNS"); ok {
+		if !regexp.MustCompile(`^(host|auto(:size=[0-9]+)?)$`).MatchString(e.value) {
+			s.add(e.problem("%.40q: expected host, auto or auto:size=N", e.value))
+		}
+		out = append(out, "--userns", e.value)
+	}
+	if yes, _ := s.boolean("RunInit"); yes {
+		e, _ := s.last("RunInit")
+		s.add(e.problem("is not carried out: there is no program to put into containers: use an image that has one, such as tini"))
+	}
 	if v := s.text("AppArmor"); v != "" {
 		out = append(out, "--security-opt", "apparmor="+v)
 	}

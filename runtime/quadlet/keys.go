@@ -38,7 +38,8 @@ type kind struct {
 
 const (
 	podmans   = "is an option of podman itself: containerctl has none of its kind"
-	remap     = "was replaced in podman: use UserNS=, UIDMap= and GIDMap="
+	remap     = "was replaced in podman: use UserNS="
+	numbers   = "the system gives out the numbers of users: say UserNS=auto"
 	selinux   = "this system has no SELinux policy"
 	toJournal = "results of health checks are in the journal"
 	platform  = "the image for this machine is the one that is fetched"
@@ -102,15 +103,15 @@ func containerRules() []rule {
 		{"PodmanArgs", own, ""}, {"SecurityLabelDisable", own, ""}, {"ExposeHostPort", own, ""}, {"AutoUpdate", own, ""},
 		{"Secret", arguments, "--secret"}, {"Environment", pairs, "--env"}, {"Label", pairs, "--label"}, {"Annotation", pairs, "--annotation"},
 		{"HostName", once, "--hostname"}, {"WorkingDir", once, "--workdir"}, {"Pull", once, "--pull"}, {"StopSignal", once, "--stop-signal"},
-		{"ShmSize", once, "--shm-size"}, {"Timezone", once, "--tz"}, {"IP", once, "--ip"}, {"IP6", once, "--ip6"}, {"UserNS", once, "--userns"},
+		{"ShmSize", once, "--shm-size"}, {"IP", once, "--ip"}, {"IP6", once, "--ip6"}, {"UserNS", own, "--userns"},
 		{"Retry", once, "--retry"}, {"RetryDelay", once, "--retry-delay"},
 		{"HealthCmd", once, "--health-cmd"}, {"HealthInterval", once, "--health-interval"}, {"HealthRetries", once, "--health-retries"},
 		{"HealthTimeout", once, "--health-timeout"}, {"HealthStartPeriod", once, "--health-start-period"},
 		{"NetworkAlias", each, "--network-alias"}, {"PublishPort", each, "--publish"}, {"DNS", each, "--dns"}, {"DNSOption", each, "--dns-option"},
 		{"DNSSearch", each, "--dns-search"}, {"AddHost", each, "--add-host"}, {"Ulimit", each, "--ulimit"}, {"GroupAdd", each, "--group-add"},
 		{"Tmpfs", each, "--tmpfs"}, {"DropCapability", words, "--cap-drop"}, {"AddCapability", words, "--cap-add"}, {"Sysctl", words, "--sysctl"},
-		{"UIDMap", words, "--uidmap"}, {"GIDMap", words, "--gidmap"}, {"Mask", own, ""}, {"Unmask", own, ""}, {"AppArmor", own, ""},
-		{"RunInit", boolean, "--init"}, {"EnvironmentHost", boolean, "--env-host"}, {"HttpProxy", boolean, "--http-proxy"},
+		{"Mask", own, ""}, {"Unmask", own, ""}, {"AppArmor", own, ""},
+		{"RunInit", own, ""}, {"EnvironmentHost", boolean, "--env-host"}, {"HttpProxy", boolean, "--http-proxy"},
 
 		{"GlobalArgs", refused, podmans}, {"ContainersConfModule", refused, podmans},
 		{"Rootfs", refused, "a container is made from an image, whose layers are verified: load the directory as an image"},
@@ -119,7 +120,8 @@ func containerRules() []rule {
 		{"HealthStartupRetries", refused, "there is one check: use HealthRetries="}, {"HealthStartupSuccess", refused, "there is one check, and it has to succeed once"},
 		{"HealthStartupTimeout", refused, "there is one check: use HealthTimeout="},
 		{"SecurityLabelFileType", refused, selinux}, {"SecurityLabelLevel", refused, selinux}, {"SecurityLabelNested", refused, selinux}, {"SecurityLabelType", refused, selinux},
-		{"SubUIDMap", refused, "ranges of users are said in UIDMap="}, {"SubGIDMap", refused, "ranges of groups are said in GIDMap="},
+		{"UIDMap", refused, numbers}, {"GIDMap", refused, numbers}, {"SubUIDMap", refused, numbers}, {"SubGIDMap", refused, numbers},
+		{"Timezone", refused, "the system has no time zone data: say Environment=TZ= and use an image that has it"},
 		{"RemapUsers", refused, remap}, {"RemapUid", refused, remap}, {"RemapGid", refused, remap}, {"RemapUidSize", refused, remap},
 		{"VolatileTmp", refused, "was replaced in podman: use Tmpfs=/tmp"},
 	}
@@ -165,8 +167,8 @@ func podRules() []rule {
 		{"Label", pairs, "--label"},
 		// These are said for every container of the pod.
 		{"AddHost", own, ""}, {"DNS", own, ""}, {"DNSOption", own, ""}, {"DNSSearch", own, ""}, {"HostName", own, ""}, {"ShmSize", own, ""},
-		{"UserNS", refused, "containers of a pod share their network only: say UserNS= in each"}, {"UIDMap", refused, "say UIDMap= in each container"},
-		{"GIDMap", refused, "say GIDMap= in each container"}, {"SubUIDMap", refused, "say UIDMap= in each container"}, {"SubGIDMap", refused, "say GIDMap= in each container"},
+		{"UserNS", refused, "containers of a pod share their network only: say UserNS= in each"}, {"UIDMap", refused, numbers}, {"GIDMap", refused, numbers},
+		{"SubUIDMap", refused, numbers}, {"SubGIDMap", refused, numbers},
 		{"RemapUsers", refused, remap}, {"RemapUid", refused, remap}, {"RemapGid", refused, remap}, {"RemapUidSize", refused, remap},
 		{"GlobalArgs", refused, podmans}, {"ContainersConfModule", refused, podmans},
 	}
