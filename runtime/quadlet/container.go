@@ -26,7 +26,8 @@ func (d *declaration) container() {
 	args = append(args, d.identity()...)
 	args = append(args, d.security()...)
 	args = append(args, d.storage()...)
-	args = append(args, d.networks()...)
+	networks := d.networks()
+	args = append(args, networks...)
 	args = append(args, d.limits()...)
 	args = append(args, d.output()...)
 	args = append(args, d.inPod()...)
@@ -45,10 +46,23 @@ func (d *declaration) container() {
 		d.run("ExecStop", "-"+containerctl, "declared-stop", d.resource)
 	}
 	d.run("ExecStopPost", "-/usr/bin/oci-runtime", "delete", "--force", d.resource)
+	if _, inPod := s.last("Pod"); !inPod && attached(networks) {
+		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
+	}
 	if d.wired() {
 		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
 	}
 	d.reload()
+}
+
+// attached reports whether the container is in networks of its own, which it is if nothing is said.
+func attached(flags []string) bool {
+	for _, f := range flags {
+		if f == "host" || f == "none" || strings.HasPrefix(f, "container:") || strings.HasPrefix(f, "ns:") {
+			return false
+		}
+	}
+	return true
 }
 
 // startup decides when the unit counts as started. The process that starts the workload ends then, and the PID file names the

@@ -164,9 +164,9 @@ func podRules() []rule {
 		{"PodName", own, ""}, {"ServiceName", own, ""}, {"ExitPolicy", own, ""}, {"StopTimeout", own, ""}, {"Volume", own, ""},
 		{"Network", own, "--network"}, {"PodmanArgs", own, ""},
 		{"NetworkAlias", each, "--network-alias"}, {"PublishPort", each, "--publish"}, {"IP", once, "--ip"}, {"IP6", once, "--ip6"},
-		{"Label", pairs, "--label"},
 		// These are said for every container of the pod.
 		{"AddHost", own, ""}, {"DNS", own, ""}, {"DNSOption", own, ""}, {"DNSSearch", own, ""}, {"HostName", own, ""}, {"ShmSize", own, ""},
+		{"Label", refused, "a pod is no thing of its own to label: label its containers"},
 		{"UserNS", refused, "containers of a pod share their network only: say UserNS= in each"}, {"UIDMap", refused, numbers}, {"GIDMap", refused, numbers},
 		{"SubUIDMap", refused, numbers}, {"SubGIDMap", refused, numbers},
 		{"RemapUsers", refused, remap}, {"RemapUid", refused, remap}, {"RemapGid", refused, remap}, {"RemapUidSize", refused, remap},

@@ -194,6 +194,7 @@ func TestProblems(t *testing.T) {
 		{"x.container\n[Container]\nImage=a\nLabel=\x00", `:3: has a NUL byte`},
 		{"x.container\n[Container]\nImage=a\n" + strings.Repeat("#", MaxSize), `: has 1048`},
 		{"x.network\n[Network]\nGateway=10.0.0.1", `:2: Gateway=: there is no Subnet=`},
+		{"x.pod\n[Pod]\nNetwork=host", `:2: Network=: "host": a pod has a network namespace of its own`},
 		{"x.volume\n[Volume]\nType=ext4", `:2: Type=: without Device=`},
 		{"x.image\n[Image]\nCreds=a:b", `:2: Creds=: is not carried out: a password has no place in a unit`},
 		{"x.kube\n[Kube]\nYaml=a", `x.kube: is not carried out: Kubernetes YAML is not read`},
@@ -237,6 +238,16 @@ func TestMerge(t *testing.T) {
 	f.Merge(Parse("/x/web.container.d/10.conf", []byte("[Container]\nDNS=\nDNS=3.3.3.3\nImage=b\n")))
 	if u := Convert([]*File{f}, Host{})[0]; !strings.Contains(u.Text, " --dns 3.3.3.3 b\n") || strings.Contains(u.Text, "1.1.1.1") {
 		t.Errorf("got %v\n%s", u.Problems, u.Text)
+	}
+}
+
+// Who has links and addresses of its own gives them back.
+func TestRelease(t *testing.T) {
+	for network, want := range map[string]bool{"": true, "Network=x\n": true, "Network=host\n": false, "Network=none\n": false, "Network=container:x\n": false, "Network=ns:/x\n": false, "Pod=p.pod\n": false} {
+		text := declare(t, "x.container\n[Container]\nImage=a\n"+network, "p.pod\n[Pod]\n")["x.service"].Text
+		if got := strings.Contains(text, "\nExecStopPost=-/usr/bin/containerctl network release systemd-%N\n"); got != want {
+			t.Errorf("%q: got %t, want %t:\n%s", network, got, want, text)
+		}
 	}
 }
 

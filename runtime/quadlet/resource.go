@@ -109,8 +109,12 @@ func (d *declaration) pod() {
 			s.add(e.problem("%.40q: expected a number of seconds", e.value))
 		}
 	}
+	networks := d.networks()
+	if e, ok := s.last("Network"); ok && !attached(networks) && e.value != "none" {
+		s.add(e.problem("%.80q: a pod has a network namespace of its own: say it in each container", e.value))
+	}
 	args := append([]string{containerctl, "network", "namespace", "up"}, d.flags()...)
-	args = append(args, d.networks()...)
+	args = append(args, networks...)
 	d.run("ExecStart", append(append(args, d.podmanArgs()...), d.resource)...)
 	d.run("ExecStopPost", "-"+containerctl, "network", "namespace", "down", d.resource)
 	for _, e := range s.each("Volume") {
