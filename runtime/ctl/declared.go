@@ -275,6 +275,29 @@ func declaredStop(_ context.Context, c *call) error {
 	return st.Stop(sig, unit.StopTimeout(k))
 }
 
+// declaredUp are the declared containers whose unit is up, coming up or has failed. One that is down, or has done its work, is meant to.
+func (c *call) declaredUp(ctx context.Context, all []*store.Container) (map[string]bool, error) {
+	var units []string
+	for _, k := range all {
+		if k.Unit != "" {
+			units = append(units, k.Unit)
+		}
+	}
+	if len(units) == 0 {
+		return nil, nil
+	}
+	states, err := c.Units.Status(ctx, units)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]bool)
+	for _, k := range all {
+		st, ok := states[k.Unit]
+		out[k.Name] = ok && k.Unit != "" && st.Load == "loaded" && st.Active != "inactive" && st.Active != "deactivating" && !(st.Active == "active" && st.Sub == "exited")
+	}
+	return out, nil
+}
+
 // withdraw stops the unit of a declared container that is to be removed. As long as the declaration is there the next start would bring
 // the container back, so that is refused.
 func (e *Env) withdraw(ctx context.Context, k *store.Container) error {

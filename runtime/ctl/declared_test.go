@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -15,6 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/proa-os/proa/runtime/registrytest"
+	"github.com/proa-os/proa/runtime/store"
+	"github.com/proa-os/proa/runtime/unit"
 )
 
 // probeReady is a workload that gets ready after a while, says so and waits for its end; or ends without a word.
@@ -166,4 +169,36 @@ func (m *machine) declaredRemoved(t *testing.T) {
 	}
 	m.must("rm", "systemd-web")
 	m.mustFail("", "inspect", "systemd-web")
+}
+
+// stated are units in given states.
+type stated struct {
+	Units
+	states map[string]unit.Status
+}
+
+func (s stated) Status(context.Context, []string) (map[string]unit.Status, error) {
+	return s.states, nil
+}
+
+// The health of the machine counts a declared container whose unit failed, and not one that is down or has done its work.
+func TestDeclaredUp(t *testing.T) {
+	c := &call{Env: &Env{Units: stated{states: map[string]unit.Status{
+		"up.service": {Load: "loaded", Active: "active", Sub: "running"}, "failed.service": {Load: "loaded", Active: "failed", Sub: "failed"},
+		"again.service": {Load: "loaded", Active: "activating", Sub: "auto-restart"}, "down.service": {Load: "loaded", Active: "inactive", Sub: "dead"},
+		"done.service": {Load: "loaded", Active: "active", Sub: "exited"}, "gone.service": {Load: "not-found", Active: "inactive", Sub: "dead"},
+	}}}}
+	all := []*store.Container{{Name: "own"}}
+	for _, n := range []string{"up", "failed", "again", "down", "done", "gone"} {
+		all = append(all, &store.Container{Name: n, Unit: n + ".service"})
+	}
+	got, err := c.declaredUp(t.Context(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"own": false, "up": true, "failed": true, "again": true, "down": false, "done": false, "gone": false} {
+		if got[name] != want {
+			t.Errorf("%s: got %t, want %t", name, got[name], want)
+		}
+	}
 }

@@ -31,7 +31,7 @@ agent asks this before it declares a new release good.`,
 
 // health checks the named containers, or all that are meant to run, at the same time.
 func health(ctx context.Context, c *call) error {
-	ks, err := c.meantToRun()
+	ks, err := c.meantToRun(ctx)
 	if err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func health(ctx context.Context, c *call) error {
 	return nil
 }
 
-// meantToRun are the named containers, or those that start at boot.
-func (c *call) meantToRun() (ks []*store.Container, err error) {
+// meantToRun are the named containers, or those that start at boot and declared ones that are not stopped.
+func (c *call) meantToRun(ctx context.Context) (ks []*store.Container, err error) {
 	for _, name := range c.args {
 		k, err := c.container(name)
 		if err != nil {
@@ -78,9 +78,13 @@ func (c *call) meantToRun() (ks []*store.Container, err error) {
 		return ks, nil
 	}
 	all, err := c.store.Containers()
+	if err != nil {
+		return nil, err
+	}
+	declared, err := c.declaredUp(ctx, all)
 	for _, k := range all {
 		// One that somebody has stopped for good, or that a power cut has left half made or half removed, is not.
-		if unit.Enabled(c.UnitDir, k.Name) {
+		if unit.Enabled(c.UnitDir, k.Name) || declared[k.Name] {
 			ks = append(ks, k)
 		}
 	}
