@@ -2,6 +2,7 @@ package vm
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -33,10 +34,12 @@ type hardware struct {
 	writeLog   string // file to log the disk's writes in, "" for none
 	memory     string // file of saved memory and devices to go on with, "" to start the firmware
 	ignition   string // file of the provisioning config, "" for none
+	journal    string // file that takes the journal of a failed provisioning, "" for none
 	forwards   []Forward
 	nics       []NIC
 
-	consoleFD, qmpFD int // inherited sockets
+	tpm                     *os.File // of startTPM, nil for none
+	consoleFD, qmpFD, tpmFD int      // inherited sockets
 }
 
 // args is the QEMU command line without the program.
@@ -64,8 +67,12 @@ func (h hardware) args() []string {
 	if h.disk != "" {
 		a = append(append(a, h.backendArgs()...), h.diskArgs()...)
 	}
-	a = append(a, h.moreDiskArgs()...)
+	a = append(append(a, h.moreDiskArgs()...), h.tpmArgs()...)
 	a = append(a, h.netArgs()...)
+	if h.journal != "" {
+		a = append(a, "-chardev", "file,id=journal,path="+value(h.journal), "-device", "virtio-serial-pci",
+			"-device", "virtserialport,chardev=journal,name=com.coreos.ignition.journal")
+	}
 	if h.ignition != "" {
 		a = append(a, "-fw_cfg", "name=opt/com.coreos/config,file="+value(h.ignition))
 	}

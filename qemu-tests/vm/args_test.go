@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -37,6 +38,25 @@ func TestArgs(t *testing.T) {
 		if strings.Contains(got, no) {
 			t.Errorf("got %s\nwant it without %s", got, no)
 		}
+	}
+}
+
+// Further disks are told apart by their serial numbers; a TPM and a port for the journal are there only when asked for.
+func TestArgsMoreDevices(t *testing.T) {
+	h := hardware{disk: "/d/disk.raw", more: []string{"/d/a,b.raw", "/d/right.raw"}, tpm: os.Stdin, tpmFD: 5, journal: "/d/journal.json"}
+	got := strings.Join(h.args(), " ")
+	for _, want := range []string{
+		"file=/d/a,,b.raw -device virtio-blk-pci,drive=more0,serial=a,,b ",
+		"-device virtio-blk-pci,drive=more1,serial=right ",
+		"-chardev socket,id=tpm,fd=5 -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0 ",
+		"-chardev file,id=journal,path=/d/journal.json -device virtio-serial-pci -device virtserialport,chardev=journal,name=com.coreos.ignition.journal",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %s\nwant it to contain %s", got, want)
+		}
+	}
+	if got := strings.Join(hardware{disk: "/d/disk.raw"}.args(), " "); strings.Contains(got, "tpm") || strings.Contains(got, "virtio-serial") || strings.Contains(got, "more0") {
+		t.Errorf("a machine without further devices has some: %s", got)
 	}
 }
 

@@ -26,6 +26,12 @@ type Config struct {
 	// Disks are further disks, empty at first: on virtio, after the one above, and at /dev/disk/by-id/virtio-NAME.
 	Disks []EmptyDisk
 
+	// TPM gives the machine a TPM 2.0 of its own.
+	TPM bool
+
+	// JournalPort gives the machine a port to which a failed provisioning writes its journal: Machine.Journal reads it.
+	JournalPort bool
+
 	// LogWrites logs what is written to the disk from the first boot on, as Machine.LogWrites does.
 	LogWrites bool
 

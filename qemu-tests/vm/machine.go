@@ -35,6 +35,7 @@ type Machine struct {
 	cfg     Config
 	ctx     context.Context // ends the machine's life
 	command command
+	tools   *tooltree.Tree
 	hw      hardware
 	verdict Verdict
 	console *Console
@@ -65,7 +66,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, ctx: ctx, changed: make(chan struct{}), unplugged: map[string]bool{}, off: errors.New("the machine was never on"),
+		cfg: cfg, ctx: ctx, tools: tree, changed: make(chan struct{}), unplugged: map[string]bool{}, off: errors.New("the machine was never on"),
 		command: func(args []string) *exec.Cmd { return tree.Command(ctx, "qemu-system-x86_64", args...) },
 	}
 	if err := m.prepare(tree); err != nil {
@@ -105,6 +106,9 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 	}
 	if err := m.makeDisks(); err != nil {
 		return err
+	}
+	if cfg.JournalPort {
+		m.hw.journal = filepath.Join(cfg.Dir, "journal.json")
 	}
 	if cfg.Ignition != nil {
 		m.hw.ignition = filepath.Join(cfg.Dir, "config.ign")
@@ -270,6 +274,20 @@ func (m *Machine) SSH(ctx context.Context, user string) (*ssh.Client, error) {
 	ctx, cancel := m.deadline(ctx)
 	defer cancel()
 	return m.ssh.client(ctx, user)
+}
+
+// Configure gives a machine that is off another provisioning config for its next boots.
+func (m *Machine) Configure(ignition []byte) error {
+	if m.whyOff() == nil || m.hw.ignition == "" {
+		return errors.New("configure: the machine is on, or never had a config")
+	}
+	return os.WriteFile(m.hw.ignition, ignition, 0o600)
+}
+
+// Journal is what the machine has written to its JournalPort in this boot: entries as journalctl -o json has them.
+func (m *Machine) Journal() (string, error) {
+	b, err := os.ReadFile(m.hw.journal)
+	return string(b), err
 }
 
 // ForgetHostKey accepts a new ssh host key at the next login: the story has wiped the state.

@@ -29,6 +29,12 @@ func (m *Machine) start(memory string) error {
 	m.console.PowerOn(m.boots)
 	hw := m.hw
 	hw.memory = memory
+	if m.cfg.TPM {
+		var err error
+		if hw.tpm, err = m.startTPM(); err != nil {
+			return err
+		}
+	}
 	p, err := startProcess(m.ctx, m.command, hw, m.console, m.logs[1])
 	if err != nil {
 		m.off = err

@@ -62,10 +62,17 @@ func startProcess(ctx context.Context, cmd command, h hardware, console io.Write
 
 	files := []*os.File{serialFile, monitorFile}
 	h.consoleFD, h.qmpFD = 3, 4
+	if h.tpm != nil {
+		h.tpmFD = 3 + len(files)
+		files = append(files, h.tpm)
+	}
 	wires, unplug, err := h.plugIn(3 + len(files))
 	if err != nil {
-		for _, c := range []io.Closer{serial, serialFile, monitor, monitorFile} {
+		for _, c := range []io.Closer{serial, monitor} {
 			c.Close()
+		}
+		for _, f := range files {
+			f.Close()
 		}
 		return nil, err
 	}
