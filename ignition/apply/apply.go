@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"syscall"
 
@@ -143,6 +144,7 @@ func Explain(op plan.Op, err error) error {
 	i := config.Issue{Place: op.At(), Problem: op.String() + ": " + err.Error()}
 	var p *Problem
 	var h *source.HashError
+	var n *net.OpError
 	switch {
 	case errors.As(err, &p):
 		i = p.Issue()
@@ -152,6 +154,8 @@ func Explain(op plan.Op, err error) error {
 		i.Next = "correct the hash, or what the source serves"
 	case errors.Is(err, source.ErrNeedNetwork):
 		i.Next = "put the contents into the config as a data: URL"
+	case errors.As(err, &n):
+		i.Next = "check the address, the server and the network"
 	case errors.Is(err, syscall.EROFS):
 		i.Next = "the root image is read-only: use /etc, /var, /opt or /usr/local"
 	case errors.Is(err, syscall.ENOSPC):

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/unit"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/platform"
@@ -193,6 +194,70 @@ func TestConfigThatNeedsTheNetwork(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), `msg="no answer, trying again"`) || !strings.Contains(log.String(), "503") {
 		t.Errorf("the log says nothing of the retry:\n%s", log.String())
+	}
+}
+
+// What the network and the disk do to a first boot is on the screen with what to do, and without what the config keeps secret.
+func TestScreens(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("x", 1<<20))
+	}))
+	defer server.Close()
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	one := func(source, more string) string {
+		return `{"ignition":{"version":"3.4.0","timeouts":{"httpTotal":1}},"storage":{"files":[{"path":"/etc/a","contents":{"source":"` +
+			strings.Replace(source, "://", "://user:hunter2@", 1) + `/x?key=hunter2"` + more + `}}]}}`
+	}
+	for name, tt := range map[string]struct {
+		config string
+		full   bool
+		want   []string
+	}{
+		"unreachable server": {one(closed.URL, ""), false, []string{"write file /etc/a", "gave up after 1s", "connection refused", "storage.files[0].path", "next step: check the address, the server and the network"}},
+		"wrong hash": {one(server.URL, `,"verification":{"hash":"sha256-`+strings.Repeat("0", 64)+`"}`), false,
+			[]string{"write file /etc/a: wrong hash", "expected:  " + strings.Repeat("0", 64), "found:     8f990ba0b577", "next step: correct the hash"}},
+		"full disk": {one(server.URL, ""), true, []string{"no space left on device", "next step: use a larger disk"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, o, dir := machine(t, tt.config)
+			if tt.full {
+				full(t, dir+"/root/etc")
+			}
+			if err := runStages(t, m, o); err == nil { // without the network
+				t.Fatal("want an error")
+			}
+			o.Stage = "fetch,files"
+			if err := Run(t.Context(), m, o); err == nil {
+				t.Fatal("want an error")
+			}
+			b, err := os.ReadFile(o.Failure)
+			screen := Screen(string(b))
+			for _, want := range append(tt.want, "config:    fw_cfg opt/com.coreos/config\n", "  line:      1, column ") {
+				if err != nil || !strings.Contains(screen, want) {
+					t.Errorf("want %q on the screen: %v\n%s", want, err, screen)
+				}
+			}
+			if strings.Contains(screen, "hunter2") || strings.Contains(screen, "xxx") {
+				t.Errorf("a secret is on the screen:\n%s", screen)
+			}
+		})
+	}
+}
+
+// full mounts a file system on a directory that has room for a quarter of a MiB.
+func full(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("SKIPPED, NOT CHECKED: cannot mount a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(dir+"/passwd", []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
