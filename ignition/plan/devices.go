@@ -94,6 +94,9 @@ func (o Filesystem) String() string {
 	if util.IsTrue(o.WipeFilesystem) {
 		s += ", wiping it"
 	}
+	if util.NotEmpty(o.Path) && path.Clean(*o.Path) == StatePath {
+		s += ", and have the machine's state there from its next start on"
+	}
 	return s
 }
 
