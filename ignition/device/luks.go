@@ -206,12 +206,10 @@ func (r *run) makeVolume(op plan.Luks, key string, d Device, secret []byte) (str
 	return "made " + found[0].String(), r.dropKey(op)
 }
 
-// seal gives the volume to the machine's TPM, bound to nothing but the TPM itself: PCRs change with every update of the system.
+// seal gives the volume to the machine's TPM, bound to nothing but the TPM itself: PCRs change with every update of the system. When the TPM
+// has it, the key that made it is taken away.
 func (r *run) seal(d Device, secret []byte) error {
-	if err := r.exec(secret, "systemd-cryptenroll", "--unlock-key-file=/dev/stdin", "--tpm2-device=auto", "--tpm2-pcrs=", d.Path()); err != nil {
-		return err
-	}
-	return r.exec(secret, "cryptsetup", "luksKillSlot", "--batch-mode", "--key-file", "-", d.Path(), "0")
+	return r.exec(secret, "systemd-cryptenroll", "--unlock-key-file=/dev/stdin", "--tpm2-device=auto", "--tpm2-pcrs=", "--wipe-slot=password", d.Path())
 }
 
 // openVolume opens a volume, by the TPM if its key is there alone.
