@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,23 +29,53 @@ func TestFlippedBit(t *testing.T) {
 	}
 }
 
-// TestMalformedConfig gives a machine a config with a misspelt key: it says so on its console and starts nothing else.
+// TestMalformedConfig gives a machine a config with a misspelt key, and then one that names a server which is not there: it says so on its
+// console, gives its journal to the host, shows no secret, and starts nothing else. Its address comes from the kernel command line.
 func TestMalformedConfig(t *testing.T) {
 	s := begin(t)
 	image := s.image("1.0.0", "")
 	m := s.start(vm.Config{
-		Name: "malformed", Dir: filepath.Join(s.dir, "malformed"), Disk: image.Disk(),
-		Ignition: []byte("{\"ignition\":{\"version\":\"3.4.0\"},\n\"storage\":{\"filez\":[{\"path\":\"/etc/x\"}]}}\n"),
+		Name: "malformed", Dir: filepath.Join(s.dir, "malformed"), Disk: image.Disk(), JournalPort: true,
+		KernelArgs: []string{"ip=10.0.2.77::" + vm.HostAddress + ":255.255.255.0:::none"},
+		Ignition:   []byte("{\"ignition\":{\"version\":\"3.4.0\"},\n\"storage\":{\"filez\":[{\"path\":\"/etc/x\"}]}}\n"),
 	})
-	for _, want := range []string{"THIS MACHINE COULD NOT BE PROVISIONED", `path: +storage\.filez`, `line: +2\b`} {
-		if _, err := m.WaitConsole(t.Context(), want); err != nil {
-			t.Fatal(err)
+	notProvisioned(t, m, 0, `path: +storage\.filez`, `line: +2\b`)
+	check(t, m.PowerCut())
+	// Nobody listens on that port of the host: the connection is refused, again and again.
+	check(t, m.Configure(fmt.Appendf(nil, `{"ignition":{"version":"3.4.0","timeouts":{"httpTotal":6},
+"config":{"merge":[{"source":"http://user:hunter2@%s:1/c.ign?token=hunter2"}]}},
+"passwd":{"users":[{"name":"core","passwordHash":"$6$hunter2"}]}}`, vm.HostAddress)))
+	from := len(m.Console().Lines(0))
+	m.Console().SkipToEnd()
+	check(t, m.PowerOn())
+	notProvisioned(t, m, from, `path: +ignition\.config\.merge\[0\]\.source`, `line: +2\b`, `gave up after 6s: .*connection refused`)
+	journal := must(m.Journal())(t) // before the unit of the screen had finished
+	for _, want := range []string{"no answer, trying again", "waiting for the network", `"_SYSTEMD_UNIT":"ignition.service"`, "Finished systemd-network-generator.service"} {
+		if !strings.Contains(journal, want) {
+			t.Errorf("the journal on the host has no %s", want)
 		}
 	}
-	if _, err := m.WaitConsole(t.Context(), `Finished .*Could Not Be Provisioned`); err != nil {
-		t.Fatal(err)
+	if strings.Contains(journal, "DHCPv4 address") {
+		t.Error("it asked for an address, although it was given one")
 	}
 	for _, l := range m.Console().Lines(0) {
+		if strings.Contains(l.Text, "hunter2") {
+			t.Errorf("a secret is on the console: %s", l.Text)
+		}
+	}
+	if strings.Contains(journal, "hunter2") {
+		t.Error("a secret is in the journal")
+	}
+}
+
+// notProvisioned waits for the screen of a machine that could not be provisioned, with lines on it, and fails if anything else was started
+// since a line of the console.
+func notProvisioned(t *testing.T, m *vm.Machine, from int, lines ...string) {
+	t.Helper()
+	for _, want := range append([]string{"THIS MACHINE COULD NOT BE PROVISIONED"}, append(lines, `Finished .*Could Not Be Provisioned`)...) {
+		must(m.WaitConsole(t.Context(), want))(t)
+	}
+	for _, l := range m.Console().Lines(from) {
 		for _, unit := range []string{"ssh.service", "getty", "multi-user.target"} {
 			if strings.Contains(l.Text, unit) && strings.Contains(l.Text, "OK") {
 				t.Errorf("started although not provisioned: %s", l.Text)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -120,7 +121,7 @@ func run(ctx context.Context, o *options) error {
 		}
 		return stage.Finish(ctx, o.Options, string(bootID), time.Now())
 	case o.command == "show-failure" && len(o.args) == 0:
-		return stage.ShowFailure(o.Failure, "/sys", "/dev", o.stdout)
+		return errors.Join(stage.ShowFailure(o.Failure, "/sys", "/dev", o.stdout), exportJournal(ctx))
 	case o.command == "" && o.Stage != "" && len(o.args) == 0:
 		m, err := platform.ThisMachine()
 		if err != nil {
@@ -131,6 +132,19 @@ func run(ctx context.Context, o *options) error {
 		return usageError{errors.New("expected a command or -stage; see ignition -help")}
 	}
 	return usageError{fmt.Errorf("unknown command, or wrong arguments for it: %q; see ignition -help", strings.TrimSpace(o.command+" "+strings.Join(o.args, " ")))}
+}
+
+// exportJournal gives the journal to the host, where it has asked for it.
+func exportJournal(ctx context.Context) error {
+	m, err := platform.ThisMachine()
+	if err != nil {
+		return err
+	}
+	return stage.Exporter{Sys: "/sys", Dev: "/dev", Load: m.Load, Journal: func(ctx context.Context, w io.Writer) error {
+		cmd := exec.CommandContext(ctx, "journalctl", "-b", "-o", "json", "--no-pager")
+		cmd.Stdout, cmd.Stderr = w, os.Stderr
+		return cmd.Run()
+	}}.Export(ctx)
 }
 
 // check loads every config as a machine would, network sources included as far as configs are concerned.

@@ -40,7 +40,8 @@ COMMANDS
     finish
         Write the result and the marker that make a first boot the last first boot.
     show-failure
-        Write the error of the last stage to every console.
+        Write the error of the last stage to every console, and the journal of this boot, as JSON, to the virtio port
+        com.coreos.ignition.journal of a virtual machine that has one.
 
 FLAGS
     -stage STAGE
