@@ -20,18 +20,18 @@ const resolverIdle = 30 * time.Second
 
 // answerNames is the responder of one network: systemd has bound the sockets to its bridge.
 func answerNames(ctx context.Context, c *call) error {
-	var udp net.PacketConn
-	var tcp net.Listener
+	var udp []net.PacketConn
+	var tcp []net.Listener
 	for _, f := range activation.Files(true) {
-		if p, err := net.FilePacketConn(f); err == nil && udp == nil {
-			udp = p
-		} else if l, err := net.FileListener(f); err == nil && tcp == nil {
-			tcp = l
+		if p, err := net.FilePacketConn(f); err == nil {
+			udp = append(udp, p)
+		} else if l, err := net.FileListener(f); err == nil {
+			tcp = append(tcp, l)
 		}
 		f.Close()
 	}
-	if udp == nil || tcp == nil {
-		return errors.New("want a UDP and a TCP socket from systemd: start proa-dns@BRIDGE.socket")
+	if len(udp) == 0 || len(tcp) == 0 {
+		return errors.New("want UDP and TCP sockets from systemd: start proa-dns@BRIDGE.socket")
 	}
 	s := &nameserver.Server{
 		Names:   filepath.Join(c.Networks.Run, wiring.NamesFile),

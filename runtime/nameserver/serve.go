@@ -43,26 +43,39 @@ type Server struct {
 	stamp   fs.FileInfo
 }
 
-// Serve answers until nobody has asked for a while or ctx ends. It closes the sockets.
-func (s *Server) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
+// Serve answers on all the sockets until nobody has asked on any for a while or ctx ends. It closes them.
+func (s *Server) Serve(ctx context.Context, udp []net.PacketConn, tcp []net.Listener) error {
 	s.busy, s.last = map[netip.Addr]int{}, time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { udp.Close(); tcp.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		for _, p := range udp {
+			p.Close()
+		}
+		for _, l := range tcp {
+			l.Close()
+		}
+	})
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { s.serveTCP(ctx, tcp, &wg) })
-	err := s.serveUDP(ctx, udp, &wg)
-	cancel()
-	tcp.Close()
+	for _, l := range tcp {
+		wg.Go(func() { s.serveTCP(ctx, l, &wg) })
+	}
+	errs := make([]error, len(udp))
+	for i, p := range udp {
+		wg.Go(func() {
+			defer cancel() // idle, or broken: of all of them
+			errs[i] = s.serveUDP(ctx, p, &wg)
+		})
+	}
 	wg.Wait()
-	return errors.Join(err, udp.Close())
+	return errors.Join(errs...)
 }
 
 func (s *Server) serveUDP(ctx context.Context, udp net.PacketConn, wg *sync.WaitGroup) error {
 	buf := make([]byte, 65535)
 	for {
-		if err := udp.SetReadDeadline(time.Now().Add(s.Idle)); err != nil {
+		if err := udp.SetReadDeadline(time.Now().Add(s.Idle)); err != nil && ctx.Err() == nil {
 			return err
 		}
 		n, addr, err := udp.ReadFrom(buf)

@@ -88,6 +88,10 @@ func (w *Wiring) hold() (*held, error) {
 		if err := os.MkdirAll(d.name, d.mode); err != nil {
 			return nil, fmt.Errorf("networks: %w", err)
 		}
+		// Whatever the umask of who was first: the responders have to get to the names.
+		if err := os.Chmod(d.name, d.mode); err != nil {
+			return nil, fmt.Errorf("networks: %w", err)
+		}
 	}
 	lock, err := os.OpenFile(w.dir("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
