@@ -102,10 +102,11 @@ type Config struct {
 
 // Healthcheck is HEALTHCHECK of a Dockerfile; durations are nanoseconds.
 type Healthcheck struct {
-	Test     []string // NONE, or CMD and the program, or CMD-SHELL and a command line
-	Interval time.Duration
-	Timeout  time.Duration
-	Retries  int
+	Test        []string // NONE, or CMD and the program, or CMD-SHELL and a command line
+	Interval    time.Duration
+	Timeout     time.Duration
+	Retries     int
+	StartPeriod time.Duration
 }
 
 // An Image is one image for this machine, verified.

@@ -30,23 +30,40 @@ type Container struct {
 	Entrypoint      []string          `json:"entrypoint,omitempty"` // instead of the image's; [""] is none
 	Env             []string          `json:"env,omitempty"`
 	User            string            `json:"user,omitempty"`
+	Groups          []string          `json:"groups,omitempty"` // further ones, names or numbers
 	WorkDir         string            `json:"workdir,omitempty"`
 	Hostname        string            `json:"hostname,omitempty"`
 	Network         string            `json:"network"` // host, none, bridge (those of Networks), container:NAME, ns:PATH
 	ReadOnly        bool              `json:"read_only,omitempty"`
 	NoNewPrivileges bool              `json:"no_new_privileges,omitempty"`
+	Privileged      bool              `json:"privileged,omitempty"`
 	CapAdd          []string          `json:"cap_add,omitempty"`
 	CapDrop         []string          `json:"cap_drop,omitempty"`
+	Security        *Security         `json:"security,omitempty"`
+	IDs             *IDs              `json:"ids,omitempty"` // nil: those of the machine
+	Sysctls         map[string]string `json:"sysctls,omitempty"`
+	Ulimits         []Ulimit          `json:"ulimits,omitempty"`
+	Devices         []Device          `json:"devices,omitempty"`
 	Volumes         []Volume          `json:"volumes,omitempty"`
 	Secrets         []Secret          `json:"secrets,omitempty"`
+	ShmSize         int64             `json:"shm_size,omitempty"` // bytes; default 64 MB
 	Labels          map[string]string `json:"labels,omitempty"`
 
 	Unit        string  `json:"unit,omitempty"`         // of a declared container; otherwise its own, proa-<name>.service
-	Restart     string  `json:"restart"`                // no, on-failure, always, unless-stopped; "" in the foreground
+	Terminal    bool    `json:"terminal,omitempty"`     // while somebody is attached
+	Stdin       bool    `json:"stdin,omitempty"`        // pass on that of whoever is attached
+	Remove      bool    `json:"remove,omitempty"`       // when it ends
+	Notify      bool    `json:"notify,omitempty"`       // the workload says when it is ready (sd_notify)
+	Preserve    int     `json:"preserve_fds,omitempty"` // descriptors of whoever is attached
+	Restart     string  `json:"restart"`                // no, on-failure, always, unless-stopped
+	Restarts    int     `json:"restarts,omitempty"`     // how often on-failure tries; 0: always
 	StopSignal  string  `json:"stop_signal,omitempty"`  // default TERM
 	StopTimeout int     `json:"stop_timeout,omitempty"` // seconds
 	Memory      int64   `json:"memory,omitempty"`       // bytes
+	MemorySwap  *int64  `json:"memory_swap,omitempty"`  // bytes of both; -1: any
 	CPUs        float64 `json:"cpus,omitempty"`
+	CPUShares   int     `json:"cpu_shares,omitempty"` // docker's, 2 to 262144
+	CPUSet      string  `json:"cpuset,omitempty"`
 	Pids        int     `json:"pids,omitempty"`
 	Health      *Health `json:"health,omitempty"`
 
@@ -58,8 +75,38 @@ type Container struct {
 	Hosts      []string             `json:"hosts,omitempty"`       // NAME:ADDRESS or NAME:host-gateway
 }
 
-// A Volume is a directory or file of the host in the container, or a named volume.
+// Security is what --security-opt says beside no-new-privileges.
+type Security struct {
+	Seccomp  string   `json:"seccomp,omitempty"` // unconfined, or the profile's JSON
+	AppArmor string   `json:"apparmor,omitempty"`
+	Label    string   `json:"label,omitempty"`  // SELinux
+	Mask     []string `json:"mask,omitempty"`   // further paths
+	Unmask   []string `json:"unmask,omitempty"` // paths that are not masked; ALL
+}
+
+// IDs are the numbers on the machine that stand for the container's 0 to Count-1, for users and for groups.
+type IDs struct {
+	First uint32 `json:"first"`
+	Count uint32 `json:"count"`
+}
+
+// A Ulimit is a resource limit of the workload.
+type Ulimit struct {
+	Name string `json:"name"` // nofile
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
+}
+
+// A Device is one of the machine's in the container.
+type Device struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
+	Access string `json:"access"` // of r, w and m
+}
+
+// A Volume is a directory or file of the host in the container, a named volume, or with Kind tmpfs a file system in memory.
 type Volume struct {
+	Kind     string   `json:"kind,omitempty"` // "", tmpfs
 	Name     string   `json:"name,omitempty"` // of a volume; Source is then where it is found at the start
 	Source   string   `json:"source,omitempty"`
 	Target   string   `json:"target"`
@@ -82,9 +129,11 @@ type Secret struct {
 // Health says how to find out whether the container works.
 type Health struct {
 	Command  []string      `json:"command"`
-	Interval time.Duration `json:"interval"` // between tries
-	Timeout  time.Duration `json:"timeout"`  // of one
-	Retries  int           `json:"retries"`  // failures in a row that make it unhealthy
+	Interval time.Duration `json:"interval"`               // between tries
+	Timeout  time.Duration `json:"timeout"`                // of one
+	Retries  int           `json:"retries"`                // failures in a row that make it unhealthy
+	Start    time.Duration `json:"start_period,omitempty"` // in which failures do not count
+	Action   string        `json:"on_failure,omitempty"`   // none, restart, kill, stop
 }
 
 // CheckName accepts what is a container name, part of a unit's name and a directory at once.
@@ -160,6 +209,7 @@ func (s *Store) Container(name string) (*Container, error) {
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("read container %s: %w", name, err)
 	}
+	c.Name = name // a rename may have been cut off before it wrote it
 	return c, nil
 }
 
@@ -184,6 +234,30 @@ func (s *Store) Containers() ([]*Container, error) {
 		out = append(out, c)
 	}
 	return out, nil
+}
+
+// RenameContainer gives a container that does not run another name. The caller holds the lock.
+func (s *Store) RenameContainer(c *Container, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	old := c.Name
+	err := unix.Renameat2(unix.AT_FDCWD, s.ContainerDir(old), unix.AT_FDCWD, s.ContainerDir(name), unix.RENAME_NOREPLACE)
+	if err == unix.EEXIST {
+		err = ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("rename container %s to %s: %w", old, name, err)
+	}
+	c.Name = name
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err == nil {
+		err = durable.WritePath(filepath.Join(s.ContainerDir(name), "container.json"), append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("rename container %s to %s: %w", old, name, err)
+	}
+	return syncDir(s.path("containers"))
 }
 
 // RemoveContainer removes a container's directory, which nothing uses any more. The caller holds the lock.
