@@ -37,12 +37,19 @@ type Place struct {
 	Files  string // directory with resolv.conf, hosts and hostname
 }
 
+// Start is what is different at each start of a container.
+type Start struct {
+	Terminal bool     // somebody is attached who has one
+	Env      []string // further variables
+	Notify   string   // socket of the service manager's for the workload, or ""
+}
+
 // defaultCaps are docker's without MKNOD.
 var defaultCaps = [...]string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"}
 
 // Spec returns the configuration for a container.
-func Spec(c *store.Container, img *image.Config, u User, p Place) (*specs.Spec, error) {
+func Spec(c *store.Container, img *image.Config, u User, p Place, start Start) (*specs.Spec, error) {
 	args, err := Command(c, img)
 	if err != nil {
 		return nil, err
@@ -61,29 +68,39 @@ func Spec(c *store.Container, img *image.Config, u User, p Place) (*specs.Spec, 
 		// containerctl launch is in the container's namespace already; naming it here makes oci-runtime exec enter it.
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/thread-self/ns/net"})
 	}
+	mounts, err := mounts(c, p, start)
+	if err != nil {
+		return nil, err
+	}
 	s := &specs.Spec{
 		Version: specs.Version,
 		Process: &specs.Process{
-			User: specs.User{UID: u.UID, GID: u.GID, AdditionalGids: u.Groups},
-			Args: args,
-			Env:  environment(c, img, u),
-			Cwd:  WorkDir(c, img),
+			User:     specs.User{UID: u.UID, GID: u.GID, AdditionalGids: u.Groups},
+			Terminal: start.Terminal,
+			Args:     args,
+			Env:      environment(c, img, u, start),
+			Cwd:      WorkDir(c, img),
+			Rlimits:  rlimits(c),
 			// Neither inheritable nor ambient: a process that is not root gains none.
 			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 			NoNewPrivileges: c.NoNewPrivileges,
 		},
 		Root:     &specs.Root{Path: p.Rootfs, Readonly: c.ReadOnly},
 		Hostname: hostname(c),
-		Mounts:   mounts(c, p),
+		Mounts:   mounts,
 		Linux: &specs.Linux{
-			Namespaces: namespaces,
-			Seccomp:    seccomp.Default(caps),
-			MaskedPaths: []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-				"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"},
-			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Namespaces:    namespaces,
+			Seccomp:       seccomp.Default(caps),
+			MaskedPaths:   slices.Clone(masked[:]),
+			ReadonlyPaths: slices.Clone(readOnly[:]),
+			Sysctl:        c.Sysctls,
 		},
 		Annotations: c.Labels,
 	}
+	if err := secure(s, c); err != nil {
+		return nil, fmt.Errorf("configuration of %s: %w", c.Name, err)
+	}
+	addUserNamespace(s, c)
 	if err := spec.Check(s); err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", c.Name, err)
 	}
@@ -127,13 +144,20 @@ func hostname(c *store.Container) string {
 }
 
 // environment: the later entry of two with the same name wins.
-func environment(c *store.Container, img *image.Config, u User) []string {
+func environment(c *store.Container, img *image.Config, u User, start Start) []string {
 	home := u.Home
 	if home == "" {
 		home = "/"
 	}
+	ours := start.Env
+	if start.Terminal {
+		ours = append(ours, "TERM=xterm")
+	}
+	if start.Notify != "" {
+		ours = append(ours, "NOTIFY_SOCKET="+notifySocket)
+	}
 	all := slices.Concat([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "HOSTNAME=" + hostname(c)},
-		img.Config.Env, c.Env)
+		ours, img.Config.Env, c.Env)
 	var out []string
 	at := make(map[string]int)
 	for _, e := range all {
@@ -153,6 +177,11 @@ func capabilities(c *store.Container) ([]string, error) {
 	set := make(map[string]bool)
 	for _, n := range defaultCaps {
 		set[n] = true
+	}
+	if c.Privileged {
+		for _, n := range spec.CapabilityNames() {
+			set[n] = true
+		}
 	}
 	apply := func(names []string, on bool) error {
 		for _, n := range names {
@@ -183,30 +212,11 @@ func capabilities(c *store.Container) ([]string, error) {
 	return slices.Sorted(maps.Keys(set)), nil
 }
 
-func mounts(c *store.Container, p Place) []specs.Mount {
-	file := func(target, name string) specs.Mount {
-		return specs.Mount{Destination: target, Type: "bind", Source: path.Join(p.Files, name), Options: []string{"bind", "nosuid", "nodev", "noexec"}}
+// Capabilities are the names of all that this process has to give.
+func Capabilities() ([]string, error) {
+	have, err := permitted()
+	if err != nil {
+		return nil, err
 	}
-	ms := []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
-		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup2", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		file("/etc/resolv.conf", "resolv.conf"), file("/etc/hosts", "hosts"), file("/etc/hostname", "hostname"),
-	}
-	for _, v := range c.Volumes {
-		m := specs.Mount{Destination: v.Target, Type: "bind", Source: v.Source, Options: []string{"rbind", "nodev"}}
-		if v.Name != "" && v.Source == "" {
-			m.Source = p.Files // found at the start: until then any path stands for it
-		}
-		if v.ReadOnly {
-			m.Options = append(m.Options, "ro", "rro")
-		}
-		m.Options = append(m.Options, v.Options...)
-		ms = append(ms, m)
-	}
-	return ms
+	return slices.DeleteFunc(spec.CapabilityNames(), func(n string) bool { return !have[n] }), nil
 }

@@ -30,7 +30,7 @@ func img() *image.Config {
 func TestSpec(t *testing.T) {
 	c := &store.Container{Name: "web", Network: "none", Env: []string{"A=2"}, ReadOnly: true, Volumes: []store.Volume{{Source: "/srv", Target: "/data", ReadOnly: true}},
 		CapDrop: []string{"all"}, CapAdd: []string{"net_admin", "CAP_KILL"}}
-	s, err := Spec(c, img(), User{UID: 7, GID: 8, Home: "/home/x"}, Place{"/rootfs", "/files"})
+	s, err := Spec(c, img(), User{UID: 7, GID: 8, Home: "/home/x"}, Place{"/rootfs", "/files"}, Start{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestSpec(t *testing.T) {
 }
 
 func TestDefaultCapabilities(t *testing.T) {
-	s, err := Spec(&store.Container{Name: "x", Network: "host"}, img(), User{}, Place{"/r", "/f"})
+	s, err := Spec(&store.Container{Name: "x", Network: "host"}, img(), User{}, Place{"/r", "/f"}, Start{})
 	if err != nil {
 		t.Fatal(err)
 	}

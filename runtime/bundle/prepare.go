@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/image"
@@ -21,7 +21,7 @@ import (
 // Prepare makes the bundle of a container in dir and leaves this thread in a mount namespace of its own, in which the
 // container's overlay is mounted. The caller executes oci-runtime from the same thread: the container copies the namespace,
 // and when its last process has gone the overlay is gone. It is never mounted where anybody has to unmount it.
-func Prepare(s *store.Store, name, dir string) error {
+func Prepare(s *store.Store, name, dir string, start Start) error {
 	c, err := s.Container(name)
 	if err != nil {
 		return err
@@ -41,24 +41,40 @@ func Prepare(s *store.Store, name, dir string) error {
 	if err := writeFiles(p.Files, c); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("prepare %s: make mount namespace (needs root): %w", name, err)
+	if _, err := Mount(s, c); err != nil {
+		return err
 	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
-		return fmt.Errorf("prepare %s: make mounts private: %w", name, err)
-	}
-	if err := mountOverlay(s, c, p.Rootfs); err != nil {
-		return fmt.Errorf("prepare %s: %w", name, err)
-	}
-	if err := writeConfig(s, c, &img.Config, p, dir); err != nil {
+	if err := writeConfig(s, c, &img.Config, p, dir, start); err != nil {
 		return fmt.Errorf("prepare %s: %w", name, err)
 	}
 	return nil
 }
 
+// Mount leaves this thread in a mount namespace of its own, in which the container's root is mounted at the path that it returns.
+func Mount(s *store.Store, c *store.Container) (root string, err error) {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return "", fmt.Errorf("prepare %s: make mount namespace (needs root): %w", c.Name, err)
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+		return "", fmt.Errorf("prepare %s: make mounts private: %w", c.Name, err)
+	}
+	dir := s.ContainerDir(c.Name)
+	l := layersOf(s, c)
+	if c.IDs != nil && c.IDs.First != 0 {
+		if err := l.mapIDs(c.IDs, filepath.Join(dir, "lower")); err != nil {
+			return "", fmt.Errorf("prepare %s: map owners: %w", c.Name, err)
+		}
+	}
+	root = filepath.Join(dir, "rootfs")
+	if err := l.mountAsRoot(c.IDs, root, "proa-"+c.Name); err != nil {
+		return "", fmt.Errorf("prepare %s: %w", c.Name, err)
+	}
+	return root, nil
+}
+
 // writeConfig writes config.json to dir. It looks into the mounted root, whose content is the image author's and the workload's.
-func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place, dir string) error {
+func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place, dir string, start Start) error {
 	root, err := os.OpenRoot(p.Rootfs)
 	if err != nil {
 		return err
@@ -72,9 +88,12 @@ func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place
 	if err != nil {
 		return err
 	}
+	if err := u.Join(root, c.Groups); err != nil {
+		return err
+	}
 	if cwd := strings.TrimPrefix(WorkDir(c, img), "/"); cwd != "" {
 		if _, err := root.Stat(cwd); errors.Is(err, fs.ErrNotExist) {
-			if err := root.MkdirAll(cwd, 0o755); err != nil {
+			if err := asRoot(c.IDs, func() error { return root.MkdirAll(cwd, 0o755) }); err != nil {
 				return fmt.Errorf("make working directory: %w", err)
 			}
 		}
@@ -93,15 +112,35 @@ func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place
 	if err := useSecrets(st.SecretsDir(), filepath.Join(dir, "secrets"), c); err != nil {
 		return err
 	}
-	s, err := Spec(c, img, u, p)
+	s, err := Spec(c, img, u, p, start)
 	if err != nil {
 		return err
+	}
+	if s.Linux.Devices, err = devices(c); err != nil {
+		return err
+	}
+	if c.Privileged || slices.ContainsFunc(c.CapAdd, func(n string) bool { return strings.EqualFold(n, "ALL") }) {
+		if err := onlyPermitted(s.Process.Capabilities); err != nil {
+			return err
+		}
 	}
 	b, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+}
+
+// onlyPermitted makes of "all capabilities" those that there are to give.
+func onlyPermitted(c *specs.LinuxCapabilities) error {
+	have, err := permitted()
+	if err != nil {
+		return err
+	}
+	for _, l := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+		*l = slices.DeleteFunc(slices.Clone(*l), func(n string) bool { return !have[n] })
+	}
+	return nil
 }
 
 // writeFiles writes what the machine knows: names, and where to ask for names.
@@ -122,30 +161,43 @@ func writeFiles(dir string, c *store.Container) error {
 	return nil
 }
 
-// mountOverlay mounts the layers, topmost first, below the container's own upper directory. Devices in it do not work:
-// the container's are in /dev, which is a mount of its own.
-func mountOverlay(s *store.Store, c *store.Container, target string) error {
+// layers are the directories of an overlay, the topmost of the lower ones first.
+type layers struct {
+	lower       []string
+	upper, work string
+}
+
+func layersOf(s *store.Store, c *store.Container) *layers {
+	dir := s.ContainerDir(c.Name)
+	l := &layers{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
+	for _, d := range slices.Backward(c.Layers) {
+		l.lower = append(l.lower, s.LayerDir(d))
+	}
+	if len(l.lower) == 0 {
+		l.lower = []string{filepath.Join(dir, "rootfs")}
+	}
+	return l
+}
+
+// mount mounts the overlay. Devices in it do not work: the container's are in /dev, which is a mount of its own.
+func (l *layers) mount(target, source string) error {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
 	defer unix.Close(fs)
-	dir := s.ContainerDir(c.Name)
 	var options [][2]string
-	for _, l := range slices.Backward(c.Layers) {
-		options = append(options, [2]string{"lowerdir+", s.LayerDir(l)})
+	for _, d := range l.lower {
+		options = append(options, [2]string{"lowerdir+", d})
 	}
-	if len(c.Layers) == 0 {
-		options = append(options, [2]string{"lowerdir+", target})
-	}
-	options = append(options, [2]string{"upperdir", filepath.Join(dir, "upper")}, [2]string{"workdir", filepath.Join(dir, "work")}, [2]string{"source", "proa-" + c.Name})
+	options = append(options, [2]string{"upperdir", l.upper}, [2]string{"workdir", l.work}, [2]string{"source", source})
 	for _, o := range options {
 		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
 			return fmt.Errorf("mount overlay: %s=%s: %w", o[0], o[1], err)
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return fmt.Errorf("mount overlay of %s layers: %w (see the kernel log)", strconv.Itoa(len(c.Layers)), err)
+		return fmt.Errorf("mount overlay of %d layers: %w (see the kernel log)", len(l.lower), err)
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV)
 	if err != nil {

@@ -73,6 +73,18 @@ func LookupUser(root *os.Root, text string) (User, error) {
 	return u, nil
 }
 
+// Join adds groups by name or number to those of the user.
+func (u *User) Join(root *os.Root, groups []string) error {
+	for _, g := range groups {
+		in, err := LookupUser(root, "0:"+g)
+		if err != nil {
+			return err
+		}
+		u.Groups = append(u.Groups, in.GID)
+	}
+	return nil
+}
+
 // eachLine calls f with the fields of each line of a file that the image's author wrote. A missing file is an empty one.
 func eachLine(root *os.Root, file string, fields int, f func([]string) error) error {
 	in, err := root.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block for ever

@@ -12,28 +12,18 @@ import (
 // verbs is the whole table.
 func (e *Env) verbs() []verb {
 	return slices.Concat(
-		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()},
+		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), eventsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()}, watchVerbs(), []verb{copyVerb()},
 		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb(), secretVerb()}, networkVerbs(), loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
-}
-
-// aboutVerbs tell of the program itself.
-func aboutVerbs() []verb {
-	return []verb{
-		{name: "version", what: "print the release of the OS", closed: true, setup: plain(func(_ context.Context, c *call) error {
-			fmt.Fprintf(c.Out, "containerctl (%s)\n", c.release())
-			return nil
-		})},
-	}
 }
 
 // innerVerbs are for our own use.
 func innerVerbs() []verb {
 	return []verb{
-		{name: "launch", args: "NAME", what: "start a container's workload (for its unit)", hidden: true, min: 1, max: 1,
-			setup: plain(func(ctx context.Context, c *call) error { return c.launch(ctx, true) })},
-		{name: "foreground", args: "NAME", what: "run a container's workload (for run without -d)", hidden: true, min: 1, max: 1,
-			setup: plain(func(ctx context.Context, c *call) error { return c.launch(ctx, false) })},
+		{name: "launch", args: "NAME", what: "start a container's workload (for its unit)", hidden: true, min: 1, max: 1, setup: plain(launch)},
+		{name: "watch", args: "NAME", what: "have a container's health tried all the time (for its unit)", hidden: true, min: 1, max: 1, setup: plain(watch)},
+		{name: "try", args: "NAME", what: "try a container's health once (for its timer)", hidden: true, min: 1, max: 1, setup: plain(try)},
+		{name: "ended", args: "NAME", what: "note how a container's workload ended (for its unit)", hidden: true, min: 1, max: 1, setup: plain(ended)},
 		{name: "fetch", what: "talk to registries for pull and push, over standard input and output", hidden: true, closed: true,
 			setup: func(s *flagset.Set) action {
 				var push bool

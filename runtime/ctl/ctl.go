@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/proa-os/proa/runtime/endpoint"
@@ -38,43 +39,51 @@ type Units interface {
 	Listen(ctx context.Context, unit, link string, addresses []netip.Addr) error // a socket unit for wiring.Sockets
 	Restart(ctx context.Context, unit string) error
 	ResetFailed(ctx context.Context, unit string) error
+	Queue(ctx context.Context, verb, unit string) error
+	Freeze(ctx context.Context, unit string, on bool) error
+	Restarts(ctx context.Context, unit string) (int, error)
+	Watch(ctx context.Context, container string, interval time.Duration, command []string) error
 	Status(ctx context.Context, units []string) (map[string]unit.Status, error)
 }
 
 // Env is the machine as this program sees it.
 type Env struct {
-	Store      string   // directory of the store
-	Run        string   // bundles and PID files of this boot
-	OCIRoot    run.Root // state of oci-runtime
-	UnitDir    string
-	OCIRuntime []string // program and global flags
-	Journal    string   // journalctl
-	Release    string   // os-release, for --version
-	FetchUser  string   // who talks to registries
-	Endpoints  endpoint.Config
-	Trust      []string // directories of the trust policy
-	Units      Units
-	Networks   wiring.Wiring // its Sockets and Warn are set from Units and Err
-	In         *os.File
-	Out, Err   io.Writer
+	Store   string   // directory of the store
+	Run     string   // bundles and PID files of this boot
+	OCIRoot run.Root // state of oci-runtime
+	UnitDir string
+	// TransientDir has the units of containers that live for one run. It is empty at boot.
+	TransientDir string
+	OCIRuntime   []string // program and global flags
+	Journal      string   // journalctl
+	// JournalSocket takes entries for the journal.
+	JournalSocket string
+	Release       string // os-release, for --version
+	FetchUser     string // who talks to registries
+	Endpoints     endpoint.Config
+	Trust         []string // directories of the trust policy
+	Units         Units
+	Networks      wiring.Wiring // its Sockets and Warn are set from Units and Err
+	In            *os.File
+	Out, Err      io.Writer
 }
 
 // Machine is the environment on a Proa machine.
 func Machine() *Env {
 	return &Env{
-		Store:      store.DefaultDir,
-		Run:        "/run/proa/containers",
-		OCIRoot:    oci.DefaultRoot,
-		UnitDir:    unit.DefaultDir,
+		Store:   store.DefaultDir,
+		Run:     "/run/proa/containers",
+		OCIRoot: oci.DefaultRoot,
+		UnitDir: unit.DefaultDir, TransientDir: unit.TransientDir,
 		OCIRuntime: []string{"/usr/bin/oci-runtime"},
-		Journal:    "/usr/bin/journalctl",
-		Release:    "/usr/lib/os-release",
-		FetchUser:  "proa-fetch",
-		Endpoints:  endpoint.Machine(home()),
-		Trust:      []string{trust.VendorDir, trust.AdminDir},
-		Units:      new(unit.Systemd),
-		Networks:   wiring.Wiring{Networks: wiring.DefaultNetworks, Run: wiring.DefaultRun, Namespaces: wiring.DefaultNamespaces},
-		In:         os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Journal:    "/usr/bin/journalctl", JournalSocket: "/run/systemd/journal/socket",
+		Release:   "/usr/lib/os-release",
+		FetchUser: "proa-fetch",
+		Endpoints: endpoint.Machine(home()),
+		Trust:     []string{trust.VendorDir, trust.AdminDir},
+		Units:     new(unit.Systemd),
+		Networks:  wiring.Wiring{Networks: wiring.DefaultNetworks, Run: wiring.DefaultRun, Namespaces: wiring.DefaultNamespaces},
+		In:        os.Stdin, Out: os.Stdout, Err: os.Stderr,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -20,7 +21,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/endpoint"
@@ -29,6 +29,7 @@ import (
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
+	"github.com/proa-os/proa/runtime/unittest"
 	"github.com/proa-os/proa/runtime/wiring"
 )
 
@@ -42,6 +43,8 @@ func TestMain(m *testing.M) {
 		os.Exit(probe(os.Args[1:]))
 	case len(os.Args) > 1 && os.Args[1] == "as-oci-runtime":
 		os.Exit(oci.Main(context.Background(), os.Args[2:], oci.Streams{Out: os.Stdout, Err: os.Stderr}))
+	case len(os.Args) > 1 && os.Args[0] == "user-namespace":
+		os.Exit(1) // is stopped before
 	case len(os.Args) > 1 && os.Args[1] == "fetch":
 		os.Exit(Machine().Main(context.Background(), os.Args[1:]))
 	case os.Getenv("CTL_DIR") != "":
@@ -78,9 +81,41 @@ func probe(args []string) int {
 			fmt.Println(err)
 			return 1
 		}
-		var st unix.Stat_t
-		unix.Stat(args[1], &st)
+		var st syscall.Stat_t
+		syscall.Stat(args[1], &st)
 		fmt.Printf("%s %o %d:%d\n", b, st.Mode, st.Uid, st.Gid)
+	case "exit":
+		code, _ := strconv.Atoi(args[1])
+		return code
+	case "count": // how often it was started, and fail
+		f, err := os.OpenFile("/data/count", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			fmt.Println(err)
+			return 9
+		}
+		f.WriteString("x")
+		return 7
+	case "sleep":
+		fmt.Println("sleeping")
+		time.Sleep(time.Minute)
+	case "terminal":
+		return probeTerminal()
+	case "ids":
+		m, _ := os.ReadFile("/proc/self/uid_map")
+		var st syscall.Stat_t
+		if err := syscall.Stat(args[1], &st); err != nil {
+			fmt.Println(err)
+			return 3
+		}
+		fmt.Println(strings.Fields(string(m)), os.Getuid(), st.Uid)
+	case "sockets":
+		l, err := net.FileListener(os.NewFile(3, "socket"))
+		fmt.Println(os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_PID"), os.Getpid(), os.Getenv("LISTEN_FDNAMES"), err == nil && l.Addr() != nil)
+	case "mounts":
+		b, _ := os.ReadFile("/proc/self/mountinfo")
+		status, _ := os.ReadFile("/proc/self/status")
+		limits, _ := os.ReadFile("/proc/self/limits")
+		fmt.Printf("%s%s%s", b, status, limits)
 	case "exists":
 		if _, err := os.Stat(args[1]); err != nil {
 			return 1
@@ -98,95 +133,62 @@ func probe(args []string) int {
 	return 0
 }
 
-// testEnv is a machine in a directory, with units instead of systemd.
+// testEnv is a machine in a directory, whose service manager is the test's process.
 func testEnv(dir string) *Env {
-	root := run.Root(filepath.Join(dir, "oci"))
 	return &Env{
-		Store: filepath.Join(dir, "store"), Run: filepath.Join(dir, "run"), OCIRoot: root, UnitDir: filepath.Join(dir, "units"),
-		OCIRuntime: []string{"/proc/self/exe", "as-oci-runtime"}, Journal: "/bin/false", Release: "/not/there", FetchUser: "nobody",
+		Store: filepath.Join(dir, "store"), Run: filepath.Join(dir, "run"), OCIRoot: run.Root(filepath.Join(dir, "oci")),
+		UnitDir: filepath.Join(dir, "units"), TransientDir: filepath.Join(dir, "transient"),
+		OCIRuntime: []string{"/proc/self/exe", "as-oci-runtime"}, Journal: filepath.Join(dir, "journalctl"), JournalSocket: filepath.Join(dir, "journal"),
+		Release: "/not/there", FetchUser: "nobody",
 		Trust:     []string{"../../manifests/files/usr/share/proa/trust", filepath.Join(dir, "trust")},
 		Endpoints: endpoint.Config{Registries: filepath.Join(dir, "registries.conf"), Auth: []string{filepath.Join(dir, "auth.json")}, Certs: []string{filepath.Join(dir, "certs.d")}},
 		Networks:  wiring.Wiring{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run-network"), Namespaces: filepath.Join(dir, "netns")},
-		Units:     &units{dir: dir, root: root}, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Units:     &units{dir: dir, Client: unittest.Client{Socket: filepath.Join(dir, "systemd")}}, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 	}
 }
 
-// units runs what the unit files say, as far as the tests need it.
+// units are the test manager's, and the sockets of name servers, which this process runs itself.
 type units struct {
-	dir  string
-	root run.Root
+	unittest.Client
+	dir string
 }
 
-func (u *units) line(name, key string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(u.dir, "units", name))
-	if err != nil {
-		return "", fmt.Errorf("unit %s not loaded", name)
-	}
-	for l := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(l, key+"="); ok {
-			return strings.TrimSpace(v), nil
-		}
-	}
-	return "", fmt.Errorf("%s: no %s=", name, key)
-}
-
-func (u *units) Reload(context.Context) error { return nil }
-func (u *units) Start(_ context.Context, name string) error {
-	line, err := u.line(name, "ExecStart")
-	if err != nil {
-		return err
-	}
-	log, err := os.OpenFile(filepath.Join(u.dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	c := exec.Command("/proc/self/exe", strings.Fields(line)[1:]...)
-	c.Env = append(os.Environ(), "CTL_DIR="+u.dir)
-	c.Stdout, c.Stderr = log, log
-	if err := c.Run(); err != nil {
-		b, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("start %s: %w: %s", name, err, b)
-	}
-	return nil
-}
 func (u *units) Listen(_ context.Context, _, link string, addresses []netip.Addr) error {
 	return u.startResolver(link, addresses)
 }
-func (u *units) Stop(_ context.Context, name string) error {
+
+func (u *units) Stop(ctx context.Context, name string) error {
 	if strings.HasPrefix(name, "proa-dns@") {
 		return u.stopResolver(name)
 	}
-	id := strings.TrimSuffix(strings.TrimPrefix(name, "proa-"), ".service")
-	c, err := u.root.Load(id)
-	if errors.Is(err, run.ErrNotExist) {
-		return nil
+	return u.Client.Stop(ctx, name)
+}
+
+// manage runs a service manager for a machine in a directory.
+func manage(t *testing.T, dir string) *unittest.Manager {
+	t.Helper()
+	e := testEnv(dir)
+	if err := os.MkdirAll(filepath.Join(dir, "units"), 0o755); err != nil {
+		t.Fatal(err)
 	}
+	m, err := unittest.New(&unittest.Manager{Dirs: []string{e.UnitDir, e.TransientDir}, Logs: dir, Command: func(words []string) *exec.Cmd {
+		args := words[1:]
+		if filepath.Base(words[0]) == "oci-runtime" {
+			args = append([]string{"as-oci-runtime", "--root", string(e.OCIRoot)}, args...)
+		}
+		c := exec.Command("/proc/self/exe", args...)
+		c.Env = append(os.Environ(), "CTL_DIR="+dir)
+		return c
+	}})
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	if err := c.Stop(unix.SIGTERM, time.Second); err != nil {
-		return err
+	stop, err := m.Serve(filepath.Join(dir, "systemd"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return u.root.Delete(id, true)
-}
-func (u *units) Restart(ctx context.Context, name string) error {
-	return errors.Join(u.Stop(ctx, name), u.Start(ctx, name))
-}
-func (u *units) ResetFailed(context.Context, string) error { return nil }
-func (u *units) Status(_ context.Context, names []string) (map[string]unit.Status, error) {
-	out := map[string]unit.Status{}
-	for _, n := range names {
-		s := unit.Status{Load: "loaded", Active: "inactive", Sub: "dead"}
-		if _, err := os.Stat(filepath.Join(u.dir, "units", n)); err != nil && n != "proa-health.service" {
-			s.Load = "not-found"
-		}
-		if c, err := u.root.Load(strings.TrimSuffix(strings.TrimPrefix(n, "proa-"), ".service")); err == nil && c.Status == "running" {
-			s.Active, s.Sub = "active", "running"
-		}
-		out[n] = s
-	}
-	return out, nil
+	t.Cleanup(func() { m.Close(); stop() })
+	return m
 }
 
 // A machine is a test environment with a registry that has the image probe:1.
@@ -194,6 +196,7 @@ type machine struct {
 	t   *testing.T
 	dir string
 	reg *registrytest.Registry
+	mgr *unittest.Manager
 	// breakBlobs makes the registry cut answers short.
 	breakBlobs atomic.Bool
 	ranges     atomic.Int64 // blobs asked for from the middle on
@@ -230,9 +233,7 @@ func bareMachine(t *testing.T) *machine {
 	}
 	m.dir = dir
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.MkdirAll(filepath.Join(dir, "units"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	m.mgr = manage(t, dir)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +419,7 @@ func needContainers(t *testing.T) {
 func TestForeground(t *testing.T) {
 	needContainers(t)
 	m := newMachine(t)
-	run := []string{"run", "--tls-verify=false", "--network", "none"}
+	run := []string{"run", "--rm", "--tls-verify=false", "--network", "none"}
 	if out := m.must(append(run, "--name", "fg", m.image())...); out != "hello fg 0 value\n" {
 		t.Errorf("output %q", out)
 	}
@@ -487,19 +488,16 @@ func TestUnit(t *testing.T) {
 	m.mustFail("stop it first", "rm", "web")
 	m.mustFail("is running", "rm", "web")
 	m.must("stop", "web")
-	m.mustFail("web: is stopped", "health")
+	m.mustFail("web: has exited 2", "health")
 	m.mustFail("web does not run", "exec", "web", "/probe")
 	m.must("start", "web")
 	// A machine that lost power: no state in /run, the unit starts again.
-	c, err := testEnv(m.dir).OCIRoot.Load("web")
-	if err != nil {
+	if err := m.mgr.Stop(t.Context(), "proa-web.service"); err != nil {
 		t.Fatal(err)
 	}
-	c.Signal(unix.SIGKILL)
-	time.Sleep(100 * time.Millisecond)
 	os.RemoveAll(filepath.Join(m.dir, "oci"))
 	os.RemoveAll(filepath.Join(m.dir, "run"))
-	if err := testEnv(m.dir).Units.Start(t.Context(), "proa-web.service"); err != nil {
+	if err := m.mgr.Start(t.Context(), "proa-web.service"); err != nil {
 		t.Fatal(err)
 	}
 	if body := get(t, port); body != "changed" {
@@ -554,18 +552,22 @@ func TestRunFails(t *testing.T) {
 	m.mustFail("process.args[0]", "run", "-d", "--tls-verify=false", "--network", "none", "--name", "bad", "--entrypoint", "/nothing", m.image())
 	m.mustFail("-p does not go together with --network host", "run", "-d", "-p", "80:80", "--network", "host", m.image())
 	m.mustFail("network nowhere: no such network", "run", "--network", "nowhere", m.image())
-	m.mustFail("--memory, --cpus and --pids-limit need -d", "run", "--network", "none", "--memory", "64m", m.image())
-	m.mustFail("--cap-add MKNOD needs -d", "run", "--network", "none", "--cap-add", "cap_mknod", m.image())
-	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "no", m.image())
+	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "always", m.image())
+	m.mustFail("-t needs the foreground", "run", "-dt", "--network", "none", m.image())
+	m.mustFail("exclude each other", "run", "-d", "--rm", "--restart", "always", "--network", "none", m.image())
+	m.mustFail("did you mean --memory?", "run", "--memroy", "1m", m.image())
 	m.mustFail("no capability", "run", "--network", "none", "--cap-add", "FLY", m.image())
 	m.mustFail("volume", "run", "--network", "none", "-v", "no/path:/data", m.image())
 	m.mustFail("no signal", "run", "--network", "none", "--stop-signal", "HUPS", m.image())
+	if err := os.WriteFile(filepath.Join(m.dir, "units/proa-health.service"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	m.mustFail("systemd has a unit proa-health.service already", "run", "-d", "--network", "none", "--name", "health", m.image())
 	m.mustFail("container name", "run", "--network", "none", "--name", "../x", m.image())
 	if out := m.must("ps", "-a"); strings.Count(out, "\n") != 1 {
 		t.Errorf("containers left:\n%s", out)
 	}
-	if es, _ := filepath.Glob(filepath.Join(m.dir, "units/*.service")); len(es) != 0 {
+	if es, _ := filepath.Glob(filepath.Join(m.dir, "units/*.service")); len(es) != 1 {
 		t.Errorf("units left: %v", es)
 	}
 	if es, _ := os.ReadDir(filepath.Join(m.dir, "oci")); len(es) != 0 {

@@ -162,33 +162,40 @@ func (c *call) replace(k *store.Container) error {
 	return c.store.AddContainer(k)
 }
 
-// socket makes the one that the workload says on that it is ready. It is not systemd's own: on that one a process of root's, which the
-// workload may be, could name any process of the machine as the unit's main one, for systemd to kill.
+// socket adds the one on which the workload says that it is ready.
 func (d *declared) socket(c *call, k *store.Container) (int, error) {
 	if d.ready != "notify" {
 		return -1, nil
 	}
-	dir := c.bundle(k.Name)
+	fd, path, err := readySocket(c.bundle(k.Name))
+	if err != nil {
+		return -1, err
+	}
+	k.Volumes = append(k.Volumes, store.Volume{Source: path, Target: notifyTarget})
+	k.Env = append(k.Env, "NOTIFY_SOCKET="+notifyTarget)
+	return fd, nil
+}
+
+// readySocket makes a socket for a workload to say on that it is ready. It is not systemd's own: on that one a process of root's, which
+// the workload may be, could name any process of the machine as the unit's main one, for systemd to kill.
+func readySocket(dir string) (fd int, path string, err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return -1, err
+		return -1, "", err
 	}
-	path := filepath.Join(dir, "notify.sock")
+	path = filepath.Join(dir, "notify.sock")
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return -1, err
+		return -1, "", err
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
+	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	}
 	if err == nil {
 		err = os.Chmod(path, 0o777) // whoever the workload runs as
 	}
 	if err != nil {
-		return -1, fmt.Errorf("make socket %s: %w", path, err)
+		return -1, "", fmt.Errorf("make socket %s: %w", path, err)
 	}
-	k.Volumes = append(k.Volumes, store.Volume{Source: path, Target: notifyTarget})
-	k.Env = append(k.Env, "NOTIFY_SOCKET="+notifyTarget)
-	return fd, nil
+	return fd, path, nil
 }
 
 // await starts the workload and waits until it is ready. The unit counts as started when this process ends.

@@ -14,10 +14,10 @@ import (
 // inside runs command lines in this process, on a machine in a directory, and returns what they print and their exit code.
 func inside(t *testing.T, e *Env, args ...string) (string, int) {
 	t.Helper()
-	var out bytes.Buffer
-	e.Out, e.Err = &out, &out
+	var out, errs bytes.Buffer
+	e.Out, e.Err = &out, &errs
 	code := e.Main(t.Context(), args)
-	return out.String(), code
+	return out.String() + errs.String(), code
 }
 
 func add(t *testing.T, e *Env, k *store.Container) {

@@ -94,15 +94,17 @@ func (c *call) meantToRun(ctx context.Context) (ks []*store.Container, err error
 // check finds out about one container. One that was restarted on failure and ended well is done, not ill.
 func (e *Env) check(ctx context.Context, v view) report {
 	r := report{Name: v.Name}
-	if v.Status == "stopped" && v.Restart == "on-failure" {
+	switch {
+	case v.Status == "exited" && v.Restart == "on-failure" && v.Exit.Code == 0:
 		r.Healthy = true
 		return r
-	}
-	if v.Status != "running" {
+	case v.Status == "exited":
+		r.Reason = fmt.Sprintf("has %s; see containerctl logs %s", v.Exit, v.Name)
+		return r
+	case v.Status != "running":
 		r.Reason = fmt.Sprintf("is %s; see containerctl logs %s", v.Status, v.Name)
 		return r
-	}
-	if v.Health == nil {
+	case v.Health == nil:
 		r.Healthy = true
 		return r
 	}
@@ -117,13 +119,16 @@ func (e *Env) check(ctx context.Context, v view) report {
 			return r
 		}
 		select {
-		case <-time.After(v.Health.Interval):
+		case <-time.After(min(v.Health.Interval, askInterval)):
 		case <-ctx.Done():
 			r.Reason = "health check: " + ctx.Err().Error()
 			return r
 		}
 	}
 }
+
+// askInterval is the most between tries when somebody waits for the answer.
+const askInterval = 5 * time.Second
 
 // tryHealth runs the command in the container once.
 func (e *Env) tryHealth(ctx context.Context, c *store.Container) error {

@@ -2,16 +2,20 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/oci"
+	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -26,53 +30,54 @@ func lifeVerbs() []verb {
 		names(verb{name: "stop", what: "stop containers", more: "A container starts again at the next boot unless it was made with --restart unless-stopped or no.",
 			setup: func(s *flagset.Set) action {
 				seconds := -1
-				s.Int(&seconds, 0, "t,time", "SECONDS", "wait this long before killing (default: what run --stop-timeout said)")
+				s.Int(&seconds, 0, "t,time,timeout", "SECONDS", "wait this long before killing (default: what run --stop-timeout said)")
 				return func(ctx context.Context, c *call) error { return c.stop(ctx, time.Duration(seconds)*time.Second) }
 			}}),
 		names(verb{name: "start", what: "start stopped containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, false) })}),
 		names(verb{name: "restart", what: "stop and start containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, true) })}),
+		names(verb{name: "kill", what: "send a signal to containers' first processes", setup: func(s *flagset.Set) action {
+			name := "KILL"
+			s.String(&name, "s,signal", "SIGNAL", "which (default KILL)")
+			return func(_ context.Context, c *call) error { return c.kill(name) }
+		}}),
+		names(verb{name: "pause", what: "freeze all processes of containers", setup: plain(func(ctx context.Context, c *call) error { return c.freeze(ctx, true) })}),
+		names(verb{name: "unpause", what: "let frozen containers go on", setup: plain(func(ctx context.Context, c *call) error { return c.freeze(ctx, false) })}),
+		names(verb{name: "wait", what: "wait until containers have ended, and print their exit codes", setup: plain(wait),
+			more: "Of a container that does not run the code of its last run is printed. One that is restarted has ended as well."}),
 		names(verb{name: "rm", what: "remove containers with all they have written", setup: func(s *flagset.Set) action {
 			var force, volumes bool
-			s.Bool(&force, "f,force", "also when it runs")
+			s.Bool(&force, "f,force", "also when it runs; no error if there is none")
 			s.Bool(&volumes, "v,volumes", "accepted: volumes without a name always go with their container")
 			return func(ctx context.Context, c *call) error { return c.rm(ctx, force) }
 		}}),
+		{name: "rename", args: "NAME NEW", what: "give a stopped container another name", min: 2, max: 2, lister: "containers", setup: plain(rename)},
 	}
 }
 
 func (c *call) stop(ctx context.Context, grace time.Duration) error {
 	return c.each(func(k *store.Container) error {
-		st, err := c.OCIRoot.Load(k.Name)
-		if grace >= 0 && err == nil && st.Status == specs.StateRunning {
-			// Another patience than the unit's: the kill comes from here, and the unit is stopped at the same time so that it does
-			// not start again.
-			timer := time.AfterFunc(grace, func() { st.Stop(9, 0) })
-			defer timer.Stop()
-		}
-		if k.Restart == "" {
-			if err != nil {
-				return nil // ended already
+		if grace >= 0 {
+			if st, err := c.OCIRoot.Load(k.Name); err == nil && st.Status == specs.StateRunning {
+				// Another patience than the unit's: the kill comes from here, and the unit is stopped at the same time so that it does
+				// not start again.
+				timer := time.AfterFunc(grace, func() { st.Stop(unix.SIGKILL, 0) })
+				defer timer.Stop()
 			}
-			sig, err := stopSignal(k)
-			if err != nil {
-				return err
-			}
-			return st.Stop(sig, unit.StopTimeout(k))
 		}
 		if k.Restart == "unless-stopped" {
-			if err := unit.Disable(c.UnitDir, k.Name); err != nil {
+			if err := unit.Disable(c.unitDir(k), k.Name); err != nil {
 				return err
 			}
 		}
-		return c.Units.Stop(ctx, unit.Of(k))
+		if err := c.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
+			return err
+		}
+		return nil
 	})
 }
 
 func (c *call) start(ctx context.Context, again bool) error {
 	return c.each(func(k *store.Container) error {
-		if k.Restart == "" {
-			return fmt.Errorf("%s runs in the foreground of another command", k.Name)
-		}
 		if k.Unit != "" {
 			if again {
 				return c.Units.Restart(ctx, k.Unit)
@@ -80,26 +85,145 @@ func (c *call) start(ctx context.Context, again bool) error {
 			return c.Units.Start(ctx, k.Unit)
 		}
 		// Also repairs a unit that a power cut in the middle of run has left out, and follows newer ways to write it.
-		if err := unit.Install(c.UnitDir, k); err != nil {
+		if err := unit.Install(c.unitDir(k), k); err != nil {
 			return err
 		}
 		if err := c.Units.Reload(ctx); err != nil {
 			return err
 		}
+		c.Units.ResetFailed(ctx, unit.Of(k)) // begins to count starts anew; an error says that there are none
 		if again {
-			return c.Units.Restart(ctx, unit.Name(k.Name))
+			return c.Units.Restart(ctx, unit.Of(k))
 		}
-		return c.Units.Start(ctx, unit.Name(k.Name))
+		return c.Units.Start(ctx, unit.Of(k))
 	})
 }
 
+func (c *call) kill(name string) error {
+	sig, err := oci.ParseSignal(name)
+	if err != nil {
+		return err
+	}
+	return c.each(func(k *store.Container) error {
+		st, err := c.running(k)
+		if err != nil {
+			return err
+		}
+		return st.Signal(sig)
+	})
+}
+
+// running returns the state of a container that runs.
+func (c *call) running(k *store.Container) (*run.Container, error) {
+	st, err := c.OCIRoot.Load(k.Name)
+	if errors.Is(err, run.ErrNotExist) || err == nil && st.Status != specs.StateRunning && st.Status != run.StatePaused {
+		return nil, fmt.Errorf("%s does not run: start it first: containerctl start %s", k.Name, k.Name)
+	}
+	return st, err
+}
+
+func (c *call) freeze(ctx context.Context, on bool) error {
+	return c.each(func(k *store.Container) error {
+		if _, err := c.running(k); err != nil {
+			return err
+		}
+		return c.Units.Freeze(ctx, unit.Of(k), on)
+	})
+}
+
+// frozen reports whether a process's cgroup or one above it is frozen.
+func frozen(pid int) bool {
+	g, err := cgroup.Of(pid)
+	return err == nil && g.Frozen()
+}
+
+// wait prints exit codes.
+func wait(ctx context.Context, c *call) error {
+	for _, name := range c.args {
+		k, err := c.container(name)
+		if err != nil {
+			return err
+		}
+		x, err := c.waitFor(ctx, k)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.Out, x.Code)
+	}
+	return nil
+}
+
+// waitFor waits for the end of a container's run, which ended notes after the last process has gone.
+func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, error) {
+	before, err := c.store.Exit(k.Name)
+	if err != nil {
+		return nil, err
+	}
+	if vs, err := c.views(ctx, []*store.Container{k}); err != nil {
+		return nil, err
+	} else if vs[0].over() {
+		if before == nil {
+			return nil, fmt.Errorf("%s has never run", k.Name)
+		}
+		return before, nil
+	}
+	dir, err := watchDir(c.store.ContainerDir(k.Name))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	stop := context.AfterFunc(ctx, func() { dir.SetReadDeadline(time.Now()) })
+	defer stop()
+	for b := make([]byte, 4096); ; {
+		x, err := c.store.Exit(k.Name)
+		if err != nil {
+			return nil, err
+		}
+		if x != nil && (before == nil || !x.Finished.Equal(before.Finished)) {
+			return x, nil
+		}
+		if _, err := c.store.Container(k.Name); err != nil {
+			return nil, err // removed
+		}
+		if _, err := dir.Read(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// watchDir returns what a read of blocks until something in the directory changes (inotify(7)).
+func watchDir(dir string) (*os.File, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", dir, err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MOVED_TO|unix.IN_CREATE|unix.IN_MODIFY|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("watch %s: %w", dir, err)
+	}
+	return f, nil
+}
+
 func (c *call) rm(ctx context.Context, force bool) error {
+	if force {
+		var there []string
+		for _, name := range c.args {
+			if _, err := c.store.Container(name); !errors.Is(err, store.ErrNoContainer) {
+				there = append(there, name)
+			}
+		}
+		c.args = there
+	}
 	return c.each(func(k *store.Container) error {
 		vs, err := c.views(ctx, []*store.Container{k})
 		if err != nil {
 			return err
 		}
-		if !force && vs[0].Status != "stopped" && vs[0].Status != "failed" {
+		if !force && !vs[0].over() {
 			return fmt.Errorf("%s is %s: stop it first, or use --force", k.Name, vs[0].Status)
 		}
 		return c.remove(ctx, c.store, k.Name)
@@ -108,55 +232,86 @@ func (c *call) rm(ctx context.Context, force bool) error {
 
 // remove takes a container away in an order in which each step leaves less: not started at boot, stopped, no unit, no files.
 func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
-	c, err := s.Container(name)
+	k, err := s.Container(name)
+	if errors.Is(err, store.ErrNoContainer) {
+		return nil // ended has removed it
+	}
 	if err != nil {
 		return err
 	}
-	if c.Unit != "" {
-		if err := e.withdraw(ctx, c); err != nil {
+	if k.Unit != "" {
+		if err := e.withdraw(ctx, k); err != nil {
 			return err
 		}
-	} else if c.Restart != "" {
-		if err := unit.Disable(e.UnitDir, name); err != nil {
-			return err
-		}
-		if err := e.Units.Stop(ctx, unit.Name(name)); err != nil && !notLoaded(err) {
-			return err
-		}
-		if err := unit.Uninstall(e.UnitDir, name); err != nil {
-			return err
-		}
-		if err := e.Units.Reload(ctx); err != nil {
-			return err
-		}
-		e.Units.ResetFailed(ctx, unit.Name(name)) // an error says that there is nothing to forget
+		return e.takeAway(ctx, s, k)
 	}
-	if err := e.OCIRoot.Delete(name, true); err != nil {
+	if err := unit.Disable(e.unitDir(k), name); err != nil {
 		return err
 	}
-	if err := e.releaseNetwork(ctx, c); err != nil {
+	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
 		return err
 	}
-	if err := os.RemoveAll(e.bundle(name)); err != nil {
+	if err := e.takeAway(ctx, s, k); err != nil && !errors.Is(err, store.ErrNoContainer) {
 		return err
 	}
-	unlock, err := s.Lock()
+	if err := e.Units.Reload(ctx); err != nil {
+		return err
+	}
+	e.Units.ResetFailed(ctx, unit.Of(k)) // an error says that there is nothing to forget
+	return nil
+}
+
+// rename moves a container that does not run.
+func rename(ctx context.Context, c *call) error {
+	k, err := c.container(c.args[0])
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if err := s.RemoveContainer(name); err != nil {
+	vs, err := c.views(ctx, []*store.Container{k})
+	if err != nil {
 		return err
 	}
-	return removeAnonymous(s, c)
+	if !vs[0].over() {
+		return fmt.Errorf("%s is %s: stop it first", k.Name, vs[0].Status)
+	}
+	if k.Unit != "" {
+		return fmt.Errorf("%s is declared: say ContainerName= in the file of %s", k.Name, k.Unit)
+	}
+	to := c.args[1]
+	if err := c.unitIsFree(ctx, c.store, to); err != nil {
+		return err
+	}
+	atBoot := unit.Enabled(c.unitDir(k), k.Name)
+	if err := unit.Uninstall(c.unitDir(k), k.Name); err != nil {
+		return err
+	}
+	unlock, err := c.store.Lock()
+	if err != nil {
+		return err
+	}
+	err = c.store.RenameContainer(k, to)
+	unlock()
+	if err != nil {
+		return err
+	}
+	if err := unit.Install(c.unitDir(k), k); err != nil {
+		return err
+	}
+	if !atBoot {
+		if err := unit.Disable(c.unitDir(k), k.Name); err != nil {
+			return err
+		}
+	}
+	c.event(k, "rename", c.args[0]+" is "+k.Name+" from now on")
+	return errors.Join(os.RemoveAll(filepath.Join(c.Run, c.args[0])), c.Units.Reload(ctx))
 }
 
 // stopSignal is what stop sends first.
-func stopSignal(c *store.Container) (syscall.Signal, error) {
-	if c.StopSignal == "" {
-		return syscall.SIGTERM, nil
+func stopSignal(k *store.Container) (unix.Signal, error) {
+	if k.StopSignal == "" {
+		return unix.SIGTERM, nil
 	}
-	return oci.ParseSignal(c.StopSignal)
+	return oci.ParseSignal(k.StopSignal)
 }
 
 // notLoaded reports whether systemd does not know the unit, which then needs no stop.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/proa-os/proa/runtime/flagset"
@@ -14,16 +17,41 @@ import (
 func listVerbs() []verb {
 	return []verb{
 		{name: "ps", what: "list containers", json: true, setup: func(s *flagset.Set) action {
-			var all bool
-			s.Bool(&all, "a,all", "those that do not run as well")
-			return func(ctx context.Context, c *call) error { return c.ps(ctx, all) }
+			f := new(psFlags)
+			s.Bool(&f.all, "a,all", "those that do not run as well")
+			s.Bool(&f.quiet, "q,quiet", "names only")
+			s.List(&f.filters, "f,filter", "KEY=VALUE", "name=PART, status=STATUS, label=KEY[=VALUE], health=HEALTH, ancestor=IMAGE, exited=CODE")
+			s.String(&f.format, "format", "TEMPLATE", formatUsage)
+			s.Int(&f.last, 1, "n,last", "NUMBER", "the newest ones only, whether they run or not")
+			return f.run
 		}},
-		{name: "inspect", args: "NAME...", what: "print all about containers or images as JSON", min: 1, max: -1, lister: "both", json: true, setup: plain(inspect)},
-		{name: "images", what: "list images", json: true, setup: plain(images)},
+		{name: "inspect", args: "NAME...", what: "print all about containers or images as JSON", min: 1, max: -1, lister: "both", json: true, setup: func(s *flagset.Set) action {
+			var format string
+			s.String(&format, "f,format", "TEMPLATE", formatUsage)
+			return func(ctx context.Context, c *call) error { return c.inspect(ctx, format) }
+		}},
+		{name: "images", what: "list images", json: true, setup: func(s *flagset.Set) action {
+			var quiet bool
+			var format string
+			s.Bool(&quiet, "q,quiet", "names only")
+			s.String(&format, "format", "TEMPLATE", formatUsage)
+			return func(_ context.Context, c *call) error { return c.images(quiet, format) }
+		}},
 	}
 }
 
-func (c *call) ps(ctx context.Context, all bool) error {
+type psFlags struct {
+	all, quiet bool
+	filters    []string
+	format     string
+	last       int
+}
+
+func (f *psFlags) run(ctx context.Context, c *call) error {
+	want, err := parseFilters(f.filters, "name", "status", "label", "health", "ancestor", "exited")
+	if err != nil {
+		return err
+	}
 	ks, err := c.store.Containers()
 	if err != nil {
 		return err
@@ -32,23 +60,58 @@ func (c *call) ps(ctx context.Context, all bool) error {
 	if err != nil {
 		return err
 	}
+	all := f.all || f.last > 0 || want["status"] != nil || want["exited"] != nil
 	shown := []view{}
 	for _, v := range vs {
-		if all || (v.Status != "stopped" && v.Status != "failed") {
+		if (all || !v.over()) && v.match(want) {
 			shown = append(shown, v)
 		}
 	}
-	if c.asJSON {
-		return c.json(shown)
+	if f.last > 0 {
+		slices.SortStableFunc(shown, func(a, b view) int { return b.Created.Compare(a.Created) })
+		shown = shown[:min(f.last, len(shown))]
 	}
+	switch {
+	case c.asJSON || f.format == "json":
+		return c.json(shown)
+	case f.format != "":
+		return formatEach(c.Out, f.format, shown)
+	case f.quiet:
+		for _, v := range shown {
+			fmt.Fprintln(c.Out, v.Name)
+		}
+		return nil
+	}
+	now := time.Now()
 	return c.table("NAME\tIMAGE\tSTATUS\tPID\tCREATED\tPORTS", func(w io.Writer) {
 		for _, v := range shown {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", v.Name, v.Image, v.Status, v.Pid, v.Created.Local().Format(time.DateTime), portList(v.Publish))
+			pid := "-"
+			if v.Pid > 0 {
+				pid = strconv.Itoa(v.Pid)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", v.Name, v.Image, v.text(now), pid, v.Created.Local().Format(time.DateTime), portList(v.Publish))
 		}
 	})
 }
 
-func inspect(ctx context.Context, c *call) error {
+// match applies the filters of ps: those of different keys all, of one key any.
+func (v *view) match(want filters) bool {
+	any := func(key string, is func(string) bool) bool {
+		return len(want[key]) == 0 || slices.ContainsFunc(want[key], is)
+	}
+	return any("name", func(s string) bool { return strings.Contains(v.Name, s) }) &&
+		any("status", func(s string) bool { return v.Status == s }) &&
+		any("ancestor", func(s string) bool { return v.Image == s || strings.HasSuffix(v.Image, "/"+s) }) &&
+		any("exited", func(s string) bool { return v.Status == "exited" && strconv.Itoa(v.Exit.Code) == s }) &&
+		any("health", func(s string) bool { return v.State != nil && v.State.Status == s || v.State == nil && s == "none" }) &&
+		any("label", func(s string) bool {
+			key, value, given := strings.Cut(s, "=")
+			have, ok := v.Labels[key]
+			return ok && (!given || have == value)
+		})
+}
+
+func (c *call) inspect(ctx context.Context, format string) error {
 	out := []any{}
 	for _, name := range c.args {
 		if k, err := c.store.Container(name); err == nil {
@@ -56,7 +119,14 @@ func inspect(ctx context.Context, c *call) error {
 			if err != nil {
 				return err
 			}
-			out = append(out, vs[0])
+			n, err := c.Units.Restarts(ctx, vs[0].Unit)
+			if err != nil {
+				return err
+			}
+			out = append(out, struct {
+				view
+				RestartCount int `json:"restart_count"`
+			}{vs[0], n})
 			continue
 		}
 		_, rec, err := c.image(name)
@@ -73,19 +143,30 @@ func inspect(ctx context.Context, c *call) error {
 			Layers any `json:"layers"`
 		}{rec, img.Config.Config, img.Layers})
 	}
+	if format != "" && format != "json" {
+		return formatEach(c.Out, format, out)
+	}
 	return c.json(out)
 }
 
-func images(_ context.Context, c *call) error {
+func (c *call) images(quiet bool, format string) error {
 	list, err := c.store.Images()
 	if err != nil {
 		return err
 	}
-	if c.asJSON {
+	switch {
+	case c.asJSON || format == "json":
 		if list == nil {
 			list = []*store.Record{}
 		}
 		return c.json(list)
+	case format != "":
+		return formatEach(c.Out, format, list)
+	case quiet:
+		for _, r := range list {
+			fmt.Fprintln(c.Out, r.Name)
+		}
+		return nil
 	}
 	return c.table("IMAGE\tDIGEST\tSIZE\tPULLED", func(w io.Writer) {
 		for _, r := range list {

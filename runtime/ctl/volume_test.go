@@ -85,7 +85,7 @@ func TestVolumes(t *testing.T) {
 	m := newMachine(t)
 	run := func(args ...string) {
 		t.Helper()
-		m.must(append([]string{"run", "--network", "none", "--pull", "missing", "--tls-verify=false"}, args...)...)
+		m.must(append([]string{"run", "--rm", "--network", "none", "--pull", "missing", "--tls-verify=false"}, args...)...)
 	}
 	run("-v", "site:/www", m.image(), "write", "/www/new", "text")
 	data := filepath.Join(m.dir, "store/volumes/site/data")
@@ -94,7 +94,7 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
 	}
-	m.mustFail("read-only file system", "run", "--network", "none", "-v", "site:/www:ro", m.image(), "write", "/www/new", "again")
+	m.mustFail("read-only file system", "run", "--rm", "--network", "none", "-v", "site:/www:ro", m.image(), "write", "/www/new", "again")
 	run("-v", "empty:/www:nocopy", m.image(), "write", "/www/only", "x")
 	if es, err := os.ReadDir(filepath.Join(m.dir, "store/volumes/empty/data")); err != nil || len(es) != 1 {
 		t.Errorf("nocopy: %v, %v", es, err)

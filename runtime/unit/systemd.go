@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -18,6 +20,8 @@ type Status struct {
 
 // Systemd is a connection to the service manager. It is opened at the first call.
 type Systemd struct {
+	// Dial connects, nil for systemd's own socket.
+	Dial func(context.Context) (*dbus.Conn, error)
 	conn *dbus.Conn
 }
 
@@ -30,7 +34,11 @@ func (s *Systemd) Close() {
 
 func (s *Systemd) open(ctx context.Context) (*dbus.Conn, error) {
 	if s.conn == nil {
-		c, err := dbus.NewSystemdConnectionContext(ctx)
+		dial := s.Dial
+		if dial == nil {
+			dial = dbus.NewSystemdConnectionContext
+		}
+		c, err := dial(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("connect to systemd (needs root): %w", err)
 		}
@@ -114,6 +122,101 @@ func (s *Systemd) job(ctx context.Context, verb, unit string, queue func(*dbus.C
 	case <-ctx.Done():
 		return fmt.Errorf("%s %s: %w", verb, unit, ctx.Err())
 	}
+}
+
+// Queue starts ("start"), stops or restarts a unit and does not wait.
+func (s *Systemd) Queue(ctx context.Context, verb, unit string) error {
+	c, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	queue := map[string]func(context.Context, string, string, chan<- string) (int, error){
+		"start": c.StartUnitContext, "stop": c.StopUnitContext, "restart": c.RestartUnitContext}[verb]
+	if queue == nil {
+		return fmt.Errorf("queue %s: unknown verb %q", unit, verb)
+	}
+	if _, err := queue(ctx, unit, "replace", nil); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, unit, err)
+	}
+	return nil
+}
+
+// Freeze stops all processes of a unit where they are; with on false they go on.
+func (s *Systemd) Freeze(ctx context.Context, unit string, on bool) error {
+	c, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	verb, do := "freeze", c.FreezeUnit
+	if !on {
+		verb, do = "thaw", c.ThawUnit
+	}
+	if err := do(ctx, unit); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, unit, err)
+	}
+	return nil
+}
+
+// Watch has a command run every interval as long as the unit is up: by a transient timer that is bound to it.
+func (s *Systemd) Watch(ctx context.Context, container string, interval time.Duration, command []string) error {
+	c, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	timer := Timer(container)
+	service := strings.TrimSuffix(timer, ".timer") + ".service"
+	usec := uint64(interval.Microseconds())
+	props := []dbus.Property{
+		dbus.PropDescription("Health of container " + container), dbus.PropBindsTo(Name(container)), dbus.PropAfter(Name(container)),
+		property("CollectMode", "inactive-or-failed"), property("AccuracyUSec", min(usec/4, 1_000_000)),
+		property("TimersMonotonic", []monotonic{{"OnActiveSec", usec}, {"OnUnitInactiveSec", usec}}),
+	}
+	aux := dbus.PropertyCollection{Name: service, Properties: []dbus.Property{
+		dbus.PropDescription("Health of container " + container), dbus.PropType("oneshot"), dbus.PropExecStart(command, false),
+		property("CollectMode", "inactive-or-failed"), property("LogLevelMax", int32(4)), // not a line in the journal each time
+	}}
+	// The one of the container's last run may still be about to go.
+	for range 20 {
+		done := make(chan string, 1)
+		if _, err = c.StartTransientUnitAux(ctx, timer, "replace", props, []dbus.PropertyCollection{aux}, done); err == nil {
+			return nil
+		}
+		if _, serr := c.StopUnitContext(ctx, timer, "replace", nil); serr != nil && ctx.Err() != nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("start %s: %w", timer, err)
+}
+
+// Timer is the unit that has a container's health tried.
+func Timer(container string) string { return "proa-" + container + ":health.timer" }
+
+// monotonic is one element of TimersMonotonic.
+type monotonic struct {
+	Base string
+	USec uint64
+}
+
+func property(name string, value any) dbus.Property {
+	return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
+}
+
+// Restarts is how often systemd has started a unit again by itself.
+func (s *Systemd) Restarts(ctx context.Context, unit string) (int, error) {
+	c, err := s.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	p, err := c.GetUnitTypePropertyContext(ctx, unit, "Service", "NRestarts")
+	if err != nil {
+		return 0, fmt.Errorf("ask about %s: %w", unit, err)
+	}
+	n, ok := p.Value.Value().(uint32)
+	if !ok {
+		return 0, fmt.Errorf("ask about %s: NRestarts is a %s", unit, p.Value.Signature())
+	}
+	return int(n), nil
 }
 
 // ResetFailed makes systemd forget that a unit failed.

@@ -7,8 +7,12 @@
 //	/etc/systemd/system/proa-<name>.service
 //	/etc/systemd/system/multi-user.target.wants/proa-<name>.service -> ../proa-<name>.service
 //
-// The unit is of Type=forking and its PID file names the workload, so the main process that systemd watches is the workload
-// itself and nothing of ours stays in between. Its output goes to the journal through the descriptors it inherits.
+// The unit is of Type=notify and containerctl launch names the workload to systemd (MAINPID=), so the main process that systemd watches is
+// the workload itself and nothing of ours stays in between. Its output goes to the journal through the descriptors it inherits. What
+// the container may take is the unit's to limit (MemoryMax= and the like).
+//
+// At the end containerctl ended notes how the workload ended, and takes a container away that was to live for one run; the unit of
+// such a one lies in /run. A container with a health check has a transient timer, proa-<name>:health.timer, bound to its unit.
 package unit
 
 import (
@@ -23,11 +27,15 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/durable"
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/store"
 )
 
 // DefaultDir is where units of the machine's administrator live.
 const DefaultDir = "/etc/systemd/system"
+
+// TransientDir is where units for this boot live.
+const TransientDir = "/run/systemd/system"
 
 const wants = "multi-user.target.wants"
 
@@ -66,58 +74,106 @@ func Text(c *store.Container) string {
 		line("Wants=network-online.target")
 		line("After=network-online.target")
 	}
-	line("StartLimitIntervalSec=0")
+	if c.Restarts > 0 {
+		// The first start is one of them; containerctl start begins to count anew.
+		line("StartLimitIntervalSec=infinity")
+		line("StartLimitBurst=%d", c.Restarts+1)
+	} else {
+		line("StartLimitIntervalSec=0")
+	}
+	if c.Remove {
+		line("CollectMode=inactive-or-failed")
+	}
 	line("")
 	line("[Service]")
-	line("Type=forking")
-	line("PIDFile=/run/proa/containers/%s/pid", c.Name)
+	// The process of ExecStart= names the workload as the main one before that runs, and then ends: however short the workload lives,
+	// systemd sees how it ends. A PID file would be read too late.
+	line("Type=notify")
+	if c.Notify {
+		line("NotifyAccess=all") // launch tells that the workload is ready when it is no main process any more
+	}
 	line("ExecStart=/usr/bin/containerctl launch %s", c.Name)
+	if Watched(c) {
+		line("ExecStartPost=-/usr/bin/containerctl watch %s", c.Name)
+	}
 	stop := StopTimeout(c)
 	signal := c.StopSignal
 	if signal == "" {
 		signal = "TERM"
 	}
 	line("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(stop.Seconds()), signal, c.Name)
-	line("ExecStopPost=-/usr/bin/oci-runtime delete --force %s", c.Name)
 	if c.Network == "bridge" {
 		line("ExecStopPost=-/usr/bin/containerctl network release %s", c.Name)
 	}
+	line("ExecStopPost=-/usr/bin/containerctl ended %s", c.Name)
 	line("TimeoutStopSec=%d", int(stop.Seconds())+20)
 	line("KillMode=mixed")
 	// A workload that ignores its stop signal is killed, and one that does not exits with 128+TERM: both are a clean stop.
 	line("SuccessExitStatus=143 SIGKILL")
+	for _, l := range append(restart(c), limits(c)...) {
+		line("%s", l)
+	}
+	if AtBoot(c) {
+		line("")
+		line("[Install]")
+		line("WantedBy=multi-user.target")
+	}
+	return b.String()
+}
+
+// Watched reports whether the container's health is tried all the time.
+func Watched(c *store.Container) bool { return c.Health != nil && c.Health.Interval > 0 }
+
+func restart(c *store.Container) []string {
+	out := []string{"Restart=no"}
 	switch c.Restart {
 	case "on-failure":
-		line("Restart=on-failure")
-		line("RestartForceExitStatus=143 SIGKILL")
+		out = []string{"Restart=on-failure", "RestartForceExitStatus=143 SIGKILL"}
 	case "always", "unless-stopped":
-		line("Restart=always")
-	default:
-		line("Restart=no")
+		out[0] = "Restart=always"
 	}
-	line("RestartSec=1")
-	line("RestartSteps=6")
-	line("RestartMaxDelaySec=60")
-	line("Delegate=yes")
-	line("DevicePolicy=closed")
-	line("DeviceAllow=/dev/tty rwm")
-	line("DeviceAllow=char-pts rw")
+	return append(out, "RestartSec=1", "RestartSteps=6", "RestartMaxDelaySec=60")
+}
+
+// limits are what the unit's cgroup keeps the container from.
+func limits(c *store.Container) []string {
+	out := []string{"Delegate=yes"}
+	line := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if c.Privileged {
+		line("DevicePolicy=auto")
+	} else {
+		line("DevicePolicy=closed")
+		line("DeviceAllow=/dev/tty rwm")
+		line("DeviceAllow=char-pts rw")
+		for _, d := range c.Devices {
+			line("DeviceAllow=%s %s", escape(d.Source), d.Access)
+		}
+	}
 	line("IgnoreSIGPIPE=no")
 	line("SyslogIdentifier=%s", c.Name)
 	if c.Memory > 0 {
 		line("MemoryMax=%d", c.Memory)
 	}
+	switch {
+	case c.MemorySwap != nil && *c.MemorySwap >= 0:
+		line("MemorySwapMax=%d", max(*c.MemorySwap-c.Memory, 0))
+	case c.MemorySwap == nil && c.Memory > 0:
+		line("MemorySwapMax=%d", c.Memory)
+	}
 	if c.CPUs > 0 {
 		// systemd ignores a quota of more than two decimals, and 1.1*100 has thirteen.
 		line("CPUQuota=%s%%", strconv.FormatFloat(math.Round(c.CPUs*1e4)/100, 'f', -1, 64))
 	}
+	if c.CPUShares > 0 {
+		line("CPUWeight=%d", cgroup.Weight(uint64(c.CPUShares)))
+	}
+	if c.CPUSet != "" {
+		line("AllowedCPUs=%s", c.CPUSet)
+	}
 	if c.Pids > 0 {
 		line("TasksMax=%d", c.Pids)
 	}
-	line("")
-	line("[Install]")
-	line("WantedBy=multi-user.target")
-	return b.String()
+	return out
 }
 
 // escape keeps systemd from reading specifiers in a value.
@@ -125,11 +181,14 @@ func escape(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 
 // AtBoot reports whether the container starts with the machine.
 func AtBoot(c *store.Container) bool {
-	return c.Restart == "always" || c.Restart == "unless-stopped" || c.Restart == "on-failure"
+	return !c.Remove && (c.Restart == "always" || c.Restart == "unless-stopped" || c.Restart == "on-failure")
 }
 
 // Install writes the unit to dir and enables it if the container starts at boot.
 func Install(dir string, c *store.Container) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("write unit: %w", err)
+	}
 	if err := durable.WritePath(filepath.Join(dir, Name(c.Name)), []byte(Text(c)), 0o644); err != nil {
 		return fmt.Errorf("write unit: %w", err)
 	}

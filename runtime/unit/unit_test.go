@@ -20,11 +20,10 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=forking
-PIDFile=/run/proa/containers/web/pid
+Type=notify
 ExecStart=/usr/bin/containerctl launch web
 ExecStop=-/usr/bin/oci-runtime stop --time 3 --signal QUIT web
-ExecStopPost=-/usr/bin/oci-runtime delete --force web
+ExecStopPost=-/usr/bin/containerctl ended web
 TimeoutStopSec=23
 KillMode=mixed
 SuccessExitStatus=143 SIGKILL
@@ -39,6 +38,7 @@ DeviceAllow=char-pts rw
 IgnoreSIGPIPE=no
 SyslogIdentifier=web
 MemoryMax=1048576
+MemorySwapMax=1048576
 CPUQuota=150%
 TasksMax=7
 

@@ -1,9 +1,12 @@
 // containerctl pulls images and runs containers as systemd units.
 //
 //	containerctl pull [--tls-verify=false] IMAGE
-//	containerctl run [-d] [--name NAME] --network host|none [flags] IMAGE [COMMAND]
-//	containerctl ps [-a] | logs [-f] NAME | exec NAME COMMAND | stop NAME | start NAME | restart NAME | rm [-f] NAME
-//	containerctl inspect NAME | images | rmi IMAGE | health [NAME]
+//	containerctl run [-d | -it] [--rm] [--name NAME] [-p PORT] [flags] IMAGE [COMMAND]
+//	containerctl ps [-a] | logs [-f] NAME | exec [-it] NAME COMMAND | stop | start | restart | kill | pause | wait | rm [-f] NAME
+//	containerctl inspect | stats | top | cp | events | rename | health | images | rmi | tag | push | load | save | gc | login
+//
+// containerctl help lists them all, containerctl help COMMAND is a command's manual page, containerctl completion makes a shell
+// complete them.
 //
 // Every command explains itself with --help; those that print data do so as JSON with --json. A container in the background is
 // the unit proa-<name>.service and starts with the machine. containerctl health is what the update agent asks before it

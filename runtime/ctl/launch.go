@@ -1,0 +1,292 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/proa-os/proa/runtime/bundle"
+	"github.com/proa-os/proa/runtime/cgroup"
+	"github.com/proa-os/proa/runtime/oci"
+	"github.com/proa-os/proa/runtime/run"
+	"github.com/proa-os/proa/runtime/store"
+	"github.com/proa-os/proa/runtime/unit"
+)
+
+// launch makes the container's root in a mount namespace, has oci-runtime create the container there, names its first process to systemd
+// as the unit's main one, and lets it run.
+func launch(ctx context.Context, c *call) error {
+	k, err := c.container(c.args[0])
+	if err != nil {
+		return err
+	}
+	dir := c.bundle(k.Name)
+	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
+	if err := c.OCIRoot.Delete(k.Name, true); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	files, err := askAttachment(dir, k)
+	if err != nil {
+		return err
+	}
+	start, files := starting(k, files)
+	ready := -1
+	if k.Notify {
+		if ready, start.Notify, err = readySocket(dir); err != nil {
+			return err
+		}
+	}
+	if err := c.noteStart(k.Name); err != nil {
+		return err
+	}
+	// This thread is in other namespaces from here on, and so are the processes that it starts.
+	if err := c.enterNetwork(ctx, k.Name); err != nil {
+		return err
+	}
+	if err := bundle.Prepare(c.store, k.Name, dir, start); err != nil {
+		return err
+	}
+	if err := c.writeNames(k.Name); err != nil {
+		return err
+	}
+	args := []string{"create", "--bundle", dir}
+	if start.Terminal {
+		args = append(args, "--console-socket", filepath.Join(dir, consoleSocket))
+	}
+	if n := len(files) - 3; n > 0 {
+		args = append(args, "--preserve-fds", strconv.Itoa(n))
+	}
+	if err := c.ociRuntime(files, append(args, k.Name)...); err != nil {
+		return err
+	}
+	if err := c.handOver(k, files); err != nil {
+		return errors.Join(err, c.OCIRoot.Delete(k.Name, true))
+	}
+	c.event(k, "start", k.Name+" runs "+k.Image)
+	if k.Notify {
+		st, err := c.OCIRoot.Load(k.Name)
+		if err == nil {
+			err = awaitReady(st, ready)
+		}
+		if err != nil {
+			return err
+		}
+		return unit.Notify("READY=1")
+	}
+	return nil
+}
+
+// starting decides on the terminal, the descriptors and what the workload is told about them.
+func starting(k *store.Container, files []*os.File) (bundle.Start, []*os.File) {
+	s := bundle.Start{Terminal: k.Terminal && files != nil}
+	if files == nil {
+		files = []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	}
+	// Sockets that systemd has opened for the workload (sd_listen_fds(3)); there the workload is process 1.
+	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		for i := range n {
+			files = append(files, os.NewFile(uintptr(3+i), "socket"))
+		}
+		s.Env = append(s.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
+		if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
+			s.Env = append(s.Env, "LISTEN_FDNAMES="+names)
+		}
+	}
+	return s, files
+}
+
+// handOver names the created container's process to systemd and lets it run.
+func (c *call) handOver(k *store.Container, files []*os.File) error {
+	st, err := c.OCIRoot.Load(k.Name)
+	if err != nil {
+		return err
+	}
+	told := []string{"MAINPID=" + strconv.Itoa(st.Pid)}
+	if !k.Notify {
+		told = append(told, "READY=1")
+	}
+	if err := unit.Notify(told...); err != nil {
+		return err
+	}
+	return c.ociRuntime(files, "start", k.Name)
+}
+
+// ociRuntime runs oci-runtime with the files as its first descriptors.
+func (e *Env) ociRuntime(files []*os.File, args ...string) error {
+	args = append(append(append([]string{}, e.OCIRuntime[1:]...), "--root", string(e.OCIRoot)), args...)
+	cmd := exec.Command(e.OCIRuntime[0], args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = files[0], files[1], files[2], files[3:]
+	err := cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		return exit(1) // it has said why
+	}
+	return err
+}
+
+// noteStart remembers how often the kernel has killed in the unit's cgroup, which may outlive a run.
+func (c *call) noteStart(name string) error {
+	return os.WriteFile(filepath.Join(c.bundle(name), "oom"), []byte(strconv.Itoa(oomKills())), 0o600)
+}
+
+// oomKills is how many processes of this process's unit the kernel has killed for want of memory. Control processes of a unit may be in
+// a group below the unit's. Without version 2 of cgroups it is 0.
+func oomKills() int {
+	g, err := cgroup.Of(os.Getpid())
+	if err != nil {
+		return 0
+	}
+	dir := g.Dir
+	if filepath.Base(dir) == ".control" {
+		dir = filepath.Dir(dir)
+	}
+	n, err := cgroupNumber(filepath.Join(dir, "memory.events"), "oom_kill")
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+// ended notes how a container's workload has ended: systemd tells in the environment (systemd.exec(5)).
+func ended(ctx context.Context, c *call) error {
+	name := c.args[0]
+	k, err := c.store.Container(name)
+	if errors.Is(err, store.ErrNoContainer) {
+		return c.OCIRoot.Delete(name, true)
+	}
+	if err != nil {
+		return err
+	}
+	st, err := c.OCIRoot.Load(name)
+	if err != nil && !errors.Is(err, run.ErrNotExist) {
+		return err
+	}
+	before, _ := os.ReadFile(filepath.Join(c.bundle(name), "oom")) // none: 0
+	baseline, _ := strconv.Atoi(string(before))
+	x := exitOf(os.Getenv, st, oomKills() > baseline)
+	x.Finished = time.Now().UTC()
+	waiting := findAttachment(c.bundle(name))
+	err = errors.Join(c.OCIRoot.Delete(name, true), c.store.SetExit(name, x))
+	c.tellEnd(k, x)
+	if k.Remove {
+		err = errors.Join(err, c.takeAway(ctx, c.store, k))
+	}
+	tellAttachment(waiting, x) // last: then there is nothing left of one with --rm
+	return err
+}
+
+// tellEnd tells the journal.
+func (c *call) tellEnd(k *store.Container, x *store.Exit) {
+	kind := "die"
+	if x.OOM {
+		kind = "oom"
+	}
+	c.event(k, kind, k.Name+" "+x.String(), "PROA_EXIT_CODE="+strconv.Itoa(x.Code))
+}
+
+// exitOf reads systemd's variables.
+func exitOf(getenv func(string) string, st *run.Container, oom bool) *store.Exit {
+	x := &store.Exit{Code: 125, Result: getenv("SERVICE_RESULT"), OOM: oom}
+	status := getenv("EXIT_STATUS")
+	if st == nil {
+		return x // no workload: the status is launch's
+	}
+	x.Started = st.Created.UTC()
+	switch getenv("EXIT_CODE") {
+	case "exited":
+		if n, err := strconv.Atoi(status); err == nil {
+			x.Code = n
+		}
+	case "killed", "dumped":
+		if sig, err := oci.ParseSignal(status); err == nil {
+			x.Code, x.Signal = 128+int(sig), status
+		}
+	}
+	return x
+}
+
+// takeAway removes what a container leaves behind that does not run any more, but for what systemd knows of it.
+func (e *Env) takeAway(ctx context.Context, s *store.Store, k *store.Container) error {
+	if k.Unit == "" {
+		if err := unit.Uninstall(e.unitDir(k), k.Name); err != nil {
+			return err
+		}
+	}
+	if err := e.OCIRoot.Delete(k.Name, true); err != nil {
+		return err
+	}
+	if err := e.releaseNetwork(ctx, k); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(e.bundle(k.Name)); err != nil {
+		return fmt.Errorf("remove %s: %w", k.Name, err)
+	}
+	unlock, err := s.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.RemoveContainer(k.Name); err != nil {
+		return err
+	}
+	e.event(k, "remove", k.Name+" is removed")
+	return removeAnonymous(s, k)
+}
+
+// unitDir is where a container's unit lies.
+func (e *Env) unitDir(k *store.Container) string {
+	if k.Remove {
+		return e.TransientDir
+	}
+	return e.UnitDir
+}
+
+// launch replaces this process by oci-runtime, in a mount namespace with the container's root: for units of Type=forking and of
+// Type=oneshot, whose process it stays.
+func (c *call) launch(ctx context.Context, detach bool) error {
+	args, err := c.prepare(ctx, c.args[0], detach)
+	if err != nil {
+		return err
+	}
+	// From the thread that prepare has locked: it alone is in the namespace.
+	err = syscall.Exec(args[0], args, os.Environ())
+	return fmt.Errorf("execute %s: %w", args[0], err)
+}
+
+// prepare makes the container's root in a mount namespace that this thread is in from here on, and returns the command for that thread.
+func (c *call) prepare(ctx context.Context, name string, detach bool) ([]string, error) {
+	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
+	if err := c.OCIRoot.Delete(name, true); err != nil {
+		return nil, err
+	}
+	dir := c.bundle(name)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	if err := c.noteStart(name); err != nil {
+		return nil, err
+	}
+	if err := c.enterNetwork(ctx, name); err != nil {
+		return nil, err
+	}
+	if err := bundle.Prepare(c.store, name, dir, bundle.Start{}); err != nil {
+		return nil, err
+	}
+	if err := c.writeNames(name); err != nil {
+		return nil, err
+	}
+	args := append(append([]string{}, c.OCIRuntime...), "--root", string(c.OCIRoot), "run", "--bundle", dir)
+	if detach {
+		args = append(args, "--detach", "--pid-file", filepath.Join(dir, "pid"))
+	}
+	return append(args, name), nil
+}

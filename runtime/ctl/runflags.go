@@ -1,0 +1,282 @@
+package ctl
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/store"
+)
+
+// runFlags are the flags of run: most of them straight into the container.
+type runFlags struct {
+	c         store.Container
+	detach    bool
+	tlsVerify bool
+	pull      string
+	platform  string
+	cidFile   string
+	userns    string
+	healthCmd string
+	health    store.Health
+	net       networkFlags
+	noHealth  bool
+}
+
+func newRunFlags() *runFlags {
+	return &runFlags{tlsVerify: true, pull: "missing", userns: "host"}
+}
+
+func (r *runFlags) flags(s *flagset.Set) {
+	c := &r.c
+	s.Bool(&r.detach, "d,detach", "run in the background")
+	s.Bool(&c.Stdin, "i,interactive", "pass standard input on")
+	s.Bool(&c.Terminal, "t,tty", "with a terminal")
+	s.Bool(&c.Remove, "rm", "remove the container when it ends")
+	s.String(&c.Name, "name", "NAME", "the container's name (default: made up)")
+	r.net.flags(s, c)
+	secretFlag(s, c)
+	s.Func("restart", "POLICY", "with -d: always (default), unless-stopped, on-failure[:TIMES], no", r.setRestart)
+	r.processFlags(s)
+	r.fileFlags(s)
+	r.securityFlags(s)
+	r.limitFlags(s)
+	r.healthFlags(s)
+	s.Func("l,label", "KEY[=VALUE]", "label of the container", r.setLabel)
+	s.Func("label-file", "FILE", "labels, one a line", func(v string) error { return eachLine(v, r.setLabel) })
+	s.String(&c.StopSignal, "stop-signal", "SIGNAL", "what stop sends first (default TERM, or what the image says)")
+	s.Int(&c.StopTimeout, 1, "stop-timeout", "SECONDS", "how long stop waits before killing (default 10)")
+	s.Func("sdnotify", "MODE", "container: the workload says when it is ready; ignore: it counts as ready when it runs (default)", func(v string) error {
+		if v != "container" && v != "ignore" && v != "conmon" {
+			return errors.New("want container or ignore")
+		}
+		c.Notify = v == "container"
+		return nil
+	})
+	s.Int(&c.Preserve, 0, "preserve-fds", "N", "without -d: hand on N descriptors from 3 on")
+	s.String(&r.cidFile, "cidfile", "FILE", "write the container's name to a file that must not exist")
+	s.Func("pull", "WHEN", "missing (default), always, never; newer: always, but without the registry what is here", func(v string) error {
+		if v != "missing" && v != "always" && v != "never" && v != "newer" {
+			return errors.New("want missing, always, newer or never")
+		}
+		r.pull = v
+		return nil
+	})
+	s.String(&r.platform, "platform", "OS/ARCH", "refuse an image for another platform")
+	s.Bool(&r.tlsVerify, "tls-verify", "=false: pull without TLS if need be")
+}
+
+func (r *runFlags) setRestart(v string) error {
+	policy, times, limited := strings.Cut(v, ":")
+	switch {
+	case limited && policy == "on-failure":
+		n, err := strconv.Atoi(times)
+		if err != nil || n < 1 {
+			return errors.New("want on-failure:TIMES")
+		}
+		r.c.Restarts = n
+	case limited || !slices.Contains([]string{"no", "always", "unless-stopped", "on-failure"}, policy):
+		return errors.New("want always, unless-stopped, on-failure[:TIMES] or no")
+	}
+	r.c.Restart = policy
+	return nil
+}
+
+func (r *runFlags) setLabel(v string) error {
+	if r.c.Labels == nil {
+		r.c.Labels = make(map[string]string)
+	}
+	k, val, _ := strings.Cut(v, "=")
+	if k == "" {
+		return errors.New("want KEY[=VALUE]")
+	}
+	r.c.Labels[k] = val
+	return nil
+}
+
+// processFlags are about the workload's process.
+func (r *runFlags) processFlags(s *flagset.Set) {
+	c := &r.c
+	s.Func("e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl", r.setEnv)
+	s.Func("env-file", "FILE", "environment variables, one a line", func(v string) error { return eachLine(v, r.setEnv) })
+	s.String(&c.User, "u,user", "USER[:GROUP]", "names or numbers (default: what the image says)")
+	s.List(&c.Groups, "group-add", "GROUP", "one more group, name or number")
+	s.String(&c.WorkDir, "w,workdir", "DIR", "working directory in the container")
+	s.String(&c.Hostname, "h,hostname", "NAME", "host name in the container (default: the container's name)")
+	s.Func("entrypoint", "PROGRAM", "instead of the image's entrypoint; empty for none", func(v string) error {
+		c.Entrypoint = []string{v}
+		return nil
+	})
+	s.Func("ulimit", "NAME=SOFT[:HARD]", "resource limit, for example nofile=1024:4096; -1 for none", r.addUlimit)
+	s.Func("sysctl", "NAME=VALUE", "kernel setting of the container's namespaces", func(v string) error {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return errors.New("want NAME=VALUE")
+		}
+		if c.Sysctls == nil {
+			c.Sysctls = make(map[string]string)
+		}
+		c.Sysctls[name] = value
+		return nil
+	})
+}
+
+// setEnv takes a variable as docker does: one without a value has ours, and none if we have none.
+func (r *runFlags) setEnv(v string) error {
+	name, _, ok := strings.Cut(v, "=")
+	if name == "" {
+		return errors.New("want NAME[=VALUE]")
+	}
+	if !ok {
+		value, ok := os.LookupEnv(name)
+		if !ok {
+			return nil
+		}
+		v += "=" + value
+	}
+	r.c.Env = append(r.c.Env, v)
+	return nil
+}
+
+// eachLine calls f with the lines of a file but empty ones and comments.
+func eachLine(name string, f func(string) error) error {
+	in, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	sc := bufio.NewScanner(in)
+	for n := 1; sc.Scan(); n++ {
+		line := strings.TrimLeft(sc.Text(), " \t")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if err := f(line); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	return sc.Err()
+}
+
+func (r *runFlags) addUlimit(v string) error {
+	name, value, ok := strings.Cut(v, "=")
+	soft, hard, both := strings.Cut(value, ":")
+	if !both {
+		hard = soft
+	}
+	number := func(s string) (uint64, error) {
+		if s == "-1" || s == "unlimited" {
+			return unix.RLIM_INFINITY, nil
+		}
+		return strconv.ParseUint(s, 10, 63)
+	}
+	l := store.Ulimit{Name: strings.ToLower(name)}
+	var err1, err2 error
+	l.Soft, err1 = number(soft)
+	l.Hard, err2 = number(hard)
+	if !ok || name == "" || err1 != nil || err2 != nil || l.Soft > l.Hard {
+		return errors.New("want NAME=SOFT[:HARD]")
+	}
+	r.c.Ulimits = append(slices.DeleteFunc(r.c.Ulimits, func(old store.Ulimit) bool { return old.Name == l.Name }), l)
+	return nil
+}
+
+// fileFlags are about the container's files.
+func (r *runFlags) fileFlags(s *flagset.Set) {
+	c := &r.c
+	s.Func("v,volume", "[SOURCE:]TARGET[:OPTIONS]", "a named volume, or a directory or file of the machine, in the container;\nwithout SOURCE a new volume; OPTIONS: ro, nocopy, U, noexec, rshared ...", func(v string) error { return addVolume(c, v) })
+	s.Func("mount", "type=TYPE,...", "type=bind,source=HOST,target=CONTAINER[,readonly]; type=volume,source=NAME,target=CONTAINER; type=tmpfs,target=CONTAINER[,tmpfs-size=SIZE]", func(v string) error { return addMount(c, v) })
+	s.Func("tmpfs", "CONTAINER[:OPTIONS]", "a file system in memory; size=64m, mode=1777 ...", func(v string) error { return addTmpfs(c, v) })
+	s.Bool(&c.ReadOnly, "read-only", "make the root file system read-only")
+	s.Func("shm-size", "SIZE", "size of /dev/shm (default 64m)", sizeFlag(&c.ShmSize))
+	s.Func("device", "HOST[:CONTAINER][:rwm]", "a device of the machine", func(v string) error { return addDevice(c, v) })
+}
+
+func addDevice(c *store.Container, v string) error {
+	f := strings.Split(v, ":")
+	d := store.Device{Source: f[0], Target: f[0], Access: "rwm"}
+	access := regexp.MustCompile(`^[rwm]{1,3}$`)
+	switch {
+	case len(f) == 2 && access.MatchString(f[1]):
+		d.Access = f[1]
+	case len(f) == 2:
+		d.Target = f[1]
+	case len(f) == 3:
+		d.Target, d.Access = f[1], f[2]
+	}
+	if len(f) > 3 || !strings.HasPrefix(d.Source, "/dev/") || path.Clean(d.Source) != d.Source || strings.ContainsAny(d.Source, " \t\n\"'\\") ||
+		!path.IsAbs(d.Target) || !access.MatchString(d.Access) {
+		return errors.New("want /dev/NAME[:CONTAINER][:rwm]")
+	}
+	c.Devices = append(c.Devices, d)
+	return nil
+}
+
+// sizeFlag reads a size.
+func sizeFlag(p *int64) func(string) error {
+	return func(v string) (err error) {
+		*p, err = parseSize(v)
+		return err
+	}
+}
+
+// limitFlags are about what the unit may take.
+func (r *runFlags) limitFlags(s *flagset.Set) {
+	c := &r.c
+	s.Func("m,memory", "SIZE", "memory limit, for example 512m", sizeFlag(&c.Memory))
+	s.Func("memory-swap", "SIZE", "limit of memory and swap; -1: any (default: twice the memory)", func(v string) error {
+		n := int64(-1)
+		if v != "-1" {
+			var err error
+			if n, err = parseSize(v); err != nil {
+				return err
+			}
+		}
+		c.MemorySwap = &n
+		return nil
+	})
+	s.Func("cpus", "NUMBER", "processor limit, for example 1.5", func(v string) (err error) {
+		if c.CPUs, err = strconv.ParseFloat(v, 64); err != nil || !(c.CPUs >= 0.01 && c.CPUs <= 10000) {
+			return errors.New("want a number of at least 0.01")
+		}
+		return nil
+	})
+	s.Int(&c.CPUShares, 2, "c,cpu-shares", "WEIGHT", "share of the processors beside others, 2 to 262144 (default 1024)")
+	s.Func("cpuset-cpus", "LIST", "processors to use, for example 0-2,4", func(v string) error {
+		if !regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`).MatchString(v) {
+			return errors.New("want a list such as 0-2,4")
+		}
+		c.CPUSet = v
+		return nil
+	})
+	s.Func("pids-limit", "NUMBER", "limit of processes and threads; -1: none", func(v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < -1 || n == 0 {
+			return errors.New("want a number of at least 1, or -1")
+		}
+		c.Pids = max(n, 0)
+		return nil
+	})
+}
+
+func parseSize(v string) (int64, error) {
+	units := map[byte]int64{'b': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30}
+	number, factor := v, int64(1)
+	if n := len(v); n > 0 && units[v[n-1]|0x20] != 0 && v[n-1] > '9' {
+		number, factor = v[:n-1], units[v[n-1]|0x20]
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 1 || n > 1<<50/factor {
+		return 0, errors.New("want a size such as 512m or 2g")
+	}
+	return n * factor, nil
+}

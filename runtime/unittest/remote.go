@@ -1,0 +1,138 @@
+package unittest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/rpc"
+	"time"
+
+	"github.com/proa-os/proa/runtime/unit"
+)
+
+// Serve lets other processes ask the manager, at a socket.
+func (m *Manager) Serve(socket string) (close func(), err error) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	s := rpc.NewServer()
+	if err := s.RegisterName("Manager", &server{m}); err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.ServeConn(conn)
+		}
+	}()
+	return func() { l.Close() }, nil
+}
+
+// Request is what a Client sends.
+type Request struct {
+	Verb     string
+	Names    []string
+	On       bool
+	Interval time.Duration
+}
+
+// Reply is what it gets.
+type Reply struct {
+	Status map[string]unit.Status
+	Number int
+}
+
+type server struct{ m *Manager }
+
+// Call does what a request says.
+func (s *server) Call(q Request, p *Reply) (err error) {
+	ctx := context.Background()
+	name := ""
+	if len(q.Names) > 0 {
+		name = q.Names[0]
+	}
+	switch q.Verb {
+	case "Start":
+		return s.m.Start(ctx, name)
+	case "Stop":
+		return s.m.Stop(ctx, name)
+	case "Restart":
+		return s.m.Restart(ctx, name)
+	case "ResetFailed":
+		return s.m.ResetFailed(ctx, name)
+	case "Freeze":
+		return s.m.Freeze(ctx, name, q.On)
+	case "Status":
+		p.Status, err = s.m.Status(ctx, q.Names)
+	case "Restarts":
+		p.Number, err = s.m.Restarts(ctx, name)
+	case "Watch":
+		return s.m.Watch(ctx, name, q.Interval, q.Names[1:])
+	default:
+		return s.m.Queue(ctx, q.Verb, name)
+	}
+	return err
+}
+
+// A Client asks a manager in another process. Its methods are the manager's.
+type Client struct{ Socket string }
+
+func (c Client) call(q Request) (p Reply, err error) {
+	r, err := rpc.Dial("unix", c.Socket)
+	if err != nil {
+		return p, errors.New("connect to systemd: " + err.Error())
+	}
+	defer r.Close()
+	return p, r.Call("Manager.Call", q, &p)
+}
+
+func (c Client) do(verb, name string) error {
+	_, err := c.call(Request{Verb: verb, Names: []string{name}})
+	return err
+}
+
+// Reload is the manager's.
+func (c Client) Reload(context.Context) error { return nil }
+
+// Start is the manager's.
+func (c Client) Start(_ context.Context, name string) error { return c.do("Start", name) }
+
+// Stop is the manager's.
+func (c Client) Stop(_ context.Context, name string) error { return c.do("Stop", name) }
+
+// Restart is the manager's.
+func (c Client) Restart(_ context.Context, name string) error { return c.do("Restart", name) }
+
+// ResetFailed is the manager's.
+func (c Client) ResetFailed(_ context.Context, name string) error { return c.do("ResetFailed", name) }
+
+// Queue is the manager's.
+func (c Client) Queue(_ context.Context, verb, name string) error { return c.do(verb, name) }
+
+// Freeze is the manager's.
+func (c Client) Freeze(_ context.Context, name string, on bool) error {
+	_, err := c.call(Request{Verb: "Freeze", Names: []string{name}, On: on})
+	return err
+}
+
+// Status is the manager's; without a manager no unit is loaded.
+func (c Client) Status(_ context.Context, names []string) (map[string]unit.Status, error) {
+	p, err := c.call(Request{Verb: "Status", Names: names})
+	return p.Status, err
+}
+
+// Restarts is the manager's.
+func (c Client) Restarts(_ context.Context, name string) (int, error) {
+	p, err := c.call(Request{Verb: "Restarts", Names: []string{name}})
+	return p.Number, err
+}
+
+// Watch is the manager's.
+func (c Client) Watch(_ context.Context, container string, interval time.Duration, command []string) error {
+	_, err := c.call(Request{Verb: "Watch", Names: append([]string{container}, command...), Interval: interval})
+	return err
+}
