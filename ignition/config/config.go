@@ -7,8 +7,7 @@
 // each error names config, JSON path, line and column, what was expected, what was found and what to do; values
 // keep their places through merges.
 //
-// Refused, never ignored: 2.x and experimental versions, cloud-config, and the section this release does not implement:
-// kernelArguments.
+// Refused, never ignored: 2.x and experimental versions, and cloud-config.
 package config
 
 import (
@@ -66,11 +65,7 @@ func parseJSON(name string, raw []byte) (*Document, error) {
 	}
 	rpt := upgrade(&d.Config, minor)
 	rpt.Merge(validateValue(d.Config))
-	all := d.translate(raw, rpt)
-	if !rpt.IsFatal() {
-		all = append(all, unsupported(d)...)
-	}
-	errs, warnings := split(all)
+	errs, warnings := split(d.translate(raw, rpt))
 	if len(errs) > 0 {
 		return nil, errs
 	}

@@ -134,10 +134,6 @@ func TestAgainstUpstream(t *testing.T) {
 		for _, raw := range configs {
 			want, wantErr := theirs([]byte(raw))
 			d, err := Parse("c.ign", []byte(raw))
-			var issues Issues
-			if errors.As(err, &issues) && strings.HasSuffix(issues[0].Problem, " is not supported by this release") {
-				continue
-			}
 			if (err == nil) != (wantErr == nil) {
 				t.Errorf("%s\ngot  %v\nwant %v", raw, err, wantErr)
 			}

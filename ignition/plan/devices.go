@@ -106,6 +106,7 @@ func (o Mount) String() string { return "mount " + o.Device + " on " + o.Path }
 func Split(ops []Op) (devices, mounts, files []Op) {
 	for _, op := range ops {
 		switch op.(type) {
+		case Arguments: // see ArgumentsOf
 		case Disk, Raid, Luks, Filesystem:
 			devices = append(devices, op)
 		case Mount:

@@ -1,7 +1,7 @@
 // Package plan turns a merged config into the list of operations that provision a machine, in the order they are done.
 //
 // It stands between package config and package apply, decides only, and touches nothing: the same list is what
-// `ignition plan` shows. The order is upstream's, on which configs rely: disks, arrays, encrypted volumes, file systems, mounts; groups, users, ssh keys; then directories,
+// `ignition plan` shows. The order is upstream's, on which configs rely: kernel arguments; disks, arrays, encrypted volumes, file systems, mounts; groups, users, ssh keys; then directories,
 // files and links by depth, so that a directory comes before what is in it; then hard links, which may point deeper;
 // then units: contents and drop-ins, masks, enablement, and the preset file that says the same to systemd.
 //
@@ -134,6 +134,7 @@ const (
 // Build makes the plan. The error is config.Issues.
 func Build(m *config.Merged) ([]Op, error) {
 	b := &builder{m: m}
+	b.arguments()
 	b.devices()
 	b.passwd()
 	b.storage()

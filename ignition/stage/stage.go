@@ -1,7 +1,8 @@
 // Package stage is the driver of provisioning: it puts source, config, plan and apply in order, as upstream's stages do.
 //
 // The way of a first boot: fetch-offline reads the platform's config and everything it refers to, checks it, and caches the result; if
-// that needs the network it says so instead, network brings it up, and fetch does the rest; disks makes partitions, arrays, encrypted
+// that needs the network it says so instead, network brings it up, and fetch does the rest; kargs sees to the kernel arguments, for which
+// the machine may start again; disks makes partitions, arrays, encrypted
 // volumes and file systems; mount mounts them; files writes users, files and units; umount takes the mounts away and closes what was
 // opened, for systemd to do its way; finish writes the result and the marker that makes this the last time. Each can be run again
 // after a power cut. What goes wrong is also written to Options.Failure, for the screen that ShowFailure puts on every console.
@@ -27,6 +28,7 @@ import (
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
 	"github.com/proa-os/proa/ignition/device"
+	"github.com/proa-os/proa/ignition/loader"
 	"github.com/proa-os/proa/ignition/plan"
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/source"
@@ -57,12 +59,15 @@ type state struct {
 
 // Stages are the names Run takes.
 func Stages() []string {
-	return []string{"fetch-offline", "network", "fetch", "disks", "mount", "files", "umount"}
+	return []string{"fetch-offline", "network", "fetch", "kargs", "disks", "mount", "files", "umount"}
 }
 
 // Run runs one stage, or several with commas between them. m is the machine that platforms read from.
 func Run(ctx context.Context, m *platform.Machine, o Options) error {
 	err := run(ctx, m, o)
+	if errors.Is(err, errRestarting) {
+		return nil
+	}
 	if err != nil {
 		if werr := writeFailure(o.Failure, err); werr != nil {
 			o.Log.Warn("cannot keep the error for the consoles", "error", werr)
@@ -90,6 +95,8 @@ func run(ctx context.Context, m *platform.Machine, o Options) error {
 			return nil // fetch-offline has done it
 		}
 		return fetch(ctx, m, o, false)
+	case "kargs":
+		return arguments(ctx, o, loader.ThisMachine(), restart)
 	case "disks", "mount", "umount":
 		return devices(ctx, o)
 	case "files":
@@ -278,6 +285,9 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 	fetcher, err := o.Fetcher.For(ctx, cfg)
 	if err != nil {
 		return err
+	}
+	if op := plan.ArgumentsOf(ops); op.String() != "" {
+		o.Log.Warn("left out, a tree has no boot program", "operation", op.String())
 	}
 	devices, mounts, ops := plan.Split(ops)
 	for _, op := range append(devices, mounts...) {

@@ -8,20 +8,6 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 )
 
-// unsupported reports what the spec knows and this release does not do. Nothing of a config is ever left out silently.
-func unsupported(d *Document) []Issue {
-	var all []Issue
-	refuse := func(present bool, path string) {
-		if present {
-			all = append(all, Issue{Place: d.Place(path), Problem: path + " is not supported by this release", Next: "remove it from the config"})
-		}
-	}
-	cfg := d.Config
-	refuse(len(cfg.KernelArguments.ShouldExist) > 0, "kernelArguments.shouldExist")
-	refuse(len(cfg.KernelArguments.ShouldNotExist) > 0, "kernelArguments.shouldNotExist")
-	return all
-}
-
 // resources yields every source of a config with its JSON path.
 func resources(cfg types.Config) func(yield func(string, types.Resource) bool) {
 	return func(yield func(string, types.Resource) bool) {
