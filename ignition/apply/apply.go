@@ -60,7 +60,8 @@ type Options struct {
 	// Owners is InodeOwners when nil.
 	Owners Owners
 	// Fault is asked before every change of the tree and stops Run with the error it returns; nil never does.
-	Fault func(step string) error
+	Fault     func(step string) error
+	PlainKeys bool // ssh keys go into ~/.ssh/authorized_keys, not into a file of their own
 	// Done is told after each operation; nil is fine.
 	Done func(op plan.Op)
 }
@@ -86,7 +87,7 @@ func Run(ctx context.Context, root *os.Root, ops []plan.Op, o Options) error {
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
-	r := &run{ctx: ctx, disk: d, journal: j, fetch: o.Fetch}
+	r := &run{ctx: ctx, disk: d, journal: j, fetch: o.Fetch, plainKeys: o.PlainKeys}
 	for _, op := range ops {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -110,6 +111,8 @@ type run struct {
 	journal *journal
 	fetch   func(ctx context.Context, r types.Resource, sink source.Sink) error
 	homes   map[string]entry // resolved path -> user; nil: read passwd again
+
+	plainKeys bool
 }
 
 func (r *run) do(op plan.Op) error {

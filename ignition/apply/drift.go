@@ -35,9 +35,9 @@ type factKey struct {
 
 // A Difference is a subject that is no longer as it was provisioned.
 type Difference struct {
-	Subject string
-	Place   config.Place
-	Changes []string // "mode: was 0644, is 0600"
+	Subject string       `json:"subject"`
+	Place   config.Place `json:"place"`
+	Changes []string     `json:"changes"` // "mode: was 0644, is 0600"
 }
 
 // Record remembers durably what ops, which have been applied, made of the tree.
@@ -174,7 +174,10 @@ func (r *run) look(k factKey) (map[string]string, error) {
 		if !ok {
 			return nil, nil
 		}
-		return r.lookPath(u.home + "/" + keysFile)
+		if is, err := r.lookPath(u.home + "/" + keysFragment); err != nil || len(is) > 0 {
+			return is, err
+		}
+		return r.lookPath(u.home + "/" + keysPlain)
 	case "mask":
 		return r.lookPath(plan.UnitDir + "/" + k.Name)
 	case "unit":

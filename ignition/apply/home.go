@@ -133,17 +133,28 @@ func (r *run) home(user string) (string, entry, error) {
 	return name, u, r.makeDirectory(name, attributes{uid: u.uid, gid: u.gid, mode: homeMode})
 }
 
-// keysFile is where sshd looks besides authorized_keys, below a home directory.
-const keysFile = ".ssh/authorized_keys.d/ignition"
+// Where ssh keys are, below a home directory: in the fragment, where sshd looks besides authorized_keys, or with Options.PlainKeys.
+const (
+	keysFragment = ".ssh/authorized_keys.d/ignition"
+	keysPlain    = ".ssh/authorized_keys"
+)
 
-// keys writes ~/.ssh/authorized_keys.d/ignition, where sshd looks besides authorized_keys. Below the home directory,
+func keysFile(plain bool) string {
+	if plain {
+		return keysPlain
+	}
+	return keysFragment
+}
+
+// keys writes a user's ssh keys. Below the home directory,
 // where the user can put what he likes, links are not followed.
 func (r *run) keys(op plan.Keys) error {
 	dir, u, err := r.home(op.User)
 	if err != nil {
 		return err
 	}
-	for word := range strings.SplitSeq(path.Dir(keysFile), "/") {
+	file := keysFile(r.plainKeys)
+	for word := range strings.SplitSeq(path.Dir(file), "/") {
 		dir = path.Join(dir, word)
 		info, err := r.root.Lstat(dir)
 		switch {
@@ -157,5 +168,5 @@ func (r *run) keys(op plan.Keys) error {
 		}
 	}
 	text := strings.Join(op.Keys, "\n") + "\n"
-	return r.writeBytes(path.Join(dir, path.Base(keysFile)), attributes{uid: u.uid, gid: u.gid, mode: 0o600}, []byte(text))
+	return r.writeBytes(path.Join(dir, path.Base(file)), attributes{uid: u.uid, gid: u.gid, mode: 0o600}, []byte(text))
 }

@@ -66,7 +66,11 @@ func first(ctx context.Context, m *platform.Machine, p platform.Platform, o Opti
 	}
 	if u != "" {
 		name := config.Redact(u)
-		raw, err := f.Config(ctx, types.Resource{Source: &u}, types.Config{})
+		var limits types.Config
+		if seconds := int(m.Total.Seconds()); seconds > 0 {
+			limits.Ignition.Timeouts.HTTPTotal = &seconds
+		}
+		raw, err := f.Config(ctx, types.Resource{Source: &u}, limits)
 		return &acquired{Answer: &platform.Answer{Name: name, Config: raw}}, explained(err, "ignition.config.url= "+name, "check the address, the server and the network")
 	}
 	name := filepath.Join(systemConfigs(m), "user.ign")

@@ -47,6 +47,7 @@ type Options struct {
 	Log         *slog.Logger
 	Fetcher     source.Fetcher // of Apply
 	Owners      apply.Owners   // nil: the real ones
+	PlainKeys   bool           // ssh keys go into ~/.ssh/authorized_keys
 }
 
 // state is what later stages need besides the config.
@@ -56,6 +57,9 @@ type state struct {
 	UserConfig   bool   `json:"userConfigProvided"`
 	ConfigSHA256 string `json:"configSHA256,omitempty"` // of the platform's config
 }
+
+// ErrState is that what an earlier stage has left cannot be read.
+var ErrState = errors.New("damaged by something else than a stage; run the fetch stage again")
 
 // Stages are the names Run takes.
 func Stages() []string {
@@ -73,6 +77,7 @@ func Run(ctx context.Context, m *platform.Machine, o Options) error {
 			o.Log.Warn("cannot keep the error for the consoles", "error", werr)
 		}
 	}
+	report(ctx, m, o, err)
 	return err
 }
 
@@ -294,9 +299,10 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 		o.Log.Warn("left out, a tree has no devices", "operation", op.String())
 	}
 	err = apply.Run(ctx, root, ops, apply.Options{
-		Fetch:  fetcher.Fetch,
-		Owners: o.Owners,
-		Done:   func(op plan.Op) { o.Log.Info("done", "operation", op.String()) },
+		Fetch:     fetcher.Fetch,
+		Owners:    o.Owners,
+		PlainKeys: o.PlainKeys,
+		Done:      func(op plan.Op) { o.Log.Info("done", "operation", op.String()) },
 	})
 	if err != nil {
 		return err
@@ -339,13 +345,13 @@ func load(o Options) (*state, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(b, &st); err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.StateFile, err)
+		return nil, fmt.Errorf("read %s: %w: %w", o.StateFile, ErrState, err)
 	}
 	if b, err = os.ReadFile(o.ConfigCache); err != nil {
 		return nil, fmt.Errorf("read cached config: %w", err)
 	}
 	if err := json.Unmarshal(b, &st.Config); err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.ConfigCache, err)
+		return nil, fmt.Errorf("read %s: %w: %w", o.ConfigCache, ErrState, err)
 	}
 	return &st, nil
 }

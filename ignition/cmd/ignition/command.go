@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,190 +17,93 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/ignition/config"
-	"github.com/proa-os/proa/ignition/plan"
-	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/source"
 	"github.com/proa-os/proa/ignition/stage"
+	"github.com/proa-os/proa/internal/command"
 )
 
-// options is the command line.
-type options struct {
-	stage.Options
-	command        string // "" with -stage
-	args           []string
-	keep           []string
-	images         []string // of `plan`
-	rootGiven      bool     // -root is on the command line
-	version        bool
-	help           bool
-	logToStdout    bool
+// program is what the commands work with.
+type program struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
+	getenv         func(string) string
+	stage.Options
+	json bool
 }
 
-// usageError makes the exit status 2.
-type usageError struct{ error }
+// Exit codes. Upstream's ignition has the same.
+const (
+	exitError = 1
+	exitUsage = 2
+	exitSetup = 3 // what an earlier stage has left cannot be read
+)
 
 func exitStatus(err error) int {
-	var u usageError
-	if errors.As(err, &u) {
-		return 2
-	}
-	return 1
-}
-
-func parse(args []string) (*options, error) {
-	o := &options{}
-	flags := flag.NewFlagSet("ignition", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.Platform, "platform", "", "")
-	flags.StringVar(&o.Stage, "stage", "", "")
-	flags.StringVar(&o.Root, "root", "/", "")
-	flags.StringVar(&o.ConfigCache, "config-cache", "/run/ignition.json", "")
-	flags.StringVar(&o.StateFile, "state-file", "/run/ignition/state", "")
-	flags.StringVar(&o.NeedNet, "neednet", "/run/ignition/neednet", "")
-	flags.Func("keep", "", func(path string) error {
-		o.keep = append(o.keep, path)
-		return nil
-	})
-	flags.Func("image", "", func(image string) error {
-		o.images = append(o.images, image)
-		return nil
-	})
-	flags.BoolVar(&o.logToStdout, "log-to-stdout", false, "")
-	flags.BoolVar(&o.version, "version", false, "")
-	o.Failure, o.Restart = "/run/ignition/failure", "/run/ignition/restart"
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		o.command, args = args[0], args[1:]
-	}
-	err := flags.Parse(args)
+	var wrong *command.WrongUsage
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		o.help = true
-		return o, nil
-	case err != nil:
-		return nil, usageError{fmt.Errorf("%w; see ignition -help", err)}
+	case errors.As(err, &wrong):
+		return exitUsage
+	case errors.Is(err, stage.ErrState):
+		return exitSetup
 	}
-	o.args = flags.Args()
-	flags.Visit(func(f *flag.Flag) { o.rootGiven = o.rootGiven || f.Name == "root" })
-	if len(o.keep) > 0 { // -keep PATH...
-		o.keep, o.args = append(o.keep, o.args...), nil
-	}
-	return o, nil
+	return exitError
 }
 
-func run(ctx context.Context, o *options) error {
-	logTo := o.stderr
-	if o.logToStdout {
-		logTo = o.stdout
+// run runs a command line: a command, or flags as upstream's program has them.
+func (p *program) run(ctx context.Context, args []string) error {
+	p.logTo(p.stderr)
+	if len(args) > 0 && strings.HasPrefix(args[0], "-") && strings.Trim(args[0], "-") != "help" && args[0] != "-h" {
+		return p.upstream(ctx, args)
 	}
-	o.Log = slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return command.Program{
+		Name: "ignition", Commands: p.commands(), Exits: "0 success, 1 error, 2 wrong usage.",
+		Footer: "ignition -stage STAGE runs a stage as upstream's ignition does: ignition help stage.",
+	}.Run(ctx, p.stdout, args)
+}
+
+func (p *program) logTo(w io.Writer) {
+	p.Log = slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey { // the journal knows
 			return slog.Attr{}
 		}
 		return a
 	}}))
-	switch {
-	case o.help || o.command == "help":
-		_, err := io.WriteString(o.stdout, manual)
-		return err
-	case o.version || o.command == "version":
-		return printVersion(o.stdout)
-	case o.command == "check" && len(o.args) > 0:
-		return check(ctx, o)
-	case o.command == "plan" && len(o.args) == 1:
-		return showPlan(ctx, o)
-	case o.command == "apply" && len(o.args) == 1:
-		return applyConfig(ctx, o)
-	case o.command == "drift" && len(o.args) == 0:
-		return drift(o)
-	case o.command == "reset" && len(o.args) == 0:
-		return reset(o)
-	case o.command == "finish" && len(o.args) == 0:
-		bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		if err != nil {
-			return err
-		}
-		return stage.Finish(ctx, o.Options, string(bootID), time.Now())
-	case o.command == "show-failure" && len(o.args) == 0:
-		return errors.Join(stage.ShowFailure(o.Failure, "/sys", "/dev", o.stdout), exportJournal(ctx))
-	case o.command == "" && o.Stage != "" && len(o.args) == 0:
-		m, err := platform.ThisMachine()
-		if err != nil {
-			return err
-		}
-		return stage.Run(ctx, m, o.Options)
-	case o.command == "" && o.Stage == "":
-		return usageError{errors.New("expected a command or -stage; see ignition -help")}
-	}
-	return usageError{fmt.Errorf("unknown command, or wrong arguments for it: %q; see ignition -help", strings.TrimSpace(o.command+" "+strings.Join(o.args, " ")))}
 }
 
-// exportJournal gives the journal to the host, where it has asked for it.
-func exportJournal(ctx context.Context) error {
-	m, err := platform.ThisMachine()
-	if err != nil {
-		return err
-	}
-	return stage.Exporter{Sys: "/sys", Dev: "/dev", Load: m.Load, Journal: func(ctx context.Context, w io.Writer) error {
-		cmd := exec.CommandContext(ctx, "journalctl", "-b", "-o", "json", "--no-pager")
-		cmd.Stdout, cmd.Stderr = w, os.Stderr
-		return cmd.Run()
-	}}.Export(ctx)
-}
+type setup = func(flags *flag.FlagSet) func(ctx context.Context, args []string) error
 
-// check loads every config as a machine would, network sources included as far as configs are concerned.
-func check(ctx context.Context, o *options) error {
-	var bad int
-	for _, name := range o.args {
-		merged, err := loadFile(ctx, name)
-		if err == nil {
-			_, err = plan.Build(merged)
-		}
-		var issues config.Issues
-		switch {
-		case errors.As(err, &issues):
-			bad++
-			for _, i := range issues {
-				fmt.Fprintf(o.stdout, "error: %s\n%s\n", i.Place, i.Screen())
-			}
-			continue
-		case err != nil:
-			return err
-		}
-		for _, w := range merged.Warnings {
-			fmt.Fprintf(o.stdout, "warning: %s\n%s\n", w.Place, w.Screen())
-		}
-		fmt.Fprintf(o.stdout, "%s: ok\n", name)
+func (p *program) commands() []command.Command {
+	return []command.Command{
+		{Name: "check", Args: "CONFIG...", Min: 1, Max: -1, Short: "report everything wrong with configs", Setup: p.check,
+			Long:     "Loads every config as a machine would, the configs it refers to included, and reports everything that is wrong: file, path in the config, line, column, what was expected, what was found and what to do. Unknown keys are errors. \"-\" is standard input. Ignition JSON (spec 3.0.0 to 3.6.0) and Butane YAML (variants proa and fcos) are accepted.",
+			Examples: []string{"ignition check web.bu", "ignition check --json *.ign"}},
+		{Name: "plan", Args: "CONFIG", Min: 1, Max: 1, Short: "show what a config would do, in order", Setup: p.plan,
+			Long:  "Shows the operations in their order and where the config asks for them. With a disk image in the place of a device: which partitions would be kept, made, resized or deleted there, and why. With a tree: what each operation would find. Nothing is changed, and nobody has to be root.",
+			Exits: "1 if something would be refused.", Examples: []string{"ignition plan web.bu", "ignition plan --image /dev/vdb=data.img --root /tmp/tree web.bu"}},
+		{Name: "apply", Args: "CONFIG", Min: 1, Max: 1, Short: "apply a config to a file tree", Setup: p.apply,
+			Long:     "Applies a config to a file tree, as root. It can be run again and ends the same. What a tree does not have, disks and a boot program, is left out with a warning.",
+			Examples: []string{"ignition apply --root /tmp/tree web.bu", "ignition apply --offline --root /tmp/tree - < web.ign"}},
+		{Name: "drift", Short: "show what differs now from what was provisioned", Setup: p.drift,
+			Long: "Shows what is no longer as provisioning has made it, and where the config asked for it.", Exits: "1 if something differs."},
+		{Name: "reset", Args: "[PATH...]", Max: -1, Short: "let the next boot provision this machine again", Setup: p.reset,
+			Long:     "Asks for a new first boot: the next start of the machine (systemctl reboot; a soft reboot is not enough) forgets everything in /var and /etc but the paths to keep, and provisions the machine from what its platform gives it then. Owners of kept files are numbers: describe the users with the same ids. Until then, removing the file /var/lib/ignition/reset takes the request back.",
+			Examples: []string{"ignition reset", "ignition reset --keep /etc/ssh /var/lib/data"}},
+		{Name: "stage", Args: "STAGE", Min: 1, Max: 1, Short: "run a stage of a first boot", Setup: p.stageCommand, Words: stage.Stages(), Long: stageManual, Exits: "3 if what an earlier stage has left cannot be read.",
+			Examples: []string{"ignition -stage fetch-offline", "ignition -stage files -platform file -root /sysroot -log-to-stdout"}},
+		{Name: "rmcfg", Short: "have the platform delete the config of this machine", Setup: p.rmcfg,
+			Long: "Has the platform delete the config of this machine, as upstream's ignition-rmcfg does. Of the platforms, virtualbox and vmware can. A first boot ends with it, unless the config masks ignition-delete-config.service."},
+		{Name: "version", Short: "print the version", Setup: p.version},
+		{Name: "finish", Hidden: true, Short: "mark the machine as provisioned", Setup: p.finish},
+		{Name: "show-failure", Hidden: true, Short: "put the error of the last stage on every console", Setup: p.showFailure},
 	}
-	if bad > 0 {
-		return fmt.Errorf("check: %d of %d configs cannot be applied", bad, len(o.args))
-	}
-	return nil
-}
-
-func applyConfig(ctx context.Context, o *options) error {
-	merged, err := loadFile(ctx, o.args[0])
-	if err != nil {
-		return err
-	}
-	ops, err := plan.Build(merged)
-	if err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(o.Root)
-	if err != nil {
-		return fmt.Errorf("open root: %w", err)
-	}
-	defer root.Close()
-	return stage.Apply(ctx, root, merged.Config, ops, o.Options)
 }
 
 // loadFile loads a config; "-" is standard input. Files that Butane calls local are below its directory.
-func loadFile(ctx context.Context, name string) (*config.Merged, error) {
+func (p *program) loadFile(ctx context.Context, name string) (*config.Merged, error) {
 	raw, err, files := []byte(nil), error(nil), fs.FS(nil)
 	if name == "-" {
 		name = "standard input"
-		raw, err = io.ReadAll(io.LimitReader(os.Stdin, config.MaxSize+1))
+		raw, err = io.ReadAll(io.LimitReader(p.stdin, config.MaxSize+1))
 	} else {
 		raw, err = os.ReadFile(name)
 		if root, rerr := os.OpenRoot(filepath.Dir(name)); rerr == nil {
@@ -210,14 +114,63 @@ func loadFile(ctx context.Context, name string) (*config.Merged, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
-	return config.LoadWithFiles(ctx, name, raw, source.Fetcher{}.Config, files)
+	return config.LoadWithFiles(ctx, name, raw, source.Fetcher{Offline: p.Fetcher.Offline}.Config, files)
 }
 
-func printVersion(w io.Writer) error {
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
+// answer prints v as JSON.
+func (p *program) answer(v any) error {
+	e := json.NewEncoder(p.stdout)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func (p *program) version(*flag.FlagSet) func(context.Context, []string) error {
+	return func(context.Context, []string) error {
+		version := "unknown"
+		if info, ok := debug.ReadBuildInfo(); ok {
+			version = info.Main.Version
+		}
+		_, err := fmt.Fprintf(p.stdout, "ignition %s (spec 3.0.0 to 3.6.0)\n", version)
+		return err
 	}
-	_, err := fmt.Fprintf(w, "ignition %s (spec 3.0.0 to 3.6.0)\n", version)
-	return err
+}
+
+func (p *program) finish(*flag.FlagSet) func(context.Context, []string) error {
+	return func(ctx context.Context, _ []string) error {
+		p.defaults()
+		bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return err
+		}
+		if err := stage.Finish(ctx, p.Options, string(bootID), time.Now()); err != nil {
+			return err
+		}
+		m, err := p.machine()
+		if err != nil {
+			return err
+		}
+		stage.Forget(ctx, m, p.Options)
+		return nil
+	}
+}
+
+func (p *program) showFailure(*flag.FlagSet) func(context.Context, []string) error {
+	return func(ctx context.Context, _ []string) error {
+		p.defaults()
+		return errors.Join(stage.ShowFailure(p.Failure, "/sys", "/dev", p.stdout), p.exportJournal(ctx))
+	}
+}
+
+// exportJournal gives the journal to the host, where it has asked for it.
+func (p *program) exportJournal(ctx context.Context) error {
+	m, err := p.machine()
+	if err != nil {
+		return err
+	}
+	return stage.Exporter{Sys: "/sys", Dev: "/dev", Load: m.Load, Journal: func(ctx context.Context, w io.Writer) error {
+		cmd := exec.CommandContext(ctx, "journalctl", "-b", "-o", "json", "--no-pager")
+		cmd.Stdout, cmd.Stderr = w, p.stderr
+		return cmd.Run()
+	}}.Export(ctx)
 }
