@@ -10,15 +10,21 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/unit"
+
+	"github.com/proa-os/proa/ignition/secret"
 )
 
 // maxLocal is the largest local file, in bytes.
 const maxLocal = 32 << 20
 
 // desugar rewrites a document until it has the spec's keys only.
-type desugar struct{ files fs.FS }
+type desugar struct {
+	files fs.FS
+	proa  bool // our own variant
+}
 
 func (d *desugar) config(root *node, variant string) error {
+	d.proa = variant == "proa"
 	for _, key := range []string{"boot_device", "grub", "extensions"} {
 		if n := root.get(key); n != nil && variant == "fcos" {
 			return n.wrong(key+" is not supported: it is about another system's boot disk", "", "", "remove it")
@@ -61,8 +67,21 @@ func hostname(root *node) error {
 	return nil
 }
 
-// resources replaces inline and local by a data URL, wherever the spec has a resource.
+// resources replaces inline, local and, in our own variant, age by a data URL, wherever the spec has a resource.
 func (d *desugar) resources(n *node) error {
+	if sealed := n.get("age"); sealed != nil && d.proa {
+		if n.get("inline") != nil || n.get("local") != nil || n.get("source") != nil {
+			return n.wrong("more than one of age, inline, local and source", "one of them", "", "remove the others")
+		}
+		if sealed.kind != scalar {
+			return sealed.wrong("wrong type", "an armored age file", "something else", "")
+		}
+		if err := secret.Check([]byte(sealed.text)); err != nil {
+			return sealed.wrong("damaged secret: "+err.Error(), "", "", "encrypt the value again: ignition secret encrypt, or age -a -r")
+		}
+		n.take("age")
+		n.set("source", textNode("data:application/age;base64,"+base64.StdEncoding.EncodeToString([]byte(sealed.text)), sealed), sealed)
+	}
 	inline, local := n.get("inline"), n.get("local")
 	if n.kind == mapping && (inline != nil || local != nil) {
 		if inline != nil && local != nil || n.get("source") != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 
 	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/secret"
 )
 
 // An Op is one operation. String says what it does to whom and holds no secret.
@@ -165,7 +166,7 @@ func (b *builder) passwd() {
 	for n, g := range b.m.Config.Passwd.Groups {
 		at := b.at("passwd.groups[%d].name", n)
 		b.checkName(at, g.Name)
-		b.checkFields(b.at("passwd.groups[%d]", n), str(g.PasswordHash))
+		b.checkSecret(b.at("passwd.groups[%d].passwordHash", n), str(g.PasswordHash))
 		b.checkID(b.at("passwd.groups[%d].gid", n), g.Gid)
 		b.add(Group{at, g})
 	}
@@ -173,7 +174,8 @@ func (b *builder) passwd() {
 	for n, u := range b.m.Config.Passwd.Users {
 		at := b.at("passwd.users[%d].name", n)
 		b.checkName(at, u.Name)
-		b.checkFields(b.at("passwd.users[%d]", n), str(u.PasswordHash), str(u.Gecos), str(u.HomeDir), str(u.Shell), str(u.PrimaryGroup))
+		b.checkSecret(b.at("passwd.users[%d].passwordHash", n), str(u.PasswordHash))
+		b.checkFields(b.at("passwd.users[%d]", n), str(u.Gecos), str(u.HomeDir), str(u.Shell), str(u.PrimaryGroup))
 		b.checkID(b.at("passwd.users[%d].uid", n), u.UID)
 		for k, g := range u.Groups {
 			b.checkName(b.at("passwd.users[%d].groups[%d]", n, k), string(g))
@@ -184,7 +186,9 @@ func (b *builder) passwd() {
 		}
 		op := Keys{base: b.at("passwd.users[%d].sshAuthorizedKeys", n), User: u.Name}
 		for k, key := range u.SSHAuthorizedKeys {
-			if strings.ContainsAny(strings.TrimRight(string(key), "\r\n"), "\r\n\x00") {
+			if secret.Armored(string(key)) {
+				b.checkSecret(b.at("passwd.users[%d].sshAuthorizedKeys[%d]", n, k), string(key))
+			} else if strings.ContainsAny(strings.TrimRight(string(key), "\r\n"), "\r\n\x00") {
 				b.refuse(b.at("passwd.users[%d].sshAuthorizedKeys[%d]", n, k), "invalid ssh key", "one line", "several lines")
 			}
 			op.Keys = append(op.Keys, strings.TrimRight(string(key), "\r\n"))
@@ -216,7 +220,7 @@ func (b *builder) checkID(at base, id *int) {
 // checkFields keeps values from becoming further fields or lines of passwd(5) files.
 func (b *builder) checkFields(at base, values ...string) {
 	for _, v := range values {
-		if strings.ContainsAny(v, ":\n\r\x00") {
+		if strings.ContainsAny(v, badField) {
 			b.refuse(at, "invalid value", "no colon and no line break in any field of passwd", "one")
 			return
 		}

@@ -10,6 +10,9 @@
 //	s3, arn      objects of buckets and access points; signed (AWS Signature Version 4) where the machine has a role
 //	gs           objects of Google Cloud Storage, with the machine's service account where it has one
 //
+// A source that is marked as encrypted, by the media type of its data URL (data:application/age;base64,...) or by the fragment #age of
+// another URL, is opened with the machine's key (package secret) after it was verified: the hash is of what is fetched.
+//
 // Azure's blobs are https URLs. Network errors and status 5xx are tried again with a growing pause; any other status is final. Unlike
 // upstream, which tries for ever, a total of ten minutes ends it when the config sets no ignition.timeouts.httpTotal: a machine that
 // says what is wrong is better than one that hangs.
@@ -59,11 +62,12 @@ type Sink interface {
 
 // A Fetcher fetches resources as one config's timeouts and certificate authorities say. Its zero value has the defaults.
 type Fetcher struct {
-	Offline bool                                   // refuse whatever needs a network, with ErrNeedNetwork
-	AWS     func(context.Context) (AWSKeys, error) // the machine's role and region; nil: none
-	Google  func(context.Context) (string, error)  // an access token of the machine's service account; nil: none
-	Azure   func(context.Context) (string, error)  // an access token for blobs; nil: none
-	Route   func(address string) string            // where a connection to host:port goes; nil: there
+	Offline bool                                          // refuse whatever needs a network, with ErrNeedNetwork
+	AWS     func(context.Context) (AWSKeys, error)        // the machine's role and region; nil: none
+	Google  func(context.Context) (string, error)         // an access token of the machine's service account; nil: none
+	Azure   func(context.Context) (string, error)         // an access token for blobs; nil: none
+	Secrets func(context.Context, []byte) ([]byte, error) // opens what is encrypted; nil: there is no key
+	Route   func(address string) string                   // where a connection to host:port goes; nil: there
 	// Retrying is told why a source is tried again, and its name without secrets; nil is fine.
 	Retrying func(name string, err error)
 
@@ -162,6 +166,50 @@ func (f *Fetcher) Fetch(ctx context.Context, r types.Resource, sink Sink) error 
 	if err != nil {
 		return fmt.Errorf("parse source: expected a URL")
 	}
+	if encrypted(u) {
+		return f.fetchSecret(ctx, u, r, sink)
+	}
+	return f.fetch(ctx, u, r, sink)
+}
+
+// secretType is the media type, and secretMark the fragment, of what is encrypted.
+const (
+	secretType = "application/age"
+	secretMark = "age"
+)
+
+func encrypted(u *url.URL) bool {
+	if u.Scheme != "data" {
+		return u.Fragment == secretMark
+	}
+	kind, _, _ := strings.Cut(u.Opaque, ",")
+	kind, _, _ = strings.Cut(kind, ";")
+	return strings.EqualFold(kind, secretType)
+}
+
+// fetchSecret opens a resource when all of it is there and verified.
+func (f *Fetcher) fetchSecret(ctx context.Context, u *url.URL, r types.Resource, sink Sink) error {
+	if u.Scheme != "data" {
+		plain := *u
+		plain.Fragment = ""
+		u = &plain
+	}
+	var sealed buffer
+	if err := f.fetch(ctx, u, r, &sealed); err != nil {
+		return err
+	}
+	if f.Secrets == nil {
+		return fmt.Errorf("open %s: expected the key of a machine, found none here", config.Redact(*r.Source))
+	}
+	plain, err := f.Secrets(ctx, sealed.Bytes())
+	if err != nil {
+		return err
+	}
+	_, err = sink.Write(plain)
+	return err
+}
+
+func (f *Fetcher) fetch(ctx context.Context, u *url.URL, r types.Resource, sink Sink) error {
 	if u.Scheme == "data" {
 		d, err := dataurl.DecodeString(*r.Source)
 		if err != nil {
@@ -173,6 +221,7 @@ func (f *Fetcher) Fetch(ctx context.Context, r types.Resource, sink Sink) error 
 		return fmt.Errorf("fetch %s: %w", config.Redact(*r.Source), ErrNeedNetwork)
 	}
 	if f.client == nil {
+		var err error
 		if f, err = f.For(ctx, types.Config{}); err != nil {
 			return err
 		}

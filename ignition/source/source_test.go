@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/ignition/secret"
 )
 
 func resource(source string) types.Resource { return types.Resource{Source: &source} }
@@ -191,4 +194,42 @@ func TestGivesUp(t *testing.T) {
 			t.Errorf("got %v after %s", err, time.Since(start))
 		}
 	})
+}
+
+// What is marked as encrypted is opened with the machine's key, after its hash was compared; without a key nothing of it is used.
+func TestSecrets(t *testing.T) {
+	k, err := secret.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := secret.Encrypt([]byte("hunter2"), k.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, sealed) }))
+	defer server.Close()
+	data := "data:application/age;base64," + base64.StdEncoding.EncodeToString([]byte(sealed))
+	sum := sha256.Sum256([]byte(sealed))
+	hash, wrong := "sha256-"+hex.EncodeToString(sum[:]), "sha256-"+strings.Repeat("0", 64)
+	open := func(_ context.Context, b []byte) ([]byte, error) { return k.Decrypt(b) }
+	for _, tt := range []struct {
+		source string
+		hash   *string
+		open   func(context.Context, []byte) ([]byte, error)
+		want   string
+		err    string
+	}{
+		{data, &hash, open, "hunter2", ""},
+		{server.URL + "/x#age", &hash, open, "hunter2", ""},
+		{server.URL + "/x#other", nil, open, sealed, ""},
+		{server.URL + "/x#age", &wrong, open, "", "verify: expected hash"},
+		{data, nil, nil, "", "expected the key of a machine"},
+		{"data:application/age,hunter2", nil, open, "", "expected an age file"},
+	} {
+		var b buffer
+		err := (&Fetcher{Secrets: tt.open}).Fetch(t.Context(), types.Resource{Source: &tt.source, Verification: types.Verification{Hash: tt.hash}}, &b)
+		if tt.err == "" && (err != nil || b.String() != tt.want) || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || b.Len() > 0 || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%.40s: got %q, %v", tt.source, b.String(), err)
+		}
+	}
 }

@@ -129,7 +129,7 @@ func fetch(ctx context.Context, m *platform.Machine, o Options, offline bool) er
 			return err
 		}
 	}
-	fetcher := p.Credentials(m, source.Fetcher{Offline: offline, Retrying: retrying(o)})
+	fetcher := p.Credentials(m, source.Fetcher{Offline: offline, Secrets: o.Fetcher.Secrets, Retrying: retrying(o)})
 	st := state{Merged: *config.Empty(), Platform: p.ID}
 	a, err := acquire(ctx, m, p, o, fetcher)
 	if offline && errors.Is(err, source.ErrNeedNetwork) {
@@ -275,7 +275,7 @@ func devices(ctx context.Context, o Options) error {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
-	fetcher, err := source.Fetcher{Retrying: retrying(o)}.For(ctx, st.Config)
+	fetcher, err := source.Fetcher{Secrets: o.Fetcher.Secrets, Retrying: retrying(o)}.For(ctx, st.Config)
 	if err != nil {
 		return err
 	}
@@ -293,6 +293,15 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 	}
 	if op := plan.ArgumentsOf(ops); op.String() != "" {
 		o.Log.Warn("left out, a tree has no boot program", "operation", op.String())
+	}
+	ops, err = plan.Reveal(ops, func(sealed []byte) ([]byte, error) {
+		if o.Fetcher.Secrets == nil {
+			return nil, errors.New("open a secret: expected the key of a machine, found none here")
+		}
+		return o.Fetcher.Secrets(ctx, sealed)
+	})
+	if err != nil {
+		return err
 	}
 	devices, mounts, ops := plan.Split(ops)
 	for _, op := range append(devices, mounts...) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-os/proa/ignition/keyring"
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/stage"
 	"github.com/proa-os/proa/internal/command"
@@ -129,6 +130,7 @@ func (p *program) stageCommand(flags *flag.FlagSet) func(context.Context, []stri
 			return err
 		}
 		m.Total = *fetchTimeout
+		p.Fetcher.Secrets = keyring.ThisMachine().Open
 		return stage.Run(ctx, m, p.Options)
 	}
 }
