@@ -15,7 +15,7 @@ const reportTime = 30 * time.Second
 // report tells the platform how a stage that had the network, or could not get it, has ended, where it wants to know.
 func report(ctx context.Context, m *platform.Machine, o Options, failure error) {
 	p, err := named(m, o)
-	if err != nil || o.Stage == "fetch-offline" && failure == nil {
+	if err != nil || (o.Stage == "fetch-offline" || o.Stage == "network") && failure == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTime)

@@ -77,7 +77,6 @@ func Run(ctx context.Context, m *platform.Machine, o Options) error {
 			o.Log.Warn("cannot keep the error for the consoles", "error", werr)
 		}
 	}
-	report(ctx, m, o, err)
 	return err
 }
 
@@ -90,6 +89,15 @@ func run(ctx context.Context, m *platform.Machine, o Options) error {
 		o.Stage = rest
 		return run(ctx, m, o)
 	}
+	err := one(ctx, m, o)
+	if !errors.Is(err, errRestarting) {
+		report(ctx, m, o, err)
+	}
+	return err
+}
+
+// one runs one stage.
+func one(ctx context.Context, m *platform.Machine, o Options) error {
 	switch o.Stage {
 	case "fetch-offline":
 		return fetch(ctx, m, o, true)
