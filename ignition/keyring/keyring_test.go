@@ -9,7 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/proa-os/proa/ignition/secret")
+	"github.com/proa-os/proa/ignition/secret"
+)
 
 func ring(t *testing.T, run func(context.Context, []byte, ...string) ([]byte, error)) Ring {
 	dir := t.TempDir()
