@@ -41,6 +41,7 @@ type checked struct {
 func (p *program) check(flags *flag.FlagSet) func(context.Context, []string) error {
 	flags.BoolVar(&p.json, "json", false, "print JSON")
 	flags.BoolVar(&p.Fetcher.Offline, "offline", false, "refuse configs that refer to others on the network")
+	p.keyFlag(flags)
 	return func(ctx context.Context, names []string) error {
 		var bad int
 		var all []checked
@@ -92,14 +93,9 @@ func (p *program) apply(flags *flag.FlagSet) func(context.Context, []string) err
 	flags.StringVar(&p.Root, "root", "/", "the file tree, a `directory`")
 	flags.BoolVar(&p.Fetcher.Offline, "offline", false, "refuse what needs the network")
 	strict := flags.Bool("refuse-unsupported", false, "refuse configs with disks or kernel arguments, which a tree does not have")
-	key := flags.String("key", "", "`file` with the identity of age that opens the secrets of the config")
+	p.keyFlag(flags)
 	flags.Bool("ignore-unsupported", true, "leave out what a tree does not have (default: so it is)")
 	return func(ctx context.Context, args []string) error {
-		if *key != "" {
-			if err := p.useKey(*key); err != nil {
-				return err
-			}
-		}
 		merged, err := p.loadFile(ctx, args[0])
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/ignition/platform"
+	"github.com/proa-os/proa/ignition/secret"
 	"github.com/proa-os/proa/ignition/stage"
 )
 
@@ -272,5 +274,40 @@ func TestJSON(t *testing.T) {
 	var ops []planned
 	if jerr := json.Unmarshal([]byte(out), &ops); jerr != nil || err != nil || len(ops) == 0 || ops[0].Operation == "" || ops[0].Place.Line == 0 {
 		t.Errorf("%v, %v in\n%s", jerr, err, out)
+	}
+}
+
+// A whole config can be encrypted: the one that refers to it is checked, planned and applied with the key.
+func TestEncryptedConfig(t *testing.T) {
+	k, err := secret.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := secret.Encrypt([]byte(`{"ignition":{"version":"3.4.0"},"storage":{"directories":[{"path":"/etc/hidden"}]}}`), k.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	config := `{"ignition":{"version":"3.4.0","config":{"replace":{"source":"data:application/age;base64,` + base64.StdEncoding.EncodeToString([]byte(sealed)) + `"}}}}`
+	for name, text := range map[string]string{"c.ign": config, "key": k.Identity(), "bad": "AGE-SECRET-KEY-1CANARY"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, _, err := do(t, "plan", "--key", dir+"/key", dir+"/c.ign"); err != nil || !strings.Contains(out, "make directory /etc/hidden") {
+		t.Errorf("got %v\n%s", err, out)
+	}
+	if out, _, err := do(t, "check", dir+"/c.ign"); err == nil || !strings.Contains(out, "expected the key of a machine") {
+		t.Errorf("without the key: got %v\n%s", err, out)
+	}
+	if _, _, err := do(t, "check", "--key", dir+"/bad", dir+"/c.ign"); err == nil || exitStatus(err) != exitUsage || strings.Contains(err.Error(), "CANARY") {
+		t.Errorf("no key: got %v", err)
+	}
+	out, _, err := do(t, "secret", "encrypt", "--to", k.Recipient())
+	if plain, derr := k.Decrypt([]byte(out)); err != nil || derr != nil || len(plain) != 0 {
+		t.Errorf("got %q, %v, %v", plain, err, derr)
+	}
+	if _, _, err := do(t, "secret", "encrypt"); err == nil || exitStatus(err) != exitUsage {
+		t.Errorf("for nobody: got %v", err)
 	}
 }

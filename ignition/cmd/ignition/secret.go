@@ -76,16 +76,18 @@ func (p *program) printKeys(ctx context.Context, create bool) error {
 	return nil
 }
 
-// useKey opens secrets with the key in a file.
-func (p *program) useKey(name string) error {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return fmt.Errorf("read key: %w", err)
-	}
-	k, err := secret.ParseKey(string(b))
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	p.Fetcher.Secrets = func(_ context.Context, sealed []byte) ([]byte, error) { return k.Decrypt(sealed) }
-	return nil
+// keyFlag registers --key: secrets are opened with the key in that file.
+func (p *program) keyFlag(flags *flag.FlagSet) {
+	flags.Func("key", "`file` with the identity of age that opens the secrets of the config", func(name string) error {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("read key: %w", err)
+		}
+		k, err := secret.ParseKey(string(b))
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		p.Fetcher.Secrets = func(_ context.Context, sealed []byte) ([]byte, error) { return k.Decrypt(sealed) }
+		return nil
+	})
 }

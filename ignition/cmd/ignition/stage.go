@@ -19,15 +19,16 @@ import (
 const stageManual = `Runs a stage of a first boot, or several with commas between them. "ignition -stage STAGE" is the same; flags, stages, environment and exit codes are those of upstream's ignition, so that what drives one drives the other.
 
 Stages:
-  fetch-offline   read the config of the platform, check it, cache it; if that
-                  needs the network, make the file of -neednet instead
-  network         start provision-network.service if fetch-offline has made that
-                  file
-  fetch           the same as fetch-offline, with the network; nothing if it is
-                  cached already
-  kargs           make the machine boot with the kernel arguments of the config;
-                  if it does not yet, it starts again
-  disks           make partitions, arrays, encrypted volumes and file systems
+  fetch-offline   read the config of the platform, check it, cache it; if
+                  that needs the network, make the file of -neednet instead
+  network         start provision-network.service if fetch-offline has made
+                  that file
+  fetch           the same as fetch-offline, with the network; nothing if it
+                  is cached already
+  kargs           make the machine boot with the kernel arguments of the
+                  config; if it does not yet, it starts again
+  disks           make partitions, arrays, encrypted volumes and file
+                  systems
   mount, umount   mount the file systems of the config below -root, and take
                   them away
   files           apply the rest of the cached config to -root
@@ -35,35 +36,38 @@ Stages:
 Platforms:
   qemu            firmware configuration device, key opt/com.coreos/config
   metal           ignition.config.url=, or ignition.config.device= and
-                  ignition.config.path=, on the kernel command line, or the file
-                  config.ign on a medium labelled "ignition"
+                  ignition.config.path=, on the kernel command line, or the
+                  file config.ign on a medium labelled "ignition"
   file            the file $IGNITION_CONFIG_FILE, or config.ign
-  and, as their metadata services, drives and devices give it: akamai, aliyun,
-  applehv, aws, azure, azurestack, brightbox, cloudstack, digitalocean,
-  exoscale, gcp, hetzner, hyperv, ibmcloud, kubevirt, nutanix, nvidiabluefield,
-  openstack, oraclecloud, packet, powervs, proxmoxve, scaleway, upcloud,
-  virtualbox, vmware, vultr
+  and, as their metadata services, drives and devices give it: akamai,
+  aliyun, applehv, aws, azure, azurestack, brightbox, cloudstack,
+  digitalocean, exoscale, gcp, hetzner, hyperv, ibmcloud, kubevirt,
+  nutanix, nvidiabluefield, openstack, oraclecloud, packet, powervs,
+  proxmoxve, scaleway, upcloud, virtualbox, vmware, vultr.
   A platform is never guessed.
 
 Environment:
   IGNITION_CONFIG_FILE        the config of -platform file
-  IGNITION_SYSTEM_CONFIG_DIR  configs of the image (/usr/lib/ignition): user.ign
-                              instead of the platform's; beneath it
+  IGNITION_SYSTEM_CONFIG_DIR  configs of the image (/usr/lib/ignition):
+                              user.ign instead of the platform's; beneath it
                               base.platform.d/ID/* and base.d/*
   IGNITION_WRITE_AUTHORIZED_KEYS_FRAGMENT
-                              false: ssh keys go into ~/.ssh/authorized_keys, not
-                              into ~/.ssh/authorized_keys.d/ignition
+                              false: ssh keys go into
+                              ~/.ssh/authorized_keys, not into
+                              ~/.ssh/authorized_keys.d/ignition
 
 Files:
   /var/lib/ignition/provisioned   exists on a provisioned machine
   /var/lib/ignition/result.json   when, from which config, in which boot
-  /var/lib/ignition/journal       which files provisioning has made, and what was
-                                  there before
-  /var/lib/ignition/devices.json  what provisioning has made of disks, or was
-                                  making
-  /var/lib/ignition/original/     contents of files that provisioning has changed
+  /var/lib/ignition/journal       which files provisioning has made, and
+                                  what was there before
+  /var/lib/ignition/devices.json  what provisioning has made of disks, or
+                                  was making
+  /var/lib/ignition/original/     contents of files that provisioning has
+                                  changed
   /var/lib/ignition/applied.json  what provisioning has made, for drift
-  /var/lib/ignition/reset         a request to forget all this at the next boot
+  /var/lib/ignition/reset         a request to forget all this at the next
+                                  boot
   /run/ignition/failure           the error, for the consoles`
 
 // stageFlags registers upstream's flags.
