@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/runtime/store"
 )
@@ -110,6 +111,31 @@ func TestInstall(t *testing.T) {
 	}
 	if _, err := os.Lstat(link); err == nil {
 		t.Error("enabled although it does not start at boot")
+	}
+}
+
+// TestSettings: what flags become of the unit.
+func TestSettings(t *testing.T) {
+	swap, any := int64(3<<20), int64(-1)
+	for want, c := range map[string]*store.Container{
+		"StartLimitIntervalSec=infinity\nStartLimitBurst=3\n": {Restart: "on-failure", Restarts: 2},
+		"CollectMode=inactive-or-failed\n":                    {Remove: true, Restart: "no"},
+		"NotifyAccess=all\n":                                  {Notify: true},
+		"MemorySwapMax=2097152\n":                             {Memory: 1 << 20, MemorySwap: &swap},
+		"CPUWeight=100\n":                                     {CPUShares: 1024},
+		"AllowedCPUs=0-2\n":                                   {CPUSet: "0-2"},
+		"DevicePolicy=auto\n":                                 {Privileged: true},
+		"DeviceAllow=/dev/kvm rw\n":                           {Devices: []store.Device{{Source: "/dev/kvm", Access: "rw"}}},
+		"ExecStartPost=-/usr/bin/containerctl watch x\n":      {Health: &store.Health{Interval: time.Second}},
+		"WantedBy=multi-user.target\n":                        {Restart: "unless-stopped"},
+	} {
+		c.Name, c.Network = "x", "none"
+		if text := Text(c); !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if text := Text(&store.Container{Name: "x", Remove: true, Restart: "always", Memory: 1, MemorySwap: &any}); strings.Contains(text, "WantedBy") || strings.Contains(text, "MemorySwapMax") {
+		t.Errorf("got\n%s", text)
 	}
 }
 
