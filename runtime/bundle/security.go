@@ -57,9 +57,10 @@ type dockerProfile struct {
 	specs.LinuxSeccomp
 	Syscalls []struct {
 		specs.LinuxSyscall
-		Name               string
-		Includes, Excludes condition
-	}
+		Name     string    `json:"name"`
+		Includes condition `json:"includes"`
+		Excludes condition `json:"excludes"`
+	} `json:"syscalls"`
 }
 
 // condition is part of a rule. Its minKernel is always met: this kernel is newer than any that profiles speak of.
