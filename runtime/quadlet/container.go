@@ -45,7 +45,7 @@ func (d *declaration) container() {
 	if serviceType != "oneshot" {
 		d.run("ExecStop", "-"+containerctl, "declared-stop", d.resource)
 	}
-	d.run("ExecStopPost", "-/usr/bin/oci-runtime", "delete", "--force", d.resource)
+	d.run("ExecStopPost", "-"+containerctl, "ended", d.resource)
 	if _, inPod := s.last("Pod"); !inPod && attached(networks) {
 		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
 	}
