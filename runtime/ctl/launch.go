@@ -58,7 +58,8 @@ func launch(ctx context.Context, c *call) error {
 	if err := c.writeNames(k.Name); err != nil {
 		return err
 	}
-	args := []string{"create", "--bundle", dir}
+	// The PID file is for units of Type=forking, which older releases wrote.
+	args := []string{"create", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid")}
 	if start.Terminal {
 		args = append(args, "--console-socket", filepath.Join(dir, consoleSocket))
 	}
@@ -67,6 +68,11 @@ func launch(ctx context.Context, c *call) error {
 	}
 	if err := c.ociRuntime(files, append(args, k.Name)...); err != nil {
 		return err
+	}
+	if k.Unit == "" {
+		if err := unit.Refresh(c.unitDir(k), k); err != nil {
+			return err
+		}
 	}
 	if err := c.handOver(k, files); err != nil {
 		return errors.Join(err, c.OCIRoot.Delete(k.Name, true))

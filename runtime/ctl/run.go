@@ -137,11 +137,20 @@ func (r *runFlags) add(ctx context.Context, c *call, k *store.Container) error {
 	return err
 }
 
+// forgetAll does what forget does with all.
+func (c *call) forgetAll(ctx context.Context) error {
+	ks, err := c.store.Containers()
+	for _, k := range ks {
+		err = errors.Join(err, c.forget(ctx, k.Name))
+	}
+	return err
+}
+
 // forget removes a container that was to live for one run, and that a power cut has left.
 func (c *call) forget(ctx context.Context, name string) error {
 	k, err := c.store.Container(name)
-	if err != nil || !k.Remove {
-		return nil // AddContainer tells
+	if err != nil || !k.Remove || time.Since(k.Created) < 2*time.Minute {
+		return nil // AddContainer tells; or another run is about to start it
 	}
 	vs, err := c.views(ctx, []*store.Container{k})
 	if err != nil || !vs[0].over() {

@@ -148,6 +148,9 @@ func TestRemoved(t *testing.T) {
 	if out := m.must("ps", "-aq"); out != "" {
 		t.Errorf("left: %q", out)
 	}
+	// What a power cut leaves of one goes with the next gc.
+	add(t, testEnv(m.dir), &store.Container{Name: "cut", Remove: true, Restart: "no"})
+	m.must("gc")
 	for _, d := range []string{"transient", "units", "run", "oci", "store/containers"} {
 		if es, _ := filepath.Glob(filepath.Join(m.dir, d, "*")); len(es) > 0 {
 			t.Errorf("left in %s: %v", d, es)
@@ -454,6 +457,32 @@ func TestActivation(t *testing.T) {
 	}
 	m.must("rm", "-f", "ready")
 	m.mustFail("ready", "run", "-d", "--restart", "no", "--network", "none", "--sdnotify", "container", m.image(), "ready", "never")
+}
+
+// TestOlderUnit: a unit that an older release wrote, of Type=forking, starts the container of this one, and is written anew.
+func TestOlderUnit(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	m.must("pull", "--tls-verify=false", m.image())
+	e := testEnv(m.dir)
+	k := m.described("old", "sleep")
+	add(t, e, k)
+	file := filepath.Join(e.UnitDir, "proa-old.service")
+	if err := os.WriteFile(file, []byte("[Service]\nType=forking\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.must("launch", "old")
+	defer m.ctl("kill", "old")
+	st, err := e.OCIRoot.Load("old")
+	if err != nil || st.Status != "running" {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(m.dir, "run/old/pid")); err != nil || string(b) != fmt.Sprint(st.Pid) {
+		t.Errorf("PID file: %q, %v, want %d", b, err, st.Pid)
+	}
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), "Type=notify") {
+		t.Errorf("%q, %v", b, err)
+	}
 }
 
 // described is a container of the image probe:1.

@@ -198,6 +198,23 @@ func Install(dir string, c *store.Container) error {
 	return nil
 }
 
+// Refresh writes the unit anew if another release wrote it otherwise; systemd reads it at the next boot or daemon-reload. One that is not
+// there stays away: its container is about to be removed.
+func Refresh(dir string, c *store.Container) error {
+	name := filepath.Join(dir, Name(c.Name))
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && string(b) == Text(c) {
+		return nil
+	}
+	if err == nil {
+		err = durable.WritePath(name, []byte(Text(c)), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("refresh unit: %w", err)
+	}
+	return nil
+}
+
 // Enable makes the unit start at boot.
 func Enable(dir, container string) error {
 	if err := os.MkdirAll(filepath.Join(dir, wants), 0o755); err != nil {

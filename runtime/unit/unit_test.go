@@ -79,6 +79,27 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+func TestRefresh(t *testing.T) {
+	dir := t.TempDir()
+	c := &store.Container{Name: "x", Network: "none", Restart: "no"}
+	file := filepath.Join(dir, "proa-x.service")
+	if err := Refresh(dir, c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("a unit was made that was not there")
+	}
+	if err := os.WriteFile(file, []byte("[Service]\nType=forking\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Refresh(dir, c); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != Text(c) {
+		t.Errorf("%q %v", b, err)
+	}
+}
+
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "multi-user.target.wants/proa-x.service")
