@@ -140,6 +140,11 @@ func (c *Client) read(out *os.File) {
 }
 
 func (c *Client) deliver(f frame) error {
+	switch f.kind {
+	case kindData, kindEnd, kindError, kindNotFound:
+	default:
+		return fmt.Errorf("unknown kind %q of answer", f.kind) // who asked is still pending, and is told
+	}
 	c.mu.Lock()
 	a := c.pending[f.id]
 	if a != nil && f.kind != kindData {
@@ -149,21 +154,14 @@ func (c *Client) deliver(f frame) error {
 	if a == nil {
 		return fmt.Errorf("an answer to question %d, which was not asked", f.id)
 	}
-	switch f.kind {
-	case kindData:
-		if a.failed {
-			return nil
-		}
+	if a.failed {
+		return nil
+	}
+	if f.kind == kindData {
 		if _, err := a.w.Write(f.data); err != nil {
 			a.failed = true
 			a.done <- err
 		}
-		return nil
-	case kindEnd, kindError, kindNotFound:
-	default:
-		return fmt.Errorf("unknown kind %q of answer", f.kind)
-	}
-	if a.failed {
 		return nil
 	}
 	text := strings.ToValidUTF8(string(f.data), "\ufffd")
