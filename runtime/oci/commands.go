@@ -22,7 +22,7 @@ import (
 // commands is the table that both parsing and --help use.
 func (g *global) commands() []command {
 	o := run.Options{Bundle: ".", Systemd: g.systemd}
-	var detach, force, all bool
+	var detach, force, all, quiet bool
 	grace := 10
 	sig := "TERM"
 	format := "table"
@@ -60,8 +60,10 @@ func (g *global) commands() []command {
 			}},
 		{"state", "ID", "print a container's state as JSON", nil, true,
 			func(_ context.Context, w []string) (int, error) { return 0, g.state(w) }},
-		{"list", "", "print all containers, one a line", nil, true,
-			func(context.Context, []string) (int, error) { return 0, g.list() }},
+		{"list", "[flags]", "print all containers, one a line", func(s *flagset.Set) {
+			s.Bool(&quiet, "q,quiet", "IDs only")
+			s.String(&format, "f,format", "FORMAT", "table (default) or json")
+		}, true, func(context.Context, []string) (int, error) { return 0, g.list(quiet, format) }},
 		{"kill", "ID [SIGNAL]", "send a signal (default TERM) to the first process", func(s *flagset.Set) {
 			s.Bool(&all, "a,all", "send it to all processes")
 		}, true, func(_ context.Context, w []string) (int, error) { return 0, g.kill(w, all) }},
@@ -131,10 +133,23 @@ func (g *global) state(words []string) error {
 	return g.json(c.State)
 }
 
-func (g *global) list() error {
+func (g *global) list(quiet bool, format string) error {
 	cs, err := g.root.List()
 	if err != nil {
 		return err
+	}
+	if quiet {
+		for _, c := range cs {
+			fmt.Fprintln(g.out, c.ID)
+		}
+		return nil
+	}
+	if format == "json" {
+		states := []specs.State{}
+		for _, c := range cs {
+			states = append(states, c.State)
+		}
+		return g.json(states)
 	}
 	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED")
@@ -189,7 +204,7 @@ func (g *global) stop(words []string, name string, grace time.Duration) error {
 
 // ParseSignal reads TERM, SIGTERM or 15.
 func ParseSignal(name string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(name); err == nil && n > 0 && n <= 64 {
+	if n, err := strconv.Atoi(name); err == nil && n >= 0 && n <= 64 {
 		return unix.Signal(n), nil
 	}
 	n := strings.ToUpper(name)
@@ -211,6 +226,7 @@ type execOptions struct {
 }
 
 func (e *execOptions) flags(s *flagset.Set) {
+	var groups []uint32
 	change := func(f func(*specs.Process)) error { e.changes = append(e.changes, f); return nil }
 	s.String(&e.process, "p,process", "FILE", "the process section to run, as JSON, instead of COMMAND")
 	s.String(&e.pidFile, "pid-file", "FILE", "write the process's pid here before it runs")
@@ -245,6 +261,14 @@ func (e *execOptions) flags(s *flagset.Set) {
 			p.Env = append(p.Env, v)
 		})
 	})
+	s.Func("g,additional-gids", "GID", "one more group (repeatable)", func(v string) error {
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil {
+			return errors.New("want a number")
+		}
+		groups = append(groups, uint32(n))
+		return change(func(p *specs.Process) { p.User.AdditionalGids = groups })
+	})
 	s.Func("u,user", "UID[:GID]", "numeric user and group", func(v string) error {
 		uid, gid, both := strings.Cut(v, ":")
 		u, err := strconv.ParseUint(uid, 10, 32)
@@ -256,7 +280,7 @@ func (e *execOptions) flags(s *flagset.Set) {
 			return errors.New("want UID or UID:GID as numbers")
 		}
 		return change(func(p *specs.Process) {
-			p.User.UID, p.User.AdditionalGids = uint32(u), nil
+			p.User.UID, p.User.AdditionalGids = uint32(u), groups
 			if both {
 				p.User.GID = uint32(n)
 			}

@@ -479,7 +479,6 @@ func TestLifeCycle(t *testing.T) {
 		t.Errorf("pid file %q, pid %d", pid, s.Pid)
 	}
 	mustFail("exists", "create", "-b", b.dir, "box")
-	mustFail("it is created", "exec", "box", "/probe", "exit", "0")
 	mustFail("it is created", "delete", "box")
 	must("start", "box")
 	mustFail("not created", "start", "box")
@@ -577,6 +576,43 @@ func TestStop(t *testing.T) {
 			t.Errorf("%s: stopped after %v", verb, d)
 		}
 		b.runtime("delete", "box")
+	}
+}
+
+// TestAsEnginesDo: what engines and the suites of other runtimes do beyond the specification's words.
+func TestAsEnginesDo(t *testing.T) {
+	b := newBox(t, "sleep")
+	b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 99, Hard: 100}}
+	b.spec.Process.Capabilities = nil
+	b.write()
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"create", "box"}, 0, ""},
+		{[]string{"exec", "box", "/probe", "exit", "9"}, 9, ""}, // before its start
+		{[]string{"start", "box"}, 0, ""},
+		{[]string{"exec", "-u", "5:6", "-g", "7", "--additional-gids", "8", "box", "/probe", "do", "id", "cat=/proc/self/limits", "cat=/proc/self/status"}, 0, "Groups:\t7 8"},
+		{[]string{"exec", "-u", "5:6", "box", "/probe", "do", "cat=/proc/self/limits"}, 0, "100                  files"},
+		{[]string{"list", "-q"}, 0, "box\n"},
+		{[]string{"list", "--format", "json"}, 0, `"id": "box"`},
+		{[]string{"ps", "-f", "json", "box"}, 0, "["},
+		{[]string{"kill", "box", "0"}, 0, ""},
+		{[]string{"kill", "box", "KILL"}, 0, ""},
+	} {
+		if out, errs, code := b.runtime(c.args...); code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("%v: exit %d: %s%s", c.args, code, out, errs)
+		}
+	}
+	for range 100 {
+		if out, _, _ := b.runtime("state", "box"); strings.Contains(out, "stopped") {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, errs, code := b.runtime("kill", "box", "0"); code != 1 || !strings.Contains(errs, "container not running") {
+		t.Errorf("%d %s", code, errs)
 	}
 }
 

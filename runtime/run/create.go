@@ -257,6 +257,10 @@ func (k *creation) prepare() (*launching, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
+		if pm.Type == "cgroup2" && !k.ownCgroupNS() && (k.c.Cgroup != "" || k.scope != nil || ns[specs.UserNamespace].Wanted) {
+			// A new instance would show all groups of the machine, or is not for this user namespace to make.
+			pm.Type, pm.Source = "bind", ""
+		}
 		k.mounts = append(k.mounts, pm)
 	}
 	if label := k.spec.Linux.MountLabel; label != "" {

@@ -25,7 +25,7 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, erro
 	if err != nil {
 		return nil, err
 	}
-	if c.Status != specs.StateRunning {
+	if c.Status != specs.StateRunning && c.Status != specs.StateCreated {
 		return nil, fmt.Errorf("execute in %s: it is %s", id, c.Status)
 	}
 	s, err := c.config()
@@ -81,6 +81,10 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 			p.fork(0)
 		}
 		if err := p.begin(c.ID, true); err != nil {
+			return err
+		}
+		// As root: for a process of another user the caller needs CAP_SYS_RESOURCE.
+		if err := p.limits(); err != nil {
 			return err
 		}
 		// A thread can enter a mount namespace only if it shares its root with no other thread.
@@ -167,9 +171,6 @@ func (k *Container) execute(c *child, o Options, s *specs.Spec, p *specs.Process
 		if err := setFile(filepath.Join(k.Rdt, "tasks"), strconv.Itoa(c.proc.Pid)); err != nil {
 			return fmt.Errorf("linux.intelRdt: %w", err)
 		}
-	}
-	if err := setLimits(c.proc.Pid, p); err != nil {
-		return err
 	}
 	if o.PidFile != "" {
 		if err := writeFile(o.PidFile, []byte(strconv.Itoa(c.proc.Pid))); err != nil {

@@ -2,6 +2,9 @@ package run
 
 import (
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -72,9 +75,43 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 func (c *Container) Processes() ([]int, error) {
 	g, err := c.group()
 	if err != nil {
-		return nil, err
+		return c.ofNamespace()
 	}
 	return g.Pids()
+}
+
+// ofNamespace lists the processes in the pid namespace of a container that has it, but no group, for itself.
+func (c *Container) ofNamespace() ([]int, error) {
+	if c.Status == specs.StateStopped {
+		return nil, nil
+	}
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.Pid))
+	if err != nil {
+		return nil, fmt.Errorf("list processes of %s: %w", c.ID, err)
+	}
+	if own == theirs {
+		return nil, fmt.Errorf("container %s has neither a cgroup nor a pid namespace of its own: set linux.cgroupsPath", c.ID)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); err == nil && ns == theirs {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
 }
 
 // SignalAll sends a signal to all processes of the container. Where these share the caller's pid namespace, ending the first one does not

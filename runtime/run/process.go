@@ -45,6 +45,18 @@ func (p *plan) workload() error {
 	return nil
 }
 
+// limits is setLimits for this process.
+func (p *plan) limits() error {
+	limits, err := spec.Rlimits(p.process.Rlimits)
+	if err != nil {
+		return err
+	}
+	for i, l := range limits {
+		p.Call(fmt.Sprintf("process.rlimits[%d] (%s %d %d)", i, p.process.Rlimits[i].Type, l.Soft, l.Hard), unix.SYS_PRLIMIT64, 0, l.Resource, p.Words(l.Soft, l.Hard), 0)
+	}
+	return nil
+}
+
 // awaitStart takes the connection of Start in place of the caller's. One that closes without a word is forgotten.
 func (p *plan) awaitStart() {
 	const label = "wait for start"

@@ -105,12 +105,14 @@ func (k *creation) openSources() (root int, sources []int, err error) {
 	sources = make([]int, len(k.mounts))
 	for i, m := range k.mounts {
 		sources[i] = -1
-		if m.Type == "cgroup2" && k.c.Cgroup != "" && !k.ownCgroupNS() {
-			// A new instance would show all groups of the machine.
-			m.Type, m.Source = "bind", k.c.Cgroup
-		}
 		if m.Type != "bind" {
 			continue
+		}
+		if m.Source == "" { // see prepare
+			if m.Source = k.c.Cgroup; m.Source == "" {
+				m.Source = "/sys/fs/cgroup"
+				m.Recursive = true
+			}
 		}
 		if sources[i], err = bindSource(within(k.bundle, m.Source), m); err == nil && m.IDMap {
 			err = mapIDs(sources[i], m, k.child.proc.Pid)

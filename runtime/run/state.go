@@ -131,7 +131,8 @@ func (c *Container) kill() error {
 // Signal sends a signal to the container's first process.
 func (c *Container) Signal(sig unix.Signal) error {
 	if c.Status != specs.StateRunning && c.Status != specs.StateCreated && c.Status != StatePaused {
-		return fmt.Errorf("signal %s: it is %s", c.ID, c.Status)
+		// The last words are what containerd looks for.
+		return fmt.Errorf("signal %s: it is %s: container not running", c.ID, c.Status)
 	}
 	fd, err := c.pidfd()
 	if err != nil {
