@@ -40,6 +40,7 @@ func TestLine(t *testing.T) {
 	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
 	step(t, m, "provision", func(t *testing.T) { provisioned(t, m) })
 	step(t, m, "container", func(t *testing.T) { startContainer(t, m, registry) })
+	step(t, m, "networks", func(t *testing.T) { networks(t, m, registry+"/lab/hello:1") })
 	step(t, m, "reboot", func(t *testing.T) {
 		if err := m.Reboot(t.Context()); err != nil {
 			t.Fatal(err)
@@ -47,6 +48,7 @@ func TestLine(t *testing.T) {
 		boots(t, m, "1.0.0")
 		provisioned(t, m)
 		containerAnswers(t, m)
+		portAnswers(t, m)
 	})
 	step(t, m, "power cut", func(t *testing.T) {
 		if err := m.PowerCycle(t.Context()); err != nil {
@@ -69,6 +71,7 @@ func TestLine(t *testing.T) {
 		boots(t, m, "1.0.1")
 		provisioned(t, m)
 		containerAnswers(t, m)
+		portAnswers(t, m)
 	})
 	allow := vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check")
 	step(t, m, "come back from 1.0.4", func(t *testing.T) {
