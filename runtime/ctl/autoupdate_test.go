@@ -10,7 +10,7 @@ import (
 
 // declaredUpdated: an image that works is taken, one that does not start is not.
 func (m *machine) declaredUpdated(t *testing.T) {
-	line := append(declare("--ready", "notify", "--label", autoUpdateLabel+"=registry"), m.image())
+	line := append(declare("--sdnotify", "container", "--label", autoUpdateLabel+"=registry"), m.image())
 	text := "[Service]\nExecStart=/usr/bin/containerctl"
 	for _, w := range line {
 		text += " " + w

@@ -42,7 +42,7 @@ type Units interface {
 	Queue(ctx context.Context, verb, unit string) error
 	Freeze(ctx context.Context, unit string, on bool) error
 	Restarts(ctx context.Context, unit string) (int, error)
-	Watch(ctx context.Context, container string, interval time.Duration, command []string) error
+	Watch(ctx context.Context, unit string, interval time.Duration, command []string) error
 	Status(ctx context.Context, units []string) (map[string]unit.Status, error)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,9 +17,6 @@ import (
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
-
-// notifyTarget is where a container finds the socket to say that it is ready on.
-const notifyTarget = "/run/notify/notify.sock"
 
 // declaredVerbs are what units of declared containers call (package quadlet).
 func declaredVerbs() []verb {
@@ -40,7 +36,6 @@ func declaredVerbs() []verb {
 type declared struct {
 	*runFlags
 	unit       string
-	ready      string // "", notify, healthy
 	foreground bool
 	retry      int
 	retryDelay time.Duration
@@ -51,13 +46,6 @@ type declared struct {
 func (d *declared) flags(s *flagset.Set) {
 	d.httpProxy, d.retryDelay = true, 2*time.Second
 	s.String(&d.unit, "unit", "UNIT", "the unit that the container is")
-	s.Func("ready", "WHEN", "notify: when the workload says so; healthy: when its health check succeeds", func(v string) error {
-		if v != "notify" && v != "healthy" {
-			return errors.New("want notify or healthy")
-		}
-		d.ready = v
-		return nil
-	})
 	s.Bool(&d.foreground, "foreground", "stay until the workload ends (Type=oneshot)")
 	s.Int(&d.retry, 0, "retry", "NUMBER", "how often to try again to fetch the image")
 	duration(s, &d.retryDelay, "retry-delay", "time between these tries")
@@ -98,21 +86,14 @@ func (d *declared) run(ctx context.Context, c *call) error {
 			return ctx.Err()
 		}
 	}
-	if d.ready == "healthy" && k.Health == nil {
-		return errors.New("Notify=healthy: there is no health check: say HealthCmd=, or use an image that has one")
-	}
-	socket, err := d.socket(c, k)
-	if err != nil {
-		return err
-	}
-	if err := c.replace(k); err != nil {
+	if err := c.replace(k, d.userns); err != nil {
 		return err
 	}
 	c.args = []string{k.Name}
-	if d.ready == "" {
-		return c.launch(ctx, !d.foreground)
+	if d.foreground {
+		return c.become(ctx, k.Name)
 	}
-	return d.await(ctx, c, k, socket)
+	return launch(ctx, c)
 }
 
 // environment adds what comes from the unit's. What the file says comes later and holds.
@@ -131,7 +112,7 @@ func (d *declared) environment() {
 }
 
 // replace puts the container into the store, in the place of its last run.
-func (c *call) replace(k *store.Container) error {
+func (c *call) replace(k *store.Container, userns string) error {
 	unlock, err := c.store.Lock()
 	if err != nil {
 		return err
@@ -156,24 +137,17 @@ func (c *call) replace(k *store.Container) error {
 			return err
 		}
 	}
+	all, err := c.store.Containers()
+	if err != nil {
+		return err
+	}
+	if k.IDs, err = allotIDs(all, userns); err != nil {
+		return err
+	}
 	if err := c.planNetwork(k, true); err != nil {
 		return err
 	}
 	return c.store.AddContainer(k)
-}
-
-// socket adds the one on which the workload says that it is ready.
-func (d *declared) socket(c *call, k *store.Container) (int, error) {
-	if d.ready != "notify" {
-		return -1, nil
-	}
-	fd, path, err := readySocket(c.bundle(k.Name))
-	if err != nil {
-		return -1, err
-	}
-	k.Volumes = append(k.Volumes, store.Volume{Source: path, Target: notifyTarget})
-	k.Env = append(k.Env, "NOTIFY_SOCKET="+notifyTarget)
-	return fd, nil
 }
 
 // readySocket makes a socket for a workload to say on that it is ready. It is not systemd's own: on that one a process of root's, which
@@ -198,22 +172,13 @@ func readySocket(dir string) (fd int, path string, err error) {
 	return fd, path, nil
 }
 
-// await starts the workload and waits until it is ready. The unit counts as started when this process ends.
-func (d *declared) await(ctx context.Context, c *call, k *store.Container, socket int) error {
-	args, err := c.prepare(ctx, k.Name, true)
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(args[0], args[1:]...) // of the thread that is in the container's mount namespace
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("start %s: %w", k.Name, err)
-	}
+// await waits until the workload is ready, as far as the container says what that is.
+func (c *call) await(ctx context.Context, k *store.Container, socket int) error {
 	st, err := c.OCIRoot.Load(k.Name)
 	if err != nil {
 		return err
 	}
-	if d.ready == "healthy" {
+	if k.AwaitHealth {
 		return c.awaitHealth(ctx, k)
 	}
 	return awaitReady(st, socket)

@@ -15,6 +15,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/quadlet"
 	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
@@ -99,9 +101,6 @@ func (m *machine) declaredAgain(t *testing.T) {
 	if first.Unit != "web.service" || first.Pid == 0 || first.Labels["a"] != "b" {
 		t.Errorf("inspect: %+v", first)
 	}
-	if b, err := os.ReadFile(filepath.Join(m.dir, "run/systemd-web/pid")); err != nil || strings.TrimSpace(string(b)) != fmt.Sprint(first.Pid) {
-		t.Errorf("PID file: %q, %v, want %d", b, err, first.Pid)
-	}
 	if out := m.must("exec", "systemd-web", "/probe", "say", "hi"); !strings.HasPrefix(out, "hi systemd-web 0 value") {
 		t.Errorf("exec: %q", out)
 	}
@@ -124,16 +123,16 @@ func (m *machine) declaredAgain(t *testing.T) {
 // The starting process ends when the workload is ready, and not before.
 func (m *machine) declaredReady(t *testing.T) {
 	ready := filepath.Join(m.dir, "store/containers/systemd-web/upper/data/ready")
-	for _, flags := range [][]string{{"--ready", "notify"}, {"--ready", "notify", "--user", "33:44"}, {"--ready", "healthy", "--health-interval", "50ms"}} {
+	for _, flags := range [][]string{{"--sdnotify", "container"}, {"--sdnotify", "container", "--user", "33:44"}, {"--sdnotify", "healthy", "--health-interval", "50ms"}} {
 		m.must(declare(append(flags, m.image(), "ready", "x")...)...)
 		if _, err := os.Stat(ready); err != nil {
 			t.Errorf("%v: started before the workload was ready: %v", flags, err)
 		}
 		m.must("declared-stop", "systemd-web")
 	}
-	m.mustFail("ended before it said that it was ready", declare("--ready", "notify", m.image(), "ready", "never")...)
-	m.mustFail("ended before it was healthy", declare("--ready", "healthy", "--health-interval", "50ms", m.image(), "ready", "never")...)
-	m.mustFail("there is no health check", declare("--ready", "healthy", "--no-healthcheck", m.image(), "ready", "x")...)
+	m.mustFail("ended before it said that it was ready", declare("--sdnotify", "container", m.image(), "ready", "never")...)
+	m.mustFail("ended before it was healthy", declare("--sdnotify", "healthy", "--health-interval", "50ms", m.image(), "ready", "never")...)
+	m.mustFail("there is no health check", declare("--sdnotify", "healthy", "--no-healthcheck", m.image(), "ready", "x")...)
 }
 
 // In the foreground it is a command: what a timer's unit of Type=oneshot runs.
@@ -199,6 +198,29 @@ func TestDeclaredUp(t *testing.T) {
 	for name, want := range map[string]bool{"own": false, "up": true, "failed": true, "again": true, "down": false, "done": false, "gone": false} {
 		if got[name] != want {
 			t.Errorf("%s: got %t, want %t", name, got[name], want)
+		}
+	}
+}
+
+// What package quadlet says to containerctl is what containerctl hears: its flags, and those of pods.
+func TestDeclaredFlags(t *testing.T) {
+	known := make(map[string]bool)
+	for _, v := range append(declaredVerbs(), namespaceVerbs()...) {
+		set := new(flagset.Set)
+		v.setup(set)
+		set.Visit(func(names []string, _, _ string) {
+			for _, n := range names {
+				known[n] = true
+			}
+		})
+	}
+	flags := quadlet.Flags()
+	if len(flags) < 40 {
+		t.Errorf("only %d flags: %v", len(flags), flags)
+	}
+	for _, f := range flags {
+		if !known[f] {
+			t.Errorf("%s is no flag of containerctl declared or network namespace up", f)
 		}
 	}
 }

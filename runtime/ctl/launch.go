@@ -78,12 +78,8 @@ func launch(ctx context.Context, c *call) error {
 		return errors.Join(err, c.OCIRoot.Delete(k.Name, true))
 	}
 	c.event(k, "start", k.Name+" runs "+k.Image)
-	if k.Notify {
-		st, err := c.OCIRoot.Load(k.Name)
-		if err == nil {
-			err = awaitReady(st, ready)
-		}
-		if err != nil {
+	if k.Notify || k.AwaitHealth {
+		if err := c.await(ctx, k, ready); err != nil {
 			return err
 		}
 		return unit.Notify("READY=1")
@@ -117,7 +113,7 @@ func (c *call) handOver(k *store.Container, files []*os.File) error {
 		return err
 	}
 	told := []string{"MAINPID=" + strconv.Itoa(st.Pid)}
-	if !k.Notify {
+	if !k.Notify && !k.AwaitHealth {
 		told = append(told, "READY=1")
 	}
 	if err := unit.Notify(told...); err != nil {
@@ -256,43 +252,28 @@ func (e *Env) unitDir(k *store.Container) string {
 	return e.UnitDir
 }
 
-// launch replaces this process by oci-runtime, in a mount namespace with the container's root: for units of Type=forking and of
-// Type=oneshot, whose process it stays.
-func (c *call) launch(ctx context.Context, detach bool) error {
-	args, err := c.prepare(ctx, c.args[0], detach)
-	if err != nil {
-		return err
-	}
-	// From the thread that prepare has locked: it alone is in the namespace.
-	err = syscall.Exec(args[0], args, os.Environ())
-	return fmt.Errorf("execute %s: %w", args[0], err)
-}
-
-// prepare makes the container's root in a mount namespace that this thread is in from here on, and returns the command for that thread.
-func (c *call) prepare(ctx context.Context, name string, detach bool) ([]string, error) {
+// become replaces this process by oci-runtime, in a mount namespace with the container's root: for units of Type=oneshot, whose process
+// it stays.
+func (c *call) become(ctx context.Context, name string) error {
 	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
 	if err := c.OCIRoot.Delete(name, true); err != nil {
-		return nil, err
+		return err
 	}
 	dir := c.bundle(name)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, err
-	}
-	if err := c.noteStart(name); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.enterNetwork(ctx, name); err != nil {
-		return nil, err
+		return err
 	}
 	if err := bundle.Prepare(c.store, name, dir, bundle.Start{}); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.writeNames(name); err != nil {
-		return nil, err
+		return err
 	}
-	args := append(append([]string{}, c.OCIRuntime...), "--root", string(c.OCIRoot), "run", "--bundle", dir)
-	if detach {
-		args = append(args, "--detach", "--pid-file", filepath.Join(dir, "pid"))
-	}
-	return append(args, name), nil
+	args := append(append([]string{}, c.OCIRuntime...), "--root", string(c.OCIRoot), "run", "--bundle", dir, name)
+	// From the thread that Prepare has locked: it alone is in the namespace.
+	err := syscall.Exec(args[0], args, os.Environ())
+	return fmt.Errorf("execute %s: %w", args[0], err)
 }

@@ -231,6 +231,9 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 	if k.Health, err = healthOf(r, &img.Config); err != nil {
 		return nil, err
 	}
+	if k.AwaitHealth && k.Health == nil {
+		return nil, errors.New("ready when healthy: there is no health check: say --health-cmd (HealthCmd=), or use an image that has one")
+	}
 	// All that can be wrong is found now and not at the next boot.
 	if _, err := bundle.Spec(&k, &img.Config, bundle.User{}, bundle.Place{Rootfs: "/", Files: "/"}, bundle.Start{}); err != nil {
 		return nil, err

@@ -55,11 +55,11 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.Func("label-file", "FILE", "labels, one a line", func(v string) error { return eachLine(v, r.setLabel) })
 	s.String(&c.StopSignal, "stop-signal", "SIGNAL", "what stop sends first (default TERM, or what the image says)")
 	s.Int(&c.StopTimeout, 1, "stop-timeout", "SECONDS", "how long stop waits before killing (default 10)")
-	s.Func("sdnotify", "MODE", "container: the workload says when it is ready; ignore: it counts as ready when it runs (default)", func(v string) error {
-		if v != "container" && v != "ignore" && v != "conmon" {
-			return errors.New("want container or ignore")
+	s.Func("sdnotify", "MODE", "container: the workload says when it is ready; healthy: it is when its health check succeeds;\nignore: it counts as ready when it runs (default)", func(v string) error {
+		if v != "container" && v != "healthy" && v != "ignore" && v != "conmon" {
+			return errors.New("want container, healthy or ignore")
 		}
-		c.Notify = v == "container"
+		c.Notify, c.AwaitHealth = v == "container", v == "healthy"
 		return nil
 	})
 	s.Int(&c.Preserve, 0, "preserve-fds", "N", "without -d: hand on N descriptors from 3 on")

@@ -71,7 +71,7 @@ func watch(ctx context.Context, c *call) error {
 	if err := c.writeHealth(k, &healthState{Status: "starting", Log: []healthTry{}}); err != nil {
 		return err
 	}
-	return c.Units.Watch(ctx, k.Name, k.Health.Interval, []string{"/usr/bin/containerctl", "try", k.Name})
+	return c.Units.Watch(ctx, unit.Of(k), k.Health.Interval, []string{"/usr/bin/containerctl", "try", k.Name})
 }
 
 // try tries a container's health once, keeps the outcome, and does what --health-on-failure says when it has become ill.

@@ -43,11 +43,13 @@ func (d *declaration) container() {
 	}
 	d.run("ExecStart", args...)
 	if serviceType != "oneshot" {
+		d.run("ExecStartPost", "-"+containerctl, "watch", d.resource)
 		d.run("ExecStop", "-"+containerctl, "declared-stop", d.resource)
 	}
-	d.run("ExecStopPost", "-"+containerctl, "ended", d.resource)
-	if _, inPod := s.last("Pod"); !inPod && attached(networks) {
-		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
+	if serviceType == "oneshot" {
+		d.run("ExecStopPost", "-/usr/bin/oci-runtime", "delete", "--force", d.resource)
+	} else {
+		d.run("ExecStopPost", "-"+containerctl, "ended", d.resource) // notes how the workload ended
 	}
 	if d.wired() {
 		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
@@ -65,8 +67,8 @@ func attached(flags []string) bool {
 	return true
 }
 
-// startup decides when the unit counts as started. The process that starts the workload ends then, and the PID file names the
-// workload as the unit's main process.
+// startup decides when the unit counts as started. The process that starts the workload ends then, and the workload is the unit's main
+// process.
 func (d *declaration) startup(args *[]string) string {
 	kind := d.service.text("Type")
 	notify := d.own.text("Notify")
@@ -75,14 +77,14 @@ func (d *declaration) startup(args *[]string) string {
 		d.set("Type", "oneshot")
 		*args = append(*args, "--foreground")
 	default:
-		kind = "forking"
+		// The process of ExecStart= names the workload as the main one, and says when that is ready.
+		kind = "notify"
 		d.set("Type", kind)
-		d.replaced = append(d.replaced, "NotifyAccess")
-		d.inServ = append(d.inServ, "PIDFile=/run/proa/containers/"+d.resource+"/pid")
+		d.set("NotifyAccess", "all")
 		if strings.EqualFold(notify, "healthy") {
-			*args = append(*args, "--ready", "healthy")
+			*args = append(*args, "--sdnotify", "healthy")
 		} else if yes, _ := d.own.boolean("Notify"); yes {
-			*args = append(*args, "--ready", "notify")
+			*args = append(*args, "--sdnotify", "container")
 		}
 		// An image may have to be fetched first.
 		d.suggest("TimeoutStartSec", "15min")
@@ -338,9 +340,6 @@ func (d *declaration) output() (out []string) {
 			s.add(e.problem("%.40q: expected registry or local", e.value))
 		}
 		out = append(out, "--label", "io.containers.autoupdate="+e.value)
-	}
-	if e, ok := s.last("HealthOnFailure"); ok && e.value != "none" {
-		s.add(e.problem("%.40q is not carried out: nothing stays to watch; containerctl health tells, and Restart= is for workloads that end", e.value))
 	}
 	return out
 }

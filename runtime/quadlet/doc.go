@@ -17,7 +17,6 @@
 // here and a value that cannot be understood are Problems with file, line and key. A file with problems still becomes a unit, at the
 // same places of [Install], but one that says what is wrong and fails (see Unit). No value can begin another line of the unit.
 //
-// Where the outcome differs from podman's: the unit is Type=forking with a PID file (nothing of ours stays to speak for the workload);
-// memory and process limits and devices are the unit's own settings; a pod shares its network and what its file says for all its
+// Where the outcome differs from podman's: nothing of ours stays beside the workload, which is the main process; memory and process limits and devices are the unit's own settings; a pod shares its network and what its file says for all its
 // containers, and has no container of its own.
 package quadlet

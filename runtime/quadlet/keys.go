@@ -99,7 +99,7 @@ func containerRules() []rule {
 		{"Volume", own, "--volume"}, {"Mount", own, "--mount"}, {"Network", own, "--network"}, {"Memory", own, "--memory"},
 		{"PidsLimit", own, "--pids-limit"}, {"EnvironmentFile", own, "--env-file"}, {"NoNewPrivileges", own, "--security-opt"},
 		{"SeccompProfile", own, ""}, {"ReadOnly", own, "--read-only"}, {"ReadOnlyTmpfs", own, ""}, {"CgroupsMode", own, ""},
-		{"LogDriver", own, ""}, {"LogOpt", own, ""}, {"StopTimeout", own, "--stop-timeout"}, {"HealthOnFailure", own, ""},
+		{"LogDriver", own, ""}, {"LogOpt", own, ""}, {"StopTimeout", own, "--stop-timeout"}, {"HealthOnFailure", once, "--health-on-failure"},
 		{"PodmanArgs", own, ""}, {"SecurityLabelDisable", own, ""}, {"ExposeHostPort", own, ""}, {"AutoUpdate", own, ""},
 		{"Secret", arguments, "--secret"}, {"Environment", pairs, "--env"}, {"Label", pairs, "--label"}, {"Annotation", pairs, "--annotation"},
 		{"HostName", once, "--hostname"}, {"WorkingDir", once, "--workdir"}, {"Pull", once, "--pull"}, {"StopSignal", once, "--stop-signal"},

@@ -310,9 +310,9 @@ func TestKeys(t *testing.T) {
 	}
 	values := map[string]string{"Image": "i", "Secret": "s", "Environment": "A=b", "AddDevice": "/dev/x", "Memory": "1m", "PidsLimit": "3", "Mount": "type=tmpfs,dst=/x",
 		"StopTimeout": "3", "ReloadSignal": "HUP", "Pod": "p.pod", "Notify": "yes", "User": "u", "Group": "u", "LogDriver": "none", "Subnet": "10.0.0.0/8", "Device": "/dev/x",
-		"Type": "ext4", "Copy": "no", "ExitPolicy": "continue", "StopSignal": "QUIT", "UserNS": "auto", "Retry": "3", "Label": "a=b", "AutoUpdate": "registry", "Volume": "/a:/b"}
+		"Type": "ext4", "Copy": "no", "ExitPolicy": "continue", "StopSignal": "QUIT", "UserNS": "auto", "HealthOnFailure": "kill", "Retry": "3", "Label": "a=b", "AutoUpdate": "registry", "Volume": "/a:/b"}
 	without := map[string][]string{ // of no effect by themselves
-		".container": {"Image", "StartWithPod", "ReadOnlyTmpfs", "Pod", "Group", "CgroupsMode", "LogOpt", "HealthOnFailure", "SecurityLabelDisable", "RunInit", "ExposeHostPort", "ServiceName"},
+		".container": {"Image", "StartWithPod", "ReadOnlyTmpfs", "Pod", "Group", "CgroupsMode", "LogOpt", "SecurityLabelDisable", "RunInit", "ExposeHostPort", "ServiceName"},
 		".volume":    {"Driver", "Type", "ServiceName"}, ".network": {"Gateway", "IPRange", "IPAMDriver", "ServiceName"}, ".image": {"Image", "RetryDelay", "ServiceName"},
 		".pod": {"AddHost", "DNS", "DNSOption", "DNSSearch", "HostName", "ShmSize", "Volume", "StopTimeout", "ServiceName"},
 	}

@@ -54,6 +54,7 @@ type Container struct {
 	Stdin       bool    `json:"stdin,omitempty"`        // pass on that of whoever is attached
 	Remove      bool    `json:"remove,omitempty"`       // when it ends
 	Notify      bool    `json:"notify,omitempty"`       // the workload says when it is ready (sd_notify)
+	AwaitHealth bool    `json:"await_health,omitempty"` // it is ready when its health check succeeds
 	Preserve    int     `json:"preserve_fds,omitempty"` // descriptors of whoever is attached
 	Restart     string  `json:"restart"`                // no, on-failure, always, unless-stopped
 	Restarts    int     `json:"restarts,omitempty"`     // how often on-failure tries; 0: always

@@ -158,21 +158,21 @@ func (s *Systemd) Freeze(ctx context.Context, unit string, on bool) error {
 }
 
 // Watch has a command run every interval as long as the unit is up: by a transient timer that is bound to it.
-func (s *Systemd) Watch(ctx context.Context, container string, interval time.Duration, command []string) error {
+func (s *Systemd) Watch(ctx context.Context, unit string, interval time.Duration, command []string) error {
 	c, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
-	timer := Timer(container)
+	timer := Timer(unit)
 	service := strings.TrimSuffix(timer, ".timer") + ".service"
 	usec := uint64(interval.Microseconds())
 	props := []dbus.Property{
-		dbus.PropDescription("Health of container " + container), dbus.PropBindsTo(Name(container)), dbus.PropAfter(Name(container)),
+		dbus.PropDescription("Health of " + unit), dbus.PropBindsTo(unit), dbus.PropAfter(unit),
 		property("CollectMode", "inactive-or-failed"), property("AccuracyUSec", min(usec/4, 1_000_000)),
 		property("TimersMonotonic", []monotonic{{"OnActiveSec", usec}, {"OnUnitInactiveSec", usec}}),
 	}
 	aux := dbus.PropertyCollection{Name: service, Properties: []dbus.Property{
-		dbus.PropDescription("Health of container " + container), dbus.PropType("oneshot"), dbus.PropExecStart(command, false),
+		dbus.PropDescription("Health of " + unit), dbus.PropType("oneshot"), dbus.PropExecStart(command, false),
 		property("CollectMode", "inactive-or-failed"), property("LogLevelMax", int32(4)), // not a line in the journal each time
 	}}
 	// The one of the container's last run may still be about to go.
@@ -189,8 +189,8 @@ func (s *Systemd) Watch(ctx context.Context, container string, interval time.Dur
 	return fmt.Errorf("start %s: %w", timer, err)
 }
 
-// Timer is the unit that has a container's health tried.
-func Timer(container string) string { return "proa-" + container + ":health.timer" }
+// Timer is the unit that has the health of a container tried, whose unit is given.
+func Timer(unit string) string { return strings.TrimSuffix(unit, ".service") + ":health.timer" }
 
 // monotonic is one element of TimersMonotonic.
 type monotonic struct {

@@ -89,7 +89,7 @@ func Text(c *store.Container) string {
 	// The process of ExecStart= names the workload as the main one before that runs, and then ends: however short the workload lives,
 	// systemd sees how it ends. A PID file would be read too late.
 	line("Type=notify")
-	if c.Notify {
+	if c.Notify || c.AwaitHealth {
 		line("NotifyAccess=all") // launch tells that the workload is ready when it is no main process any more
 	}
 	line("ExecStart=/usr/bin/containerctl launch %s", c.Name)

@@ -384,8 +384,7 @@ func (m *Manager) Restarts(_ context.Context, name string) (int, error) {
 }
 
 // Watch runs a command every interval until the unit is down.
-func (m *Manager) Watch(_ context.Context, container string, interval time.Duration, command []string) error {
-	name := unit.Name(container)
+func (m *Manager) Watch(_ context.Context, name string, interval time.Duration, command []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.unwatch(name)

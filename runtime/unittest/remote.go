@@ -132,7 +132,7 @@ func (c Client) Restarts(_ context.Context, name string) (int, error) {
 }
 
 // Watch is the manager's.
-func (c Client) Watch(_ context.Context, container string, interval time.Duration, command []string) error {
-	_, err := c.call(Request{Verb: "Watch", Names: append([]string{container}, command...), Interval: interval})
+func (c Client) Watch(_ context.Context, name string, interval time.Duration, command []string) error {
+	_, err := c.call(Request{Verb: "Watch", Names: append([]string{name}, command...), Interval: interval})
 	return err
 }
