@@ -34,13 +34,17 @@ func TestLine(t *testing.T) {
 		File("/etc/proa/update/root.json", 0o644, string(root)).
 		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":60,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
 		File("/etc/lab/greeting", 0o640, "good morning\n").
-		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n")
+		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n").
+		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
+		File("/etc/containers/systemd/site.container", 0o644, declaredSite(registry))
 	m := s.machine("line", first, config)
 
 	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
 	step(t, m, "provision", func(t *testing.T) { provisioned(t, m) })
 	step(t, m, "container", func(t *testing.T) { startContainer(t, m, registry) })
 	step(t, m, "networks", func(t *testing.T) { networks(t, m, registry+"/lab/hello:1") })
+	step(t, m, "declared container", func(t *testing.T) { declaredStarts(t, m) })
+	step(t, m, "wrong declaration", func(t *testing.T) { wrongDeclaration(t, m) }, vm.Allow(`wrong\.(service|container)|quadlet-generator`, "a declaration has errors"))
 	step(t, m, "reboot", func(t *testing.T) {
 		if err := m.Reboot(t.Context()); err != nil {
 			t.Fatal(err)
@@ -49,6 +53,7 @@ func TestLine(t *testing.T) {
 		provisioned(t, m)
 		containerAnswers(t, m)
 		portAnswers(t, m)
+		declaredAnswers(t, m, "written by hand")
 	})
 	step(t, m, "power cut", func(t *testing.T) {
 		if err := m.PowerCycle(t.Context()); err != nil {
@@ -72,6 +77,7 @@ func TestLine(t *testing.T) {
 		provisioned(t, m)
 		containerAnswers(t, m)
 		portAnswers(t, m)
+		declaredAnswers(t, m, "written by hand")
 	})
 	allow := vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check")
 	step(t, m, "come back from 1.0.4", func(t *testing.T) {
@@ -181,6 +187,73 @@ func containerAnswers(t *testing.T, m *vm.Machine) {
 	if out, err := m.Run(t.Context(), "root", "containerctl health"); err != nil {
 		t.Errorf("got health %q, %v, want every container healthy", out, err)
 	}
+}
+
+// declaredSite is a container as podman's users declare it: with a volume that its image fills, ready when its health check succeeds.
+func declaredSite(registry string) string {
+	return `[Unit]
+Description=The declared site
+[Container]
+Image=` + registry + `/lab/hello:1
+Network=host
+Volume=site.volume:/www
+Exec=/bin/sh -c "echo site starts; exec httpd -f -p 8081 -h /www"
+HealthCmd=wget -qO- http://127.0.0.1:8081/
+Notify=healthy
+PodmanArgs=--tls-verify=false
+[Service]
+Restart=always
+[Install]
+WantedBy=multi-user.target
+`
+}
+
+// declaredStarts looks at the declared container after the boot that provisioned it, and leaves a trace in its volume.
+func declaredStarts(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	declaredAnswers(t, m, "hello from a container")
+	for command, want := range map[string]string{
+		"cat /proc/$(systemctl show -P MainPID site.service)/cmdline | tr '\\0' ' '": "httpd -f -p 8081 -h /www",
+		"containerctl ps":                         "systemd-site",
+		"containerctl exec systemd-site hostname": "systemd-site",
+		"containerctl volume ls":                  "systemd-site",
+		"containerctl logs systemd-site":          "site starts",
+		"systemctl show -P Requires site.service": "site-volume.service",
+	} {
+		if got := run(t, m, command); !strings.Contains(got, want) {
+			t.Errorf("%s: got %q, want %q", command, got, want)
+		}
+	}
+	if out, err := m.Run(t.Context(), "root", "containerctl rm -f systemd-site 2>&1"); err == nil || !strings.Contains(out, "is declared") {
+		t.Errorf("got %q, %v, want rm to say that the container is declared", out, err)
+	}
+	run(t, m, "containerctl exec systemd-site sh -c 'echo written by hand > /www/index.html'; systemctl restart site.service")
+	declaredAnswers(t, m, "written by hand")
+}
+
+// declaredAnswers asks the declared container's server, which was up before its unit was.
+func declaredAnswers(t *testing.T, m *vm.Machine, want string) {
+	t.Helper()
+	if got := run(t, m, "systemctl is-active site.service; wget -qO- http://127.0.0.1:8081/"); got != "active\n"+want {
+		t.Errorf("got %q from the declared container, want %q", got, want)
+	}
+}
+
+// wrongDeclaration: a key that nobody knows costs its own unit, which says so, and no other.
+func wrongDeclaration(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	run(t, m, "mkdir -p /run/containers/systemd; printf '[Container]\\nImage=a\\nImgae=b\\n' > /run/containers/systemd/wrong.container; systemctl daemon-reload")
+	want := `/run/containers/systemd/wrong.container:3: unknown key "Imgae" in [Container]: did you mean Image=?`
+	if out, err := m.Run(t.Context(), "root", "systemctl start wrong.service 2>&1"); err == nil {
+		t.Errorf("got %q, want the unit to fail", out)
+	}
+	for _, command := range []string{"journalctl -b -q -o cat -u wrong.service", "journalctl -b -q -o cat -k"} {
+		if got := run(t, m, command); !strings.Contains(got, want) {
+			t.Errorf("%s: got no %q in\n%s", command, want, got)
+		}
+	}
+	declaredAnswers(t, m, "written by hand")
+	run(t, m, "rm /run/containers/systemd/wrong.container; systemctl daemon-reload; systemctl reset-failed wrong.service || true")
 }
 
 func publish(t *testing.T, d *world.Desk, image world.Image) {
