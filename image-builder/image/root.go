@@ -203,7 +203,9 @@ func fillRoot(ctx context.Context, in *inputs, arch, dir string) (map[string]dig
 	reported := make(chan error, 1)
 	go func() { reported <- writeReport(filepath.Join(dir, treeFile), t) }()
 	name := filepath.Join(dir, rootFile)
-	size, err := erofs.Make(ctx, in.tools, t, name, guid("root image", arch), Epoch)
+	// Files of /etc that a machine has changed remember which inode of which file system they were copied from. An update brings another
+	// file system: with the same UUID, the kernel would look for that inode in it, and find another one or none.
+	size, err := erofs.Make(ctx, in.tools, t, name, guid("root image", arch, in.Version), Epoch)
 	if err := errors.Join(err, <-reported); err != nil {
 		return nil, err
 	}
