@@ -33,7 +33,7 @@ import (
 
 // Units is the service manager: systemd, or in tests something that runs what units say.
 type Units interface {
-	Reload(context.Context) error
+	Refresh(ctx context.Context, unit string, there bool) error // its file was written, or removed
 	Start(ctx context.Context, unit string) error
 	Stop(ctx context.Context, unit string) error
 	Listen(ctx context.Context, unit, link string, addresses []netip.Addr) error // a socket unit for wiring.Sockets

@@ -88,7 +88,7 @@ func (c *call) start(ctx context.Context, again bool) error {
 		if err := unit.Install(c.unitDir(k), k); err != nil {
 			return err
 		}
-		if err := c.Units.Reload(ctx); err != nil {
+		if err := c.Units.Refresh(ctx, unit.Of(k), true); err != nil {
 			return err
 		}
 		c.Units.ResetFailed(ctx, unit.Of(k)) // begins to count starts anew; an error says that there are none
@@ -254,7 +254,7 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 	if err := e.takeAway(ctx, s, k); err != nil && !errors.Is(err, store.ErrNoContainer) {
 		return err
 	}
-	if err := e.Units.Reload(ctx); err != nil {
+	if err := e.Units.Refresh(ctx, unit.Of(k), false); err != nil {
 		return err
 	}
 	e.Units.ResetFailed(ctx, unit.Of(k)) // an error says that there is nothing to forget
@@ -303,7 +303,7 @@ func rename(ctx context.Context, c *call) error {
 		}
 	}
 	c.event(k, "rename", c.args[0]+" is "+k.Name+" from now on")
-	return errors.Join(os.RemoveAll(filepath.Join(c.Run, c.args[0])), c.Units.Reload(ctx))
+	return errors.Join(os.RemoveAll(filepath.Join(c.Run, c.args[0])), c.Units.Refresh(ctx, unit.Name(c.args[0]), false), c.Units.Refresh(ctx, unit.Of(k), true))
 }
 
 // stopSignal is what stop sends first.

@@ -254,7 +254,7 @@ func (c *call) startUnit(ctx context.Context, k *store.Container) error {
 	if err := unit.Install(c.unitDir(k), k); err != nil {
 		return err
 	}
-	if err := c.Units.Reload(ctx); err != nil {
+	if err := c.Units.Refresh(ctx, unit.Name(k.Name), true); err != nil {
 		return err
 	}
 	if err := c.Units.Start(ctx, unit.Name(k.Name)); err != nil {

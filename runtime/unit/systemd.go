@@ -47,11 +47,25 @@ func (s *Systemd) open(ctx context.Context) (*dbus.Conn, error) {
 	return s.conn, nil
 }
 
-// Reload makes systemd read the unit files again.
-func (s *Systemd) Reload(ctx context.Context) error {
+// Refresh makes systemd know that a unit's file was written, or removed if there is none any more. Units that it does not know yet it reads
+// when they are asked for; all of them it is made to read again only if it holds something older, since that takes a slow machine a second.
+func (s *Systemd) Refresh(ctx context.Context, unit string, there bool) error {
 	c, err := s.open(ctx)
 	if err != nil {
 		return err
+	}
+	load, err := c.GetUnitPropertyContext(ctx, unit, "LoadState")
+	if err != nil {
+		return fmt.Errorf("ask systemd about %s: %w", unit, err)
+	}
+	old, err := c.GetUnitPropertyContext(ctx, unit, "NeedDaemonReload")
+	if err != nil {
+		return fmt.Errorf("ask systemd about %s: %w", unit, err)
+	}
+	loaded, _ := load.Value.Value().(string)
+	stale, isBool := old.Value.Value().(bool)
+	if isBool && !stale && (loaded == "loaded") == there {
+		return nil
 	}
 	if err := c.ReloadContext(ctx); err != nil {
 		return fmt.Errorf("reload systemd: %w", err)

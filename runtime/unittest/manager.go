@@ -75,8 +75,8 @@ func (m *Manager) load(name string) (map[string][]string, error) {
 	return nil, fmt.Errorf("unit %s not loaded", name)
 }
 
-// Reload does nothing: files are read at each start.
-func (m *Manager) Reload(context.Context) error { return nil }
+// Refresh does nothing: files are read at each start.
+func (m *Manager) Refresh(context.Context, string, bool) error { return nil }
 
 // Start starts a unit and returns when it is up or has failed.
 func (m *Manager) Start(ctx context.Context, name string) error {

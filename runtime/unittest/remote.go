@@ -95,8 +95,8 @@ func (c Client) do(verb, name string) error {
 	return err
 }
 
-// Reload is the manager's.
-func (c Client) Reload(context.Context) error { return nil }
+// Refresh is the manager's.
+func (c Client) Refresh(context.Context, string, bool) error { return nil }
 
 // Start is the manager's.
 func (c Client) Start(_ context.Context, name string) error { return c.do("Start", name) }
