@@ -1,19 +1,24 @@
 package qemutests
 
 import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
 // networks runs containers in networks: they find each other by name, keep apart from other networks, and are reached by ports of the
-// machine. One, front on port 8081, stays.
+// machine. One, front on port 8083, stays.
 func networks(t *testing.T, m *vm.Machine, image string) {
 	t.Helper()
 	run(t, m, "containerctl network create shop && containerctl network create --internal vault")
 	for _, c := range []string{
-		"--name front -p 8081:8080", "--name till --network shop --network-alias store -p 127.0.0.1:8082:8080", "--name safe --network vault",
+		"--name front -p 8083:8080", "--name till --network shop --network-alias store -p 127.0.0.1:8082:8080", "--name safe --network vault",
 	} {
 		run(t, m, "containerctl run -d "+c+" "+image)
 	}
@@ -21,7 +26,7 @@ func networks(t *testing.T, m *vm.Machine, image string) {
 	run(t, m, "containerctl network connect vault till")
 	for _, c := range []struct{ command, want string }{
 		{"wget -qO- http://127.0.0.1:8082/", "hello from a container"},
-		{`wget -qO- http://$(ip -4 -o addr show scope global | awk '!/pn-/{sub("/.*","",$4);print $4;exit}'):8081/`, "hello from a container"},
+		{`wget -qO- http://$(ip -4 -o addr show scope global | awk '!/pn-/{sub("/.*","",$4);print $4;exit}'):8083/`, "hello from a container"},
 		{"containerctl exec till wget -qO- http://safe:8080/", "hello from a container"},
 		{"containerctl exec safe wget -qO- http://till:8080/", "hello from a container"},
 		{"containerctl exec till wget -qO- http://store.shop:8080/", "hello from a container"},
@@ -40,7 +45,6 @@ func networks(t *testing.T, m *vm.Machine, image string) {
 	run(t, m, "kill -9 $(containerctl inspect front | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' | head -1)")
 	portAnswers(t, m)
 	run(t, m, "containerctl rm -f till safe && containerctl network rm shop vault")
-	run(t, m, "for i in $(seq 10); do containerctl run -p 8090:80 "+image+" true || exit 1; done")
 	run(t, m, "containerctl stop front")
 	if got := run(t, m, "nft list ruleset; ip -o link | grep -E 'pn-|pv'; ls -A /run/proa/network/endpoints; systemctl list-units -q --plain 'proa-dns@*'; cat /proc/sys/net/ipv4/ip_forward"); got != "0" {
 		t.Errorf("got %q, want nothing of networks left without a container", got)
@@ -52,7 +56,111 @@ func networks(t *testing.T, m *vm.Machine, image string) {
 // portAnswers asks the container front by its port of the machine.
 func portAnswers(t *testing.T, m *vm.Machine) {
 	t.Helper()
-	if got := run(t, m, "for i in $(seq 60); do wget -qO- http://127.0.0.1:8081/ && break; sleep 1; done"); got != "hello from a container" {
+	if got := run(t, m, "for i in $(seq 60); do wget -qO- http://127.0.0.1:8083/ && break; sleep 1; done"); got != "hello from a container" {
 		t.Errorf("got %q by the port of the container front, want its greeting\n%s", got, run(t, m, "nft list ruleset; ip addr; journalctl -b -q -o cat -u proa-front.service -u 'proa-dns@*'"))
+	}
+}
+
+const (
+	pagesPort = 8088 // of the machine
+	pagesText = "a page from a container\n"
+)
+
+// declarePages declares, as a person would, a web server of Debian's Python on a network of its own, with a port for the world.
+func declarePages(t *testing.T, m *vm.Machine, registry string) {
+	t.Helper()
+	for name, text := range map[string]string{
+		"lab.network":     "[Network]\nSubnet=10.89.7.0/24\nIPv6=true\n",
+		"pages.image":     "[Image]\nImage=" + registry + "/lab/pages:1\nTLSVerify=false\n",
+		"pages.container": fmt.Sprintf("[Container]\nImage=pages.image\nContainerName=pages\nNetwork=lab.network\nPublishPort=%d:8000\n[Install]\nWantedBy=multi-user.target\n", pagesPort),
+	} {
+		check(t, m.CopyTo(t.Context(), "root", "/etc/containers/systemd/"+name, 0o644, []byte(text)))
+	}
+	run(t, m, "systemctl daemon-reload && systemctl start pages.service")
+	pagesAnswer(t, m)
+}
+
+// pagesAnswer asks the declared container from outside of the machine.
+func pagesAnswer(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	if got := run(t, m, "systemctl is-active pages.service"); got != "active" {
+		t.Errorf("got pages.service %s, want active", got)
+	}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	var last error
+	for range 30 { // its unit is started when its program is; Python takes a moment more
+		resp, err := client.Get("http://" + m.Addr(pagesPort) + "/")
+		if err == nil {
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err == nil && string(body) == pagesText {
+				return
+			}
+			last = fmt.Errorf("%s, %q, %w", resp.Status, body, err)
+		} else {
+			last = err
+		}
+		time.Sleep(time.Second)
+	}
+	t.Errorf("got %v from %s, want its page", last, m.Addr(pagesPort))
+}
+
+// left lists what containers could leave behind: mounts, cgroups, links, rules, records, directories, processes.
+const left = `findmnt -rn -o TARGET,SOURCE | sort
+find /sys/fs/cgroup -mindepth 1 -type d -name '*proa-*' | sort
+for l in /sys/class/net/*; do echo "$l"; done
+nft list ruleset | grep -v counter
+find /run/proa /var/lib/proa/containers/containers /run/oci-runtime -mindepth 1 2>/dev/null | sort
+ls /run/netns 2>/dev/null
+pidof containerctl oci-runtime`
+
+// manyShort runs containers one after the other on a network: nothing is left of them. Each asks another one by its name.
+func manyShort(t *testing.T, m *vm.Machine, registry string, count int) {
+	t.Helper()
+	before := run(t, m, left+" || true")
+	start := time.Now()
+	out := run(t, m, fmt.Sprintf(`for i in $(seq %d); do containerctl run --rm --network lab %s/lab/hello:1 wget -qO- http://pages:8000/ || exit 1; done | sort | uniq -c`, count, registry))
+	if got := strings.Join(strings.Fields(out), " "); got != fmt.Sprint(count, " ", strings.TrimSpace(pagesText)) {
+		t.Errorf("got %q from %d containers", got, count)
+	}
+	t.Logf("%d containers in %.0f s", count, time.Since(start).Seconds())
+	nothingLeft(t, m, before)
+}
+
+// killed ends everything of the runtime's with SIGKILL, at moments that nobody chose.
+func killed(t *testing.T, m *vm.Machine, registry string, count int) {
+	t.Helper()
+	before := run(t, m, left+" || true")
+	for range count {
+		ms := rand.IntN(2000)
+		run(t, m, fmt.Sprintf(`containerctl run --rm --network lab -p 8099:80 %s/lab/hello:1 sleep 1 >/dev/null 2>&1 & sleep %d.%03d; kill -9 $(pidof containerctl oci-runtime) 2>/dev/null; wait; true`, registry, ms/1000, ms%1000))
+	}
+	// The next command finds what they left.
+	run(t, m, fmt.Sprintf("containerctl run --rm --network lab -p 8099:80 %s/lab/hello:1 true", registry))
+	nothingLeft(t, m, before)
+	pagesAnswer(t, m)
+}
+
+func nothingLeft(t *testing.T, m *vm.Machine, before string) {
+	t.Helper()
+	var after string
+	for range 10 { // what systemd takes down it takes down a moment later
+		if after = run(t, m, left+" || true"); after == before {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+	had := map[string]bool{}
+	for l := range strings.Lines(before) {
+		had[l] = true
+	}
+	for l := range strings.Lines(after) {
+		if !had[l] {
+			t.Errorf("left: %s", l)
+		}
+		delete(had, l)
+	}
+	for l := range had {
+		t.Errorf("gone: %s", l)
 	}
 }

@@ -81,6 +81,7 @@ type fallback struct {
 	good, hang world.Image
 	m          *vm.Machine
 	counted    []string // names that were armed
+	word       string   // on the kernel's command line, whatever the release; "" for none
 }
 
 // start boots a disk image under the firmware; edit may change the rest of the hardware.

@@ -37,7 +37,7 @@ func TestLine(t *testing.T) {
 		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n").
 		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
 		File("/etc/containers/systemd/site.container", 0o644, declaredSite(registry))
-	m := s.machine("line", first, config)
+	m := s.machineFrom("line", first.Disk(), config, func(c *vm.Config) { c.Ports = []int{pagesPort} })
 
 	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
 	step(t, m, "provision", func(t *testing.T) { provisioned(t, m) })
@@ -45,6 +45,9 @@ func TestLine(t *testing.T) {
 	step(t, m, "networks", func(t *testing.T) { networks(t, m, registry+"/lab/hello:1") })
 	step(t, m, "declared container", func(t *testing.T) { declaredStarts(t, m) })
 	step(t, m, "wrong declaration", func(t *testing.T) { wrongDeclaration(t, m) }, vm.Allow(`wrong\.(service|container)|quadlet-generator`, "a declaration has errors"))
+	step(t, m, "web server", func(t *testing.T) { declarePages(t, m, registry) })
+	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, registry, 100) })
+	step(t, m, "killed programs", func(t *testing.T) { killed(t, m, registry, 10) })
 	step(t, m, "reboot", func(t *testing.T) {
 		if err := m.Reboot(t.Context()); err != nil {
 			t.Fatal(err)
@@ -53,6 +56,7 @@ func TestLine(t *testing.T) {
 		provisioned(t, m)
 		containerAnswers(t, m)
 		portAnswers(t, m)
+		pagesAnswer(t, m)
 		declaredAnswers(t, m, "written by hand")
 	})
 	step(t, m, "power cut", func(t *testing.T) {
@@ -77,6 +81,7 @@ func TestLine(t *testing.T) {
 		provisioned(t, m)
 		containerAnswers(t, m)
 		portAnswers(t, m)
+		pagesAnswer(t, m)
 		declaredAnswers(t, m, "written by hand")
 	})
 	allow := vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check")
@@ -323,7 +328,7 @@ func isQuarantined(t *testing.T, m *vm.Machine, version string) {
 	t.Errorf("got quarantine %+v, want %s in it", r.Quarantine, version)
 }
 
-// registry serves lab/hello:1, made of the tools tree's static busybox, and returns the address that machines use.
+// registry serves lab/hello:1, made of the tools tree's static busybox, and lab/pages:1, Debian's Python, and returns the address that machines use.
 func (s *story) registry() string {
 	s.t.Helper()
 	r, err := world.StartRegistry()
@@ -335,8 +340,7 @@ func (s *story) registry() string {
 			s.t.Error(err)
 		}
 	})
-	if err := r.PushHello("lab/hello:1", "hello from a container\n"); err != nil {
-		s.t.Fatal(err)
-	}
+	check(s.t, r.PushHello("lab/hello:1", "hello from a container\n"))
+	check(s.t, r.PushPages(s.t.Context(), s.repo, "lab/pages:1", pagesText))
 	return r.GuestHost()
 }

@@ -53,8 +53,9 @@ func TestAnyToLatest(t *testing.T) {
 		web := s.web(desk.Repository)
 		config := provision.New().
 			File("/etc/proa/update/root.json", 0o644, anchor).
-			File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL()))
-		f := &fallback{story: s, firmware: firmware, good: map[vm.Firmware]world.Image{vm.UEFI: oldest, vm.BIOS: older}[firmware]}
+			File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL())).
+			KernelArguments("lab.word=kept") // which the first boot puts where each loader finds it, for every release
+		f := &fallback{word: "lab.word=kept ", story: s, firmware: firmware, good: map[vm.Firmware]world.Image{vm.UEFI: oldest, vm.BIOS: older}[firmware]}
 		var logged vm.Config
 		f.start(f.good.Disk(), config, func(c *vm.Config) {
 			c.LogWrites = true
@@ -87,6 +88,9 @@ func (f *fallback) update(from, version string) {
 			must(f.m.WaitConsole(t.Context(), regexp.QuoteMeta("trying proa_"+version+"+3.efi, tries left behind this one: 2")))(t)
 		}
 		becomesGood(t, f.m, version)
+		if got := run(t, f.m, "cat /proc/cmdline"); !strings.Contains(" "+got+" ", " "+f.word) {
+			t.Errorf("got kernel arguments %q, want %q among them", got, f.word)
+		}
 		if got := f.m.Boots() - n; got != 1 {
 			t.Errorf("got %d boots for an update, want 1", got)
 		}

@@ -174,7 +174,8 @@ func up(t *testing.T, m *vm.Machine) {
 	t.Helper()
 	// sshd answers long before the boot is over.
 	if out, err := m.Run(t.Context(), "root", "systemctl is-system-running --wait"); err != nil {
-		failed, _ := m.Run(context.WithoutCancel(t.Context()), "root", "systemctl list-units --failed --no-legend --plain; systemctl list-jobs --no-legend")
+		failed, _ := m.Run(context.WithoutCancel(t.Context()), "root", `systemctl list-units --failed --no-legend --plain; systemctl list-jobs --no-legend
+for u in $(systemctl list-units --failed --no-legend --plain | cut -d' ' -f1); do journalctl -b -q --no-hostname -n 12 -u "$u"; done`)
 		t.Fatalf("got system state %q, want running: %v\n%s", strings.TrimSpace(out), err, failed)
 	}
 }

@@ -51,6 +51,15 @@ func (c *Config) Unit(name string, enabled bool, contents string) *Config {
 	return c.merge(types.Config{Systemd: types.Systemd{Units: []types.Unit{{Name: name, Enabled: &enabled, Contents: &contents}}}})
 }
 
+// KernelArguments wants words on the kernel's command line, from the first boot on.
+func (c *Config) KernelArguments(words ...string) *Config {
+	var a types.KernelArguments
+	for _, w := range words {
+		a.ShouldExist = append(a.ShouldExist, types.KernelArgument(w))
+	}
+	return c.merge(types.Config{KernelArguments: a})
+}
+
 // Merge lays a whole config, of any 3.x version, over c as ignition.config.merge would.
 func (c *Config) Merge(raw []byte) error {
 	child, report, err := v3_6.ParseCompatibleVersion(raw)
