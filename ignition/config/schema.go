@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 
 	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/internal/nearest"
 )
 
 // A walker reads JSON beside the Go type it is for. It remembers where every value stands and reports unknown
@@ -196,40 +200,10 @@ func names(m map[string]reflect.Type) string {
 
 // suggest names the known key that differs least from key, if one is near.
 func suggest(key string, known map[string]reflect.Type) string {
-	best, least := "", len(key)/3+2
-	for k := range known {
-		if d := distance(strings.ToLower(key), strings.ToLower(k)); d < least || d == least && k < best {
-			best, least = k, d
-		}
+	if best := nearest.Word(key, slices.Sorted(maps.Keys(known))); best != "" {
+		return fmt.Sprintf("did you mean %q?", best)
 	}
-	if best == "" {
-		return "remove it, or check the spec version"
-	}
-	return fmt.Sprintf("did you mean %q?", best)
-}
-
-// distance is Levenshtein's; keys longer than 64 bytes are far from everything.
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diag+1)
-		}
-	}
-	return row[len(b)]
+	return "remove it, or check the spec version"
 }
 
 func join(path, key string) string {

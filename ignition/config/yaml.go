@@ -37,13 +37,13 @@ func parseButane(name string, raw []byte, files fs.FS) (*Document, error) {
 		inYAML(&d.Warnings[n], name, places)
 	}
 	for path := range d.places {
-		d.places[path] = nearest(places, name, path)
+		d.places[path] = placeNear(places, name, path)
 	}
 	return d, nil
 }
 
-// nearest is the place of path, or of what is around it, without what the YAML does not say.
-func nearest(places map[string]Place, name, path string) Place {
+// placeNear is the place of path, or of what is around it, without what the YAML does not say.
+func placeNear(places map[string]Place, name, path string) Place {
 	for p := path; ; p = p[:max(0, strings.LastIndexAny(p, ".["))] {
 		if at, ok := places[p]; ok || p == "" {
 			at.Config = name
@@ -54,7 +54,7 @@ func nearest(places map[string]Place, name, path string) Place {
 
 // inYAML gives an issue of the JSON its place in the YAML, and the names that keys have there.
 func inYAML(i *Issue, name string, places map[string]Place) {
-	i.Place = nearest(places, name, i.Path)
+	i.Place = placeNear(places, name, i.Path)
 	if i.Problem != "unknown key" {
 		return
 	}

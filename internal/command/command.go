@@ -13,6 +13,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/proa-os/proa/internal/nearest"
 )
 
 // A Command is one row of a program's table.
@@ -153,7 +155,7 @@ func (p Program) find(name string) (Command, error) {
 			return c, nil
 		}
 	}
-	if near := Nearest(name, names(p.All())); near != "" {
+	if near := nearest.Word(name, names(p.All())); near != "" {
 		return Command{}, Wrong("unknown command %q: did you mean %s? %s help lists them", name, near, p.Name)
 	}
 	return Command{}, Wrong("unknown command %q; %s help lists them", name, p.Name)

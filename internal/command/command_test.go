@@ -172,12 +172,6 @@ func TestOwnFlags(t *testing.T) {
 }
 
 func TestNearest(t *testing.T) {
-	words := []string{"start", "restart", "stop", "ps", "pause", "images", "inspect"}
-	for word, want := range map[string]string{"strat": "start", "image": "images", "inspetc": "inspect", "sp": "ps", "zzz": "", "x": "", "stopp": "stop"} {
-		if got := Nearest(word, words); got != want {
-			t.Errorf("%s: got %q, want %q", word, got, want)
-		}
-	}
 	var did []string
 	if err := toy(&did).Run(t.Context(), nil, []string{"plya"}); err == nil || !strings.Contains(err.Error(), "did you mean play?") {
 		t.Errorf("got %v", err)

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/internal/nearest"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/ref"
 	"github.com/proa-os/proa/runtime/store"
@@ -169,7 +170,7 @@ func (f flags) Parse(args []string) ([]string, error) {
 		for _, known := range f.All() {
 			names = append(names, known.Names...)
 		}
-		if near := command.Nearest(unknown.Flag, names); near != "" {
+		if near := nearest.Word(unknown.Flag, names); near != "" {
 			return nil, fmt.Errorf("%w: did you mean %s?", err, near)
 		}
 	}
@@ -218,7 +219,7 @@ func (c *call) image(name string) (ref.Ref, *store.Record, error) {
 // suggest adds to err the name that was probably meant.
 func (c *call) suggest(err error, name, kind string) error {
 	words, werr := c.words(kind)
-	if near := command.Nearest(name, words); werr == nil && near != "" {
+	if near := nearest.Word(name, words); werr == nil && near != "" {
 		return fmt.Errorf("%w: did you mean %s?", err, near)
 	}
 	return err

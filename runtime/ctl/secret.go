@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/internal/nearest"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/secret"
 	"github.com/proa-os/proa/runtime/store"
@@ -199,7 +199,7 @@ func addSecret(k *store.Container, text string) error {
 			n, err = strconv.ParseInt(value, 8, 32)
 			v.Mode = uint32(n)
 		default:
-			if near := command.Nearest(key, []string{"source", "type", "target", "uid", "gid", "mode"}); near != "" && near != key {
+			if near := nearest.Word(key, []string{"source", "type", "target", "uid", "gid", "mode"}); near != "" && near != key {
 				return fmt.Errorf("option %q: did you mean %s=?", f, near)
 			}
 			return fmt.Errorf("option %q: want source=, type=mount, type=env, target=, uid=, gid= or mode=", f)

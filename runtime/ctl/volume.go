@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/internal/nearest"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/volume"
@@ -434,7 +434,7 @@ func volumeFlag(v *store.Volume, o string) error {
 	effect, ok := effects[o]
 	if !ok {
 		known := append(slices.Sorted(maps.Keys(effects)), "rshared", "rslave", "rprivate", "noexec", "nosuid")
-		if near := command.Nearest(o, known); near != "" {
+		if near := nearest.Word(o, known); near != "" {
 			return fmt.Errorf("option %q: did you mean %s?", o, near)
 		}
 		return fmt.Errorf("option %q: want ro, nocopy, U, noexec, nosuid, rshared, rslave or rprivate", o)

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/proa-os/proa/internal/nearest"
 )
 
 // containerctl carries out what units say.
@@ -177,7 +179,7 @@ func (d *declaration) checkSections() {
 			continue
 		}
 		p := Problem{s.path, s.line, fmt.Sprintf("unknown section [%s]", s.name)}
-		if n := nearest(s.name, known); n != "" {
+		if n := nearest.Word(s.name, known); n != "" {
 			p.Text += fmt.Sprintf(": did you mean [%s]?", n)
 		} else {
 			p.Text += ": expected " + "[" + strings.Join(known, "], [") + "] or [X-...]"
@@ -203,7 +205,7 @@ func (d *declaration) checkKeys() {
 			case i >= 0:
 			default:
 				p := Problem{e.path, e.line, fmt.Sprintf("unknown key %.60q in [%s]", e.key, section)}
-				if n := nearest(e.key, names); n != "" {
+				if n := nearest.Word(e.key, names); n != "" {
 					p.Text += ": did you mean " + n + "=?"
 				}
 				s.add(p)
