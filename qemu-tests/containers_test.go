@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -114,9 +115,14 @@ find /run/proa /var/lib/proa/containers/containers /run/oci-runtime -mindepth 1 
 ls /run/netns 2>/dev/null
 pidof containerctl oci-runtime`
 
-// manyShort runs containers one after the other on a network: nothing is left of them. Each asks another one by its name.
-func manyShort(t *testing.T, m *vm.Machine, registry string, count int) {
+// manyShort runs containers one after the other on a network: nothing is left of them. Each asks another one by its name. They are 20, or
+// 100 with PROA_POWERCUT=full: each costs an emulated machine some seconds.
+func manyShort(t *testing.T, m *vm.Machine, registry string) {
 	t.Helper()
+	count := 20
+	if os.Getenv("PROA_POWERCUT") == "full" {
+		count = 100
+	}
 	before := run(t, m, left+" || true")
 	start := time.Now()
 	for done := 0; done < count; done += 20 { // what takes a slow machine long is asked for in pieces

@@ -45,7 +45,7 @@ func TestLine(t *testing.T) {
 	step(t, m, "networks", func(t *testing.T) { networks(t, m, registry+"/lab/hello:1") })
 	step(t, m, "declared container", func(t *testing.T) { declaredStarts(t, m) })
 	step(t, m, "web server", func(t *testing.T) { declarePages(t, m, registry) })
-	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, registry, 100) })
+	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, registry) })
 	// The last two of this boot: its journal is not clean any more.
 	unclean := []vm.Allowance{vm.Allow(`proa-[\w:@-]+\.(service|timer)|containerctl|oci-runtime`, "programs are killed"), vm.Allow(`wrong\.(service|container)|quadlet-generator`, "a declaration has errors")}
 	step(t, m, "killed programs", func(t *testing.T) { killed(t, m, registry, 10) }, unclean...)

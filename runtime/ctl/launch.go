@@ -181,6 +181,8 @@ func ended(ctx context.Context, c *call) error {
 	c.tellEnd(k, x)
 	if k.Remove {
 		err = errors.Join(err, c.takeAway(ctx, c.store, k))
+	} else {
+		err = errors.Join(err, c.releaseNetwork(ctx, k))
 	}
 	tellAttachment(waiting, x) // last: then there is nothing left of one with --rm
 	return err

@@ -46,13 +46,14 @@ func (d *declaration) container() {
 		d.run("ExecStartPost", "-"+containerctl, "watch", d.resource)
 		d.run("ExecStop", "-"+containerctl, "declared-stop", d.resource)
 	}
-	if serviceType == "oneshot" {
+	switch {
+	case serviceType != "oneshot":
+		d.run("ExecStopPost", "-"+containerctl, "ended", d.resource) // notes how the workload ended, and gives back its addresses
+	case d.wired():
 		d.run("ExecStopPost", "-/usr/bin/oci-runtime", "delete", "--force", d.resource)
-	} else {
-		d.run("ExecStopPost", "-"+containerctl, "ended", d.resource) // notes how the workload ended
-	}
-	if d.wired() {
 		d.run("ExecStopPost", "-"+containerctl, "network", "release", d.resource)
+	default:
+		d.run("ExecStopPost", "-/usr/bin/oci-runtime", "delete", "--force", d.resource)
 	}
 	d.reload()
 }

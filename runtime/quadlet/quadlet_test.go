@@ -241,10 +241,10 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// Who has links and addresses of its own gives them back.
+// A job that has links and addresses of its own gives them back; a service does when its end is noted.
 func TestRelease(t *testing.T) {
 	for network, want := range map[string]bool{"": true, "Network=x\n": true, "Network=host\n": false, "Network=none\n": false, "Network=container:x\n": false, "Network=ns:/x\n": false, "Pod=p.pod\n": false} {
-		text := declare(t, "x.container\n[Container]\nImage=a\n"+network, "p.pod\n[Pod]\n")["x.service"].Text
+		text := declare(t, "x.container\n[Container]\nImage=a\n"+network+"[Service]\nType=oneshot\n", "p.pod\n[Pod]\n")["x.service"].Text
 		if got := strings.Contains(text, "\nExecStopPost=-/usr/bin/containerctl network release systemd-%N\n"); got != want {
 			t.Errorf("%q: got %t, want %t:\n%s", network, got, want, text)
 		}

@@ -102,9 +102,6 @@ func Text(c *store.Container) string {
 		signal = "TERM"
 	}
 	line("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(stop.Seconds()), signal, c.Name)
-	if c.Network == "bridge" {
-		line("ExecStopPost=-/usr/bin/containerctl network release %s", c.Name)
-	}
 	line("ExecStopPost=-/usr/bin/containerctl ended %s", c.Name)
 	line("TimeoutStopSec=%d", int(stop.Seconds())+20)
 	line("KillMode=mixed")
