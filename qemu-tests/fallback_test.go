@@ -64,8 +64,7 @@ func (s *story) underBoth(tell func(*story, vm.Firmware)) {
 		s.t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()
 			sub := *s
-			sub.leave = turns().enter(s.lasts)
-			t.Cleanup(sub.leave)
+			sub.leave = turn(t, s.lasts)
 			sub.t, sub.dir = t, filepath.Join(s.dir, string(firmware))
 			check(t, os.MkdirAll(sub.dir, 0o755))
 			tell(&sub, firmware)

@@ -33,7 +33,7 @@ var turns = sync.OnceValue(func() *queue {
 	return &queue{gather: 200 * time.Millisecond, free: places}
 })
 
-// enter waits for a place and returns how to leave it, which may be done more than once.
+// enter waits for a place and returns how to leave it.
 func (q *queue) enter(lasts time.Duration) (leave func()) {
 	w := waiting{lasts, make(chan struct{})}
 	q.mu.Lock()
@@ -41,7 +41,21 @@ func (q *queue) enter(lasts time.Duration) (leave func()) {
 	q.mu.Unlock()
 	time.AfterFunc(q.gather, func() { q.admit(0) })
 	<-w.enter
-	return sync.OnceFunc(func() { q.admit(1) })
+	return func() { q.admit(1) }
+}
+
+// turn waits for a place until the end of the test or until the leave that it returns, and says how long the turn took: go test also counts
+// the waiting.
+func turn(t *testing.T, lasts time.Duration) (leave func()) {
+	t.Helper()
+	out := turns().enter(lasts)
+	start := time.Now()
+	leave = sync.OnceFunc(func() {
+		t.Logf("its turn took %.0f s", time.Since(start).Seconds())
+		out()
+	})
+	t.Cleanup(leave)
+	return leave
 }
 
 // admit lets those in who last longest, after more places became free.
@@ -65,7 +79,6 @@ func TestQueue(t *testing.T) {
 		all.Go(func() {
 			leave := q.enter(lasts)
 			order = append(order, lasts) // one at a time: there is one place
-			leave()
 			leave()
 		})
 	}
