@@ -126,7 +126,7 @@ echo
 func manyShort(t *testing.T, m *vm.Machine, registry string) {
 	t.Helper()
 	count := 10
-	if os.Getenv("PROA_POWERCUT") == "full" {
+	if deep() {
 		count = 100
 	}
 	before := run(t, m, left)
@@ -141,6 +141,9 @@ func manyShort(t *testing.T, m *vm.Machine, registry string) {
 	nothingLeft(t, m, left, before)
 }
 
+// deep says that `make powercut` runs, which has an hour.
+func deep() bool { return os.Getenv("PROA_POWERCUT") == "full" }
+
 // killed ends everything of the runtime's with SIGKILL, at moments that nobody chose.
 func killed(t *testing.T, m *vm.Machine, registry string, count int) {
 	t.Helper()
@@ -149,6 +152,8 @@ func killed(t *testing.T, m *vm.Machine, registry string, count int) {
 		ms := rand.IntN(2000)
 		run(t, m, fmt.Sprintf(`containerctl run --rm --network systemd-lab -p 8099:80 %s/lab/hello:1 sleep 1 >/dev/null 2>&1 & sleep %d.%03d; kill -9 $(pidof containerctl oci-runtime) 2>/dev/null; wait; true`, registry, ms/1000, ms%1000))
 	}
+	// A workload outlives the program that started it, and has its second.
+	run(t, m, `for i in $(seq 30); do systemctl list-units -q --plain 'proa-hello-*.service' | grep -q . || break; sleep 1; done`)
 	// The next one finds what they left. Records of containers that were to live for one run are gc's, two minutes later.
 	run(t, m, fmt.Sprintf("containerctl run --rm --network systemd-lab -p 8099:80 %s/lab/hello:1 true", registry))
 	nothingLeft(t, m, held, before)
