@@ -5,7 +5,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -126,7 +125,7 @@ echo
 func manyShort(t *testing.T, m *vm.Machine, registry string) {
 	t.Helper()
 	count := 10
-	if deep() {
+	if fullDepth() {
 		count = 100
 	}
 	before := run(t, m, left)
@@ -140,9 +139,6 @@ func manyShort(t *testing.T, m *vm.Machine, registry string) {
 	t.Logf("%d containers in %.0f s", count, time.Since(start).Seconds())
 	nothingLeft(t, m, left, before)
 }
-
-// deep says that `make powercut` runs, which has an hour.
-func deep() bool { return os.Getenv("PROA_POWERCUT") == "full" }
 
 // killed ends everything of the runtime's with SIGKILL, at moments that nobody chose.
 func killed(t *testing.T, m *vm.Machine, registry string, count int) {

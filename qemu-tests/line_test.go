@@ -48,7 +48,7 @@ func TestLine(t *testing.T) {
 	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, registry) })
 	// The last two of this boot: its journal is not clean any more.
 	unclean := []vm.Allowance{vm.Allow(`proa-[\w:@-]+\.(service|timer)|containerctl|oci-runtime`, "programs are killed"), vm.Allow(`wrong\.(service|container)|quadlet-generator`, "a declaration has errors")}
-	if deep() {
+	if fullDepth() {
 		step(t, m, "killed programs", func(t *testing.T) { killed(t, m, registry, 20) }, unclean...)
 	}
 	step(t, m, "wrong declaration", func(t *testing.T) { wrongDeclaration(t, m) }, unclean...)
