@@ -24,12 +24,14 @@ import (
 )
 
 // python is what `python3.13 -m http.server` needs, in the order of its layers.
-var python = []string{"libc6", "zlib1g", "libexpat1", "libssl3t64", "libbz2-1.0", "liblzma5", "libffi8", "libpython3.13-minimal", "python3.13-minimal", "libpython3.13-stdlib"}
+func python() []string {
+	return []string{"libc6", "zlib1g", "libexpat1", "libssl3t64", "libbz2-1.0", "liblzma5", "libffi8", "libpython3.13-minimal", "python3.13-minimal", "libpython3.13-stdlib"}
+}
 
 // PushPages pushes an image of Debian's Python, a package a layer, whose web server serves page on port 8000, over IPv4 and IPv6: thousands of files,
 // links of both kinds, layers of gzip and of zstd. The packages are those of the tools tree in the checkout repo.
 func (r *Registry) PushPages(ctx context.Context, repo, image, page string) error {
-	packages, cache, err := pinned(ctx, repo, python)
+	packages, cache, err := pinned(ctx, repo, python())
 	if err != nil {
 		return fmt.Errorf("push %s: %w", image, err)
 	}
