@@ -32,7 +32,7 @@ func TestLine(t *testing.T) {
 	config := provision.New().
 		Hostname("line").
 		File("/etc/proa/update/root.json", 0o644, string(root)).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":60,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
 		File("/etc/lab/greeting", 0o640, "good morning\n").
 		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n").
 		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
@@ -90,6 +90,7 @@ func TestLine(t *testing.T) {
 	})
 	allow := vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check")
 	step(t, m, "come back from 1.0.4", func(t *testing.T) {
+		setHealthDeadline(t, m, sickDeadline)
 		publish(t, desk, s.image("1.0.4", "firewall"))
 		n := m.Boots()
 		applyUpdate(t, m)

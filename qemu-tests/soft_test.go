@@ -43,7 +43,7 @@ func TestSoftReboot(t *testing.T) {
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	config := provision.New().
 		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"auto":false,"health_deadline_seconds":90}`, s.web(desk.Repository).GuestURL())).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"auto":false,"health_deadline_seconds":600}`, s.web(desk.Repository).GuestURL())).
 		File("/etc/proa/health.d/version", 0o755, "#!/bin/sh\n! grep -q '^IMAGE_VERSION=.*1\\.0\\.4' /etc/os-release\n").
 		Unit("survivor.service", false, survivor)
 	m := s.machineFrom("machine", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) { c.Ports = []int{8080} })
@@ -108,6 +108,7 @@ func TestSoftReboot(t *testing.T) {
 		boots(t, m, "1.0.1")
 	})
 	step(t, m, "come back from a bad release", func(t *testing.T) {
+		setHealthDeadline(t, m, sickDeadline)
 		publish(t, desk, s.image("1.0.4", ""))
 		n := m.Boots()
 		_, _ = m.Run(t.Context(), "root", "updatectl apply") // the connection may end first
