@@ -104,7 +104,7 @@ func (a *applier) buffers() {
 	for _, o := range a.m.Outputs {
 		for _, s := range o.Segments {
 			for _, stream := range s.Streams {
-				if stream.Codec != Raw && (s.Op.differs() || stream.Codec == Bzip2) {
+				if stream.Codec == Bzip2 || stream.Codec == Residue {
 					packed = max(packed, stream.Stored)
 				}
 			}
@@ -193,8 +193,9 @@ type applier struct {
 	zstd    *zstd.Decoder
 	bzip2   bunzip2.Unpacker
 	memory  memory
-	packed  []byte // a stream as it is stored
+	packed  []byte // a stream of bzip2 or package residue as it is stored
 	control []byte
+	places  []residue.Place
 	piece   []byte // of a source
 	model   *residue.Model
 	columns *column.Predictor

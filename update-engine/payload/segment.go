@@ -116,7 +116,8 @@ func (a *applier) unpackZstd(out, packed []byte) error {
 	return damaged(unzstd(a.zstd, out, packed))
 }
 
-// unpack reads a stream and fills out with what it holds. It may use memory that nobody needs meanwhile.
+// unpack reads a stream and fills out with what it holds. It may use memory that nobody needs meanwhile: as many bytes as a zstd stream is
+// stored in, at least.
 func (a *applier) unpack(out []byte, s Stream, work []byte) error {
 	switch s.Codec {
 	case Zeros:
@@ -127,10 +128,10 @@ func (a *applier) unpack(out []byte, s Stream, work []byte) error {
 		return truncated(err)
 	}
 	// The whole stream first: an error of the network is then never taken for one of the codec.
-	packed := a.packed[:s.Stored]
 	if s.Codec == Zstd {
-		return a.unpackZstd(out, packed)
+		return a.unpackZstd(out, work[:s.Stored])
 	}
+	packed := a.packed[:s.Stored]
 	if _, err := io.ReadFull(a.body, packed); err != nil {
 		return truncated(err)
 	}
@@ -173,7 +174,7 @@ func (a *applier) diff(s Segment, c cursor) error {
 		if err := a.residue(added, s.Streams[1], old, places); err != nil {
 			return fmt.Errorf("diff stream: %w", err)
 		}
-		if err := a.extra(extra, s.Streams[2], nil); err != nil {
+		if err := a.extra(extra, s.Streams[2], a.memory.idle()[len(old):]); err != nil {
 			return err
 		}
 	}
@@ -205,11 +206,11 @@ func (a *applier) unpredict(added, old []byte, ranges []column.Range) {
 	a.columns.Unpack(added, old, ranges)
 }
 
-// old reads what the instructions add to, and says where it is.
+// old reads what the instructions add to, and says where it is, until the next call.
 func (a *applier) old(b, control []byte, c cursor) ([]residue.Place, error) {
 	limit := a.m.external(a.kind)
-	var places []residue.Place
-	return places, eachInstruction(control, func(shift, add, extra int64) error {
+	a.places = a.places[:0]
+	err := eachInstruction(control, func(shift, add, extra int64) error {
 		for add > 0 {
 			c.skipCopies()
 			n, _ := c.here()
@@ -220,13 +221,14 @@ func (a *applier) old(b, control []byte, c cursor) ([]residue.Place, error) {
 			if err := a.space.read(b[:n], c.at+shift); err != nil {
 				return err
 			}
-			places = appendPlace(places, residue.Place{Length: int(n), At: c.at, Shift: shift})
+			a.places = appendPlace(a.places, residue.Place{Length: int(n), At: c.at, Shift: shift})
 			c.step(n)
 			b, add = b[n:], add-n
 		}
 		c.skipMade(extra)
 		return nil
 	})
+	return a.places, err
 }
 
 // appendPlace joins a place to the last one if it goes on there.
