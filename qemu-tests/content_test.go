@@ -17,35 +17,9 @@ import (
 func TestContent(t *testing.T) {
 	s := begin(t, 5)
 	image := s.image("1.0.0", "")
-	// The twin starts from a USB disk: its drivers are those that the boot program carries compressed.
-	key, err := vm.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ignition, err := provision.New().SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey()).JSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	twin := s.start(vm.Config{Name: "twin", Dir: filepath.Join(s.dir, "twin"), Disk: image.Disk(), Bus: vm.USB, Ignition: ignition, Key: key})
-	up(t, twin)
-	if out := run(t, twin, "grep -o '^usb_storage' /proc/modules"); out != "usb_storage" {
-		t.Errorf("usb-storage is not loaded on a machine that starts from USB: %q", out)
-	}
-	other := madeItself(t, twin)
-	if err := twin.PowerCut(); err != nil {
-		t.Fatal(err)
-	}
-
 	m := s.machine("content", image, provision.New())
 	up(t, m)
 	first := madeItself(t, m)
-	step(t, m, "two machines of one image", func(t *testing.T) {
-		for i, what := range []string{"machine id", "host key"} {
-			if first[i] == other[i] {
-				t.Errorf("two machines have the same %s: %s", what, first[i])
-			}
-		}
-	})
 	step(t, m, "drivers for what is there", func(t *testing.T) {
 		if got := run(t, m, "cut -d' ' -f1 /proc/modules | grep -xE 'virtio_blk|nvme|mpt3sas|megaraid_sas|hv_vmbus|usb_storage|xen_blkfront'"); got != "virtio_blk" {
 			t.Errorf("got drivers %q, want virtio_blk alone", got)

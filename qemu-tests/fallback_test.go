@@ -43,20 +43,6 @@ func TestPowerCuts(t *testing.T) {
 	})
 }
 
-// TestUpdateUnderBIOS has the agent install a good release, which GRUB then counts and the agent judges; TestLine does it under UEFI.
-func TestUpdateUnderBIOS(t *testing.T) {
-	s := begin(t, 4)
-	f := &fallback{story: s, firmware: vm.BIOS, good: s.image("1.0.0", "")}
-	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
-	publish(t, desk, s.image("1.0.1", ""))
-	f.start(f.good.Disk(), provision.New().
-		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"reboot":{"mode":"full"}}`, s.web(desk.Repository).GuestURL())))
-	f.update("1.0.0", "1.0.1")
-	check(t, f.m.PowerOn())
-	f.steer("1.0.1", "1.0.0")
-}
-
 // underBoth tells a story once for each firmware. They wait for turns of their own.
 func (s *story) underBoth(tell func(*story, vm.Firmware)) {
 	s.leave()

@@ -18,7 +18,7 @@ import (
 	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
-// TestTwoMachines puts two machines on a network of their own: they reach each other by address, fetch from each other, and see
+// TestTwoMachines puts two machines of one image on a network of their own: they have identities of their own, reach each other by address, fetch from each other, and see
 // when a cable is pulled. One has its config from a web server, which fails at first.
 func TestTwoMachines(t *testing.T) {
 	s := begin(t, 2)
@@ -61,8 +61,10 @@ IPv6AcceptRA=no
 		both.Go(func() { m.Run(t.Context(), "root", "systemctl is-system-running --wait") }) // up says what is wrong.
 	}
 	both.Wait()
+	var made [2][]string
 	for i, m := range machines {
 		up(t, m)
+		made[i] = madeItself(t, m)
 		t.Logf("machine %d was provisioned in %.2f s", i, provisioningTime(t, m))
 		other := fmt.Sprintf("10.77.0.%d", 2-i)
 		if out := run(t, m, "ping -c 3 -W 5 "+other); !strings.Contains(out, "3 packets received") {
@@ -73,6 +75,11 @@ IPv6AcceptRA=no
 		}
 	}
 
+	for i, what := range []string{"machine id", "host key"} {
+		if made[0][i] == made[1][i] {
+			t.Errorf("two machines of one image have the same %s: %s", what, made[0][i])
+		}
+	}
 	desk.fetched(t, machines[1])
 
 	// One end of the cable is pulled: that machine loses its carrier, and neither reaches the other.
