@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/proa-os/proa/internal/tcg"
 	"github.com/proa-os/proa/internal/tooltree"
-	"github.com/proa-os/proa/internal/tsc"
 )
 
 // A Disk is a raw disk image for a guest, as /dev/vda, /dev/vdb and so on, by the driver virtio_blk.
@@ -96,12 +96,12 @@ func (b Boot) args(tools *tooltree.Tree) ([]string, error) {
 	if memory == 0 {
 		memory = 512
 	}
-	options := strings.Join(append(tsc.KernelArgs(), b.Options), " ")
-	// A reboot ends QEMU. Guests have crashed at random under TCG with cmpxchg16b; a loaded host loses timer interrupts.
+	options := strings.Join(append(tcg.KernelArgs(), b.Options), " ")
+	// A reboot ends QEMU. A loaded host loses timer interrupts.
 	args := []string{
 		"-L", tools.Path("usr/share/qemu"), "-L", tools.Path("usr/share/seabios"),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-		"-machine", "q35,accel=tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", strconv.Itoa(memory),
+		"-machine", "q35,accel=tcg", "-cpu", tcg.CPU, "-smp", "2", "-m", strconv.Itoa(memory),
 		"-kernel", kernel, "-initrd", b.Initrd,
 		"-append", "console=ttyS0 panic=-1 no_timer_check " + options,
 		"-device", "virtio-rng-pci",

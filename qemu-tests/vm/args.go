@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/proa-os/proa/internal/tcg"
 )
 
 // HostAddress is the host's loopback interface as the guest sees it.
@@ -48,15 +50,14 @@ func (h hardware) args() []string {
 	for _, d := range h.dataDirs {
 		a = append(a, "-L", d)
 	}
+	// Without an SMBus no driver looks for what hangs on it.
 	a = append(a, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
 		"-machine", "q35,smbus=off", "-global", "ICH9-LPC.disable_s3=1",
 		"-m", strconv.Itoa(h.memoryMiB), "-smp", strconv.Itoa(h.cpus))
 	if h.accel == KVM {
 		a = append(a, "-accel", "kvm", "-cpu", "host")
 	} else {
-		// Guests have crashed at random under TCG with cmpxchg16b. Without svm nobody loads KVM's modules, which takes
-		// seconds at the end of every boot; the same goes for the SMBus.
-		a = append(a, "-accel", "tcg,thread=multi", "-cpu", "max,-cx16,-svm")
+		a = append(a, "-accel", "tcg,thread=multi", "-cpu", tcg.CPU)
 	}
 	// A reboot and a shutdown both stop the process until the harness has seen the event and quits it.
 	a = append(a, "-action", "reboot=shutdown,shutdown=pause",

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/internal/tcg"
 )
 
 func TestArgs(t *testing.T) {
@@ -19,7 +21,7 @@ func TestArgs(t *testing.T) {
 	for _, want := range []string{
 		"-name guest=one,,two,process=",
 		"-L /t/share/qemu",
-		"-accel tcg,thread=multi -cpu max,-cx16,-svm",
+		"-accel tcg,thread=multi -cpu " + tcg.CPU,
 		"-action reboot=shutdown,shutdown=pause",
 		"readonly=on,file=/t/CODE.fd",
 		"file=/run/a,,b/vars.fd",

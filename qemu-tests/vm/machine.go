@@ -19,8 +19,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/proa-os/proa/internal/tcg"
 	"github.com/proa-os/proa/internal/tooltree"
-	"github.com/proa-os/proa/internal/tsc"
 )
 
 // Why a machine is off.
@@ -169,7 +169,7 @@ func (m *Machine) choose(ctx context.Context) error {
 	}
 	m.hw.accel = m.verdict.Use
 	if m.hw.accel == TCG {
-		m.hw.kernelArgs = slices.Concat(m.hw.kernelArgs, tsc.KernelArgs())
+		m.hw.kernelArgs = slices.Concat(m.hw.kernelArgs, tcg.KernelArgs())
 	}
 	m.console.Note(fmt.Sprintf("accelerator %s: %s", m.verdict.Use, m.verdict.Why))
 	return ctx.Err()

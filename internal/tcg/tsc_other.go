@@ -1,6 +1,6 @@
 //go:build !amd64
 
-package tsc
+package tcg
 
 func read() uint64 { return 0 }
 

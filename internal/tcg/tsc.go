@@ -1,7 +1,4 @@
-// Package tsc measures how fast this host's time-stamp counter runs. Under TCG a guest's counter is the host's, and a guest that measures it itself,
-// against timers that a busy host serves late, can be wrong by any factor: it then lives too fast or too slowly for every deadline.
-// The kernel takes the right value as tsc_early_khz= (Documentation/admin-guide/kernel-parameters.txt).
-package tsc
+package tcg
 
 import (
 	"slices"
@@ -10,7 +7,10 @@ import (
 	"time"
 )
 
-// KernelArgs tells a guest under TCG its counter's frequency. It is empty where the host has no counter of a fixed frequency.
+// KernelArgs tells a guest under TCG its counter's frequency. It is empty where the host has no counter of a fixed frequency. A guest's
+// counter is the host's, and a guest that measures it itself, against timers that a busy host serves late, can be wrong by any factor: it then
+// lives too fast or too slowly for every deadline. The kernel takes the right value as tsc_early_khz=
+// (Documentation/admin-guide/kernel-parameters.txt).
 var KernelArgs = sync.OnceValue(func() []string {
 	if !fixed() {
 		return nil

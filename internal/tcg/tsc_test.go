@@ -1,4 +1,4 @@
-package tsc
+package tcg
 
 import (
 	"math"
