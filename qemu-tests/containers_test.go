@@ -80,7 +80,8 @@ func declarePages(t *testing.T, m *vm.Machine, registry string) {
 	pagesAnswer(t, m)
 }
 
-// pagesAnswer asks the declared container from outside of the machine.
+// pagesAnswer asks the declared container from outside of the machine. Its unit is active when its program is, and Python takes its time to
+// start on a machine that has just booted beside two others: the wait is for minutes, and what it waited for in vain is told.
 func pagesAnswer(t *testing.T, m *vm.Machine) {
 	t.Helper()
 	if got := run(t, m, "systemctl is-active pages.service"); got != "active" {
@@ -88,21 +89,27 @@ func pagesAnswer(t *testing.T, m *vm.Machine) {
 	}
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
-	for range 30 { // its unit is started when its program is; Python takes a moment more
-		resp, err := client.Get("http://" + m.Addr(pagesPort) + "/")
-		if err == nil {
-			body, err := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if err == nil && string(body) == pagesText {
-				return
-			}
-			last = fmt.Errorf("%s, %q, %w", resp.Status, body, err)
-		} else {
-			last = err
+	for begin := time.Now(); time.Since(begin) < 3*time.Minute; time.Sleep(time.Second) {
+		if last = asksPage(client, "http://"+m.Addr(pagesPort)+"/"); last == nil {
+			return
 		}
-		time.Sleep(time.Second)
 	}
-	t.Errorf("got %v from %s, want its page", last, m.Addr(pagesPort))
+	t.Errorf("got %v from %s, want its page\n%s", last, m.Addr(pagesPort), run(t, m, `exec 2>&1; containerctl ps -a; wget -T 5 -qO- http://127.0.0.1:8088/
+nft list ruleset; ip addr; ip route; systemctl status -n 0 --no-pager pages.service lab-network.service; journalctl -b -q --no-pager -u pages.service -u lab-network.service -u 'proa-dns@*'; true`))
+}
+
+// asksPage asks the declared container once.
+func asksPage(client http.Client, url string) error {
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || string(body) != pagesText {
+		return fmt.Errorf("got %s, %q, error %v", resp.Status, body, err)
+	}
+	return nil
 }
 
 // held lists what of containers may stick in the kernel, with the addresses that are given out: mounts, cgroups, links, rules, processes.
