@@ -76,9 +76,11 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 	if err := c.unitIsFree(ctx, c.store, k.Name); err != nil {
 		return err
 	}
-	if err := r.add(ctx, c, k); err != nil {
+	release, err := r.add(ctx, c, k)
+	if err != nil {
 		return err
 	}
+	defer release()
 	if r.detach {
 		err = c.startUnit(ctx, k)
 	} else {
@@ -95,46 +97,44 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 	return err
 }
 
-// add puts the container into the store.
-func (r *runFlags) add(ctx context.Context, c *call, k *store.Container) error {
+// add puts the container into the store, and holds it there: until release it is about to be started.
+func (r *runFlags) add(ctx context.Context, c *call, k *store.Container) (release func(), err error) {
 	if err := c.forget(ctx, k.Name); err != nil {
-		return err
+		return nil, err
 	}
 	if r.cidFile != "" {
 		f, err := os.OpenFile(r.cidFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if err != nil {
-			return fmt.Errorf("--cidfile: %w", err)
+			return nil, fmt.Errorf("--cidfile: %w", err)
 		}
 		_, err = f.WriteString(k.Name)
 		if err := errors.Join(err, f.Close()); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	unlock, err := c.store.Lock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	all, err := c.store.Containers()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if k.IDs, err = allotIDs(all, r.userns); err != nil {
-		return err
+		return nil, err
 	}
 	if err = c.planNetwork(k, true); err == nil {
 		err = c.store.AddContainer(k)
 	}
-	if err == nil {
-		c.event(k, "create", k.Name+" is made of "+k.Image)
-	}
-	if err == nil {
-		c.event(k, "create", k.Name+" is made of "+k.Image)
-	}
 	if errors.Is(err, store.ErrExists) {
-		return fmt.Errorf("%w: remove it first: containerctl rm %s", err, k.Name)
+		return nil, fmt.Errorf("%w: remove it first: containerctl rm %s", err, k.Name)
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	c.event(k, "create", k.Name+" is made of "+k.Image)
+	return c.store.HoldContainer(k.Name)
 }
 
 // forgetAll does what forget does with all.
@@ -146,11 +146,19 @@ func (c *call) forgetAll(ctx context.Context) error {
 	return err
 }
 
-// forget removes a container that was to live for one run, and that a power cut has left.
+// forget removes a container that was to live for one run, and that a power cut or a kill has left.
 func (c *call) forget(ctx context.Context, name string) error {
 	k, err := c.store.Container(name)
-	if err != nil || !k.Remove || time.Since(k.Created) < 2*time.Minute {
-		return nil // AddContainer tells; or another run is about to start it
+	if err != nil || !k.Remove {
+		return nil // AddContainer tells
+	}
+	release, ok, err := c.store.SeizeContainer(name)
+	if err != nil || !ok {
+		return err // another run is about to start it, or another gc to remove it
+	}
+	defer release()
+	if k, err = c.store.Container(name); err != nil || !k.Remove {
+		return nil // another one by now
 	}
 	vs, err := c.views(ctx, []*store.Container{k})
 	if err != nil || !vs[0].over() {

@@ -149,7 +149,27 @@ func TestRemoved(t *testing.T) {
 		t.Errorf("left: %q", out)
 	}
 	// What a power cut leaves of one goes with the next gc.
-	add(t, testEnv(m.dir), &store.Container{Name: "cut", Remove: true, Restart: "no"})
+	add(t, testEnv(m.dir), &store.Container{Name: "cut", Remove: true, Restart: "no", Created: time.Now()})
+	s, err := testEnv(m.dir).open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := s.Images()
+	if err != nil || len(images) == 0 {
+		t.Fatal(images, err)
+	}
+	// One that somebody is about to start stays.
+	add(t, testEnv(m.dir), &store.Container{Name: "held", Remove: true, Restart: "no", Manifest: images[0].Digest})
+	release, err := s.HoldContainer("held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.must("gc")
+	if out := m.must("ps", "-aq"); out != "held\n" {
+		t.Errorf("after gc there are %q, want the one that is held", out)
+	}
+	m.mustFail("exists", "run", "-d", "--name", "held", "--network", "none", m.image())
+	release()
 	m.must("gc")
 	for _, d := range []string{"transient", "units", "run", "oci", "store/containers"} {
 		if es, _ := filepath.Glob(filepath.Join(m.dir, d, "*")); len(es) > 0 {

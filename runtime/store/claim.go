@@ -74,6 +74,44 @@ func hold(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// HoldContainer says that somebody is about to start a container, or waits for it, until release or the end of this process.
+func (s *Store) HoldContainer(name string) (release func(), err error) {
+	f, err := os.Open(s.ContainerDir(name))
+	if err != nil {
+		return nil, fmt.Errorf("hold container %s: %w", name, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("hold container %s: %w", name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// SeizeContainer takes a container that nobody holds, until release; ok is false for one that somebody does, or that has gone.
+func (s *Store) SeizeContainer(name string) (release func(), ok bool, err error) {
+	unlock, err := s.Lock() // under which a container is made and held at once
+	if err != nil {
+		return nil, false, err
+	}
+	defer unlock()
+	f, err := os.Open(s.ContainerDir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("seize container %s: %w", name, err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return func() { f.Close() }, true, nil
+	}
+	f.Close()
+	if err == unix.EWOULDBLOCK {
+		return nil, false, nil
+	}
+	return nil, false, fmt.Errorf("seize container %s: %w", name, err)
+}
+
 // claimed adds the layers of all pulls under way. The caller holds the lock, which has removed the claims of dead ones.
 func (s *Store) claimed(keep map[string]bool) error {
 	dirs, err := os.ReadDir(s.path("tmp"))
