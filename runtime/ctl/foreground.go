@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
+	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -116,4 +119,44 @@ func (f *following) gone(ctx context.Context) (bool, error) {
 	}
 	s := states[name]
 	return s.Active == "inactive" || s.Active == "failed", nil
+}
+
+// startSetup is the setup of start.
+func startSetup(s *flagset.Set) action {
+	var attach, input bool
+	s.Bool(&attach, "a,attach", "stay until it ends, and pass its output on")
+	s.Bool(&input, "i,interactive", "with -a: pass standard input on to a container that was made with -i; alone the same as -ai")
+	return func(ctx context.Context, c *call) error {
+		if !attach && !input {
+			return c.start(ctx, false)
+		}
+		if len(c.args) != 1 {
+			return command.Wrong("start: -a and -i take one container")
+		}
+		return c.startHere(ctx, input)
+	}
+}
+
+// startHere starts a container in the foreground.
+func (c *call) startHere(ctx context.Context, input bool) error {
+	k, err := c.container(c.args[0])
+	if err != nil {
+		return err
+	}
+	if k.Unit != "" {
+		return fmt.Errorf("%s is declared: start %s, and see containerctl logs -f %s", k.Name, k.Unit, k.Name)
+	}
+	vs, err := c.views(ctx, []*store.Container{k})
+	if err != nil {
+		return err
+	}
+	if !vs[0].over() {
+		return fmt.Errorf("%s is %s already: see containerctl logs -f %s", k.Name, vs[0].Status, k.Name)
+	}
+	k.Stdin = k.Stdin && input
+	if k.Terminal && k.Stdin && !term.IsTerminal(int(c.In.Fd())) {
+		return fmt.Errorf("%s has a terminal, and standard input is none: leave out -i", k.Name)
+	}
+	c.Units.ResetFailed(ctx, unit.Of(k)) // as start does
+	return c.foreground(ctx, k)
 }

@@ -33,7 +33,9 @@ func lifeVerbs() []verb {
 				s.Int(&seconds, 0, "t,time,timeout", "SECONDS", "wait this long before killing (default: what run --stop-timeout said)")
 				return func(ctx context.Context, c *call) error { return c.stop(ctx, time.Duration(seconds)*time.Second) }
 			}}),
-		names(verb{name: "start", what: "start stopped containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, false) })}),
+		names(verb{name: "start", what: "start stopped containers", setup: startSetup,
+			more: `With -a this command passes output on and ends with the workload's exit code, as run does without -d. A container that is restarted goes on
+without it.`}),
 		names(verb{name: "restart", what: "stop and start containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, true) })}),
 		names(verb{name: "kill", what: "send a signal to containers' first processes", setup: func(s *flagset.Set) action {
 			name := "KILL"

@@ -88,6 +88,10 @@ func TestEnds(t *testing.T) {
 	}
 	m.must("start", "five")
 	m.must("wait", "five")
+	if _, errs, code := m.ctl("start", "-a", "five"); code != 5 {
+		t.Errorf("start -a: exit %d: %s", code, errs)
+	}
+	m.mustFail("one container", "start", "-a", "five", "six")
 	m.must("rename", "five", "six")
 	if out := m.must("wait", "six"); out != "5\n" {
 		t.Errorf("wait: %q", out)
@@ -346,6 +350,33 @@ func TestTerminal(t *testing.T) {
 		}
 	}
 	m.must("rm", "-f", "base")
+}
+
+// TestStartAttached: start -ai has what run -it had: output, input and a terminal, each time.
+func TestStartAttached(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	args := []string{"run", "-it", "--tls-verify=false", "--network", "none", "--name", "again", m.image(), "terminal"}
+	for _, args := range [][]string{args, {"start", "-ai", "again"}} {
+		s := newScreen(t, 91, 17)
+		c := exec.Command("/proc/self/exe", args...)
+		c.Env = append(os.Environ(), "CTL_DIR="+m.dir)
+		c.Stdin, c.Stdout, c.Stderr = s.slave, s.slave, s.slave
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		s.wait("91x17\r\n")
+		if args[0] == "start" {
+			m.mustFail("is running already: see containerctl logs -f again", "start", "-a", "again")
+		}
+		s.master.WriteString("abc\r")
+		s.wait(`typed "abc\n" xterm`)
+		var ended *exec.ExitError
+		if err := c.Wait(); !errors.As(err, &ended) || ended.ExitCode() != 6 {
+			t.Errorf("%q: %v, want exit 6: %s", args, err, &s.text)
+		}
+	}
 }
 
 // TestUserNamespace: files are root's inside and on the disk, processes are nobody's on the machine.
