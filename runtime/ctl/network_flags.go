@@ -3,8 +3,10 @@ package ctl
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/proa-os/proa/runtime/flagset"
@@ -16,6 +18,8 @@ import (
 type networkFlags struct {
 	addresses []netip.Addr
 	aliases   []string
+	all       bool           // publish what is exposed
+	exposed   []network.Port // beside what the image says
 }
 
 func (n *networkFlags) flags(s *flagset.Set, c *store.Container) {
@@ -24,6 +28,12 @@ func (n *networkFlags) flags(s *flagset.Set, c *store.Container) {
 	s.Func("p,publish", "[IP:][HOST:]PORT[/udp]", "lead a port, or a range, of the machine to the container", func(v string) error {
 		ports, err := network.ParsePublish(v)
 		c.Publish = append(c.Publish, ports...)
+		return err
+	})
+	s.Bool(&n.all, "P,publish-all", "publish all ports that the image or --expose names, each as a free port of the machine (containerctl port tells)")
+	s.Func("expose", "PORT[/udp]", "a port, or a range, for -P: -p publishes without", func(v string) error {
+		ports, err := parseExposed(v)
+		n.exposed = append(n.exposed, ports...)
 		return err
 	})
 	s.Func("ip,ip6", "ADDRESS", "its address in the network", addressFlag(&n.addresses))
@@ -141,8 +151,8 @@ func (n *networkFlags) check(c *store.Container) error {
 	}
 	if c.Network != network.Default {
 		switch {
-		case len(c.Publish) > 0:
-			return fmt.Errorf("-p does not go together with --network %s", c.Network)
+		case len(c.Publish) > 0 || n.all:
+			return fmt.Errorf("-p and -P do not go together with --network %s", c.Network)
 		case len(n.addresses)+len(n.aliases) > 0:
 			return fmt.Errorf("--ip and --network-alias do not go together with --network %s", c.Network)
 		}
@@ -157,5 +167,42 @@ func (n *networkFlags) check(c *store.Container) error {
 	for i := range c.Networks {
 		c.Networks[i].Aliases = append(c.Networks[i].Aliases, n.aliases...)
 	}
+	return nil
+}
+
+// parseExposed reads PORT[-PORT][/tcp|udp].
+func parseExposed(v string) ([]network.Port, error) {
+	if strings.Contains(v, ":") {
+		return nil, errors.New("want PORT[-PORT][/tcp|udp]")
+	}
+	return network.ParsePublish(v)
+}
+
+// mostExposed is how many ports an image may name for -P.
+const mostExposed = 1024
+
+// publishExposed adds to what is published what the image exposes, where -P asks for it. Free ports of the machine are chosen later.
+func (n *networkFlags) publishExposed(c *store.Container, image map[string]struct{}) error {
+	if !n.all {
+		return nil
+	}
+	exposed := slices.Clone(n.exposed)
+	for _, text := range slices.Sorted(maps.Keys(image)) {
+		ports, err := parseExposed(text)
+		if err != nil {
+			return fmt.Errorf("-P: the image %s exposes %.40q: %w: publish its ports with -p", c.Image, text, err)
+		}
+		exposed = append(exposed, ports...)
+		if len(exposed) > mostExposed {
+			return fmt.Errorf("-P: the image %s exposes more than %d ports: publish those you need with -p", c.Image, mostExposed)
+		}
+	}
+	published := slices.Clone(c.Publish)
+	for _, p := range exposed {
+		if !slices.ContainsFunc(published, func(have network.Port) bool { return have.Port == p.Port && have.Protocol == p.Protocol }) {
+			published = append(published, p)
+		}
+	}
+	c.Publish = published
 	return nil
 }

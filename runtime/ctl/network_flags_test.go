@@ -42,7 +42,9 @@ func TestNetworkFlags(t *testing.T) {
 		{"--network a/b", "network name"},
 		{"--network container:", "want container:NAME"},
 		{"--network ns:pod", "ns:PATH"},
-		{"--network none -p 80:80", "-p does not go together with --network none"},
+		{"--network none -p 80:80", "-p and -P do not go together with --network none"},
+		{"--network host -P", "-p and -P do not go together with --network host"},
+		{"--expose 1.2.3.4:80:80", "want PORT[-PORT][/tcp|udp]"},
 		{"--network host --ip 10.0.0.1", "do not go together with --network host"},
 		{"--network a --network b --ip 10.0.0.1", "NAME:ip=ADDRESS"},
 		{"--network-alias a/b", "alias"},
@@ -118,4 +120,32 @@ func publish(t *testing.T, specs ...string) (out []network.Port) {
 		out = append(out, p...)
 	}
 	return out
+}
+
+// TestPublishExposed: -P publishes what the image and --expose name, but for what -p does already.
+func TestPublishExposed(t *testing.T) {
+	image := map[string]struct{}{"80/tcp": {}, "53/udp": {}, "443": {}, "9000-9001/tcp": {}}
+	for _, c := range []struct {
+		args, want string
+		image      map[string]struct{}
+	}{
+		{"-p 8080:80", "[*:8080->80/tcp]", image},
+		{"-P", "[*:0->443/tcp *:0->53/udp *:0->80/tcp *:0->9000/tcp *:0->9001/tcp]", image},
+		{"-P -p 8080:80 -p 127.0.0.1:53:53", "[*:8080->80/tcp 127.0.0.1:53->53/tcp *:0->443/tcp *:0->53/udp *:0->9000/tcp *:0->9001/tcp]", image},
+		{"-P --expose 80 --expose 7/udp", "[*:0->80/tcp *:0->7/udp]", map[string]struct{}{"80/tcp": {}}},
+		{"-P", "[]", nil},
+		{"-P", `-P: the image lab/x exposes "80/sctp": protocol "sctp"`, map[string]struct{}{"80/sctp": {}}},
+		{"-P", "more than 1024 ports", map[string]struct{}{"1-2000": {}}},
+	} {
+		k, n := &store.Container{Name: "web", Image: "lab/x"}, networkFlags{}
+		s := new(flagset.Set)
+		n.flags(s, k)
+		if _, err := s.Parse(strings.Fields(c.args), true); err != nil {
+			t.Fatal(err)
+		}
+		err := n.publishExposed(k, c.image)
+		if got := fmt.Sprint(k.Publish, err); !strings.Contains(got, c.want) {
+			t.Errorf("%s: got %s, want %s", c.args, got, c.want)
+		}
+	}
 }

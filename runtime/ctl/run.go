@@ -239,6 +239,9 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 	if k.Health, err = healthOf(r, &img.Config); err != nil {
 		return nil, err
 	}
+	if err := r.net.publishExposed(&k, img.Config.Config.ExposedPorts); err != nil {
+		return nil, err
+	}
 	if k.AwaitHealth && k.Health == nil {
 		return nil, errors.New("ready when healthy: there is no health check: say --health-cmd (HealthCmd=), or use an image that has one")
 	}

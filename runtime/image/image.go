@@ -85,15 +85,16 @@ type Config struct {
 	Platform
 	Created *time.Time `json:"created,omitempty"`
 	Config  struct {
-		User        string
-		Env         []string
-		Entrypoint  []string
-		Cmd         []string
-		WorkingDir  string
-		StopSignal  string
-		Labels      map[string]string
-		Volumes     map[string]struct{}
-		Healthcheck *Healthcheck
+		User         string
+		Env          []string
+		Entrypoint   []string
+		Cmd          []string
+		WorkingDir   string
+		StopSignal   string
+		Labels       map[string]string
+		Volumes      map[string]struct{}
+		ExposedPorts map[string]struct{} // 80/tcp; without a protocol it is tcp
+		Healthcheck  *Healthcheck
 	} `json:"config"`
 	RootFS struct {
 		DiffIDs []Digest `json:"diff_ids"`
