@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/proa-os/proa/runtime/image"
+	"github.com/proa-os/proa/runtime/reaper"
 	"github.com/proa-os/proa/runtime/seccomp"
 	"github.com/proa-os/proa/runtime/spec"
 	"github.com/proa-os/proa/runtime/store"
@@ -42,6 +43,7 @@ type Start struct {
 	Terminal bool     // somebody is attached who has one
 	Env      []string // further variables
 	Notify   string   // socket of the service manager's for the workload, or ""
+	Init     string   // the program for process 1 of a container with Init; default oci-runtime where the OS has it
 }
 
 // defaultCaps are docker's without MKNOD.
@@ -53,6 +55,9 @@ func Spec(c *store.Container, img *image.Config, u User, p Place, start Start) (
 	args, err := Command(c, img)
 	if err != nil {
 		return nil, err
+	}
+	if c.Init {
+		args = append([]string{reaper.Path, "--"}, args...)
 	}
 	caps, err := capabilities(c)
 	if err != nil {

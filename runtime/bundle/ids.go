@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/reaper"
 	"github.com/proa-os/proa/runtime/spec"
 	"github.com/proa-os/proa/runtime/store"
 )
@@ -28,7 +29,7 @@ func addUserNamespace(s *specs.Spec, c *store.Container) {
 		return // the machine's numbers
 	}
 	for i, m := range s.Mounts {
-		if m.Type == "bind" && m.Destination != notifySocket && m.Destination != "/sys" {
+		if m.Type == "bind" && m.Destination != notifySocket && m.Destination != "/sys" && m.Destination != reaper.Path {
 			s.Mounts[i].UIDMappings, s.Mounts[i].GIDMappings = maps, maps
 		}
 	}

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/reaper"
 	"github.com/proa-os/proa/runtime/store"
 )
 
@@ -51,6 +53,9 @@ func mounts(c *store.Container, p Place, start Start) ([]specs.Mount, error) {
 		ms = slices.Delete(ms, 6, 7)
 	}
 	ms = append(ms, file("/etc/resolv.conf", "resolv.conf"), file("/etc/hosts", "hosts"), file("/etc/hostname", "hostname"))
+	if c.Init { // before what hides or replaces /dev, into which nothing of ours is put then
+		ms = append(ms, specs.Mount{Destination: reaper.Path, Type: "bind", Source: cmp.Or(start.Init, "/usr/bin/oci-runtime"), Options: []string{"bind", "ro", "nosuid", "nodev"}})
+	}
 	if start.Notify != "" {
 		ms = append(ms, own(notifySocket, start.Notify))
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/endpoint"
 	"github.com/proa-os/proa/runtime/oci"
+	"github.com/proa-os/proa/runtime/reaper"
 	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
@@ -39,6 +40,8 @@ func TestMain(m *testing.M) {
 	case run.IsStageTwo():
 		run.StageTwo()
 		os.Exit(1)
+	case reaper.Is(os.Args):
+		os.Exit(reaper.Main(os.Args))
 	case os.Args[0] == "/probe":
 		os.Exit(probe(os.Args[1:]))
 	case len(os.Args) > 1 && os.Args[1] == "as-oci-runtime":

@@ -39,6 +39,9 @@ func launch(ctx context.Context, c *call) error {
 		return err
 	}
 	start, files := starting(k, files)
+	if start.Init, err = filepath.EvalSymlinks(c.OCIRuntime[0]); err != nil {
+		return err
+	}
 	ready := -1
 	if k.Notify {
 		if ready, start.Notify, err = readySocket(dir); err != nil {

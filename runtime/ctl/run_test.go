@@ -113,6 +113,45 @@ func count(dir string) []byte {
 	return b
 }
 
+// TestInit: with --init the workload is not process 1, and ends by signals it knows nothing of; code, terminal and sockets are the same.
+func TestInit(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	init := []string{"run", "--init", "--rm", "--tls-verify=false", "--network", "none"}
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"exit", "7"}, 7, ""}, {[]string{"say", "hello"}, 0, "hello "},
+		{[]string{"mounts"}, 0, " /dev/init ro,nosuid,nodev"},
+	} {
+		if out, errs, code := m.ctl(slices.Concat(init, []string{m.image()}, c.args)...); code != c.code || !strings.Contains(out, c.says) {
+			t.Errorf("%q: exit %d, %q, %s", c.args, code, out, errs)
+		}
+	}
+	// A user's own numbers, and a root that nobody may write to.
+	if out, errs, code := m.ctl(slices.Concat(init, []string{"--userns", "auto", "--read-only", "--cap-drop", "ALL", "-u", "www", m.image(), "say", "x"})...); code != 0 || !strings.Contains(out, " 33 ") {
+		t.Errorf("exit %d, %q, %s", code, out, errs)
+	}
+	s := newScreen(t, 91, 17)
+	c := exec.Command("/proc/self/exe", slices.Concat(init, []string{"-it", m.image(), "terminal"})...)
+	c.Env = append(os.Environ(), "CTL_DIR="+m.dir)
+	c.Stdin, c.Stdout, c.Stderr = s.slave, s.slave, s.slave
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("91x17\r\n")
+	s.resize(55, 44)
+	s.wait("55x44\r\n")
+	s.master.WriteString("abc\r") // who reads from the background gets SIGTTIN
+	s.wait(`typed "abc\n" `)
+	if err := c.Wait(); c.ProcessState.ExitCode() != 6 {
+		t.Errorf("%v: %s", err, &s.text)
+	}
+}
+
 // TestRemoved: --rm leaves nothing, in the background as well, and the container needs no process of ours.
 func TestRemoved(t *testing.T) {
 	needContainers(t)

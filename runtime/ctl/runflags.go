@@ -41,6 +41,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.Bool(&r.detach, "d,detach", "run in the background")
 	s.Bool(&c.Stdin, "i,interactive", "pass standard input on")
 	s.Bool(&c.Terminal, "t,tty", "with a terminal")
+	s.Bool(&c.Init, "init", "put a process in front of the workload that passes signals on and waits for orphans")
 	s.Bool(&c.Remove, "rm", "remove the container when it ends")
 	s.String(&c.Name, "name", "NAME", "the container's name (default: made up)")
 	r.net.flags(s, c)

@@ -150,10 +150,6 @@ func (d *declaration) security() (out []string) {
 		}
 		out = append(out, "--userns", e.value)
 	}
-	if yes, _ := s.boolean("RunInit"); yes {
-		e, _ := s.last("RunInit")
-		s.add(e.problem("is not carried out: there is no program to put into containers: use an image that has one, such as tini"))
-	}
 	if v := s.text("AppArmor"); v != "" {
 		out = append(out, "--security-opt", "apparmor="+v)
 	}

@@ -111,7 +111,7 @@ func containerRules() []rule {
 		{"DNSSearch", each, "--dns-search"}, {"AddHost", each, "--add-host"}, {"Ulimit", each, "--ulimit"}, {"GroupAdd", each, "--group-add"},
 		{"Tmpfs", each, "--tmpfs"}, {"DropCapability", words, "--cap-drop"}, {"AddCapability", words, "--cap-add"}, {"Sysctl", words, "--sysctl"},
 		{"Mask", own, ""}, {"Unmask", own, ""}, {"AppArmor", own, ""},
-		{"RunInit", own, ""}, {"EnvironmentHost", boolean, "--env-host"}, {"HttpProxy", boolean, "--http-proxy"},
+		{"RunInit", boolean, "--init"}, {"EnvironmentHost", boolean, "--env-host"}, {"HttpProxy", boolean, "--http-proxy"},
 
 		{"GlobalArgs", refused, podmans}, {"ContainersConfModule", refused, podmans},
 		{"Rootfs", refused, "a container is made from an image, whose layers are verified: load the directory as an image"},

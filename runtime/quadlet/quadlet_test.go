@@ -178,7 +178,7 @@ func TestProblems(t *testing.T) {
 		{"x.container\n[Container]\nImage=a\nMemory=lots", `:3: Memory=: "lots": expected a size`},
 		{"x.container\n[Container]\nImage=a\nAddDevice=/etc/passwd", `:3: AddDevice=: "/etc/passwd": expected a path below /dev`},
 		{"x.container\n[Container]\nImage=a\nAddDevice=/dev/../etc/passwd", `:3: AddDevice=: "/dev/../etc/passwd": expected a path below /dev`},
-		{"x.container\n[Container]\nImage=a\nRunInit=yes", `:3: RunInit=: is not carried out`},
+		{"x.container\n[Container]\nImage=a\nRunInit=maybe", `:3: RunInit=`},
 		{"x.container\n[Container]\nImage=a\nUserNS=keep-id", `:3: UserNS=: "keep-id": expected host, auto`},
 		{"x.container\n[Container]\nImage=a\nUIDMap=0:1:2", `:3: UIDMap=: is not carried out: the system gives out`},
 		{"x.container\n[Container]\nImage=a\nLogDriver=json-file", `:3: LogDriver=: "json-file": output goes to the journal`},
@@ -312,7 +312,7 @@ func TestKeys(t *testing.T) {
 		"StopTimeout": "3", "ReloadSignal": "HUP", "Pod": "p.pod", "Notify": "yes", "User": "u", "Group": "u", "LogDriver": "none", "Subnet": "10.0.0.0/8", "Device": "/dev/x",
 		"Type": "ext4", "Copy": "no", "ExitPolicy": "continue", "StopSignal": "QUIT", "UserNS": "auto", "HealthOnFailure": "kill", "Retry": "3", "Label": "a=b", "AutoUpdate": "registry", "Volume": "/a:/b"}
 	without := map[string][]string{ // of no effect by themselves
-		".container": {"Image", "StartWithPod", "ReadOnlyTmpfs", "Pod", "Group", "CgroupsMode", "LogOpt", "SecurityLabelDisable", "RunInit", "ExposeHostPort", "ServiceName"},
+		".container": {"Image", "StartWithPod", "ReadOnlyTmpfs", "Pod", "Group", "CgroupsMode", "LogOpt", "SecurityLabelDisable", "ExposeHostPort", "ServiceName"},
 		".volume":    {"Driver", "Type", "ServiceName"}, ".network": {"Gateway", "IPRange", "IPAMDriver", "ServiceName"}, ".image": {"Image", "RetryDelay", "ServiceName"},
 		".pod": {"AddHost", "DNS", "DNSOption", "DNSSearch", "HostName", "ShmSize", "Volume", "StopTimeout", "ServiceName"},
 	}

@@ -50,6 +50,7 @@ type Container struct {
 	Labels          map[string]string `json:"labels,omitempty"`
 
 	Unit        string  `json:"unit,omitempty"`         // of a declared container; otherwise its own, proa-<name>.service
+	Init        bool    `json:"init,omitempty"`         // with a process 1 of ours (package reaper)
 	Terminal    bool    `json:"terminal,omitempty"`     // while somebody is attached
 	Stdin       bool    `json:"stdin,omitempty"`        // pass on that of whoever is attached
 	Remove      bool    `json:"remove,omitempty"`       // when it ends

@@ -20,7 +20,7 @@
 //
 // With run -d the workload becomes the main process of the systemd unit (Type=forking) that called, in the unit's cgroup. A
 // field of config.json that is not supported is an error that names it. State is in /run/proa/oci. Exit status: that of the
-// workload, or 1 for an error. PROA_OCI_PORTABLE=1 in the environment makes containers by a second process instead of by the
+// workload, or 1 for an error. In a container, as /dev/init, it is process 1 in front of the workload (package reaper). PROA_OCI_PORTABLE=1 in the environment makes containers by a second process instead of by the
 // assembly of package script.
 package main
 
@@ -30,6 +30,7 @@ import (
 	"runtime/debug"
 
 	"github.com/proa-os/proa/runtime/oci"
+	"github.com/proa-os/proa/runtime/reaper"
 	"github.com/proa-os/proa/runtime/run"
 )
 
@@ -38,6 +39,9 @@ func main() {
 	if run.IsStageTwo() {
 		run.StageTwo() // returns only after having told the caller what is wrong
 		os.Exit(1)
+	}
+	if reaper.Is(os.Args) {
+		os.Exit(reaper.Main(os.Args))
 	}
 	os.Exit(oci.Main(context.Background(), os.Args[1:], oci.Streams{Out: os.Stdout, Err: os.Stderr}))
 }
