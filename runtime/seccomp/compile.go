@@ -3,6 +3,7 @@ package seccomp
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -42,14 +43,14 @@ func Compile(s *specs.LinuxSeccomp) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("linux.seccomp.defaultAction: %w", err)
 	}
-	rules, err := parseRules(s.Syscalls)
+	groups, err := parseRules(s.Syscalls)
 	if err != nil {
 		return nil, err
 	}
 	notify := def == unix.SECCOMP_RET_USER_NOTIF
-	for _, list := range rules {
-		for _, r := range list {
-			notify = notify || r.ret == unix.SECCOMP_RET_USER_NOTIF
+	for _, g := range groups {
+		for _, r := range g.rules {
+			notify = notify || len(g.names) > 0 && r.ret == unix.SECCOMP_RET_USER_NOTIF
 		}
 	}
 	if notify != (s.ListenerPath != "") {
@@ -71,9 +72,9 @@ func Compile(s *specs.LinuxSeccomp) (*Program, error) {
 		}
 	}
 	p.Filter = append(p.Filter, load(offArch))
-	p.Filter = appendArch(p.Filter, unix.AUDIT_ARCH_X86_64, def, rules, callsAMD64[:])
+	p.Filter = appendArch(p.Filter, unix.AUDIT_ARCH_X86_64, def, groups, callsAMD64[:])
 	if i386 {
-		p.Filter = appendArch(p.Filter, unix.AUDIT_ARCH_I386, def, rules, calls386[:])
+		p.Filter = appendArch(p.Filter, unix.AUDIT_ARCH_I386, def, groups, calls386[:])
 	}
 	p.Filter = append(p.Filter, ret(unix.SECCOMP_RET_KILL_PROCESS))
 	if len(p.Filter) > unix.BPF_MAXINSNS {
@@ -118,44 +119,40 @@ type rule struct {
 	args []specs.LinuxSeccompArg
 }
 
-// parseRules indexes the rules by name, in the order of the file.
-func parseRules(list []specs.LinuxSyscall) (map[string][]rule, error) {
-	n := 0
-	for _, s := range list {
-		n += len(s.Names)
-	}
-	out := make(map[string][]rule, n)
-	room := make([]rule, 0, n) // most names have one rule
+// A group is an entry of the file: the names it is for, and its rules, of which one must match.
+type group struct {
+	names []string
+	rules []rule
+}
+
+// parseRules checks the entries. One that has several conditions on the same argument means any of its conditions.
+func parseRules(list []specs.LinuxSyscall) ([]group, error) {
+	out := make([]group, len(list))
 	for i, s := range list {
-		field := fmt.Sprintf("linux.seccomp.syscalls[%d]", i)
+		field := func() string { return fmt.Sprintf("linux.seccomp.syscalls[%d]", i) }
 		r, err := action(s.Action, s.ErrnoRet)
 		if err != nil {
-			return nil, fmt.Errorf("%s.action: %w", field, err)
+			return nil, fmt.Errorf("%s.action: %w", field(), err)
 		}
-		seen := make(map[uint]bool)
+		seen := [6]bool{}
 		alternatives := false
 		for j, a := range s.Args {
 			if a.Index > 5 {
-				return nil, fmt.Errorf("%s.args[%d].index: want 0 to 5, found %d", field, j, a.Index)
+				return nil, fmt.Errorf("%s.args[%d].index: want 0 to 5, found %d", field(), j, a.Index)
 			}
 			if compare(a) == nil {
-				return nil, fmt.Errorf("%s.args[%d].op: %q is not supported", field, j, a.Op)
+				return nil, fmt.Errorf("%s.args[%d].op: %q is not supported", field(), j, a.Op)
 			}
 			alternatives = alternatives || seen[a.Index]
 			seen[a.Index] = true
 		}
-		for _, name := range s.Names {
-			if before := out[name]; !alternatives && before == nil {
-				room = append(room, rule{r, s.Args})
-				out[name] = room[len(room)-1 : len(room) : len(room)]
-				continue
-			} else if !alternatives {
-				out[name] = append(before, rule{r, s.Args})
-				continue
-			}
-			for _, a := range s.Args {
-				out[name] = append(out[name], rule{r, []specs.LinuxSeccompArg{a}})
-			}
+		out[i].names = s.Names
+		if !alternatives {
+			out[i].rules = []rule{{r, s.Args}}
+			continue
+		}
+		for j := range s.Args {
+			out[i].rules = append(out[i].rules, rule{r, s.Args[j : j+1]})
 		}
 	}
 	return out, nil
@@ -169,42 +166,52 @@ type span struct {
 }
 
 // appendArch appends the test for one architecture; the accumulator holds the architecture before and after.
-func appendArch(p []unix.SockFilter, audit, def uint32, rules map[string][]rule, calls []call) []unix.SockFilter {
-	code := append([]unix.SockFilter{load(offNr)}, search(spans(def, rules, calls))...)
+func appendArch(p []unix.SockFilter, audit, def uint32, groups []group, calls []call) []unix.SockFilter {
+	code := search(nil, spans(def, groups, calls))
+	code = append(code, load(offNr))
+	slices.Reverse(code)
 	return append(append(p, jump(unix.BPF_JEQ, audit, 1, 0), goTo(uint32(len(code)))), code...)
 }
 
-func spans(def uint32, rules map[string][]rule, calls []call) []span {
-	type answer struct {
-		nr    uint32
-		rules []rule
-		ret   uint32
-	}
-	as := make([]answer, 0, len(calls))
+// byNumber returns the rules of each call, in the order of the file. Names that this architecture does not have are for another.
+func byNumber(groups []group, calls []call) [][]rule {
 	last := uint32(0)
 	for _, c := range calls {
-		rs := rules[c.name]
-		if len(rs) == 0 {
-			continue
-		}
 		last = max(last, c.nr)
-		a := answer{c.nr, nil, def}
-		for _, r := range rs {
-			if len(r.args) == 0 {
-				a.ret = r.ret
-				break
-			}
-			a.rules = append(a.rules, r)
-		}
-		as = append(as, a)
 	}
-	slices.SortFunc(as, func(a, b answer) int { return int(a.nr) - int(b.nr) })
+	out := make([][]rule, last+1)
+	at := 0
+	for _, g := range groups {
+		for _, name := range g.names {
+			// Lists are sorted as a rule: the next name is not far behind the last one.
+			if i, ok := find(calls, name, at); ok {
+				at = i
+				nr := calls[i].nr
+				out[nr] = append(out[nr][:len(out[nr]):len(out[nr])], g.rules...)
+			}
+		}
+	}
+	return out
+}
+
+// find finds a name in a sorted table, first in the few places behind at.
+func find(calls []call, name string, at int) (int, bool) {
+	for i := at; i < min(at+8, len(calls)); i++ {
+		if calls[i].name == name {
+			return i, true
+		}
+	}
+	return slices.BinarySearchFunc(calls, name, func(c call, name string) int { return strings.Compare(c.name, name) })
+}
+
+func spans(def uint32, groups []group, calls []call) []span {
+	numbers := byNumber(groups, calls)
 	enosys := uint32(unix.SECCOMP_RET_ERRNO | unix.ENOSYS)
 	newer := def
 	if def&unix.SECCOMP_RET_ACTION_FULL == unix.SECCOMP_RET_ERRNO {
 		newer = enosys
 	}
-	out := make([]span, 0, 2*len(as)+3)
+	out := make([]span, 0, 256)
 	add := func(s span) {
 		if n := len(out); n > 0 && out[n-1].from == s.from {
 			out = out[:n-1]
@@ -215,9 +222,21 @@ func spans(def uint32, rules map[string][]rule, calls []call) []span {
 		out = append(out, s)
 	}
 	add(span{0, nil, def})
-	for _, a := range as {
-		add(span{a.nr, a.rules, a.ret})
-		add(span{a.nr + 1, nil, def})
+	last := uint32(0)
+	for nr, rules := range numbers {
+		if len(rules) == 0 {
+			continue
+		}
+		last = uint32(nr)
+		s := span{last, rules, def}
+		for i, r := range rules {
+			if len(r.args) == 0 { // those behind it are never tried
+				s.rules, s.ret = rules[:i], r.ret
+				break
+			}
+		}
+		add(s)
+		add(span{last + 1, nil, def})
 	}
 	if last > 0 {
 		add(span{last + 1, nil, newer})
@@ -226,25 +245,27 @@ func spans(def uint32, rules map[string][]rule, calls []call) []span {
 	return out
 }
 
-// search is a binary search for the accumulator's value; every path through it ends in a return.
-func search(s []span) []unix.SockFilter {
+// search appends a binary search for the accumulator's value; every path through it ends in a return. The code is appended from its end to
+// its beginning, as a jump has to know how long what it skips is.
+func search(code []unix.SockFilter, s []span) []unix.SockFilter {
 	if len(s) == 1 {
-		return answerCode(s[0])
+		return answerCode(code, s[0])
 	}
 	mid := len(s) / 2
-	left, right := search(s[:mid]), search(s[mid:])
-	var code []unix.SockFilter
-	if len(left) <= 255 {
-		code = append(code, jump(unix.BPF_JGE, s[mid].from, uint8(len(left)), 0))
-	} else {
-		code = append(code, jump(unix.BPF_JGE, s[mid].from, 0, 1), goTo(uint32(len(left))))
+	code = search(code, s[mid:])
+	before := len(code)
+	code = search(code, s[:mid])
+	skip := len(code) - before
+	if skip <= 255 {
+		return append(code, jump(unix.BPF_JGE, s[mid].from, uint8(skip), 0))
 	}
-	return append(append(code, left...), right...)
+	return append(code, goTo(uint32(skip)), jump(unix.BPF_JGE, s[mid].from, 0, 1))
 }
 
-func answerCode(s span) []unix.SockFilter {
-	var code []unix.SockFilter
-	for _, r := range s.rules {
+// answerCode appends the code of an answer, backwards as search.
+func answerCode(code []unix.SockFilter, s span) []unix.SockFilter {
+	code = append(code, ret(s.ret))
+	for _, r := range slices.Backward(s.rules) {
 		var body []unix.SockFilter
 		for _, a := range r.args {
 			c := compare(a)
@@ -253,9 +274,10 @@ func answerCode(s span) []unix.SockFilter {
 		}
 		body = append(body, ret(r.ret))
 		resolve(body, failed)
+		slices.Reverse(body)
 		code = append(code, body...)
 	}
-	return append(code, ret(s.ret))
+	return code
 }
 
 // resolve makes the jumps to target end behind code.
