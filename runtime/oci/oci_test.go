@@ -58,6 +58,7 @@ type view struct {
 	Groups   []int
 	NoFile   unix.Rlimit
 	Lo       bool
+	Slack    string // of timers, in nanoseconds
 	Exe      string
 	OOM      string
 	Denied   map[string]string // what was tried: the error
@@ -88,6 +89,15 @@ func probe(verb string, args []string) int {
 		unix.Kill(os.Getpid(), unix.SIGKILL)
 	}
 	return 0
+}
+
+// slack is how late this process's timers may be.
+func slack() string {
+	b, err := os.ReadFile("/proc/self/timerslack_ns")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(b))
 }
 
 func look() view {
@@ -132,6 +142,7 @@ func look() view {
 			v.Cgroup = strings.TrimSpace(p)
 		}
 	}
+	v.Slack = slack()
 	v.Umask = unix.Umask(0)
 	try := func(name string, err error) {
 		if err != nil {
@@ -313,6 +324,9 @@ func TestView(t *testing.T) {
 	}
 	if v.Hostname != "boxed" || v.Cwd != "/" || !slices.Equal(v.Env, []string{"PATH=/", "A=b"}) || v.Umask != 0o022 {
 		t.Errorf("hostname %q, cwd %q, env %q, umask %o", v.Hostname, v.Cwd, v.Env, v.Umask)
+	}
+	if want := slack(); v.Slack != want {
+		t.Errorf("timer slack %s, want the caller's %s: package brief has reached the workload", v.Slack, want)
 	}
 	if !v.Lo {
 		t.Error("lo is down")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/brief"
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/scope"
 	"github.com/proa-os/proa/runtime/script"
@@ -56,6 +58,10 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	s, raw, err := spec.Load(bundle)
 	if err != nil {
 		return nil, err
+	}
+	runtime.LockOSThread() // for good: processes are made on this thread, which is nobody's but the caller's
+	if s.Hooks == nil {
+		brief.Prepare() // threads that Go makes from now on may not make processes
 	}
 	k := &creation{root: r, spec: s, bundle: bundle, options: o, listen: listen, c: &Container{
 		State:   specs.State{Version: specs.Version, ID: o.ID, Bundle: bundle, Annotations: s.Annotations},

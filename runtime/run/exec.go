@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/runtime/brief"
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/script"
 	"github.com/proa-os/proa/runtime/spec"
@@ -21,6 +22,8 @@ import (
 // It returns a child of this process, in the container's cgroup and namespaces. o.Bundle is not used.
 func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, error) {
 	id := o.ID
+	runtime.LockOSThread() // as launch
+	brief.Prepare()
 	c, err := r.Load(id)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,8 @@
 // field of config.json that is not supported is an error that names it. State is in /run/proa/oci. Exit status: that of the
 // workload, or 1 for an error. In a container, as /dev/init, it is process 1 in front of the workload (package reaper). PROA_OCI_PORTABLE=1 in the environment makes containers by a second process instead of by the
 // assembly of package script.
+//
+//go:debug decoratemappings=0
 package main
 
 import (
