@@ -11,6 +11,8 @@ export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 BUILDER  = $(OUT)/bin/image-builder
 # The tools tree of this checkout's lock: another checkout may share the cache and have made another one the current.
 WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
+# The tree of the judges: podman, containerd and others, which only tests of the runtime and its benchmarks ask for.
+WITH_JUDGES = PROA_JUDGES_TREE="$$($(BUILDER) tools judges)" || exit 1; export PROA_JUDGES_TREE;
 
 .PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime judge-runtime fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
@@ -63,7 +65,7 @@ powercut: builder ## lose the power at every write of an update, and in the midd
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestPowerCuts|TestHealth|TestDisks)$$' ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges, no machines
-	$(WITH_TOOLS) PROA_REQUIRE_TOOLS=1 $(GO) test -p 4 ./... # some packages wait more than they work
+	$(WITH_TOOLS) $(WITH_JUDGES) PROA_REQUIRE_TOOLS=1 $(GO) test -p 4 ./... # some packages wait more than they work
 
 check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }

@@ -6,6 +6,9 @@
 // dropped. It is believed only if it has a marker, which is written when all else is on the disk: a power cut leaves files
 // with a name and a size and nothing in them. Documentation and translations are left out. Maintainer scripts do not run, so only packages that
 // work as unpacked belong in manifests/tools.toml.
+//
+// There is a second tree of the same kind, made from manifests/judges.toml: programs that only tests of the runtime and its benchmarks want. It
+// is as large as the first, so whoever only builds and runs never fetches it.
 package tools
 
 import (
@@ -23,19 +26,28 @@ import (
 	"github.com/proa-os/proa/internal/tooltree"
 )
 
-// Dir is where the tree of this lock is, or will be.
+// Dir is where the tools tree of this lock is, or will be.
 func Dir(l *lock.Lock, cacheDir string) (string, error) {
+	return dirOf(l, filepath.Dir(tooltree.Current(cacheDir)))
+}
+
+func dirOf(l *lock.Lock, trees string) (string, error) {
 	sum, err := l.PackagesSum()
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(cacheDir, "tools", sum.String()), nil
+	return filepath.Join(trees, sum.String()), nil
 }
 
-// Install makes sure that the tree of this lock is there and is the current one, and returns its directory. An
+// Install makes sure that the tools tree of this lock is there and is the current one, and returns its directory. An
 // interrupted Install leaves nothing under the tree's name.
 func Install(ctx context.Context, l *lock.Lock, mirrors archive.Mirrors, cacheDir string, progress io.Writer) (string, error) {
-	dir, err := Dir(l, cacheDir)
+	return install(ctx, l, mirrors, cacheDir, tooltree.Current(cacheDir), progress)
+}
+
+// install makes the tree beside the link current.
+func install(ctx context.Context, l *lock.Lock, mirrors archive.Mirrors, cacheDir, current string, progress io.Writer) (string, error) {
+	dir, err := dirOf(l, filepath.Dir(current))
 	if err != nil {
 		return "", fmt.Errorf("install tools: %w", err)
 	}
@@ -49,7 +61,7 @@ func Install(ctx context.Context, l *lock.Lock, mirrors archive.Mirrors, cacheDi
 		}
 	}
 	stage.Use(dir)
-	if err := setCurrent(dir, tooltree.Current(cacheDir)); err != nil {
+	if err := setCurrent(dir, current); err != nil {
 		return "", fmt.Errorf("install tools: %w", err)
 	}
 	stage.Prune(filepath.Dir(dir), newest, unused, filepath.Base(dir))
@@ -117,6 +129,7 @@ type Options struct {
 	Manifest string // manifests/tools.toml
 	LockFile string
 	CacheDir string
+	Current  string          // the link to the tree in use; if empty, that of the tools tree: tooltree.Current(CacheDir)
 	Flag     archive.Mirrors // wins over manifest and host if set
 	APT      string          // the host's apt configuration, normally /etc/apt
 	Progress io.Writer
@@ -142,7 +155,10 @@ func Run(ctx context.Context, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return Install(ctx, l, mirrors, o.CacheDir, o.Progress)
+	if o.Current == "" {
+		o.Current = tooltree.Current(o.CacheDir)
+	}
+	return install(ctx, l, mirrors, o.CacheDir, o.Current, o.Progress)
 }
 
 // checkHost fails if the tools are for another kind of machine than this one. The image's architecture does not matter here.

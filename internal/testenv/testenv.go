@@ -21,6 +21,17 @@ func Tools(t testing.TB) *tooltree.Tree {
 	return tree
 }
 
+// Judges returns the tree of the judges of the runtime (podman, containerd, skopeo, nft and others: manifests/judges.toml). Without one the test
+// is skipped, or fails if CI=true or PROA_REQUIRE_TOOLS=1.
+func Judges(t testing.TB) *tooltree.Tree {
+	t.Helper()
+	tree, err := tooltree.OpenJudges()
+	if err != nil {
+		Missing(t, "by programs that run containers: %v", err)
+	}
+	return tree
+}
+
 // Missing ends a test that cannot check something here: it is skipped, or fails if CI=true or PROA_REQUIRE_TOOLS=1. The words say what
 // is not checked, and why.
 func Missing(t testing.TB, format string, args ...any) {

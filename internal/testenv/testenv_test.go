@@ -4,19 +4,23 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/tooltree"
 )
 
 func TestToolsSkipsWithoutTree(t *testing.T) {
 	t.Setenv("CI", "")
 	t.Setenv("PROA_REQUIRE_TOOLS", "")
 	t.Setenv("PROA_TOOLS", t.TempDir())
-	var skipped bool
-	t.Run("missing", func(t *testing.T) {
-		defer func() { skipped = t.Skipped() }()
-		testenv.Tools(t)
-	})
-	if !skipped {
-		t.Error("a missing tree was not skipped")
+	t.Setenv("PROA_JUDGES_TREE", t.TempDir())
+	for name, open := range map[string]func(testing.TB) *tooltree.Tree{"tools": testenv.Tools, "judges": testenv.Judges} {
+		var skipped bool
+		t.Run(name, func(t *testing.T) {
+			defer func() { skipped = t.Skipped() }()
+			open(t)
+		})
+		if !skipped {
+			t.Errorf("a missing tree of %s was not skipped", name)
+		}
 	}
 }
 

@@ -6,6 +6,9 @@
 // loader cannot redirect are absolute paths inside programs: data files are passed by option or environment, see Command.
 //
 // Scripts are refused: their interpreter would be the host's.
+//
+// The tree of the judges is a second one, of manifests/judges.lock.json (`image-builder tools judges`): engines of containers and the like, for
+// tests of the runtime. Those of its programs that want to be at home, with their files at fixed paths, run in a Room.
 package tooltree
 
 import (
@@ -45,26 +48,40 @@ func CacheDir() (string, error) {
 // Current returns the symbolic link in a cache that points to the tools tree in use.
 func Current(cacheDir string) string { return filepath.Join(cacheDir, "tools", "current") }
 
+// CurrentJudges returns the link to the tree of the judges (manifests/judges.toml).
+func CurrentJudges(cacheDir string) string { return filepath.Join(cacheDir, "judges", "current") }
+
 // Open returns the tree $PROA_TOOLS or, by default, the current one of the cache. The error wraps fs.ErrNotExist if there is none.
-func Open() (*Tree, error) {
-	if dir := os.Getenv("PROA_TOOLS"); dir != "" {
-		return OpenDir(dir)
+func Open() (*Tree, error) { return openCurrent("PROA_TOOLS", Current, "image-builder tools") }
+
+// OpenJudges returns the tree of the judges: $PROA_JUDGES_TREE or, by default, the current one of the cache. The error wraps fs.ErrNotExist if
+// there is none.
+func OpenJudges() (*Tree, error) {
+	return openCurrent("PROA_JUDGES_TREE", CurrentJudges, "image-builder tools judges")
+}
+
+func openCurrent(variable string, current func(cacheDir string) string, maker string) (*Tree, error) {
+	if dir := os.Getenv(variable); dir != "" {
+		return openDir(dir, maker)
 	}
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, fmt.Errorf("open tools tree: %w", err)
 	}
-	return OpenDir(Current(cache))
+	return openDir(current(cache), maker)
 }
 
 // OpenDir returns the tree in dir.
-func OpenDir(dir string) (*Tree, error) {
+func OpenDir(dir string) (*Tree, error) { return openDir(dir, "image-builder tools") }
+
+// openDir names the command that makes the tree.
+func openDir(dir, maker string) (*Tree, error) {
 	abs, err := filepath.Abs(dir)
 	if err == nil {
 		abs, err = filepath.EvalSymlinks(abs)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open tools tree: %w; make it with image-builder tools", err)
+		return nil, fmt.Errorf("open tools tree: %w; make it with %s", err, maker)
 	}
 	host, err := arch.Host()
 	if err != nil {
@@ -72,7 +89,7 @@ func OpenDir(dir string) (*Tree, error) {
 	}
 	t := &Tree{dir: abs, host: host}
 	if _, err := os.Stat(t.Path(host.Loader)); err != nil {
-		return nil, fmt.Errorf("open tools tree: %s has no programs for this host, which is %s: %w; make it anew with image-builder tools", abs, host.Debian, err)
+		return nil, fmt.Errorf("open tools tree: %s has no programs for this host, which is %s: %w; make it anew with %s", abs, host.Debian, err, maker)
 	}
 	dirs, err := libraryDirs(t.Path(host.LibDir()))
 	if err != nil {
@@ -147,7 +164,7 @@ func (t *Tree) find(program string) (string, error) {
 			return file, nil
 		}
 	}
-	return "", fmt.Errorf("run %s: the tools tree %s has no such program: add its package to manifests/tools.toml: %w",
+	return "", fmt.Errorf("run %s: the tools tree %s has no such program: add its package to manifests/tools.toml or judges.toml: %w",
 		program, t.dir, fs.ErrNotExist)
 }
 

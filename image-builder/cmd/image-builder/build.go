@@ -11,6 +11,7 @@ import (
 	"github.com/proa-os/proa/image-builder/image"
 	"github.com/proa-os/proa/image-builder/tools"
 	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/internal/tooltree"
 )
 
 func buildCommand(c *common) command.Command {
@@ -88,14 +89,24 @@ func printArtifacts(c *common, dir string) error {
 
 func toolsCommand(c *common) command.Command {
 	return command.Command{
-		Name: "tools", Short: "fetch and unpack the tools tree",
+		Name: "tools", Args: "[judges]", Max: 1, Short: "fetch and unpack the tools tree, or that of the judges",
 		Long: `Unpacks the packages of manifests/tools.lock.json (mkfs, QEMU, firmware, the judges of tests) into the cache and prints the directory. build
-does so by itself; tests want it beforehand.`,
+does so by itself; tests want it beforehand.
+
+With the argument judges it does so with manifests/judges.lock.json: podman, containerd, skopeo and others, 100 MB of programs that only tests of
+the runtime and make bench-pull run.`,
+		Examples: []string{"PROA_TOOLS=$(image-builder tools) go test ./image-builder/...", "PROA_JUDGES_TREE=$(image-builder tools judges) go test ./runtime/..."},
 		Setup: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			c.mirrors(flags)
-			return func(ctx context.Context, _ []string) error {
-				dir, err := tools.Run(ctx, tools.Options{Manifest: "manifests/tools.toml", LockFile: "manifests/tools.lock.json", CacheDir: c.cache,
-					Flag: c.mirror, APT: aptDir, Progress: os.Stderr})
+			return func(ctx context.Context, args []string) error {
+				o := tools.Options{Manifest: "manifests/tools.toml", LockFile: "manifests/tools.lock.json", CacheDir: c.cache, Flag: c.mirror, APT: aptDir, Progress: os.Stderr}
+				if len(args) == 1 && args[0] != "judges" {
+					return fmt.Errorf("unknown tree %q: expected judges, or nothing for the tools tree", args[0])
+				}
+				if len(args) == 1 {
+					o.Manifest, o.LockFile, o.Current = "manifests/judges.toml", "manifests/judges.lock.json", tooltree.CurrentJudges(c.cache)
+				}
+				dir, err := tools.Run(ctx, o)
 				if err == nil {
 					fmt.Fprintln(c.out, dir)
 				}

@@ -21,8 +21,8 @@ var errChanged = errors.New("the archive has newer packages than the lock")
 func lockCommand(c *common) command.Command {
 	return command.Command{
 		Name: "lock", Args: "[MANIFEST...]", Max: -1, Short: "pin today's packages of the Debian archive", Setup: func(flags *flag.FlagSet) func(context.Context, []string) error { return setupLock(c, flags) },
-		Long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml, manifests/debian.toml and manifests/peers.toml, against the signed
-indices of the archive, writes name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
+		Long: `Resolves the package lists of manifests, by default manifests/image.toml, manifests/tools.toml, manifests/debian.toml, manifests/peers.toml and
+manifests/judges.toml, against the signed indices of the archive, writes name, version, size, sha256 and suite of every package to MANIFEST.lock.json, and prints what changed. The signatures are checked with the keys of
 manifests/keys.`,
 		Examples: []string{"image-builder lock", "image-builder lock --check --json"},
 		Exits:    "With --check, 2 if packages would change.",
@@ -31,7 +31,7 @@ manifests/keys.`,
 
 // lockedManifests are all of the checkout that have a lock: none must grow old because nobody names it.
 func lockedManifests() []string {
-	return []string{"manifests/image.toml", "manifests/tools.toml", "manifests/debian.toml", "manifests/peers.toml"}
+	return []string{"manifests/image.toml", "manifests/tools.toml", "manifests/debian.toml", "manifests/peers.toml", "manifests/judges.toml"}
 }
 
 // setupLock locks lockedManifests, or those named. Each MANIFEST.toml has its MANIFEST.lock.json.
