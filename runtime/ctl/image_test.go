@@ -31,6 +31,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/store"
 )
@@ -61,13 +62,10 @@ func (m *machine) digests() map[string]string {
 	return out
 }
 
-// judge runs a foreign program, or skips the test where it is not installed.
+// judge runs a foreign program.
 func judge(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED by %s, which is not installed", name)
-	}
-	c := exec.Command(name, args...)
+	c := testenv.Judges(t).Command(t.Context(), name, args...)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
 	if err := c.Run(); err != nil {
@@ -173,7 +171,7 @@ func TestHostileArchive(t *testing.T) {
 
 // TestSkopeo: skopeo reads what we write, and we read what it writes.
 func TestSkopeo(t *testing.T) {
-	judge(t, "skopeo", "--version")
+	testenv.Judges(t)
 	m := bareMachine(t)
 	m.small("small:1")
 	name := m.reg.Addr + "/small:1"
@@ -223,7 +221,7 @@ func TestPush(t *testing.T) {
 
 // TestDebianRegistry: Debian's docker-registry with passwords; login, push, pull, resumed pull of a part, logout.
 func TestDebianRegistry(t *testing.T) {
-	judge(t, "docker-registry", "--version")
+	judges := testenv.Judges(t)
 	m := bareMachine(t)
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
@@ -241,7 +239,7 @@ func TestDebianRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := exec.Command("docker-registry", "serve", config)
+	server := judges.Command(t.Context(), "docker-registry", "serve", config)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 // networkProbe is the workload in networks: "listen" answers HTTP with its host name, "ask" prints the answer of an URL, "resolve" a
@@ -183,8 +185,8 @@ func (m *machine) unwired() {
 	if n := links(m.t); n != 0 {
 		m.t.Errorf("%d interfaces stay", n)
 	}
-	if out, err := exec.Command("nft", "list", "ruleset").Output(); err == nil && len(out) > 0 {
-		m.t.Errorf("rules stay:\n%s", out)
+	if out, err := testenv.Judges(m.t).Command(context.Background(), "nft", "list", "ruleset").Output(); err != nil || len(out) > 0 {
+		m.t.Errorf("rules stay: %v\n%s", err, out)
 	}
 	for _, d := range []string{"endpoints", "resolvers"} {
 		if es, _ := os.ReadDir(filepath.Join(m.dir, "run-network", d)); len(es) != 0 {

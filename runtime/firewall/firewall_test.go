@@ -3,7 +3,6 @@ package firewall
 import (
 	"net/netip"
 	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/network"
 )
 
@@ -29,11 +29,7 @@ func alone(t *testing.T) {
 // nft is the judge: the distribution's own program.
 func nft(t *testing.T, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED by nft: %v", err)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
+	out, err := testenv.Judges(t).Command(t.Context(), "nft", args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("nft %q: %v: %s", args, err, out)
 	}

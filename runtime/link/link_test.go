@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/network"
 )
 
@@ -41,15 +41,15 @@ func testNetwork() *network.Network {
 	return n
 }
 
-// ip is the judge where it is installed; it prints the namespace's state.
+// ip is the judge; it prints the namespace's state.
 func ip(t *testing.T, ns *os.File, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath("ip")
-	if err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED by ip: %v", err)
-	}
-	var out []byte
-	run := func() (err error) { out, err = exec.Command(path, args...).CombinedOutput(); return err }
+	cmd := testenv.Judges(t).Command(t.Context(), "ip", args...)
+	var (
+		out []byte
+		err error
+	)
+	run := func() (err error) { out, err = cmd.CombinedOutput(); return err }
 	if ns == nil {
 		err = run()
 	} else {

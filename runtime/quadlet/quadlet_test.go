@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/tooltree"
 )
 
 // declare converts files written as "name: text", below /etc/containers/systemd.
@@ -369,14 +372,11 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// podman's own generator, where it is new enough, makes units of the same names with the same order, links and flags.
+// podman's own generator makes units of the same names with the same order, links and flags.
 func TestPodman(t *testing.T) {
-	podman := "/usr/libexec/podman/quadlet"
-	if p := os.Getenv("PROA_PODMAN_QUADLET"); p != "" {
-		podman = p
-	}
-	if _, err := os.Stat(podman); err != nil {
-		t.Skip("SKIPPED, NOT CHECKED by podman's quadlet: ", err)
+	judges := testenv.Judges(t)
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT CHECKED by podman's quadlet: needs root")
 	}
 	dir, out := t.TempDir(), t.TempDir()
 	var list []*File
@@ -388,10 +388,15 @@ func TestPodman(t *testing.T) {
 		}
 		list = append(list, Parse(filepath.Join(dir, name), []byte(text)))
 	}
-	cmd := exec.Command(podman, out)
-	cmd.Env = append(os.Environ(), "QUADLET_UNIT_DIRS="+dir)
-	if text, err := cmd.CombinedOutput(); err != nil { // podman 4.3 knows no pods and images
-		t.Skipf("SKIPPED, NOT CHECKED by podman's quadlet: it is too old for these files: %v: %s", err, text)
+	room, err := judges.Enter(tooltree.RoomOptions{Binds: []string{dir, out}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer room.Close()
+	cmd := room.Command(t.Context(), "/usr/libexec/podman/quadlet", out)
+	cmd.Env = append(cmd.Env, "QUADLET_UNIT_DIRS="+dir)
+	if _, err := room.Output(cmd); err != nil {
+		t.Fatal(err)
 	}
 	for _, u := range Convert(list, Host{}) {
 		text, err := os.ReadFile(filepath.Join(out, u.Name))

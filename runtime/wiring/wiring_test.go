@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/tooltree"
 	"github.com/proa-os/proa/runtime/link"
 	"github.com/proa-os/proa/runtime/network"
 )
@@ -25,6 +26,7 @@ type world struct {
 	*Wiring
 	t       *testing.T
 	outside *os.File
+	judges  *tooltree.Tree
 	units   *sockets
 }
 
@@ -48,13 +50,14 @@ func newWorld(t *testing.T) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED, NOT CHECKED without root: needs network namespaces")
 	}
+	judges := testenv.Judges(t)
 	runtime.LockOSThread() // never unlocked
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	u := &sockets{running: map[string]bool{}}
-	w := &world{t: t, units: u, Wiring: wiringIn(dir, u)}
+	w := &world{t: t, judges: judges, units: u, Wiring: wiringIn(dir, u)}
 	outside, err := link.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
@@ -95,12 +98,13 @@ func (w *world) in(ns *os.File, f func()) {
 
 func (w *world) ip(ns *os.File, args string) string {
 	w.t.Helper()
-	path, err := exec.LookPath("ip")
-	if err != nil {
-		w.t.Skipf("SKIPPED, NOT CHECKED without ip: %v", err)
-	}
-	var out []byte
-	w.in(ns, func() { out, err = exec.Command(path, strings.Fields(args)...).CombinedOutput() })
+	var (
+		out []byte
+		err error
+	)
+	w.in(ns, func() {
+		out, err = w.judges.Command(context.Background(), "ip", strings.Fields(args)...).CombinedOutput()
+	})
 	if err != nil {
 		w.t.Fatalf("ip %s: %v: %s", args, err, out)
 	}
@@ -109,11 +113,7 @@ func (w *world) ip(ns *os.File, args string) string {
 
 // nft is the ruleset as the foreign program reads it.
 func (w *world) nft() string {
-	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
-		w.t.Log("SKIPPED, NOT CHECKED by nft: not installed")
-		return ""
-	}
+	out, err := w.judges.Command(context.Background(), "nft", "list", "ruleset").CombinedOutput()
 	if err != nil {
 		w.t.Fatalf("nft: %v %s", err, out)
 	}
