@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -164,7 +165,18 @@ func TestUserNamespace(t *testing.T) {
 		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: "user"})
 		l.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 1000}}
 		l.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 1000}}
-		os.Chown(filepath.Join(b.dir, "rootfs"), 100000, 200000)
+		// Places that the container's root may make mounts in although permissions say no, and one that is not of its namespace.
+		for _, d := range []struct {
+			path     string
+			uid, gid int
+			mode     os.FileMode
+		}{{"rootfs", 100000, 200000, 0o555}, {"rootfs/shut", 100500, 200500, 0o700}, {"rootfs/others", 0, 0, 0o700}} {
+			path := filepath.Join(b.dir, d.path)
+			if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, d.uid, d.gid), os.Chmod(path, d.mode)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/shut/in/deep", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k"}})
 		os.Chmod(b.dir, 0o755)
 		for d := b.dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) {
 			os.Chmod(d, 0o755)
@@ -174,6 +186,12 @@ func TestUserNamespace(t *testing.T) {
 		b.says("id 5 6", "0     100000       1000", "open /dev/null: <nil>", "/dev/null 20666", "/dev/shm/x 100600 5:6", "0\n")
 		b.spec.Process.User = specs.User{}
 		b.do("sleep")
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/others/in", Type: "tmpfs", Source: "tmpfs"})
+		b.write()
+		if _, errs, code := b.runtime("run", "-d", "box"); code == 0 || !strings.Contains(errs, "make /others/in in the container: permission denied") {
+			t.Errorf("a mount in a directory of no owner in the namespace: %d %s", code, errs)
+		}
+		b.spec.Mounts = b.spec.Mounts[:len(b.spec.Mounts)-1]
 		b.write()
 		if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
 			t.Fatalf("%d %s", code, errs)

@@ -22,18 +22,18 @@ func defaultDevices() []specs.LinuxDevice {
 }
 
 // addDevices makes the devices and links of the container. In a user namespace, where nodes cannot be made, the caller's are bound.
-func addDevices(root int, listed []specs.LinuxDevice, bind bool) error {
+func addDevices(root int, listed []specs.LinuxDevice, ids *idMaps) error {
 	for _, d := range defaultDevices() {
-		if err := addDevice(root, d, bind); err != nil {
+		if err := addDevice(root, d, ids); err != nil {
 			return err
 		}
 	}
 	for i, d := range listed {
-		if err := addDevice(root, d, bind); err != nil {
+		if err := addDevice(root, d, ids); err != nil {
 			return fmt.Errorf("linux.devices[%d]: %w", i, err)
 		}
 	}
-	dev, err := ensure(root, "/dev", true, 0)
+	dev, err := ensure(root, ids, "/dev", true, 0)
 	if err != nil {
 		return err
 	}
@@ -49,9 +49,9 @@ func addDevices(root int, listed []specs.LinuxDevice, bind bool) error {
 
 var errOther = errors.New("the image has something else there")
 
-func addDevice(root int, d specs.LinuxDevice, bind bool) error {
+func addDevice(root int, d specs.LinuxDevice, ids *idMaps) error {
 	p := path.Clean(d.Path)
-	dir, err := ensure(root, path.Dir(p), true, 0)
+	dir, err := ensure(root, ids, path.Dir(p), true, 0)
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func addDevice(root int, d specs.LinuxDevice, bind bool) error {
 	if kind == unix.S_IFIFO {
 		rdev = 0
 	}
-	if bind && kind != unix.S_IFIFO {
-		return bindDevice(root, p, kind, rdev)
+	if ids != nil && kind != unix.S_IFIFO {
+		return bindDevice(root, ids, p, kind, rdev)
 	}
 	mode := uint32(0o666)
 	if d.FileMode != nil {
@@ -94,7 +94,7 @@ func addDevice(root int, d specs.LinuxDevice, bind bool) error {
 }
 
 // bindDevice binds the caller's node of the same name, if it is the same device.
-func bindDevice(root int, p string, kind uint32, rdev uint64) error {
+func bindDevice(root int, ids *idMaps, p string, kind uint32, rdev uint64) error {
 	from, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("bind %s of the host: %w", p, err)
@@ -107,7 +107,7 @@ func bindDevice(root int, p string, kind uint32, rdev uint64) error {
 	if st.Mode&unix.S_IFMT != kind || st.Rdev != rdev {
 		return fmt.Errorf("bind %s of the host: it is another device", p)
 	}
-	at, err := ensure(root, p, false, unix.RESOLVE_NO_SYMLINKS)
+	at, err := ensure(root, ids, p, false, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return err
 	}

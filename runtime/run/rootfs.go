@@ -149,11 +149,11 @@ func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 		defer unix.SetfsuidRetUid(0)
 	}
 	for i, m := range k.mounts {
-		if err := addMount(root, sources[i], m); err != nil {
+		if err := addMount(root, ids, sources[i], m); err != nil {
 			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 	}
-	if err := addDevices(root, s.Linux.Devices, ids != nil); err != nil {
+	if err := addDevices(root, s.Linux.Devices, ids); err != nil {
 		return err
 	}
 	for i, p := range s.Linux.ReadonlyPaths {
@@ -196,7 +196,7 @@ func within(dir, p string) string {
 }
 
 // addMount attaches a mount at its place; fd is its source, or -1 if the file system is still to be made.
-func addMount(root, fd int, m spec.Mount) error {
+func addMount(root int, ids *idMaps, fd int, m spec.Mount) error {
 	dir, extra := true, uint64(0)
 	switch {
 	case m.Type == "bind":
@@ -223,7 +223,7 @@ func addMount(root, fd int, m spec.Mount) error {
 	if err := setAttr(fd, m.SetRec, m.ClearRec, true); err != nil {
 		return fmt.Errorf("set recursive options: %w", err)
 	}
-	target, err := ensure(root, m.Destination, dir, extra)
+	target, err := ensure(root, ids, m.Destination, dir, extra)
 	if err != nil {
 		return err
 	}

@@ -25,9 +25,10 @@ func openInRoot(root int, p string, extra uint64) (int, error) {
 	}
 }
 
-// ensure is openInRoot that makes what is missing: directories on the way, and at the end a directory or an empty file.
-func ensure(root int, p string, dir bool, extra uint64) (int, error) {
-	fd, err := openInRoot(root, p, extra)
+// ensure is openInRoot that makes what is missing: directories on the way, and at the end a directory or an empty file. ids are those of
+// the container's user namespace, or nil.
+func ensure(root int, ids *idMaps, p string, dir bool, extra uint64) (int, error) {
+	fd, err := ids.openInRoot(root, p, extra)
 	if err != unix.ENOENT {
 		if err != nil {
 			return -1, fmt.Errorf("open %s in the container: %w", p, hint(err, extra))
@@ -35,22 +36,26 @@ func ensure(root int, p string, dir bool, extra uint64) (int, error) {
 		return fd, nil
 	}
 	p = path.Clean("/" + p)
-	parent, err := ensure(root, path.Dir(p), true, extra)
+	parent, err := ensure(root, ids, path.Dir(p), true, extra)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(parent)
 	name := path.Base(p)
-	if dir {
-		err = unix.Mkdirat(parent, name, 0o755)
-	} else {
-		err = unix.Mknodat(parent, name, unix.S_IFREG|0o644, 0)
+	create := func() error {
+		if dir {
+			return unix.Mkdirat(parent, name, 0o755)
+		}
+		return unix.Mknodat(parent, name, unix.S_IFREG|0o644, 0)
+	}
+	if err = create(); err == unix.EACCES && ids.own(parent) {
+		err = ids.override(create)
 	}
 	// EEXIST: a dangling link, which openInRoot could not follow and which is not followed here.
 	if err != nil {
 		return -1, fmt.Errorf("make %s in the container: %w", p, err)
 	}
-	fd, err = openInRoot(parent, name, unix.RESOLVE_NO_SYMLINKS)
+	fd, err = ids.openInRoot(parent, name, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return -1, fmt.Errorf("open %s in the container: %w", p, err)
 	}
