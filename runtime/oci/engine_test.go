@@ -1,77 +1,104 @@
 package oci
 
 import (
+	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/proa-os/proa/runtime/cgroup"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/tooltree"
+	"github.com/proa-os/proa/runtime/registrytest"
 )
 
-// podman is a store of podman's own, with oci-runtime below it and one image that holds the test binary.
-type podman struct {
-	t    *testing.T
-	args []string
+// engines is a room of the judges' programs with this test binary in it, as oci-runtime and as the one program of an image.
+type engines struct {
+	*tooltree.Room
+	t       *testing.T
+	dir     string // the same inside and outside
+	runtime string
+	image   string // a docker archive of one layer, localhost/probe:1
 }
 
-// newPodman skips where there is no podman. It runs in a mount namespace where /sys/fs/cgroup is cgroup2 alone, as on a machine.
-func newPodman(t *testing.T) *podman {
+func newEngines(t *testing.T) *engines {
 	t.Helper()
 	needRoot(t)
 	needStatic(t)
-	for _, tool := range []string{"podman", "conmon", "unshare", "tar"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("NOT TESTED: no %s here", tool)
-		}
-	}
-	dir := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	runtime := filepath.Join(dir, "oci-runtime")
-	if err := os.WriteFile(runtime, []byte("#!/bin/sh\nOCI_RUNTIME=1 exec "+self+" \"$@\"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	root := filepath.Join(dir, "image")
-	b, err := os.ReadFile(self)
+	judges := testenv.Judges(t)
+	e := &engines{t: t, dir: t.TempDir()}
+	e.runtime, e.image = filepath.Join(e.dir, "oci-runtime"), filepath.Join(e.dir, "image.tar")
+	self, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
-		err = os.MkdirAll(filepath.Join(root, "tmp"), 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(root, "probe"), b, 0o755)
+		err = os.WriteFile(e.runtime, self, 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	const isolate = `mount --make-rprivate / && umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"`
-	p := &podman{t, []string{"-m", "sh", "-c", isolate, "sh", "podman", "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"),
-		"--tmpdir", filepath.Join(dir, "tmp"), "--cgroup-manager=cgroupfs", "--storage-driver=vfs", "--events-backend=file", "--runtime", runtime}}
-	tar := filepath.Join(dir, "image.tar")
-	if out, err := exec.Command("tar", "-C", root, "-cf", tar, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
+	img, err := registrytest.Build(registrytest.Image{Layers: [][]registrytest.File{{{Name: "tmp/", Mode: 0o1777}, {Name: "etc/"}, {Name: "probe", Body: string(self), Mode: 0o755}}},
+		Config: v1.Config{Env: []string{"PATH=/"}}})
+	if err == nil {
+		err = tarball.WriteToFile(e.image, name.MustParseReference("localhost/probe:1"), img)
 	}
-	if out, code := p.do("import", tar, "probe:1"); code != 0 {
-		t.Skipf("NOT TESTED: podman does not work here: %s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Room, err = judges.Enter(tooltree.RoomOptions{Binds: []string{e.dir}}); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.do("rm", "-fa")
-		if h, err := cgroup.Find(); err == nil && h.Unified != "" {
-			mount := h.Unified
-			// podman's own, unless somebody else has containers in it.
-			os.Remove(filepath.Join(mount, "libpod_parent/conmon"))
-			os.Remove(filepath.Join(mount, "libpod_parent"))
+		// The groups of engines, unless somebody else has containers in them.
+		for _, group := range []string{"libpod_parent/conmon", "libpod_parent", "proa-judge"} {
+			e.Do(func() error { return os.Remove(filepath.Join("/sys/fs/cgroup", group)) })
 		}
+		e.Close()
 	})
-	return p
+	return e
 }
 
-func (p *podman) do(args ...string) (string, int) {
-	c := exec.Command("unshare", append(append([]string{}, p.args...), args...)...)
-	out, _ := c.CombinedOutput()
+// do runs a program and returns what it said, and its exit code.
+func (e *engines) do(program string, args ...string) (string, int) {
+	e.t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	c := e.Command(ctx, program, args...)
+	f, err := os.CreateTemp(e.dir, "output") // a file: what it leaves running holds a pipe open
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer f.Close()
+	c.Stdout, c.Stderr = f, f
+	if err := e.Run(c); c.ProcessState == nil {
+		e.t.Fatalf("%s %q: %v", program, args, err)
+	}
+	out, err := os.ReadFile(f.Name())
+	if err != nil {
+		e.t.Fatal(err)
+	}
 	return string(out), c.ProcessState.ExitCode()
+}
+
+// A step is one command of a story, what it ends with, and something that it says.
+type step struct {
+	name string
+	args []string
+	code int
+	want string
+}
+
+func (e *engines) tell(program string, global []string, steps []step) {
+	e.t.Helper()
+	for _, s := range steps {
+		if out, code := e.do(program, append(slices.Clone(global), s.args...)...); code != s.code || !strings.Contains(out, s.want) {
+			e.t.Errorf("%s: exit %d, want %d with %q: %s", s.name, code, s.code, s.want, out)
+		}
+	}
 }
 
 // modest are limits that a host without CAP_SYS_RESOURCE and without controllers can give.
@@ -79,36 +106,32 @@ var modest = []string{"--pids-limit=-1", "--ulimit", "nofile=1024:1024", "--ulim
 
 // TestPodman: what people do with podman works when oci-runtime is its runtime.
 func TestPodman(t *testing.T) {
-	p := newPodman(t)
+	e := newEngines(t)
+	podman := []string{"--root", filepath.Join(e.dir, "root"), "--runroot", filepath.Join(e.dir, "run"), "--tmpdir", filepath.Join(e.dir, "tmp"),
+		"--cgroup-manager=cgroupfs", "--storage-driver=overlay", "--events-backend=file", "--runtime", e.runtime}
+	defer e.do("podman", append(podman, "rm", "-fa", "-t", "0")...)
 	run := func(flags ...string) []string { return append(append([]string{"run"}, modest...), flags...) }
-	for _, c := range []struct {
-		name string
-		args []string
-		code int
-		want string
-	}{
+	e.tell("podman", podman, []step{
+		{"load", []string{"load", "-q", "-i", e.image}, 0, "probe:1"},
 		{"run", run("--rm", "--user", "5:6", "probe:1", "/probe", "do", "id"), 0, "id 5 6"},
 		{"exit code", run("--rm", "probe:1", "/probe", "exit", "7"), 7, ""},
 		{"no program", run("--rm", "probe:1", "/nothing"), 127, "not found"},
 		{"terminal", run("--rm", "-t", "probe:1", "/probe", "do", "readlink=/proc/self/fd/0", "stat=/dev/console"), 0, "/dev/pts/0"},
 		{"user namespace", run("--rm", "--uidmap", "0:100000:5000", "--gidmap", "0:100000:5000", "probe:1", "/probe", "do", "cat=/proc/self/uid_map"), 0, "100000       5000"},
-		{"read-only volume", run("--rm", "-v", t.TempDir()+":/data:ro", "probe:1", "/probe", "do", "write=/data/x"), 1, "read-only file system"},
-		{"detached", run("-d", "--name", "web", "probe:1", "/probe", "do", "sleep"), 0, ""},
+		{"read-only volume", run("--rm", "-v", e.dir+":/data:ro", "probe:1", "/probe", "do", "write=/data/x"), 1, "read-only file system"},
+		{"detached", run("-d", "--log-driver=k8s-file", "--name", "web", "probe:1", "/probe", "do", "id", "sleep"), 0, ""},
+		{"logs", []string{"logs", "web"}, 0, "id 0 0"},
 		{"exec", []string{"exec", "web", "/probe", "do", "id"}, 0, "id 0 0"},
 		{"exec with terminal", []string{"exec", "-t", "web", "/probe", "do", "readlink=/proc/self/fd/0"}, 0, "/dev/pts/0"},
 		{"exec no program", []string{"exec", "web", "/nothing"}, 127, "not found"},
 		{"pause", []string{"pause", "web"}, 0, ""},
 		{"paused", []string{"ps", "-a", "--format", "{{.Status}}"}, 0, "Paused"},
 		{"unpause", []string{"unpause", "web"}, 0, ""},
-		{"top", []string{"top", "web"}, 0, "/probe do sleep"},
+		{"top", []string{"top", "web"}, 0, "/probe do id sleep"},
 		{"kill", []string{"kill", "web"}, 0, ""},
 		{"wait", []string{"wait", "web"}, 0, "137"},
 		{"start again", []string{"start", "web"}, 0, ""},
 		{"stop", []string{"stop", "-t", "0", "web"}, 0, ""},
 		{"remove", []string{"rm", "web"}, 0, ""},
-	} {
-		if out, code := p.do(c.args...); code != c.code || !strings.Contains(out, c.want) {
-			t.Errorf("%s: exit %d, want %d with %q: %s", c.name, code, c.code, c.want, out)
-		}
-	}
+	})
 }

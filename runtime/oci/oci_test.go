@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case len(os.Args) > 1 && filepath.Base(os.Args[0]) == "probe":
 		os.Exit(probe(os.Args[1], os.Args[2:]))
-	case os.Getenv("OCI_RUNTIME") != "":
+	case os.Getenv("OCI_RUNTIME") != "" || filepath.Base(os.Args[0]) == "oci-runtime":
 		os.Exit(Main(context.Background(), os.Args[1:], Streams{os.Stdout, os.Stderr}))
 	}
 	os.Exit(m.Run())
