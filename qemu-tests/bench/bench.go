@@ -5,7 +5,7 @@
 //
 // Both machines have the same virtual hardware, the same kernel console and run in the same minutes, one at a time and in turn, so
 // that what else the host does falls on both. The first boot of each, which makes state and keys, is reported apart; what is
-// compared are later boots.
+// compared are later boots. What provisioning adds to a first boot without config is measured on machines of their own (firstboot.go).
 //
 // The phases:
 //
@@ -88,16 +88,26 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		report.Systems = append(report.Systems, s)
 	}
 	report.Accelerator = string(b.machines[0].Accelerator().Use)
-	for round := range o.Rounds {
+	if err := b.rounds(ctx, report); err != nil {
+		return nil, err
+	}
+	b.close() // one machine at a time
+	report.FirstBoots, err = MeasureFirstBoots(ctx, o)
+	return report, err
+}
+
+// rounds measures later boots, in turn.
+func (b *bench) rounds(ctx context.Context, report *Report) error {
+	for round := range b.Rounds {
 		for i, m := range b.machines {
-			boot, err := b.boot(ctx, m, fmt.Sprintf("boot %d of %d", round+1, o.Rounds))
+			boot, err := b.boot(ctx, m, fmt.Sprintf("boot %d of %d", round+1, b.Rounds))
 			if err != nil {
-				return nil, err
+				return err
 			}
 			report.Systems[i].Boots = append(report.Systems[i].Boots, *boot)
 		}
 	}
-	return report, nil
+	return nil
 }
 
 // openImage opens a release's folder, or the newest release in a folder of them.
@@ -135,6 +145,7 @@ func (b *bench) close() {
 			m.RemoveDisk() // Large, and made again by the next run.
 		}
 	}
+	b.machines = nil
 }
 
 func (b *bench) startProa(ctx context.Context, name string, image world.Image) error {

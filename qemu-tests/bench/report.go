@@ -17,6 +17,8 @@ type Report struct {
 	Aim         float64  `json:"aim"`         // for the ratio of kernel to multi-user; 0 if there is none
 	Rounds      int      `json:"rounds"`
 	Systems     []System `json:"systems"` // Proa, and Debian or another release
+
+	FirstBoots *FirstBoots `json:"first_boots,omitempty"`
 }
 
 // System is one of the machines.
@@ -148,6 +150,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "The aim, at most %.2f, is not reached.\n", r.Aim)
 	default:
 		fmt.Fprintf(&b, "The aim, at most %.2f, is reached.\n", r.Aim)
+	}
+	if r.FirstBoots != nil {
+		b.WriteString("\n" + r.FirstBoots.Text())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
