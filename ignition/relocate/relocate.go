@@ -5,7 +5,8 @@
 // initramfs, which mounts state before anything else runs, follows what is written there.
 //
 // What is on the target already stays, as the config's rules of reuse have it, but for two directories that are replaced as a whole:
-// the overlay of /etc and what ignition knows. They belong to this machine, and no file of another one may shine through. Copy may stop
+// the overlay of /etc and what ignition knows. They belong to this machine, and no file of another one may shine through. If a factory
+// reset has left its request there (Request), nothing stays. Copy may stop
 // anywhere and be run again. Other file systems below the source are left out, their mount points are made.
 package relocate
 
@@ -28,11 +29,21 @@ const Pointer = "lib/ignition/var"
 // Text is the content of Pointer.
 func Text(uuid string) []byte { return []byte("var 1\n" + strings.ToLower(uuid) + "\n") }
 
+// Request is the file that says, relative to a state, that nothing in it counts any more, and all that is in it then: the
+// initramfs carries it out in the state that it mounts, Copy in one that the machine has lost track of with its own.
+const (
+	Request     = "lib/ignition/reset"
+	requestText = "reset 1\n"
+)
+
 // replaced are the directories of which nothing on the target stays.
 var replaced = [...]string{"lib/etc", "lib/ignition"}
 
 // Copy copies state from one directory to another one, the roots of two file systems, and makes it durable.
 func Copy(from, to string) error {
+	if err := forget(to); err != nil {
+		return fmt.Errorf("copy state: forget what a factory reset has left in %s: %w", to, err)
+	}
 	for _, name := range replaced {
 		if err := os.RemoveAll(filepath.Join(to, name)); err != nil {
 			return fmt.Errorf("copy state: %w", err)
@@ -46,14 +57,57 @@ func Copy(from, to string) error {
 	if err := c.directory(from, to); err != nil {
 		return fmt.Errorf("copy state: %w", err)
 	}
-	f, err := os.Open(to)
-	if err != nil {
-		return fmt.Errorf("copy state: %w", err)
-	}
-	if err := errors.Join(unix.Syncfs(int(f.Fd())), f.Close()); err != nil {
+	if err := sync(to); err != nil {
 		return fmt.Errorf("copy state: write %s to disk: %w", to, err)
 	}
 	return nil
+}
+
+// forget empties a state with a request. The request goes last.
+func forget(state string) error {
+	if b, err := os.ReadFile(filepath.Join(state, Request)); err != nil || string(b) != requestText {
+		return nil // none, or one that keeps some paths: it is not a factory reset's
+	}
+	above := map[string]bool{}
+	for dir := filepath.Dir(Request); dir != "."; dir = filepath.Dir(dir) {
+		above[dir] = true
+	}
+	var empty func(dir string) error
+	empty = func(dir string) error {
+		entries, err := os.ReadDir(filepath.Join(state, dir))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			switch name := filepath.Join(dir, e.Name()); {
+			case name == Request || name == "lost+found":
+			case above[name]:
+				err = empty(name)
+			default:
+				err = os.RemoveAll(filepath.Join(state, name))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := empty("."); err != nil {
+		return err
+	}
+	if err := sync(state); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(state, Request))
+}
+
+// sync makes everything on a file system durable.
+func sync(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
 }
 
 type copier struct {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/durable"
 )
 
 // ResetRequest is the file in state by which a machine asks to be as before its first boot, but for some paths (`ignition reset`): a
@@ -48,6 +50,17 @@ func Forget(state *os.Root) (bool, error) {
 		return true, fmt.Errorf("forget state: %w", err)
 	}
 	return true, syncDir(state, path.Dir(ResetRequest))
+}
+
+// Request asks, durably, for the next boot with that state to forget all of it.
+func Request(state *os.Root) error {
+	if err := state.MkdirAll(path.Dir(ResetRequest), 0o755); err != nil {
+		return fmt.Errorf("write request to forget state: %w", err)
+	}
+	if err := durable.WriteFile(state, ResetRequest, []byte(resetHeader+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write request to forget state: %w", err)
+	}
+	return nil
 }
 
 // kept is what stays: paths with all below them, and the directories above these.

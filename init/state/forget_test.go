@@ -111,3 +111,14 @@ func TestForgetStaysInside(t *testing.T) {
 		t.Errorf("%v, %v: left %q, outside %q", did, err, filesOf(t, root), filesOf(t, outside))
 	}
 }
+
+// A factory reset's request forgets everything.
+func TestRequest(t *testing.T) {
+	root := stateTree(t, "home/core/.profile", "log/x", "lost+found/#1")
+	if err := Request(root); err != nil {
+		t.Fatal(err)
+	}
+	if did, err := Forget(root); !did || err != nil || filesOf(t, root) != "lost+found/#1" {
+		t.Errorf("got %v, %v, left %q", did, err, filesOf(t, root))
+	}
+}

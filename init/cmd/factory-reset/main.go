@@ -6,7 +6,7 @@
 // It removes the entry of the state partition from the partition table, both copies of it. That is the whole reset: the next boot
 // finds a disk like one that was never booted and makes fresh state, with new ssh host keys and a new machine ID, and the
 // machine is provisioned again. The operating system and its version stay. A power cut at any moment leaves either the old
-// state or none.
+// state or none. Where a config has put state on a file system of its own at /var, that one is forgotten too; other disks are not.
 //
 // Settings, keys, logs, containers and their data are gone with it. They are not overwritten, though: on a disk that leaves the
 // house, erase them (blkdiscard, or the drive's own command).
