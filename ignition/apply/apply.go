@@ -113,6 +113,7 @@ type run struct {
 	homes   map[string]entry // resolved path -> user; nil: read passwd again
 
 	plainKeys bool
+	machine   Look // of drift
 }
 
 func (r *run) do(op plan.Op) error {

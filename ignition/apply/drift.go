@@ -24,13 +24,7 @@ type Fact struct {
 	Subject string            `json:"subject"` // "file /etc/motd", "user core"
 	Place   config.Place      `json:"place"`
 	State   map[string]string `json:"state"` // nothing: the subject does not exist
-	Op      factKey           `json:"op"`
-}
-
-// factKey is what is needed to look at the subject again, without the config.
-type factKey struct {
-	Kind string `json:"kind"`
-	Name string `json:"name"`
+	Op      Thing             `json:"op"`
 }
 
 // A Difference is a subject that is no longer as it was provisioned.
@@ -40,20 +34,23 @@ type Difference struct {
 	Changes []string     `json:"changes"` // "mode: was 0644, is 0600"
 }
 
-// Record remembers durably what ops, which have been applied, made of the tree.
-func Record(root *os.Root, ops []plan.Op, owners Owners) error {
+// Record remembers durably what ops, which have been carried out, made of the tree, and of the machine by what look says of it; without look
+// of the tree only.
+func Record(root *os.Root, ops []plan.Op, owners Owners, look Look) error {
 	r := observer(root, owners)
+	r.machine = look
 	facts := make([]Fact, 0, len(ops))
 	for _, op := range ops {
-		key, ok := keyOf(op)
-		if !ok {
-			continue
+		for _, t := range thingsOf(op) {
+			if t.onMachine() && look == nil {
+				continue
+			}
+			state, err := r.look(t)
+			if err != nil {
+				return fmt.Errorf("remember %q: %w", op, err)
+			}
+			facts = append(facts, Fact{Subject: t.subject(), Place: op.At(), State: state, Op: t})
 		}
-		state, err := r.look(key)
-		if err != nil {
-			return fmt.Errorf("remember %q: %w", op, err)
-		}
-		facts = append(facts, Fact{Subject: key.Kind + " " + key.Name, Place: op.At(), State: state, Op: key})
 	}
 	b, err := json.MarshalIndent(facts, "", " ")
 	if err != nil {
@@ -69,8 +66,8 @@ func Record(root *os.Root, ops []plan.Op, owners Owners) error {
 	return r.sync()
 }
 
-// Drift looks at everything that Record remembers and returns what differs now. It changes nothing.
-func Drift(root *os.Root, owners Owners) ([]Difference, error) {
+// Drift looks at everything that Record remembers and returns what differs now; without look, at what is in the tree. It changes nothing.
+func Drift(root *os.Root, owners Owners, look Look) ([]Difference, error) {
 	b, err := root.ReadFile(appliedFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &Problem{What: "nothing is known of a provisioning", Expected: "the file /" + appliedFile, Found: "none",
@@ -84,8 +81,12 @@ func Drift(root *os.Root, owners Owners) ([]Difference, error) {
 		return nil, fmt.Errorf("read /%s: %w", appliedFile, err)
 	}
 	r := observer(root, owners)
+	r.machine = look
 	var all []Difference
 	for _, f := range facts {
+		if f.Op.onMachine() && look == nil {
+			continue
+		}
 		now, err := r.look(f.Op)
 		if err != nil {
 			return nil, fmt.Errorf("look at %s: %w", f.Subject, err)
@@ -134,32 +135,10 @@ func orNone(s string) string {
 	return s
 }
 
-// keyOf says what to look at after op. Operations on disks are not looked at: what they made holds what people keep there.
-func keyOf(op plan.Op) (factKey, bool) {
-	switch op := op.(type) {
-	case plan.Group:
-		return factKey{"group", op.Name}, true
-	case plan.User:
-		return factKey{"user", op.Name}, true
-	case plan.Keys:
-		return factKey{"ssh keys", op.User}, true
-	case plan.Directory:
-		return factKey{"directory", op.Path}, true
-	case plan.File:
-		return factKey{"file", op.Path}, true
-	case plan.Link:
-		return factKey{"link", op.Path}, true
-	case plan.Unmask:
-		return factKey{"mask", op.Unit}, true
-	case plan.Enable:
-		return factKey{"unit", op.Unit}, true
-	case plan.Disable:
-		return factKey{"unit", op.Unit}, true
+func (r *run) look(k Thing) (map[string]string, error) {
+	if k.onMachine() {
+		return r.machine(k)
 	}
-	return factKey{}, false
-}
-
-func (r *run) look(k factKey) (map[string]string, error) {
 	switch k.Kind {
 	case "group":
 		return r.lookGroup(k.Name)

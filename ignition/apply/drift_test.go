@@ -11,7 +11,7 @@ import (
 
 func driftText(t *testing.T, root *os.Root, owners Owners) string {
 	t.Helper()
-	all, err := Drift(root, owners)
+	all, err := Drift(root, owners, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestNothingDriftsByItself(t *testing.T) {
 			if err := Run(t.Context(), root, ops, options(owners)); err != nil {
 				t.Fatal(err)
 			}
-			if err := Record(root, ops, owners); err != nil {
+			if err := Record(root, ops, owners, nil); err != nil {
 				t.Fatal(err)
 			}
 			if got := driftText(t, root, owners); got != "" {
@@ -50,14 +50,14 @@ const driftConfig = `{"ignition":{"version":"3.4.0"},
 func TestDrift(t *testing.T) {
 	root, owners := newTree(t), ownerMap{}
 	build(t, root, owners, accountsBefore)
-	if _, err := Drift(root, owners); err == nil || !strings.Contains(err.Error(), "nothing is known of a provisioning") {
+	if _, err := Drift(root, owners, nil); err == nil || !strings.Contains(err.Error(), "nothing is known of a provisioning") {
 		t.Errorf("of a tree that nothing was applied to: %v", err)
 	}
 	ops := planOf(t, "c.ign", driftConfig)
 	if err := Run(t.Context(), root, ops, options(owners)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Record(root, ops, owners); err != nil {
+	if err := Record(root, ops, owners, nil); err != nil {
 		t.Fatal(err)
 	}
 	record, err := root.ReadFile(appliedFile)

@@ -18,11 +18,11 @@ func NewTree(root *os.Root, owners Owners) *Tree { return &Tree{observer(root, o
 
 // Effect says what op would find. The error is a *Problem if op would be refused as the tree is now.
 func (t *Tree) Effect(op plan.Op) ([]string, error) {
-	key, ok := keyOf(op)
-	if !ok {
+	things := thingsOf(op)
+	if len(things) == 0 || things[0].onMachine() {
 		return nil, nil
 	}
-	is, err := t.r.look(key)
+	is, err := t.r.look(things[0])
 	if err != nil {
 		return nil, err
 	}

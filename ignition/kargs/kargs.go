@@ -134,3 +134,8 @@ func Protected(key string) bool {
 		"systemd.unit", "systemd.mask", "systemd.volatile", "single", "s", "1", "emergency", "rescue", // what would keep provisioning from running
 	}, key)
 }
+
+// Has reports whether a command line has a config's word, whoever has put it there.
+func Has(running cmdline.Line, word string) bool {
+	return slices.ContainsFunc(running.Words(), func(w cmdline.Word) bool { return text(w) == plain(word) })
+}

@@ -241,14 +241,27 @@ func files(ctx context.Context, o Options) error {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
+	all := ops
 	_, _, ops = plan.Split(ops)
-	if err := Apply(ctx, root, st.Config, ops, o); err != nil {
+	if ops, err = applyFiles(ctx, root, st.Config, ops, o); err != nil {
+		return err
+	}
+	if err := apply.Record(root, append(made(all), ops...), o.Owners, device.Observer{Sys: "/sys", Dev: "/dev", Proc: "/proc"}.Look); err != nil {
 		return err
 	}
 	if filepath.Clean(o.Root) == "/" {
 		return setHostname(root, o.Log)
 	}
 	return nil
+}
+
+// made are the operations of a plan on what is not in the tree.
+func made(ops []plan.Op) (all []plan.Op) {
+	devices, _, _ := plan.Split(ops)
+	if a := plan.ArgumentsOf(ops); a.String() != "" {
+		all = append(all, a)
+	}
+	return append(all, devices...)
 }
 
 // deviceTimeout is how long a device of the config may take to appear: as long as systemd gives it.
@@ -295,9 +308,18 @@ func devices(ctx context.Context, o Options) error {
 
 // Apply carries ops, the plan of cfg, out on root. What the plan says of devices is left out, with a warning.
 func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) error {
-	fetcher, err := o.Fetcher.For(ctx, cfg)
+	ops, err := applyFiles(ctx, root, cfg, ops, o)
 	if err != nil {
 		return err
+	}
+	return apply.Record(root, ops, o.Owners, nil)
+}
+
+// applyFiles does that, and returns what it did.
+func applyFiles(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) ([]plan.Op, error) {
+	fetcher, err := o.Fetcher.For(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
 	if op := plan.ArgumentsOf(ops); op.String() != "" {
 		o.Log.Warn("left out, a tree has no boot program", "operation", op.String())
@@ -309,7 +331,7 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 		return o.Fetcher.Secrets(ctx, sealed)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	devices, mounts, ops := plan.Split(ops)
 	for _, op := range append(devices, mounts...) {
@@ -322,13 +344,10 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 		Done:      func(op plan.Op) { o.Log.Info("done", "operation", op.String()) },
 	})
 	if err != nil {
-		return err
-	}
-	if err := apply.Record(root, ops, o.Owners); err != nil {
-		return err
+		return nil, err
 	}
 	o.Log.Info("applied config", "operations", len(ops))
-	return nil
+	return ops, nil
 }
 
 func store(o Options, st state) error {

@@ -84,7 +84,7 @@ func (p *program) commands() []command.Command {
 			Long:     "Applies a config to a file tree, as root. It can be run again and ends the same. What a tree does not have, disks and a boot program, is left out with a warning.",
 			Examples: []string{"ignition apply --root /tmp/tree web.bu", "ignition apply --offline --root /tmp/tree - < web.ign"}},
 		{Name: "drift", Short: "show what differs now from what was provisioned", Setup: p.drift,
-			Long: "Shows what is no longer as provisioning has made it, and where the config asked for it.", Exits: "1 if something differs."},
+			Long: "Shows what is no longer as provisioning has made it, and where the config asked for it: users, files and units; on the machine itself partitions, arrays, encrypted volumes with the ways to open them, file systems and kernel arguments too. What people keep in file systems is not looked at.", Exits: "1 if something differs."},
 		{Name: "reset", Args: "[PATH...]", Max: -1, Short: "let the next boot provision this machine again", Setup: p.reset,
 			Long:     "Asks for a new first boot: the next start of the machine (systemctl reboot; a soft reboot is not enough) forgets everything in /var and /etc but the paths to keep, and provisions the machine from what its platform gives it then. Owners of kept files are numbers: describe the users with the same ids. Until then, removing the file /var/lib/ignition/reset takes the request back.",
 			Examples: []string{"ignition reset", "ignition reset --keep /etc/ssh /var/lib/data"}},

@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/proa-os/proa/ignition/apply"
+	"github.com/proa-os/proa/ignition/device"
 	"github.com/proa-os/proa/internal/command"
 )
 
@@ -20,7 +22,11 @@ func (p *program) drift(flags *flag.FlagSet) func(context.Context, []string) err
 			return fmt.Errorf("open root: %w", err)
 		}
 		defer root.Close()
-		all, err := apply.Drift(root, p.Owners)
+		var look apply.Look // of a tree, the machine is another one
+		if filepath.Clean(p.Root) == "/" {
+			look = device.Observer{Sys: "/sys", Dev: "/dev", Proc: "/proc"}.Look
+		}
+		all, err := apply.Drift(root, p.Owners, look)
 		if err != nil {
 			return err
 		}
