@@ -72,7 +72,7 @@ func temporary(err error) bool {
 	if errors.As(err, &t) {
 		return t.StatusCode == http.StatusRequestTimeout || t.StatusCode == http.StatusTooManyRequests || t.StatusCode >= 500
 	}
-	return !errors.Is(err, ErrNotFound) && !strings.Contains(err.Error(), "refuse plain") && !strings.Contains(err.Error(), "certificate")
+	return !errors.Is(err, ErrNotFound) && !final(err) && !strings.Contains(err.Error(), "refuse plain") && !strings.Contains(err.Error(), "certificate")
 }
 
 // after is what a busy registry asks for. Headers are not in the error: a status 429 waits some seconds.

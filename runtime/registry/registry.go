@@ -11,13 +11,15 @@
 // TLS is never left silently: go-containerregistry falls back to plain HTTP for private addresses and local names, and this
 // package refuses any request without TLS unless the endpoint is marked insecure, redirects included.
 //
+// HTTP_PROXY, HTTPS_PROXY and NO_PROXY mean what net/http makes of them: through a proxy TLS goes by CONNECT, end to end, so a proxy sees
+// names of hosts and no credentials but its own; addresses of loopback are always asked directly. A proxy that cannot be understood is an
+// error: net/http would go around it.
+//
 // Protocol: opencontainers/distribution-spec 1.1; authentication (basic, bearer tokens) by go-containerregistry.
 package registry
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -239,65 +241,4 @@ func (p *place) connect(ctx context.Context, scope string) (*http.Client, error)
 	}
 	p.client = &http.Client{Transport: rt}
 	return p.client, nil
-}
-
-// guard stands below everything that is sent.
-type guard struct {
-	base     http.RoundTripper
-	insecure bool
-}
-
-func newTransport(e endpoint.Endpoint) (http.RoundTripper, error) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout = stall
-	t.DisableCompression = true // a digest is of the bytes as they are sent
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.Insecure}
-	if len(e.CA) > 0 {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			return nil, fmt.Errorf("read the system's certificates: %w", err)
-		}
-		if !pool.AppendCertsFromPEM(e.CA) {
-			return nil, fmt.Errorf("certificates for %s: none in PEM format found", e.Name)
-		}
-		t.TLSClientConfig.RootCAs = pool
-	}
-	if len(e.Cert) > 0 {
-		pair, err := tls.X509KeyPair(e.Cert, e.Key)
-		if err != nil {
-			return nil, fmt.Errorf("client certificate for %s: %w", e.Name, err)
-		}
-		t.TLSClientConfig.Certificates = []tls.Certificate{pair}
-	}
-	return &guard{base: t, insecure: e.Insecure}, nil
-}
-
-func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !g.insecure {
-		return nil, fmt.Errorf("refuse plain %s to %s: the registry has no TLS; use --tls-verify=false to accept that", r.URL.Scheme, r.URL.Host)
-	}
-	resp, err := g.base.RoundTrip(r)
-	if err == nil && (r.Context().Value(bodyKey{}) == nil || resp.StatusCode >= 300) {
-		resp.Body = &limited{resp.Body, MaxDocument}
-	}
-	return resp, err
-}
-
-// bodyKey marks the context of requests whose good answer this package bounds itself; all others, those for tokens say, are
-// read whole by go-containerregistry.
-type bodyKey struct{}
-
-// limited ends an answer that is longer than any honest one.
-type limited struct {
-	io.ReadCloser
-	left int64
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	if l.left <= 0 {
-		return 0, fmt.Errorf("answer of more than %d bytes", MaxDocument)
-	}
-	n, err := l.ReadCloser.Read(p[:min(int64(len(p)), l.left)])
-	l.left -= int64(n)
-	return n, err
 }

@@ -1,14 +1,13 @@
 // Package registrytest serves container images on a loopback port for tests: of the runtime, of whole machines and of the
 // demo. The registry is go-containerregistry's own, in memory; images are built here from files.
 //
-// It speaks plain HTTP, so clients need --tls-verify=false. A machine in QEMU's user network reaches it as 10.0.2.2:<port>.
+// It speaks plain HTTP, so clients need --tls-verify=false, or TLS with an authority of its own (StartTLS). A machine in QEMU's user network
+// reaches it as 10.0.2.2:<port>. StartProxy is a proxy on the way there.
 package registrytest
 
 import (
 	"archive/tar"
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -32,7 +31,9 @@ import (
 // A Registry is a running registry.
 type Registry struct {
 	Addr   string // host:port it listens on
+	CA     []byte // PEM: who vouches for it, if it speaks TLS
 	server *http.Server
+	way    http.RoundTripper // for our own pushes
 }
 
 // Start serves an empty registry on addr, for example "127.0.0.1:0".
@@ -46,19 +47,18 @@ func StartHandler(addr string, wrap func(http.Handler) http.Handler) (*Registry,
 	if err != nil {
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
-	quiet := log.New(io.Discard, "", 0)
-	r := &Registry{Addr: l.Addr().String(), server: &http.Server{
-		Handler: wrap(registry.New(registry.Logger(quiet))), ErrorLog: quiet, ReadHeaderTimeout: time.Minute}}
+	r := &Registry{Addr: l.Addr().String(), server: newServer(wrap), way: remote.DefaultTransport}
 	go r.server.Serve(l) // ends with Close
 	return r, nil
 }
 
-// Close stops the registry.
-func (r *Registry) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return errors.Join(r.server.Shutdown(ctx), r.server.Close())
+func newServer(wrap func(http.Handler) http.Handler) *http.Server {
+	quiet := log.New(io.Discard, "", 0)
+	return &http.Server{Handler: wrap(registry.New(registry.Logger(quiet))), ErrorLog: quiet, ReadHeaderTimeout: time.Minute}
 }
+
+// Close stops the registry at once: a client that keeps a connection open does not keep a test waiting.
+func (r *Registry) Close() error { return r.server.Close() }
 
 // A File is an entry of a layer. A name with / at the end is a directory, a link target makes a symbolic link.
 type File struct {
@@ -110,7 +110,7 @@ func (r *Registry) PushImage(image string, img v1.Image) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := remote.Write(ref, img); err != nil {
+	if err := remote.Write(ref, img, remote.WithTransport(r.way)); err != nil {
 		return "", fmt.Errorf("push %s: %w", image, err)
 	}
 	d, err := img.Digest()
