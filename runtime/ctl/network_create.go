@@ -29,7 +29,7 @@ type createFlags struct {
 	n        network.Network
 	subnets  []netip.Prefix
 	gateways []netip.Addr
-	ranges   []netip.Prefix
+	ranges   []network.Range
 	ipv6     *bool
 	ignore   bool
 }
@@ -54,7 +54,11 @@ func (f *createFlags) flags(s *flagset.Set) {
 	})
 	s.Func("subnet", "RANGE", "its addresses; once more for IPv6", prefixFlag(&f.subnets))
 	s.Func("gateway", "ADDRESS", "the machine's address in a subnet (default: the first)", addressFlag(&f.gateways))
-	s.Func("ip-range", "RANGE", "part of a subnet that containers get addresses from", prefixFlag(&f.ranges))
+	s.Func("ip-range", "RANGE", "part of a subnet that containers get addresses from: a range, or FIRST-LAST", func(v string) error {
+		r, err := network.ParseRange(v)
+		f.ranges = append(f.ranges, r)
+		return err
+	})
 	s.Func("ipv6", "", "with IPv6 (the default without --subnet)", func(v string) error {
 		on := v == "true"
 		f.ipv6 = &on
@@ -75,7 +79,7 @@ func (f *createFlags) flags(s *flagset.Set) {
 		f.n.Labels[k] = val
 		return nil
 	})
-	s.Func("o,opt", "KEY=VALUE", "mtu, com.docker.network.bridge.name", func(v string) error {
+	s.Func("o,opt", "KEY=VALUE", "mtu, isolate=true (always so), com.docker.network.bridge.name", func(v string) error {
 		k, val, _ := strings.Cut(v, "=")
 		return f.n.AddOption(k, val)
 	})
@@ -98,7 +102,7 @@ func (f *createFlags) create(_ context.Context, c *call) error {
 		}
 	}
 	for _, r := range f.ranges {
-		s := f.subnetOf(r.Addr())
+		s := f.subnetOf(r.First)
 		if s == nil {
 			return command.Wrong("create: --ip-range %s: in no --subnet", r)
 		}

@@ -96,18 +96,15 @@ func (n *Network) Plan(owner string, asked []netip.Addr, taken map[netip.Addr]st
 
 // free looks for an address from where the owner's name points.
 func (s Subnet) free(owner string, taken map[netip.Addr]string) (netip.Addr, error) {
-	in := s.Prefix
+	in := rangeOf(s.Prefix)
 	if s.Range != nil {
-		in = s.Range.Masked()
+		in = *s.Range
 	}
-	size := uint64(tries)
-	if host := in.Addr().BitLen() - in.Bits(); host < 16 {
-		size = 1 << host
-	}
+	size := in.size(tries)
 	sum := sha256.Sum256([]byte(owner))
 	start := binary.BigEndian.Uint64(sum[:]) % size
 	for i := range size {
-		a := offset(in.Addr(), (start+i)%size)
+		a := offset(in.First, (start+i)%size)
 		if usable(s.Prefix, a) && a != s.Gateway && taken[a] == "" {
 			return a, nil
 		}
@@ -115,7 +112,7 @@ func (s Subnet) free(owner string, taken map[netip.Addr]string) (netip.Addr, err
 	return netip.Addr{}, fmt.Errorf("all addresses of %s are taken", in)
 }
 
-// offset is base + n, for n of at most 16 bits and a base whose last 16 bits are free as far as n needs them.
+// offset is base + n.
 func offset(base netip.Addr, n uint64) netip.Addr {
 	b := base.AsSlice()
 	for i := len(b) - 1; n > 0; i-- {

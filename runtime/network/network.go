@@ -43,9 +43,9 @@ type Network struct {
 
 // A Subnet is one range of addresses of a network.
 type Subnet struct {
-	Prefix  netip.Prefix  `json:"prefix"`
-	Gateway netip.Addr    `json:"gateway"`         // the bridge's address
-	Range   *netip.Prefix `json:"range,omitempty"` // where addresses are taken from; nil: all of Prefix
+	Prefix  netip.Prefix `json:"prefix"`
+	Gateway netip.Addr   `json:"gateway"`         // the bridge's address
+	Range   *Range       `json:"range,omitempty"` // where addresses are taken from; nil: all of Prefix
 }
 
 // An Attachment is a container's place in one network.
@@ -104,8 +104,13 @@ func (n *Network) AddOption(key, value string) error {
 	case "com.docker.network.bridge.name":
 		n.Bridge = value
 		return CheckInterface(value)
+	case "isolate": // podman's; here networks are always apart
+		if value != "true" && value != "strict" {
+			return fmt.Errorf("option %s=%s: networks are always apart: want true", key, value)
+		}
+		return nil
 	}
-	return fmt.Errorf("option %q: want mtu or com.docker.network.bridge.name", key)
+	return fmt.Errorf("option %q: want mtu, isolate=true or com.docker.network.bridge.name", key)
 }
 
 // Subnet returns the subnet that holds an address.
@@ -195,7 +200,7 @@ func (s *Subnet) complete() error {
 	if !usable(p, s.Gateway) {
 		return fmt.Errorf("gateway %s: not an address of a machine in %s", s.Gateway, p)
 	}
-	if r := s.Range; r != nil && (!p.Contains(r.Addr()) || r.Bits() < p.Bits()) {
+	if r := s.Range; r != nil && (!p.Contains(r.First) || !p.Contains(r.Last)) {
 		return fmt.Errorf("range %s: not inside of %s", r, p)
 	}
 	return nil

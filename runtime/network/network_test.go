@@ -139,7 +139,8 @@ func TestValidate(t *testing.T) {
 	if n.Subnets[0].Gateway != addr("10.1.0.1") || n.Subnets[1].Gateway != addr("fd00::1") || n.Bridge != "pn-net" {
 		t.Errorf("got %+v", n)
 	}
-	inside := prefix("10.2.0.128/25")
+	inside := rangeOf(prefix("10.2.0.128/25"))
+	reaching := Range{addr("10.3.0.250"), addr("10.3.1.2")}
 	for want, bad := range map[string]Network{
 		"network name":         {Name: "a/b"},
 		"meaning of its own":   {Name: "none"},
@@ -149,6 +150,7 @@ func TestValidate(t *testing.T) {
 		"may be routed":        {Name: "x", Subnets: []Subnet{{Prefix: prefix("127.0.0.0/24")}}},
 		"not an address of":    {Name: "x", Subnets: []Subnet{{Prefix: prefix("10.3.0.0/24"), Gateway: addr("10.3.0.255")}}},
 		"not inside":           {Name: "x", Subnets: []Subnet{{Prefix: prefix("10.3.0.0/24"), Range: &inside}}},
+		"range 10.3.0.250-10":  {Name: "x", Subnets: []Subnet{{Prefix: prefix("10.3.0.0/24"), Range: &reaching}}},
 		"of the network net":   {Name: "x", Subnets: []Subnet{{Prefix: prefix("10.1.0.0/16")}}},
 		"10.9.0.0/16, which":   {Name: "x", Subnets: []Subnet{{Prefix: prefix("10.9.7.0/24")}}},
 		"with 10.4.0.0/24":     {Name: "x", Subnets: []Subnet{{Prefix: prefix("10.4.0.0/24")}, {Prefix: prefix("10.4.0.0/25")}}},
@@ -193,21 +195,44 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	// Every address of a small subnet is given exactly once, and then there is none.
-	r := prefix("10.5.0.8/29")
+	r := Range{addr("10.5.0.9"), addr("10.5.0.15")}
 	small := &Network{Name: "s", Subnets: []Subnet{{Prefix: prefix("10.5.0.0/28"), Range: &r}}}
 	if err := small.Validate(nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	taken := map[netip.Addr]string{}
-	for i := range 7 { // .8 to .15, of which .15 is for all
+	for i := range 6 { // .9 to .15, of which .15 is for all
 		a, err := small.Plan(fmt.Sprint("c", i), nil, taken)
-		if err != nil || taken[a[0]] != "" || !r.Contains(a[0]) || a[0] == addr("10.5.0.15") {
+		if err != nil || taken[a[0]] != "" || a[0].Less(r.First) || a[0] == addr("10.5.0.15") {
 			t.Fatalf("%d: got %v %v with %v", i, a, err, taken)
 		}
 		taken[a[0]] = fmt.Sprint("c", i)
 	}
 	if a, err := small.Plan("more", nil, taken); err == nil {
 		t.Errorf("got %v in a full range", a)
+	}
+}
+
+// TestRange: prefixes stay the text they always were, and what is none is first and last.
+func TestRange(t *testing.T) {
+	for in, want := range map[string]string{
+		"10.2.0.128/25": "10.2.0.128/25", "10.2.0.7/24": "10.2.0.0/24", "10.2.0.5-10.2.0.9": "10.2.0.5-10.2.0.9", "10.2.0.8-10.2.0.15": "10.2.0.8/29",
+		"fd00::/64": "fd00::/64", "fd00::1-fd00::ff:1": "fd00::1-fd00::ff:1", "10.2.0.1-10.2.0.1": "10.2.0.1/32", "0.0.0.0/0": "0.0.0.0/0",
+	} {
+		r, err := ParseRange(in)
+		b, _ := r.MarshalText()
+		var again Range
+		if err != nil || string(b) != want || again.UnmarshalText(b) != nil || again != r {
+			t.Errorf("%s: %s %v, want %s; again %v", in, b, err, want, again)
+		}
+	}
+	for _, bad := range []string{"", "-", "10.0.0.1", "10.0.0.2-10.0.0.1", "10.0.0.1-fd00::1", "10.0.0.1-", "fe80::1%a-fe80::2", "10.0.0.0/33"} {
+		if r, err := ParseRange(bad); err == nil {
+			t.Errorf("%q: taken as %v", bad, r)
+		}
+	}
+	if r, _ := ParseRange("fd00::/16"); r.size(tries) != tries {
+		t.Errorf("size %d", r.size(tries))
 	}
 }
 
@@ -300,7 +325,10 @@ func TestOptions(t *testing.T) {
 	if err := errors.Join(n.AddOption("mtu", "1400"), n.AddOption("com.docker.network.bridge.name", "br1")); err != nil || n.MTU != 1400 || n.Bridge != "br1" {
 		t.Errorf("%v %+v", err, n)
 	}
-	for _, o := range [][2]string{{"mtu", "1"}, {"vlan", "1"}, {"com.docker.network.bridge.name", "a/b"}} {
+	if err := n.AddOption("isolate", "true"); err != nil {
+		t.Error(err)
+	}
+	for _, o := range [][2]string{{"isolate", "false"}, {"mtu", "1"}, {"vlan", "1"}, {"com.docker.network.bridge.name", "a/b"}} {
 		if n.AddOption(o[0], o[1]) == nil {
 			t.Errorf("%v is taken", o)
 		}
