@@ -30,6 +30,8 @@ func TestRunFlags(t *testing.T) {
 		{[]string{"--tmpfs", "/a:size=1m,ro", "--mount", "type=volume,source=data,dst=/b,volume-nocopy", "--tmpfs=/a"}, store.Container{Volumes: []store.Volume{{Name: "data", Target: "/b", NoCopy: true}, {Kind: "tmpfs", Target: "/a"}}}},
 		{[]string{"--security-opt", "no-new-privileges:true", "--security-opt", "seccomp=unconfined", "--security-opt=label=disable"}, store.Container{NoNewPrivileges: true, Security: &store.Security{Seccomp: "unconfined"}}},
 		{[]string{"--ulimit", "nofile=10", "--ulimit", "nofile=5:-1"}, store.Container{Ulimits: []store.Ulimit{{Name: "nofile", Soft: 5, Hard: 1<<64 - 1}}}},
+		{[]string{"--entrypoint", `["/x","a b"]`}, store.Container{Entrypoint: []string{"/x", "a b"}}},
+		{[]string{"--entrypoint", "[x"}, store.Container{Entrypoint: []string{"[x"}}},
 	} {
 		if got, err := parsed(t, c.args...); err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q: %v\n got %+v\nwant %+v", c.args, err, got, c.want)

@@ -23,6 +23,7 @@ import (
 type pullFlags struct {
 	tlsVerify bool
 	progress  string
+	policy    string
 	keep      bool
 }
 
@@ -35,25 +36,48 @@ is unpacked. The digest of the image is printed. A pull that was interrupted goe
 Mirrors, insecure and blocked registries: /etc/containers/registries.conf. Credentials: containerctl login, or
 ~/.docker/config.json. Authorities: /etc/containers/certs.d/HOST/*.crt. Proxies: HTTPS_PROXY and NO_PROXY.`,
 		setup: func(s *flagset.Set) action {
-			f := &pullFlags{tlsVerify: true, progress: "auto"}
+			f := &pullFlags{tlsVerify: true, progress: "auto", policy: "always"}
 			s.Bool(&f.tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")
 			progressFlag(s, &f.progress)
+			s.Func("policy", "WHEN", "always (default); missing: only if it is not here; newer: always, but without the registry what is here; never: fail if it is not here", pullPolicy(&f.policy))
 			s.Bool(&f.keep, "keep-blobs", "keep the compressed layers, for save and push without the registry")
 			return f.run
 		}}
 }
 
 func (f *pullFlags) run(ctx context.Context, c *call) error {
-	r, err := ref.Parse(c.args[0])
-	if err != nil {
-		return err
-	}
-	rec, err := c.pullImage(ctx, c.store, r, !f.tlsVerify, f.progress, f.keep)
+	_, rec, err := c.obtain(ctx, c.args[0], f)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(c.Out, rec.Top)
 	return nil
+}
+
+// pullPolicy reads a word that says when an image is fetched.
+func pullPolicy(p *string) func(string) error {
+	return func(v string) error {
+		if v != "missing" && v != "always" && v != "never" && v != "newer" {
+			return errors.New("want missing, always, newer or never")
+		}
+		*p = v
+		return nil
+	}
+}
+
+// obtain finds an image here, or has it fetched, as the policy says.
+func (c *call) obtain(ctx context.Context, image string, f *pullFlags) (ref.Ref, *store.Record, error) {
+	name, here, err := c.image(image)
+	missing := errors.Is(err, store.ErrNoImage)
+	if f.policy == "never" || f.policy == "missing" && !missing || err != nil && !missing {
+		return name, here, err
+	}
+	rec, err := c.pullImage(ctx, c.store, name, !f.tlsVerify, f.progress, f.keep)
+	if err != nil && f.policy == "newer" && !missing {
+		fmt.Fprintf(c.Err, "containerctl: %s: going on with the image that is here\n", printable(err.Error()))
+		return name, here, nil
+	}
+	return name, rec, err
 }
 
 // pullImage has the image fetched by a process without privileges, and imports what that brings.

@@ -193,15 +193,7 @@ func (e *Env) unitIsFree(ctx context.Context, s *store.Store, name string) error
 
 // describe turns flags and image into a container.
 func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, error) {
-	name, rec, err := c.image(c.args[0])
-	if r.pull == "always" && err == nil || r.pull != "never" && errors.Is(err, store.ErrNoImage) {
-		rec, err = c.pullImage(ctx, c.store, name, !r.tlsVerify, "auto", false)
-	} else if here := rec; r.pull == "newer" && err == nil {
-		if rec, err = c.pullImage(ctx, c.store, name, !r.tlsVerify, "auto", false); err != nil {
-			fmt.Fprintf(c.Err, "containerctl: %s: going on with the image that is here\n", printable(err.Error()))
-			rec, err = here, nil
-		}
-	}
+	name, rec, err := c.obtain(ctx, c.args[0], &pullFlags{tlsVerify: r.tlsVerify, progress: "auto", policy: r.pull})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -65,13 +66,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 	})
 	s.Int(&c.Preserve, 0, "preserve-fds", "N", "without -d: hand on N descriptors from 3 on")
 	s.String(&r.cidFile, "cidfile", "FILE", "write the container's name to a file that must not exist")
-	s.Func("pull", "WHEN", "missing (default), always, never; newer: always, but without the registry what is here", func(v string) error {
-		if v != "missing" && v != "always" && v != "never" && v != "newer" {
-			return errors.New("want missing, always, newer or never")
-		}
-		r.pull = v
-		return nil
-	})
+	s.Func("pull", "WHEN", "missing (default), always, never; newer: always, but without the registry what is here", pullPolicy(&r.pull))
 	s.String(&r.platform, "platform", "OS/ARCH", "refuse an image for another platform")
 	s.Bool(&r.tlsVerify, "tls-verify", "=false: pull without TLS if need be")
 }
@@ -113,8 +108,11 @@ func (r *runFlags) processFlags(s *flagset.Set) {
 	s.List(&c.Groups, "group-add", "GROUP", "one more group, name or number")
 	s.String(&c.WorkDir, "w,workdir", "DIR", "working directory in the container")
 	s.String(&c.Hostname, "h,hostname", "NAME", "host name in the container (default: the container's name)")
-	s.Func("entrypoint", "PROGRAM", "instead of the image's entrypoint; empty for none", func(v string) error {
+	s.Func("entrypoint", "PROGRAM", "instead of the image's entrypoint; empty for none; a JSON list for a program with arguments", func(v string) error {
 		c.Entrypoint = []string{v}
+		if list := jsonWords(v); list != nil {
+			c.Entrypoint = list
+		}
 		return nil
 	})
 	s.Func("ulimit", "NAME=SOFT[:HARD]", "resource limit, for example nofile=1024:4096; -1 for none", r.addUlimit)
@@ -129,6 +127,14 @@ func (r *runFlags) processFlags(s *flagset.Set) {
 		c.Sysctls[name] = value
 		return nil
 	})
+}
+
+// jsonWords are the words of a JSON list of texts, podman's way to write several; nil if it is none.
+func jsonWords(v string) (list []string) {
+	if !strings.HasPrefix(v, "[") || json.Unmarshal([]byte(v), &list) != nil || len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 // setEnv takes a variable as docker does: one without a value has ours, and none if we have none.

@@ -145,7 +145,7 @@ func duration(s *flagset.Set, p *time.Duration, name, usage string) {
 // healthFlags say how to find out whether the container works.
 func (r *runFlags) healthFlags(s *flagset.Set) {
 	h := &r.health
-	s.String(&r.healthCmd, "health-cmd", "COMMAND", "shell command in the container that succeeds if it works; none: leave out the image's")
+	s.String(&r.healthCmd, "health-cmd", "COMMAND", "shell command in the container that succeeds if it works, or a JSON list of words; none: leave out the image's")
 	duration(s, &h.Interval, "health-interval", "time between tries (default 30s)")
 	duration(s, &h.Timeout, "health-timeout", "time one try may take (default 30s)")
 	duration(s, &h.Start, "health-start-period", "time from the start in which failures do not count (default none)")
@@ -178,7 +178,17 @@ func healthOf(r *runFlags, img *image.Config) (*store.Health, error) {
 	case none || r.healthCmd == "" && (own == nil || len(own.Test) < 2):
 		return nil, nil
 	case r.healthCmd != "":
-		h.Command, own = []string{"/bin/sh", "-c", r.healthCmd}, new(image.Healthcheck)
+		own = &image.Healthcheck{Test: []string{"CMD-SHELL", r.healthCmd}}
+		if list := jsonWords(r.healthCmd); list != nil {
+			own.Test = list
+			if list[0] != "CMD" && list[0] != "CMD-SHELL" && list[0] != "NONE" {
+				own.Test = append([]string{"CMD"}, list...)
+			}
+		}
+	}
+	switch {
+	case len(own.Test) < 2:
+		return nil, nil
 	case own.Test[0] == "CMD":
 		h.Command = own.Test[1:]
 	case own.Test[0] == "CMD-SHELL":

@@ -53,6 +53,10 @@ func TestHealthOf(t *testing.T) {
 	if h, err = healthOf(r, img); err != nil || h.Interval != 30*time.Second || h.Command[2] != "mine" {
 		t.Errorf("%+v, %v", h, err)
 	}
+	r.healthCmd = `["/x","y z"]`
+	if h, err = healthOf(r, img); err != nil || !slices.Equal(h.Command, []string{"/x", "y z"}) {
+		t.Errorf("%+v, %v", h, err)
+	}
 	r.healthCmd = "none"
 	if h, err = healthOf(r, img); err != nil || h != nil {
 		t.Errorf("%+v, %v", h, err)
