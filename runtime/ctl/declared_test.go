@@ -15,8 +15,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/proa-os/proa/runtime/flagset"
-	"github.com/proa-os/proa/runtime/quadlet"
 	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
@@ -198,29 +196,6 @@ func TestDeclaredUp(t *testing.T) {
 	for name, want := range map[string]bool{"own": false, "up": true, "failed": true, "again": true, "down": false, "done": false, "gone": false} {
 		if got[name] != want {
 			t.Errorf("%s: got %t, want %t", name, got[name], want)
-		}
-	}
-}
-
-// What package quadlet says to containerctl is what containerctl hears: its flags, and those of pods.
-func TestDeclaredFlags(t *testing.T) {
-	known := make(map[string]bool)
-	for _, v := range append(declaredVerbs(), namespaceVerbs()...) {
-		set := new(flagset.Set)
-		v.setup(set)
-		set.Visit(func(names []string, _, _ string) {
-			for _, n := range names {
-				known[n] = true
-			}
-		})
-	}
-	flags := quadlet.Flags()
-	if len(flags) < 40 {
-		t.Errorf("only %d flags: %v", len(flags), flags)
-	}
-	for _, f := range flags {
-		if !known[f] {
-			t.Errorf("%s is no flag of containerctl declared or network namespace up", f)
 		}
 	}
 }

@@ -16,10 +16,13 @@ func (d *declaration) container() {
 	image := ""
 	if e, ok := s.last("Image"); !ok {
 		d.problem(0, "says no Image= in [Container]")
-	} else if image = e.value; strings.HasSuffix(image, ".image") || strings.HasSuffix(image, ".build") {
+	} else if image = imageName(e.value); strings.HasSuffix(image, ".image") || strings.HasSuffix(image, ".build") {
 		image = d.need(e, image)
 	} else if strings.HasPrefix(image, "-") {
 		s.add(e.problem("%.60q is no image", image))
+	}
+	if e, ok := s.last("HealthInterval"); ok && e.value == "disable" {
+		s.add(e.problem("%q: a check that nobody makes: leave out HealthCmd=, or say HealthCmd=none", e.value))
 	}
 	serviceType := d.startup(&args)
 	args = append(args, d.flags()...)

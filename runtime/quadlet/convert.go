@@ -134,7 +134,7 @@ func (d *declaration) resourceName(stem string, template bool) string {
 		if tag := d.own.text("ImageTag"); tag != "" {
 			return tag
 		}
-		return d.own.text("Image")
+		return imageName(d.own.text("Image"))
 	case d.ext == ".container" && template:
 		return "systemd-%p_%i"
 	case d.ext == ".container":
@@ -144,6 +144,9 @@ func (d *declaration) resourceName(stem string, template bool) string {
 	}
 	return "systemd-" + stem
 }
+
+// imageName takes off the transport that podman may name: registries are the only one here.
+func imageName(value string) string { return strings.TrimPrefix(value, "docker://") }
 
 // convert checks what every kind has, and has the kind make its lines.
 func (d *declaration) convert() {

@@ -3,7 +3,6 @@ package quadlet
 import (
 	"path"
 	"slices"
-	"strings"
 )
 
 // A form is how the value of a key becomes flags.
@@ -77,18 +76,6 @@ func Keys(extension string, isRefused bool) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Flags are the flags that the rules of [Container] and [Pod] hand to containerctl.
-func Flags() []string {
-	var out []string
-	for _, r := range slices.Concat(containerRules(), podRules()) {
-		if r.form != refused && r.form != ignored && strings.HasPrefix(r.flag, "--") {
-			out = append(out, r.flag)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }
 
 func containerRules() []rule {

@@ -197,6 +197,11 @@ func TestProblems(t *testing.T) {
 		{"x.container\n[Container]\nImage=a\nLabel=\x00", `:3: has a NUL byte`},
 		{"x.container\n[Container]\nImage=a\n" + strings.Repeat("#", MaxSize), `: has 1048`},
 		{"x.network\n[Network]\nGateway=10.0.0.1", `:2: Gateway=: there is no Subnet=`},
+		{"x.network\n[Network]\nDriver=macvlan", `:2: Driver=: "macvlan": networks are bridges`},
+		{"x.network\n[Network]\nIPAMDriver=dhcp", `:2: IPAMDriver=: "dhcp": addresses are given out by the machine`},
+		{"x.volume\n[Volume]\nDriver=image", `:2: Driver=: "image": expected local`},
+		{"x.image\n[Image]\nImage=docker-archive:/x.tar", `:2: Image=: "docker-archive:/x.tar": expected the name of an image in a registry`},
+		{"x.container\n[Container]\nImage=a\nHealthInterval=disable", `:3: HealthInterval=: "disable": a check that nobody makes`},
 		{"x.pod\n[Pod]\nNetwork=host", `:2: Network=: "host": a pod has a network namespace of its own`},
 		{"x.volume\n[Volume]\nType=ext4", `:2: Type=: without Device=`},
 		{"x.image\n[Image]\nCreds=a:b", `:2: Creds=: is not carried out: a password has no place in a unit`},
@@ -311,7 +316,7 @@ func TestKeys(t *testing.T) {
 	if n := len(Keys(".container", false)); n < 60 {
 		t.Errorf("%d keys of [Container] are carried out", n)
 	}
-	values := map[string]string{"Image": "i", "Secret": "s", "Environment": "A=b", "AddDevice": "/dev/x", "Memory": "1m", "PidsLimit": "3", "Mount": "type=tmpfs,dst=/x",
+	values := map[string]string{"Image": "i", "Driver": "bridge", "Secret": "s", "Environment": "A=b", "AddDevice": "/dev/x", "Memory": "1m", "PidsLimit": "3", "Mount": "type=tmpfs,dst=/x",
 		"StopTimeout": "3", "ReloadSignal": "HUP", "Pod": "p.pod", "Notify": "yes", "User": "u", "Group": "u", "LogDriver": "none", "Subnet": "10.0.0.0/8", "Device": "/dev/x",
 		"Type": "ext4", "Copy": "no", "ExitPolicy": "continue", "StopSignal": "QUIT", "UserNS": "auto", "HealthOnFailure": "kill", "Retry": "3", "Label": "a=b", "AutoUpdate": "registry", "Volume": "/a:/b"}
 	without := map[string][]string{ // of no effect by themselves

@@ -1,6 +1,7 @@
 package quadlet
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -44,6 +45,9 @@ func (d *declaration) network() {
 	if e, ok := s.last("IPAMDriver"); ok && e.value != "host-local" {
 		s.add(e.problem("%.40q: addresses are given out by the machine (host-local)", e.value))
 	}
+	if e, ok := s.last("Driver"); ok && e.value != "bridge" {
+		s.add(e.problem("%.40q: networks are bridges of the machine: expected bridge", e.value))
+	}
 	subnets, gateways, ranges := s.each("Subnet"), s.each("Gateway"), s.each("IPRange")
 	for _, list := range [][]entry{gateways, ranges} {
 		if len(list) > len(subnets) {
@@ -74,10 +78,13 @@ func (d *declaration) image() {
 	if !ok || strings.HasPrefix(e.value, "-") {
 		d.problem(0, "says no Image= in [Image]")
 	}
+	if transport, _, ok := strings.Cut(e.value, ":"); ok && slices.Contains([]string{"docker-archive", "oci-archive", "oci", "dir", "containers-storage", "docker-daemon"}, transport) {
+		s.add(e.problem("%.80q: expected the name of an image in a registry: an archive is read by containerctl load", e.value))
+	}
 	args := append([]string{containerctl, "pull"}, d.flags()...)
-	d.run("ExecStart", append(append(args, d.podmanArgs()...), e.value)...)
+	d.run("ExecStart", append(append(args, d.podmanArgs()...), imageName(e.value))...)
 	if tag, ok := s.last("ImageTag"); ok && tag.value != e.value {
-		d.run("ExecStart", containerctl, "tag", e.value, tag.value)
+		d.run("ExecStart", containerctl, "tag", imageName(e.value), tag.value)
 	}
 	if retry, ok := s.last("Retry"); ok {
 		n, err := strconv.Atoi(retry.value)
