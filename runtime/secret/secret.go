@@ -11,14 +11,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/proa-os/proa/internal/durable"
+	"github.com/proa-os/proa/runtime/named"
 )
 
 // MaxSize is how many bytes a secret may have, docker's number.
@@ -39,25 +37,20 @@ type Secret struct {
 }
 
 // A Store is a directory of secrets.
-type Store struct{ dir string }
+type Store struct{ named.Records[Secret] }
 
 // Open opens the store and makes its directory if it is missing.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
-	return &Store{dir}, nil
+	return &Store{named.Records[Secret]{Dir: dir, Kind: "secret", File: ".json", None: ErrNone}}, nil
 }
 
 // CheckName accepts what is a secret's name: a file's, and a part of --secret.
-func CheckName(name string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`).MatchString(name) {
-		return fmt.Errorf("secret name %.140q: want letters, digits, _ . and - (not first), at most 128", name)
-	}
-	return nil
-}
+func CheckName(name string) error { return named.CheckName("secret", name) }
 
-func (s *Store) path(name string) string { return filepath.Join(s.dir, name+".json") }
+func (s *Store) path(name string) string { return filepath.Join(s.Dir, name+s.File) }
 
 // Put stores a secret; one that is there is an error unless it is to be replaced.
 func (s *Store) Put(v *Secret, replace bool) error {
@@ -80,48 +73,13 @@ func (s *Store) Put(v *Secret, replace bool) error {
 	return nil
 }
 
-// Get reads a secret.
-func (s *Store) Get(name string) (*Secret, error) {
-	if err := CheckName(name); err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(s.path(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", name, ErrNone)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read secret %s: %w", name, err)
-	}
-	v := new(Secret)
-	if err := json.Unmarshal(b, v); err != nil {
-		return nil, fmt.Errorf("read secret %s: %w", name, err)
-	}
-	return v, nil
-}
-
 // List returns all secrets without their bytes, sorted by name.
 func (s *Store) List() ([]*Secret, error) {
-	names, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("list secrets: %w", err)
-	}
-	out := []*Secret{}
-	for _, n := range names {
-		name, ok := strings.CutSuffix(n.Name(), ".json")
-		if !ok || CheckName(name) != nil {
-			continue
-		}
-		v, err := s.Get(name)
-		if errors.Is(err, ErrNone) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
+	list, err := s.Records.List()
+	for _, v := range list {
 		v.Data = nil
-		out = append(out, v)
 	}
-	return out, nil
+	return list, err
 }
 
 // Remove removes a secret. Containers that run keep what they were given.
@@ -129,12 +87,12 @@ func (s *Store) Remove(name string) error {
 	if _, err := s.Get(name); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(s.dir)
+	root, err := os.OpenRoot(s.Dir)
 	if err != nil {
 		return fmt.Errorf("remove secret %s: %w", name, err)
 	}
 	defer root.Close()
-	if err := durable.Remove(root, name+".json"); err != nil {
+	if err := durable.Remove(root, name+s.File); err != nil {
 		return fmt.Errorf("remove secret %s: %w", name, err)
 	}
 	return nil

@@ -47,7 +47,7 @@ func (s *Store) Use(name, image, target string, copyUp bool) (string, error) {
 
 // fill copies what the image has at target into a volume that nobody has used.
 func (s *Store) fill(v *Volume, image, target string, copyUp bool) error {
-	dir := filepath.Join(s.dir, v.Name)
+	dir := filepath.Join(s.Dir, v.Name)
 	fresh := filepath.Join(dir, "fill")
 	if err := os.RemoveAll(fresh); err != nil {
 		return err

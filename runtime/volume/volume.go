@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/durable"
+	"github.com/proa-os/proa/runtime/named"
 )
 
 // Errors a caller branches on.
@@ -51,23 +52,18 @@ type Volume struct {
 }
 
 // A Store is a directory of volumes.
-type Store struct{ dir string }
+type Store struct{ named.Records[Volume] }
 
 // Open opens the store and makes its directory if it is missing.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	return &Store{dir}, nil
+	return &Store{named.Records[Volume]{Dir: dir, Kind: "volume", File: "/volume.json", None: ErrNone}}, nil
 }
 
 // CheckName accepts what is a volume's name, as docker has it.
-func CheckName(name string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`).MatchString(name) {
-		return fmt.Errorf("volume name %.140q: want letters, digits, _ . and - (not first), at most 128", name)
-	}
-	return nil
-}
+func CheckName(name string) error { return named.CheckName("volume", name) }
 
 // anonymous is the form of names that nobody has chosen.
 var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -98,7 +94,7 @@ func (v *Volume) Bind() bool {
 
 // Lock takes the store for a change, and removes what an earlier one left. Call the returned function to release it.
 func (s *Store) Lock() (func(), error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock volumes: %w", err)
 	}
@@ -118,13 +114,13 @@ func (s *Store) Lock() (func(), error) {
 }
 
 func (s *Store) clean() error {
-	names, err := os.ReadDir(s.dir)
+	names, err := os.ReadDir(s.Dir)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		if strings.HasPrefix(n.Name(), ".") {
-			if err := os.RemoveAll(filepath.Join(s.dir, n.Name())); err != nil {
+			if err := os.RemoveAll(filepath.Join(s.Dir, n.Name())); err != nil {
 				return err
 			}
 		}
@@ -133,56 +129,14 @@ func (s *Store) clean() error {
 }
 
 // Data is the directory that containers see.
-func (s *Store) Data(name string) string { return filepath.Join(s.dir, name, "data") }
-
-// Get reads one volume.
-func (s *Store) Get(name string) (*Volume, error) {
-	if err := CheckName(name); err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(filepath.Join(s.dir, name, "volume.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", name, ErrNone)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read volume %s: %w", name, err)
-	}
-	v := new(Volume)
-	if err := json.Unmarshal(b, v); err != nil {
-		return nil, fmt.Errorf("read volume %s: %w", name, err)
-	}
-	return v, nil
-}
-
-// List returns all volumes, sorted by name.
-func (s *Store) List() ([]*Volume, error) {
-	names, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("list volumes: %w", err)
-	}
-	var out []*Volume
-	for _, n := range names {
-		if !n.IsDir() || CheckName(n.Name()) != nil {
-			continue
-		}
-		v, err := s.Get(n.Name())
-		if errors.Is(err, ErrNone) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
+func (s *Store) Data(name string) string { return filepath.Join(s.Dir, name, "data") }
 
 // Create makes an empty volume. The caller holds the lock.
 func (s *Store) Create(v *Volume) error {
 	if err := v.Check(); err != nil {
 		return err
 	}
-	dir := filepath.Join(s.dir, ".new-"+v.Name)
+	dir := filepath.Join(s.Dir, ".new-"+v.Name)
 	err := os.MkdirAll(filepath.Join(dir, "data"), 0o711)
 	if err == nil {
 		err = os.Chmod(filepath.Join(dir, "data"), 0o755)
@@ -194,13 +148,13 @@ func (s *Store) Create(v *Volume) error {
 		err = write(dir, v)
 	}
 	if err == nil {
-		err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, filepath.Join(s.dir, v.Name), unix.RENAME_NOREPLACE)
+		err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, filepath.Join(s.Dir, v.Name), unix.RENAME_NOREPLACE)
 	}
 	if err == unix.EEXIST {
 		err = errors.Join(ErrExists, os.RemoveAll(dir))
 	}
 	if err == nil {
-		err = syncDir(s.dir)
+		err = syncDir(s.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("create volume %s: %w", v.Name, err)
@@ -213,13 +167,13 @@ func (s *Store) Remove(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	old := filepath.Join(s.dir, ".old-"+name)
-	err := os.Rename(filepath.Join(s.dir, name), old)
+	old := filepath.Join(s.Dir, ".old-"+name)
+	err := os.Rename(filepath.Join(s.Dir, name), old)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", name, ErrNone)
 	}
 	if err == nil {
-		err = syncDir(s.dir)
+		err = syncDir(s.Dir)
 	}
 	if err == nil {
 		err = os.RemoveAll(old)

@@ -100,7 +100,7 @@ func TestLifecycle(t *testing.T) {
 	}
 	// What a power cut left is gone with the next change, and is never listed.
 	for _, left := range []string{".new-half", ".old-half"} {
-		if err := os.MkdirAll(filepath.Join(s.dir, left, "data"), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(s.Dir, left, "data"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,7 +115,7 @@ func TestLifecycle(t *testing.T) {
 		t.Error(err)
 	}
 	unlock()
-	if names, _ := os.ReadDir(s.dir); len(names) != 1 || names[0].Name() != "lock" {
+	if names, _ := os.ReadDir(s.Dir); len(names) != 1 || names[0].Name() != "lock" {
 		t.Errorf("left: %v", names)
 	}
 }
@@ -178,7 +178,7 @@ func TestFill(t *testing.T) {
 	}
 	// A power cut while it was being filled: the half is forgotten.
 	must(create(t, s, Volume{Name: "cut"}))
-	must(os.MkdirAll(filepath.Join(s.dir, "cut/fill/half"), 0o700))
+	must(os.MkdirAll(filepath.Join(s.Dir, "cut/fill/half"), 0o700))
 	dir, err = s.Use("cut", image, "/srv/www", true)
 	must(err)
 	if got := tree(t, dir); got != want {
