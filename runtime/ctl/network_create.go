@@ -46,12 +46,7 @@ func prefixFlag(list *[]netip.Prefix) func(string) error {
 }
 
 func (f *createFlags) flags(s *flagset.Set) {
-	s.Func("d,driver", "DRIVER", "bridge", func(v string) error {
-		if v != "bridge" {
-			return errors.New("want bridge")
-		}
-		return nil
-	})
+	driverFlag(s, "bridge")
 	s.Func("subnet", "RANGE", "its addresses; once more for IPv6", prefixFlag(&f.subnets))
 	s.Func("gateway", "ADDRESS", "the machine's address in a subnet (default: the first)", addressFlag(&f.gateways))
 	s.Func("ip-range", "RANGE", "part of a subnet that containers get addresses from: a range, or FIRST-LAST", func(v string) error {
@@ -71,14 +66,7 @@ func (f *createFlags) flags(s *flagset.Set) {
 	s.Bool(&f.n.DisableDNS, "disable-dns", "containers do not find each other by name")
 	s.Func("dns", "ADDRESS", "whom to ask for names that are not containers'", addressFlag(&f.n.DNS))
 	s.Func("interface-name", "NAME", "of the bridge (default: pn-NETWORK)", func(v string) error { f.n.Bridge = v; return network.CheckInterface(v) })
-	s.Func("l,label", "KEY[=VALUE]", "label of the network", func(v string) error {
-		k, val, _ := strings.Cut(v, "=")
-		if f.n.Labels == nil {
-			f.n.Labels = map[string]string{}
-		}
-		f.n.Labels[k] = val
-		return nil
-	})
+	labelFlag(s, "network", &f.n.Labels)
 	s.Func("o,opt", "KEY=VALUE", "mtu, isolate=true (always so), com.docker.network.bridge.name", func(v string) error {
 		k, val, _ := strings.Cut(v, "=")
 		return f.n.AddOption(k, val)

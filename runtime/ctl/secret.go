@@ -51,28 +51,15 @@ func (c *call) secretNames() ([]string, error) {
 		return nil, err
 	}
 	list, err := s.List()
-	var out []string
-	for _, v := range list {
-		out = append(out, v.Name)
-	}
-	return out, err
+	return namesOf(list, err, func(v *secret.Secret) string { return v.Name })
 }
 
 func secretCreate(s *flagset.Set) action {
-	v := &secret.Secret{Labels: make(map[string]string)}
+	v := new(secret.Secret)
 	var replace bool
 	s.Bool(&replace, "replace", "in the place of one with this name")
-	s.Func("l,label", "KEY[=VALUE]", "label of the secret", func(l string) error {
-		k, value, _ := strings.Cut(l, "=")
-		v.Labels[k] = value
-		return nil
-	})
-	s.Func("d,driver", "file", "the only one", func(d string) error {
-		if d != "file" {
-			return errors.New("want file")
-		}
-		return nil
-	})
+	labelFlag(s, "secret", &v.Labels)
+	driverFlag(s, "file")
 	return func(_ context.Context, c *call) error {
 		in := c.In
 		if c.args[1] != "-" {
@@ -113,10 +100,8 @@ func (c *call) secretList(quiet bool) error {
 	case c.asJSON:
 		return c.json(list)
 	case quiet:
-		for _, v := range list {
-			fmt.Fprintln(c.Out, v.Name)
-		}
-		return nil
+		names, err := namesOf(list, nil, func(v *secret.Secret) string { return v.Name })
+		return errors.Join(err, c.printNames(names))
 	}
 	return c.table("NAME\tCREATED", func(w io.Writer) {
 		for _, v := range list {

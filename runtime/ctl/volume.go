@@ -51,6 +51,16 @@ Naming one in run -v makes it as well. Its first user fills it with what the ima
 // volumes opens the volumes of the store.
 func volumes(s *store.Store) (*volume.Store, error) { return volume.Open(s.VolumesDir()) }
 
+// lockVolumes opens them for a change. Call the returned function to release them.
+func lockVolumes(s *store.Store) (*volume.Store, func(), error) {
+	vs, err := volumes(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	unlock, err := vs.Lock()
+	return vs, unlock, err
+}
+
 // volumeNames are all, for completion.
 func (c *call) volumeNames() ([]string, error) {
 	vs, err := volumes(c.store)
@@ -58,28 +68,15 @@ func (c *call) volumeNames() ([]string, error) {
 		return nil, err
 	}
 	list, err := vs.List()
-	var out []string
-	for _, v := range list {
-		out = append(out, v.Name)
-	}
-	return out, err
+	return namesOf(list, err, func(v *volume.Volume) string { return v.Name })
 }
 
 func volumeCreate(s *flagset.Set) action {
-	v := &volume.Volume{Labels: make(map[string]string)}
+	v := new(volume.Volume)
 	var ignore bool
 	s.Bool(&ignore, "ignore", "one that exists is no error, and stays as it is")
-	s.Func("d,driver", "local", "the only one", func(d string) error {
-		if d != "local" {
-			return errors.New("want local")
-		}
-		return nil
-	})
-	s.Func("l,label", "KEY[=VALUE]", "label of the volume", func(l string) error {
-		k, value, _ := strings.Cut(l, "=")
-		v.Labels[k] = value
-		return nil
-	})
+	driverFlag(s, "local")
+	labelFlag(s, "volume", &v.Labels)
 	s.Func("uid", "USER", "owner of the directory (default: the image's)", func(name string) (err error) { v.UID, err = identity(name, false); return err })
 	s.Func("gid", "GROUP", "group of the directory (default: the image's)", func(name string) (err error) { v.GID, err = identity(name, true); return err })
 	s.Func("o,opt", "NAME[=VALUE]", "type, device and o as of mount; nocopy", func(o string) error { return volumeOption(v, o) })
@@ -89,11 +86,7 @@ func volumeCreate(s *flagset.Set) action {
 			v.Name = c.args[0]
 		}
 		v.Created, v.Anonymous = time.Now().UTC().Truncate(time.Second), len(c.args) == 0
-		vs, err := volumes(c.store)
-		if err != nil {
-			return err
-		}
-		unlock, err := vs.Lock()
+		vs, unlock, err := lockVolumes(c.store)
 		if err != nil {
 			return err
 		}
@@ -248,10 +241,8 @@ func volumeList(s *flagset.Set) action {
 		case c.asJSON:
 			return c.json(list)
 		case quiet:
-			for _, v := range list {
-				fmt.Fprintln(c.Out, v.Name)
-			}
-			return nil
+			names, err := namesOf(list, nil, func(v volumeView) string { return v.Name })
+			return errors.Join(err, c.printNames(names))
 		}
 		return c.table("NAME\tUSED BY\tCREATED", func(w io.Writer) {
 			for _, v := range list {
@@ -284,11 +275,7 @@ func (c *call) changeVolumes(f func(*volume.Store, []volumeView) error) error {
 		return err
 	}
 	defer unlockStore()
-	vs, err := volumes(c.store)
-	if err != nil {
-		return err
-	}
-	unlock, err := vs.Lock()
+	vs, unlock, err := lockVolumes(c.store)
 	if err != nil {
 		return err
 	}
@@ -346,11 +333,7 @@ func removeAnonymous(s *store.Store, k *store.Container) error {
 	if !slices.ContainsFunc(k.Volumes, func(v store.Volume) bool { return v.Name != "" }) {
 		return nil
 	}
-	vs, err := volumes(s)
-	if err != nil {
-		return err
-	}
-	unlock, err := vs.Lock()
+	vs, unlock, err := lockVolumes(s)
 	if err != nil {
 		return err
 	}
