@@ -1,8 +1,6 @@
 package oci
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -22,31 +20,9 @@ import (
 // privateBus runs a bus of its own and makes it the system bus of what the test starts.
 func privateBus(t *testing.T) *dbus.Conn {
 	t.Helper()
-	tools := testenv.Tools(t)
-	dir := t.TempDir()
-	config := filepath.Join(dir, "bus.conf")
-	text := `<busconfig><type>system</type><listen>unix:path=` + dir + `/bus</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/>
-<allow send_requested_reply="true" send_type="method_return"/><allow send_requested_reply="true" send_type="error"/>
-<allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/><allow receive_type="signal"/></policy></busconfig>`
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := tools.Command(context.Background(), "dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--print-address=1", "--config-file="+config)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", strings.TrimSpace(address))
-	conn, err := dbus.Connect(strings.TrimSpace(address))
+	address := testenv.Bus(t, testenv.OpenPolicy, "")
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	conn, err := dbus.Connect(address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,9 @@
 package unit_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -126,30 +123,9 @@ func (m *manager) Get(msg dbus.Message, of, name string) (dbus.Variant, *dbus.Er
 // connect runs a private bus with the manager on it.
 func connect(t *testing.T, m *manager) *unit.Systemd {
 	t.Helper()
-	tools := testenv.Tools(t)
-	dir := t.TempDir()
-	config := filepath.Join(dir, "bus.conf")
-	text := `<busconfig><type>system</type><listen>unix:dir=` + dir + `</listen><auth>EXTERNAL</auth><policy context="default"><allow user="*"/><allow own="*"/>
-<allow send_type="method_call"/><allow send_type="signal"/><allow send_requested_reply="true" send_type="method_return"/><allow send_requested_reply="true" send_type="error"/>
-<allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/><allow receive_type="signal"/></policy></busconfig>`
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := tools.Command(context.Background(), "dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--print-address=1", "--config-file="+config)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	dial := func() (*dbus.Conn, error) { return dbus.Connect(strings.TrimSpace(address)) }
+	address := testenv.Bus(t, testenv.OpenPolicy, "")
+	var err error
+	dial := func() (*dbus.Conn, error) { return dbus.Connect(address) }
 	if m.conn, err = dial(); err != nil {
 		t.Fatal(err)
 	}

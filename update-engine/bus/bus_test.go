@@ -1,7 +1,6 @@
 package bus_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/xml"
@@ -90,37 +89,13 @@ func (e *engine) History() ([]state.Entry, error) {
 // startBus runs a private bus with the policy of the image for the name.
 func startBus(t *testing.T) (connect func() *dbus.Conn) {
 	t.Helper()
-	tools := testenv.Tools(t)
 	policy, err := filepath.Abs("../../manifests/files/usr/share/dbus-1/system.d/io.proa.Update1.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "bus.conf")
-	text := `<busconfig><type>system</type><listen>unix:dir=` + dir + `</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><deny own="*"/><deny send_type="method_call"/>
-<allow send_type="signal"/><allow send_requested_reply="true" send_type="method_return"/><allow send_requested_reply="true" send_type="error"/>
-<allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/><allow receive_type="signal"/>
-<allow send_destination="org.freedesktop.DBus"/></policy><include>` + policy + `</include></busconfig>`
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := tools.Command(context.Background(), "dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--print-address=1", "--config-file="+config)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
+	address := testenv.Bus(t, `<allow user="*"/><deny own="*"/><deny send_type="method_call"/><allow send_destination="org.freedesktop.DBus"/>`, "<include>"+policy+"</include>")
 	return func() *dbus.Conn {
-		conn, err := dbus.Connect(strings.TrimSpace(address))
+		conn, err := dbus.Connect(address)
 		if err != nil {
 			t.Fatal(err)
 		}
