@@ -115,16 +115,10 @@ func DropDamaged(cacheDir string, p Package, cause error) error {
 
 // makeTar writes name and name.sha256, the sum first: a tar without its sum, or with that of another, does not count.
 func makeTar(debFile string, p Package, name string) error {
-	f, err := os.Open(debFile)
+	d, err := openDeb(debFile, p)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: fetch it first, with image-builder build", err)
 	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	verified := digest.NewReader(debFile, f, p.Size, p.SHA256)
-	d, err := deb.NewReader(verified)
 	if err != nil {
 		return err
 	}
@@ -143,7 +137,7 @@ func makeTar(debFile string, p Package, name string) error {
 	if err := copyChecked(io.MultiWriter(tmp, sum), d.Data); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, verified); err != nil {
+	if err := d.verify(); err != nil {
 		return err
 	}
 	if err := tmp.Close(); err != nil {

@@ -13,13 +13,7 @@ import (
 // Unpack gives each entry of a package file to write, in the order of the archive and checked by deb.CheckEntry. The file is compared
 // with the lock once more while it is read; what was written before an error must not be used.
 func Unpack(file string, p Package, write func(*tar.Header, io.Reader) error) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	verified := digest.NewReader(file, f, p.Size, p.SHA256)
-	d, err := deb.NewReader(verified)
+	d, err := openDeb(file, p)
 	if err != nil {
 		return err
 	}
@@ -40,6 +34,37 @@ func Unpack(file string, p Package, write func(*tar.Header, io.Reader) error) er
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
-	_, err = io.Copy(io.Discard, verified)
+	return d.verify()
+}
+
+// verifiedDeb is a package file that is compared with the lock while it is read.
+type verifiedDeb struct {
+	*deb.Reader
+	file *os.File
+	all  io.Reader
+}
+
+func openDeb(file string, p Package) (*verifiedDeb, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	all := digest.NewReader(file, f, p.Size, p.SHA256)
+	d, err := deb.NewReader(all)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &verifiedDeb{d, f, all}, nil
+}
+
+func (v *verifiedDeb) Close() {
+	v.Reader.Close()
+	v.file.Close()
+}
+
+// verify reads the rest: without it what was read so far vouches for nothing.
+func (v *verifiedDeb) verify() error {
+	_, err := io.Copy(io.Discard, v.all)
 	return err
 }
