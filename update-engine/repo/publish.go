@@ -77,19 +77,29 @@ func (d *Desk) publishStaged(choose func(*published, *Request) (*plan.Plan, erro
 
 // publishing is what all that publish begin with.
 func (d *Desk) publishing(do func(*published) (*Publication, error)) (*Publication, error) {
-	unlock, err := d.lock()
+	pub, unlock, err := d.open()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	pub, err := d.published()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.clean(pub); err != nil {
-		return nil, err
-	}
 	return do(pub)
+}
+
+// open takes the lock, reads what is published and removes what an interrupted change has left. Call the returned function to give the lock back.
+func (d *Desk) open() (*published, func(), error) {
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	pub, err := d.published()
+	if err == nil {
+		err = d.clean(pub)
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return pub, unlock, nil
 }
 
 // keepSignatures stores the signatures so far, so that the keys at hand need not come back.

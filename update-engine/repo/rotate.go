@@ -97,18 +97,11 @@ func (d *Desk) Discard() (bool, error) {
 
 // restage changes what is staged.
 func (d *Desk) restage(change func(*Request) error) (*Request, error) {
-	unlock, err := d.lock()
+	pub, unlock, err := d.open()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	pub, err := d.published()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.clean(pub); err != nil {
-		return nil, err
-	}
 	r, err := d.request(pub)
 	if err != nil {
 		return nil, err
