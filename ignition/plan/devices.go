@@ -211,17 +211,17 @@ func (b *builder) checkDevice(at base, name string) {
 	}
 }
 
-// checkClevis refuses what needs programs that the image does not have.
+// checkClevis refuses what needs programs that the image does not have. A volume that cannot be opened at the next boot must not be made.
 func (b *builder) checkClevis(n int, l types.Luks) {
-	const next = "a key file, or \"tpm2\": true alone"
+	const instead = `"tpm2": true alone, or "keyFile" with the key`
 	switch {
 	case len(l.Clevis.Tang) > 0:
-		b.refuse(b.at("storage.luks[%d].clevis.tang", n), "tang is not supported: the image has no clevis", next, "tang")
+		b.refuse(b.at("storage.luks[%d].clevis.tang", n), "tang is not supported: nothing in the image asks a tang server when the machine boots", instead, "tang")
 	case util.NotEmpty(l.Clevis.Custom.Pin):
-		b.refuse(b.at("storage.luks[%d].clevis.custom", n), "custom clevis pins are not supported: the image has no clevis", next, *l.Clevis.Custom.Pin)
+		b.refuse(b.at("storage.luks[%d].clevis.custom", n), "custom clevis pins are not supported: the image has no clevis to open the volume when the machine boots", instead, *l.Clevis.Custom.Pin)
 	case l.Clevis.Threshold != nil && *l.Clevis.Threshold > 1:
-		b.refuse(b.at("storage.luks[%d].clevis.threshold", n), "a threshold above 1 is not supported", "1", fmt.Sprint(*l.Clevis.Threshold))
+		b.refuse(b.at("storage.luks[%d].clevis.threshold", n), "a threshold above 1 is not supported: there is one pin, tpm2, and a key is not divided", "1, or no threshold", fmt.Sprint(*l.Clevis.Threshold))
 	case util.IsTrue(l.Cex.Enabled):
-		b.refuse(b.at("storage.luks[%d].cex", n), "cex is not supported: it is for s390x", next, "cex")
+		b.refuse(b.at("storage.luks[%d].cex", n), "cex is not supported: it is for s390x", instead, "cex")
 	}
 }

@@ -91,8 +91,13 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// A config with any of these is refused, and the error says which.
+// A config with any of these is refused, and the error says which; of a pin, also why, and what there is instead.
 func TestRefusedByName(t *testing.T) {
+	reasons := map[string][]string{
+		"storage.luks[0].clevis.tang":      {"nothing in the image asks a tang server when the machine boots", `"tpm2": true alone`, `"keyFile"`},
+		"storage.luks[0].clevis.custom":    {"the image has no clevis", `"tpm2": true alone`, `"keyFile"`},
+		"storage.luks[0].clevis.threshold": {"a key is not divided", "1, or no threshold"},
+	}
 	for field, text := range map[string]string{
 		"storage.luks[0].clevis.tang":      `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"tang":[{"url":"http://h","thumbprint":"x"}]}}]}`,
 		"storage.luks[0].clevis.custom":    `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"custom":{"pin":"tang","config":"{}"}}}]}`,
@@ -108,6 +113,11 @@ func TestRefusedByName(t *testing.T) {
 		out, _, err := do(t, "check", name)
 		if err == nil || !strings.Contains(out, "path:      "+field+"\n") {
 			t.Errorf("%s: got %v\n%s", field, err, out)
+		}
+		for _, words := range reasons[field] {
+			if !strings.Contains(out, words) {
+				t.Errorf("%s: no %q in\n%s", field, words, out)
+			}
 		}
 	}
 }
