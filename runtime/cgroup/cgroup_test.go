@@ -225,7 +225,12 @@ func TestDevices(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := g.SetDevices(program); err != nil {
+			dir, err := g.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			if err := SetDevices(dir, program); err != nil {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("/proc/self/exe")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -164,8 +165,11 @@ type progAttach struct {
 	replace         uint32
 }
 
-// SetDevices loads a program and attaches it to the group.
-func (g Group) SetDevices(program []byte) error {
+// SetDevices loads a program and attaches it to a group on version 2, that of Group.Open.
+func SetDevices(dir *os.File, program []byte) error {
+	if dir == nil {
+		return errors.New("linux.resources.devices: this host has neither cgroup v2 nor the devices controller of version 1")
+	}
 	license := []byte("Apache-2.0\x00")
 	load := progLoad{kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(program) / 8),
 		code: uint64(uintptr(unsafe.Pointer(&program[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
@@ -176,17 +180,9 @@ func (g Group) SetDevices(program []byte) error {
 		return fmt.Errorf("linux.resources.devices: load program: %w", err)
 	}
 	defer unix.Close(prog)
-	dir, err := g.Open()
-	if err != nil {
-		return err
-	}
-	if dir == nil {
-		return errors.New("linux.resources.devices: this host has neither cgroup v2 nor the devices controller of version 1")
-	}
-	defer dir.Close()
 	attach := progAttach{target: uint32(dir.Fd()), program: uint32(prog), kind: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI}
 	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attach), unsafe.Sizeof(attach)); err != nil {
-		return fmt.Errorf("linux.resources.devices: attach program to %s: %w", g.Dir, err)
+		return fmt.Errorf("linux.resources.devices: attach program to %s: %w", dir.Name(), err)
 	}
 	return nil
 }

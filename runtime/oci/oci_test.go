@@ -59,6 +59,7 @@ type view struct {
 	NoFile   unix.Rlimit
 	Lo       bool
 	Slack    string // of timers, in nanoseconds
+	Null     os.FileMode
 	Exe      string
 	OOM      string
 	Denied   map[string]string // what was tried: the error
@@ -143,6 +144,9 @@ func look() view {
 		}
 	}
 	v.Slack = slack()
+	if st, err := os.Stat("/dev/null"); err == nil {
+		v.Null = st.Mode().Perm()
+	}
 	v.Umask = unix.Umask(0)
 	try := func(name string, err error) {
 		if err != nil {
@@ -296,6 +300,7 @@ func TestView(t *testing.T) {
 	defer signal.Reset(syscall.SIGHUP)
 	b := newBox(t, "view")
 	b.write()
+	defer unix.Umask(unix.Umask(0o077)) // nor is its umask the container's
 	out, errs, code := b.runtime("run", "-b", b.dir, "box")
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)
@@ -324,6 +329,9 @@ func TestView(t *testing.T) {
 	}
 	if v.Hostname != "boxed" || v.Cwd != "/" || !slices.Equal(v.Env, []string{"PATH=/", "A=b"}) || v.Umask != 0o022 {
 		t.Errorf("hostname %q, cwd %q, env %q, umask %o", v.Hostname, v.Cwd, v.Env, v.Umask)
+	}
+	if v.Null != 0o666 {
+		t.Errorf("/dev/null has mode %o", v.Null)
 	}
 	if want := slack(); v.Slack != want {
 		t.Errorf("timer slack %s, want the caller's %s: package brief has reached the workload", v.Slack, want)

@@ -65,8 +65,10 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	}
 	k := &creation{root: r, spec: s, bundle: bundle, options: o, listen: listen, c: &Container{
 		State:   specs.State{Version: specs.Version, ID: o.ID, Bundle: bundle, Annotations: s.Annotations},
-		Created: time.Now(),
+		Created: time.Now().UTC(), // the local time zone is a file to read
 		dir:     filepath.Join(string(r), o.ID),
+
+		hookless: s.Hooks == nil,
 	}}
 	if k.filter, err = compile(s); err != nil {
 		return nil, err

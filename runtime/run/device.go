@@ -75,8 +75,6 @@ func addDevice(root int, d specs.LinuxDevice, ids *idMaps) error {
 		if err = unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && (st.Mode&unix.S_IFMT != kind || st.Rdev != rdev) {
 			err = errOther
 		}
-	} else if err == nil {
-		err = unix.Fchmodat(dir, name, mode, 0) // the caller's umask
 	}
 	if err == nil && (d.UID != nil || d.GID != nil) {
 		id := func(v *uint32) int {

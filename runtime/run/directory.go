@@ -12,10 +12,13 @@ import (
 
 // makeDir takes the ID: of two callers one makes the directory.
 func (c *Container) makeDir(config []byte) error {
-	if err := os.MkdirAll(filepath.Dir(c.dir), 0o711); err != nil {
-		return fmt.Errorf("create %s: %w", c.ID, err)
-	}
 	err := os.Mkdir(c.dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(c.dir), 0o711); err != nil {
+			return fmt.Errorf("create %s: %w", c.ID, err)
+		}
+		err = os.Mkdir(c.dir, 0o700)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create %s: a container with this ID exists: delete it first", c.ID)
 	}

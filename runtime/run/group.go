@@ -46,19 +46,18 @@ func (k *creation) makeCgroup() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
-	if err := k.limit(g); err != nil {
-		return nil, err
-	}
 	f, err := g.Open()
-	if err != nil || f == nil {
+	if err != nil {
 		return nil, err
 	}
-	k.opened = append(k.opened, f)
-	return f, nil
+	if f != nil {
+		k.opened = append(k.opened, f)
+	}
+	return f, k.limit(g, f)
 }
 
-// limit sets the limits of the container's group.
-func (k *creation) limit(g cgroup.Group) error {
+// limit sets the limits of the container's group, which is open as dir on version 2.
+func (k *creation) limit(g cgroup.Group, dir *os.File) error {
 	list := k.settings
 	if !g.HasDevices() {
 		list = cgroup.WithoutDevices(list)
@@ -71,7 +70,7 @@ func (k *creation) limit(g cgroup.Group) error {
 		if err != nil {
 			return err
 		}
-		return g.SetDevices(program)
+		return cgroup.SetDevices(dir, program)
 	}
 	return nil
 }
@@ -118,5 +117,12 @@ func (k *creation) startScope() error {
 	if err != nil {
 		return fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
-	return k.limit(g)
+	dir, err := g.Open()
+	if err != nil {
+		return err
+	}
+	if dir != nil {
+		defer dir.Close()
+	}
+	return k.limit(g, dir)
 }

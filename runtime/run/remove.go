@@ -61,6 +61,9 @@ func (c *Container) remove() error {
 // poststopConfig is config for a container with hooks that are still to run, and nil if there are none: the parsing is a good part of
 // a short container's time.
 func (c *Container) poststopConfig() (*specs.Spec, error) {
+	if c.hookless {
+		return nil, nil
+	}
 	b, err := readFile(filepath.Join(c.dir, "config.json"))
 	if err != nil {
 		return nil, err
@@ -110,11 +113,11 @@ func (c *Container) removeGroup() error {
 
 // removeDir removes the state directory.
 func (c *Container) removeDir() error {
-	for _, f := range []string{"start.sock", "state.json", "config.json"} {
+	for _, f := range []string{"state.json", "config.json"} {
 		unix.Unlink(filepath.Join(c.dir, f))
 	}
 	if unix.Rmdir(c.dir) == nil {
 		return nil
 	}
-	return os.RemoveAll(c.dir) // somebody has put something there
+	return os.RemoveAll(c.dir) // it was never started, or somebody has put something there
 }

@@ -140,6 +140,8 @@ func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 		return fmt.Errorf("root.path: %w", &os.PathError{Op: "bind", Path: dir, Err: err})
 	}
 	k.c.Mounted = k.shared
+	// What is made has the mode that is said.
+	defer unix.Umask(unix.Umask(0))
 	if ids != nil {
 		// What is made belongs to the container's root, and the file systems of its namespace know no other.
 		uid, gid := ids.root()

@@ -42,6 +42,8 @@ type Container struct {
 	Rdt     string   `json:"rdt,omitempty"`
 	RdtMade []string `json:"rdtMade,omitempty"`
 	dir     string
+
+	hookless bool // known to have no hooks, which need not be looked for
 }
 
 // CheckID accepts 1 to 200 letters, digits and "_+-." that do not start with a dot.
@@ -243,6 +245,9 @@ func (c *Container) writeState() error {
 // encode is json.Marshal, which prepares for every type before it writes the first byte.
 func (c *Container) encode() []byte {
 	text := func(s string) []byte {
+		if plain(s) {
+			return append(append([]byte{'"'}, s...), '"')
+		}
 		b, _ := json.Marshal(s) // no string is an error
 		return b
 	}
@@ -282,15 +287,25 @@ func (c *Container) encode() []byte {
 	return append(b, '}')
 }
 
+// plain reports whether JSON has s as it is.
+func plain(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
+}
+
 // writeFile replaces a file by rename. It does not sync: state lives in /run.
 func writeFile(name string, b []byte) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".new")
 	if err := newFile(tmp, b); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, name); err != nil {
+	if err := unix.Rename(tmp, name); err != nil { // os.Rename looks at name before
 		os.Remove(tmp)
-		return err
+		return &os.LinkError{Op: "rename", Old: tmp, New: name, Err: err}
 	}
 	return nil
 }
