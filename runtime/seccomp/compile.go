@@ -186,8 +186,11 @@ func byNumber(groups []group, calls []call) [][]rule {
 			// Lists are sorted as a rule: the next name is not far behind the last one.
 			if i, ok := find(calls, name, at); ok {
 				at = i
-				nr := calls[i].nr
-				out[nr] = append(out[nr][:len(out[nr]):len(out[nr])], g.rules...)
+				if nr := calls[i].nr; out[nr] == nil {
+					out[nr] = g.rules[:len(g.rules):len(g.rules)]
+				} else {
+					out[nr] = append(out[nr], g.rules...)
+				}
 			}
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // decode is json.Unmarshal for pointers to structures like those of specs-go.
 func decode(b []byte, v any) error {
-	d := decoder{b: b}
+	d := newDecoder(b)
 	to := reflect.ValueOf(v).Elem()
 	if d.value(to, 0) && d.end() {
 		return nil
@@ -28,9 +28,19 @@ const maxDepth = 100
 
 // A decoder walks b. Its methods report whether they understood.
 type decoder struct {
-	b  []byte
-	at int
+	b      []byte
+	s      string // the same: strings of the result are parts of it
+	at     int
+	fields []fields
 }
+
+// fields are the JSON names of a structure's fields; "" for one that has none.
+type fields struct {
+	of    reflect.Type
+	names []string
+}
+
+func newDecoder(b []byte) *decoder { return &decoder{b: b, s: string(b)} }
 
 func (d *decoder) space() {
 	for d.at < len(d.b) {
@@ -226,7 +236,7 @@ func (d *decoder) object(v reflect.Value, depth int) bool {
 			}
 			v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), elem)
 		case v.IsValid():
-			f := field(v, key)
+			f := d.field(v, key)
 			if f.IsValid() && f.Kind() == reflect.Slice && f.Len() > 0 {
 				return false // a key that appears twice: encoding/json decodes into the old elements
 			}
@@ -248,32 +258,52 @@ func (d *decoder) object(v reflect.Value, depth int) bool {
 }
 
 // field finds the field of a JSON name as encoding/json does: exactly, or else whatever the case; those of embedded structures as well.
-func field(v reflect.Value, name string) reflect.Value {
-	if f := find(v, func(tag string) bool { return tag == name }); f.IsValid() {
+func (d *decoder) field(v reflect.Value, name string) reflect.Value {
+	if f := d.find(v, func(tag string) bool { return tag == name }); f.IsValid() {
 		return f
 	}
-	return find(v, func(tag string) bool { return strings.EqualFold(tag, name) })
+	return d.find(v, func(tag string) bool { return strings.EqualFold(tag, name) })
 }
 
-func find(v reflect.Value, is func(string) bool) reflect.Value {
-	t := v.Type()
-	for i := range t.NumField() {
-		f := t.Field(i)
-		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous && tag == "" {
-			if in := find(v.Field(i), is); in.IsValid() {
+func (d *decoder) find(v reflect.Value, is func(string) bool) reflect.Value {
+	for i, name := range d.names(v.Type()) {
+		if name == embedded {
+			if in := d.find(v.Field(i), is); in.IsValid() {
 				return in
 			}
-			continue
-		}
-		if tag == "" {
-			tag = f.Name
-		}
-		if tag != "-" && f.IsExported() && is(tag) {
+		} else if name != "" && is(name) {
 			return v.Field(i)
 		}
 	}
 	return reflect.Value{}
+}
+
+// embedded stands for the name of a structure whose fields are the outer one's; no JSON name has a NUL.
+const embedded = "\x00"
+
+// names returns the names of a structure's fields, which cost more than all comparisons with them.
+func (d *decoder) names(t reflect.Type) []string {
+	for _, f := range d.fields {
+		if f.of == t {
+			return f.names
+		}
+	}
+	names := make([]string, t.NumField())
+	for i := range names {
+		f := t.Field(i)
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && tag == "":
+			names[i] = embedded
+		case tag == "-" || !f.IsExported():
+		case tag == "":
+			names[i] = f.Name
+		default:
+			names[i] = tag
+		}
+	}
+	d.fields = append(d.fields, fields{t, names})
+	return names
 }
 
 // text reads a string.
@@ -283,7 +313,7 @@ func (d *decoder) text() (string, bool) {
 	for ; d.at < len(d.b); d.at++ {
 		switch c := d.b[d.at]; {
 		case c == '"':
-			s := string(d.b[from:d.at])
+			s := d.s[from:d.at]
 			d.at++
 			return s, utf8.ValidString(s)
 		case c == '\\':

@@ -34,11 +34,12 @@ var propagations = [...]struct {
 
 // Propagation returns the flags of a word such as rslave.
 func Propagation(word string) (uint64, bool) {
+	deep, recursive := strings.CutPrefix(word, "r")
 	for _, p := range propagations {
-		switch word {
-		case p.name:
+		switch {
+		case p.name == word:
 			return p.flag, true
-		case "r" + p.name:
+		case recursive && p.name == deep:
 			return p.flag | unix.MS_REC, true
 		}
 	}
@@ -119,13 +120,14 @@ func (m *Mount) option(o string) error {
 		m.Propagation = append(m.Propagation, p)
 		return nil
 	}
+	deep, recursive := strings.CutPrefix(o, "r")
 	for _, a := range attrs {
-		switch o {
-		case a.name:
+		switch {
+		case a.name == o:
 			m.Clear |= a.set | a.clear
 			m.Set = m.Set&^(a.set|a.clear) | a.set
 			return nil
-		case "r" + a.name:
+		case recursive && a.name == deep:
 			m.ClearRec |= a.set | a.clear
 			m.SetRec = m.SetRec&^(a.set|a.clear) | a.set
 			return nil

@@ -322,7 +322,7 @@ func TestDecodeAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := decoder{b: b}
+	d := newDecoder(b)
 	if !d.value(reflect.ValueOf(new(specs.Spec)).Elem(), 0) || !d.end() {
 		t.Errorf("given up at %d of %s", d.at, b)
 	}

@@ -29,6 +29,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/proa-os/proa/runtime/oci"
@@ -37,6 +38,7 @@ import (
 )
 
 func main() {
+	runtime.MemProfileRate = 0
 	debug.SetGCPercent(-1) // a start allocates two megabytes, and every collection would cost more than it frees
 	if run.IsStageTwo() {
 		run.StageTwo() // returns only after having told the caller what is wrong
