@@ -71,6 +71,9 @@ func (c *call) stop(ctx context.Context, grace time.Duration) error {
 				return err
 			}
 		}
+		if err := c.thaw(ctx, k); err != nil {
+			return err
+		}
 		if err := c.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
 			return err
 		}
@@ -78,8 +81,21 @@ func (c *call) stop(ctx context.Context, grace time.Duration) error {
 	})
 }
 
+// thaw lets a frozen container go on, for it to be stopped: systemd refuses to stop a frozen unit.
+func (e *Env) thaw(ctx context.Context, k *store.Container) error {
+	if st, err := e.OCIRoot.Load(k.Name); err != nil || st.Status != specs.StateRunning && st.Status != run.StatePaused || !frozen(st.Pid) {
+		return nil // there is nothing to thaw, or nobody to tell
+	}
+	return e.Units.Freeze(ctx, unit.Of(k), false)
+}
+
 func (c *call) start(ctx context.Context, again bool) error {
 	return c.each(func(k *store.Container) error {
+		if again {
+			if err := c.thaw(ctx, k); err != nil {
+				return err
+			}
+		}
 		if k.Unit != "" {
 			if again {
 				return c.Units.Restart(ctx, k.Unit)
@@ -248,6 +264,9 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 		return e.takeAway(ctx, s, k)
 	}
 	if err := unit.Disable(e.unitDir(k), name); err != nil {
+		return err
+	}
+	if err := e.thaw(ctx, k); err != nil {
 		return err
 	}
 	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
