@@ -56,6 +56,7 @@ func Main(args []string) int {
 		fmt.Fprintf(os.Stderr, "init: start the command: %v\n", err)
 		return 126
 	}
+	debug.FreeOSMemory() // what other uses of the program have set up before it came here
 	for {
 		select {
 		case s := <-signals:
