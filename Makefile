@@ -14,7 +14,7 @@ WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 # The tree of the judges: podman, containerd and others, which only tests of the runtime and its benchmarks ask for.
 WITH_JUDGES = PROA_JUDGES_TREE="$$($(BUILDER) tools judges)" || exit 1; export PROA_JUDGES_TREE;
 
-.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime judge-runtime fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime bench-pull judge-runtime fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -71,12 +71,13 @@ check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: builder ## benchmarks, then bench-payload, bench-boot, bench-gap and bench-runtime
+bench: builder ## benchmarks, then bench-payload, bench-boot, bench-gap, bench-runtime and bench-pull
 	$(WITH_TOOLS) $(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
 	$(MAKE) bench-payload
 	$(MAKE) bench-boot
 	$(MAKE) bench-gap
 	$(MAKE) bench-runtime
+	$(MAKE) bench-pull
 
 bench-payload: builder ## sizes and costs of payloads on pairs of real releases, beside xdelta3, zstd, casync and bsdiff
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -o $(OUT)/bin/bench-payload ./qemu-tests/cmd/bench-payload
@@ -94,6 +95,10 @@ bench-gap: builder ## measure how long an update keeps a machine away, by a soft
 bench-runtime: check-go ## time the start of a container beside pinned crun and runc (as root; BENCH_ROUNDS=60)
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/oci-runtime ./runtime/cmd/oci-runtime && $(GO) build -o $(OUT)/bin/bench-runtime ./qemu-tests/cmd/bench-runtime
 	@$(OUT)/bin/bench-runtime --runtime $(OUT)/bin/oci-runtime --out $(OUT)/bench/runtime --rounds $(or $(BENCH_ROUNDS),60)
+
+bench-pull: builder ## measure pulling an image of many layers beside pinned containerd and podman (as root; BENCH_ROUNDS=5)
+	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/containerctl ./runtime/cmd/containerctl && $(GO) build -o $(OUT)/bin/bench-pull ./qemu-tests/cmd/bench-pull
+	@$(WITH_JUDGES) $(OUT)/bin/bench-pull --containerctl $(OUT)/bin/containerctl --rounds $(or $(BENCH_ROUNDS),5)
 
 judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime (as root; minutes)
 	$(WITH_TOOLS) PROA_JUDGES=1 $(GO) test -count=1 -timeout 30m -run '^TestValidationSuite$$' -v ./runtime/oci

@@ -67,6 +67,49 @@ func (r *Registry) PushPages(ctx context.Context, repo, image, page string) erro
 	return err
 }
 
+// many are packages of programs, libraries and thousands of small files, for an image such as people pull.
+func many() []string {
+	return append(python(), "binutils-common", "binutils-x86-64-linux-gnu", "libglib2.0-0t64", "openssl", "systemd", "udev", "qemu-system-x86")
+}
+
+// PushPackages pushes an image that is only there to be pulled: Debian packages of the tools tree, a layer each, all of gzip. It returns
+// how many layers there are, and how many bytes: compressed, and as archives.
+func (r *Registry) PushPackages(ctx context.Context, repo, image string) (layers int, packed, plain int64, err error) {
+	packages, cache, err := pinned(ctx, repo, many())
+	if err != nil {
+		return 0, 0, 0, fmt.Errorf("push %s: %w", image, err)
+	}
+	img, err := registrytest.Build(registrytest.Image{})
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	img = mutate.ConfigMediaType(mutate.MediaType(img, types.OCIManifestSchema1), types.OCIConfigJSON) // podman takes no layers of one kind in manifests of the other
+	for _, p := range packages {
+		l, err := packageLayer(lock.Path(cache, p), p, false)
+		if err != nil {
+			return 0, 0, 0, fmt.Errorf("push %s: %s: %w", image, p.Name, err)
+		}
+		size, err := l.Size()
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		archive, err := l.Uncompressed()
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		n, err := io.Copy(io.Discard, archive)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		packed, plain = packed+size, plain+n
+		if img, err = mutate.AppendLayers(img, l); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	_, err = r.PushImage(image, img)
+	return len(packages), packed, plain, err
+}
+
 // pinned returns the named packages of the tools tree's lock, in that order, fetched into the cache.
 func pinned(ctx context.Context, repo string, names []string) ([]lock.Package, string, error) {
 	cache, err := tooltree.CacheDir()
