@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -14,23 +13,23 @@ import (
 )
 
 // file writes a regular file through one descriptor that nothing can replace meanwhile.
-func (u *unpacker) file(parent int, base string, h *tar.Header, content io.Reader) error {
+func (u *unpacker) file(parent int, base, name string, h *tar.Header, content io.Reader) error {
 	if err := u.take(h.Size); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := create(parent, base)
+	if err == unix.EEXIST {
+		if err = u.makeRoom(parent, name, base, false); err == nil {
+			u.own[name] = true // makeRoom forgets it with a directory of the name
+			fd, err = create(parent, base)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("make file: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), base)
-	defer f.Close()
-	// One byte more than promised, so that a reader which yields more is noticed.
-	n, err := io.Copy(f, io.LimitReader(content, h.Size+1))
-	if err != nil {
+	defer unix.Close(fd)
+	if err := u.write(fd, content, h.Size); err != nil {
 		return fmt.Errorf("write file: %w", err)
-	}
-	if n != h.Size {
-		return fmt.Errorf("write file: expected %d bytes, found %d", h.Size, n)
 	}
 	if !u.o.Unprivileged {
 		if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
@@ -47,6 +46,46 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, content io.Reade
 	}
 	// utimensat on /proc/self/fd would follow the magic link; AT_EMPTY_PATH needs Linux 5.8.
 	return setTime(fd, "", h.ModTime)
+}
+
+func create(parent int, base string) (int, error) {
+	return unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+}
+
+// write writes size bytes, in pieces as large as the buffer; it is an error if there are fewer or more.
+func (u *unpacker) write(fd int, content io.Reader, size int64) error {
+	for n := int64(0); n < size; {
+		piece := u.buf[:min(int64(len(u.buf)), size-n)]
+		k, err := io.ReadFull(content, piece)
+		n += int64(k)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return fmt.Errorf("expected %d bytes, found %d", size, n)
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeAll(fd, piece); err != nil {
+			return err
+		}
+	}
+	switch k, err := content.Read(u.buf[:1]); {
+	case k > 0:
+		return fmt.Errorf("expected %d bytes, found more", size)
+	case err != nil && err != io.EOF:
+		return err
+	}
+	return nil
+}
+
+func writeAll(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
 }
 
 func mode(h *tar.Header) uint32 { return uint32(h.Mode) & 0o7777 }

@@ -74,6 +74,7 @@ type unpacker struct {
 	parent  string          // of pfd: the last parent directory stays open
 	pfd     int
 	stale   bool // something was replaced, perhaps a part of parent
+	buf     []byte
 }
 
 type dirTime struct {
@@ -85,7 +86,7 @@ type dirTime struct {
 // the layer and is to be thrown away. The caller compares the diffID: tar has no checksum of content, and an archive that
 // is cut between two entries is a shorter archive.
 func Apply(dir int, r io.Reader, o Options) error {
-	u := &unpacker{root: dir, o: o, own: make(map[string]bool), pfd: -1, taken: o.Limits.Taken}
+	u := &unpacker{root: dir, o: o, own: make(map[string]bool), pfd: -1, taken: o.Limits.Taken, buf: make([]byte, 256<<10)}
 	if u.taken == nil {
 		u.taken = new(atomic.Int64)
 	}
@@ -191,8 +192,10 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if err := u.makeRoom(parent, name, base, h.Typeflag == tar.TypeDir); err != nil {
-		return err
+	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse { // a file finds out by itself: nearly always there is nothing
+		if err := u.makeRoom(parent, name, base, h.Typeflag == tar.TypeDir); err != nil {
+			return err
+		}
 	}
 	if err := u.remember(name); err != nil {
 		return err
@@ -267,7 +270,7 @@ func (u *unpacker) forget(name string) {
 func (u *unpacker) make(parent int, base, name string, h *tar.Header, content io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		return u.file(parent, base, h, content)
+		return u.file(parent, base, name, h, content)
 	case tar.TypeDir:
 		if err := u.take(block); err != nil {
 			return err
