@@ -10,7 +10,6 @@
 package arch
 
 import (
-	"debug/elf"
 	"fmt"
 	"runtime"
 	"slices"
@@ -19,30 +18,30 @@ import (
 
 // Arch is one architecture.
 type Arch struct {
-	Debian   string      // Debian's name, as in a manifest: amd64
-	GOARCH   string      // Go's name
-	Uname    string      // machine of uname(2): x86_64
-	Triplet  string      // Debian's multiarch directory below usr/lib
-	Machine  elf.Machine // of its ELF files
-	PE       uint16      // machine of its UEFI programs
-	Loader   string      // dynamic loader, as a path in an unpacked libc6: links among the parents are resolved
-	EFI      string      // suffix of UEFI file names: x64 as in systemd-bootx64.efi
-	RootType string      // GPT type of a root partition, as gpt.GUID is written
-	QEMU     string      // program that emulates a whole machine
-	Console  string      // serial console of the emulated machine
-	Kernel   string      // Debian's package that depends on the current kernel
+	Debian   string // Debian's name, as in a manifest: amd64
+	GOARCH   string // Go's name
+	Uname    string // machine of uname(2): x86_64
+	Triplet  string // Debian's multiarch directory below usr/lib
+	Machine  uint16 // of its ELF files; no constants of debug/elf, which would be linked into every program with this table
+	PE       uint16 // machine of its UEFI programs
+	Loader   string // dynamic loader, as a path in an unpacked libc6: links among the parents are resolved
+	EFI      string // suffix of UEFI file names: x64 as in systemd-bootx64.efi
+	RootType string // GPT type of a root partition, as gpt.GUID is written
+	QEMU     string // program that emulates a whole machine
+	Console  string // serial console of the emulated machine
+	Kernel   string // Debian's package that depends on the current kernel
 }
 
 // table returns all architectures.
 func table() []Arch {
 	return []Arch{{
 		Debian: "amd64", GOARCH: "amd64", Uname: "x86_64", Triplet: "x86_64-linux-gnu",
-		Machine: elf.EM_X86_64, PE: 0x8664, Loader: "usr/lib64/ld-linux-x86-64.so.2",
+		Machine: 62, PE: 0x8664, Loader: "usr/lib64/ld-linux-x86-64.so.2",
 		EFI: "x64", RootType: "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
 		QEMU: "qemu-system-x86_64", Console: "ttyS0", Kernel: "linux-image-amd64",
 	}, {
 		Debian: "arm64", GOARCH: "arm64", Uname: "aarch64", Triplet: "aarch64-linux-gnu",
-		Machine: elf.EM_AARCH64, PE: 0xaa64, Loader: "usr/lib/ld-linux-aarch64.so.1",
+		Machine: 183, PE: 0xaa64, Loader: "usr/lib/ld-linux-aarch64.so.1",
 		EFI: "aa64", RootType: "b921b045-1df0-41c3-af44-4c6f280d3fae",
 		QEMU: "qemu-system-aarch64", Console: "ttyAMA0", Kernel: "linux-image-arm64",
 	}}

@@ -74,8 +74,8 @@ func TestHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if f.Machine != a.Machine {
-		t.Errorf("this program is for %v, the table says %v", f.Machine, a.Machine)
+	if f.Machine != elf.Machine(a.Machine) {
+		t.Errorf("this program is for %v, the table says %v", f.Machine, elf.Machine(a.Machine))
 	}
 	var u syscall.Utsname
 	if err := syscall.Uname(&u); err != nil {
