@@ -14,7 +14,7 @@ WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 # The tree of the judges: podman, containerd and others, which only tests of the runtime and its benchmarks ask for.
 WITH_JUDGES = PROA_JUDGES_TREE="$$($(BUILDER) tools judges)" || exit 1; export PROA_JUDGES_TREE;
 
-.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime bench-pull judge-runtime fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime bench-pull bench-run judge-runtime fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -71,13 +71,14 @@ check: check-go ## formatting and vet
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 
-bench: builder ## benchmarks, then bench-payload, bench-boot, bench-gap, bench-runtime and bench-pull
+bench: builder ## benchmarks, then bench-payload, bench-boot, bench-gap, bench-runtime, bench-pull and bench-run
 	$(WITH_TOOLS) $(GO) test -run '^$$' -bench . -benchmem ./internal/... ./image-builder/... ./update-engine/... ./runtime/...
 	$(MAKE) bench-payload
 	$(MAKE) bench-boot
 	$(MAKE) bench-gap
 	$(MAKE) bench-runtime
 	$(MAKE) bench-pull
+	$(MAKE) bench-run
 
 bench-payload: builder ## sizes and costs of payloads on pairs of real releases, beside xdelta3, zstd, casync and bsdiff
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -o $(OUT)/bin/bench-payload ./qemu-tests/cmd/bench-payload
@@ -99,6 +100,9 @@ bench-runtime: check-go ## time the start of a container beside pinned crun and 
 bench-pull: builder ## measure pulling an image of many layers beside pinned containerd and podman (as root; BENCH_ROUNDS=5)
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/containerctl ./runtime/cmd/containerctl && $(GO) build -o $(OUT)/bin/bench-pull ./qemu-tests/cmd/bench-pull
 	@$(WITH_JUDGES) $(OUT)/bin/bench-pull --containerctl $(OUT)/bin/containerctl --rounds $(or $(BENCH_ROUNDS),5)
+
+bench-run: image ## time containerctl run on a machine, end to end, beside pinned crun (BENCH_ROUNDS=40)
+	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-run --image $(OUT)/$(VERSION) --out $(OUT)/bench/run --rounds $(or $(BENCH_ROUNDS),40)
 
 judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime (as root; minutes)
 	$(WITH_TOOLS) PROA_JUDGES=1 $(GO) test -count=1 -timeout 30m -run '^TestValidationSuite$$' -v ./runtime/oci

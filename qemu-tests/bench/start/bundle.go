@@ -20,8 +20,8 @@ var profiles = []string{"cgroup", "plain"}
 var caps = []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
 	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"}
 
-// writeBundle makes a bundle whose program only exits.
-func writeBundle(dir, profile string) error {
+// WriteBundle makes a bundle whose program only exits.
+func WriteBundle(dir, profile string) error {
 	root := filepath.Join(dir, "rootfs")
 	for _, d := range []string{"proc", "dev", "sys", "tmp", "bin"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/proa-os/proa/internal/tooltree"
 )
 
-// openPeers unpacks the pinned peers in the cache.
-func openPeers(ctx context.Context, o Options) (*tooltree.Tree, error) {
+// OpenPeers unpacks the pinned peers of o.Manifests in the cache.
+func OpenPeers(ctx context.Context, o Options) (*tooltree.Tree, error) {
 	cache, err := tooltree.CacheDir()
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func openPeers(ctx context.Context, o Options) (*tooltree.Tree, error) {
 // pinned returns programs of the tree. Started by the tree's loader they would find that in /proc/self/exe, which they execute again,
 // and some clear their environment; so the tree's loader and libraries are laid over the host's, in the bench's own mount namespace.
 func pinned(ctx context.Context, o Options, names []string) ([]peer, error) {
-	tree, err := openPeers(ctx, o)
+	tree, err := OpenPeers(ctx, o)
 	if err != nil {
 		return nil, err
 	}

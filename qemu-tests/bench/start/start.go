@@ -132,7 +132,7 @@ func ours(dir, program string) ([]peer, error) {
 }
 
 func measureProfile(ctx context.Context, dir, name string, peers []peer, rounds int) (*Profile, error) {
-	if err := writeBundle(dir, name); err != nil {
+	if err := WriteBundle(dir, name); err != nil {
 		return nil, err
 	}
 	p := &Profile{Name: name}

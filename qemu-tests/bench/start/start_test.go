@@ -29,7 +29,7 @@ func TestExitProgram(t *testing.T) {
 func TestBundles(t *testing.T) {
 	for _, name := range profiles {
 		dir := t.TempDir()
-		if err := writeBundle(dir, name); err != nil {
+		if err := WriteBundle(dir, name); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, err := spec.Load(dir); err != nil {
