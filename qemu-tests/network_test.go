@@ -166,7 +166,7 @@ func (d *configDesk) fetched(t *testing.T, m *vm.Machine) {
 func provisioningTime(t *testing.T, m *vm.Machine) float64 {
 	t.Helper()
 	var times []float64
-	for line := range strings.Lines(run(t, m, "journalctl -b -o short-monotonic _PID=1 | grep -E ': (Starting ignition.service|Finished provision-done.service) '")) {
+	for line := range strings.Lines(run(t, m, "journalctl -b -o short-monotonic -t systemd | grep -E ': (Starting ignition.service|Finished ignition.service) '")) {
 		stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "["), "]")
 		seconds, err := strconv.ParseFloat(strings.TrimSpace(stamp), 64)
 		if err != nil {

@@ -222,6 +222,11 @@ func TestFactoryReset(t *testing.T) {
 		if got := identity(t, m); got == before {
 			t.Error("the machine has its old identity")
 		}
+		// The config makes nothing that systemd reads: it went on without reading everything anew, did that later, and knows its default target.
+		if got := run(t, m, "journalctl -b -o cat -t systemd | grep -E '^Reached target multi-user|^Finished (ignition|provision-reread).service' | cut -d' ' -f2,3; systemctl show -P Id default.target"); strings.Join(strings.Fields(got), " ") !=
+			"ignition.service - target multi-user.target provision-reread.service - multi-user.target" {
+			t.Errorf("provisioned, up, reread, default target: got %q", got)
+		}
 		if got := run(t, m, "ls /var/srv /etc/changed 2>/dev/null | grep -v /var/srv: || true"); got != "" {
 			t.Errorf("left over: %s", got)
 		}

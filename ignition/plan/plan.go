@@ -12,6 +12,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -144,6 +145,22 @@ func Build(m *config.Merged) ([]Op, error) {
 		return nil, b.issues
 	}
 	return b.ops, nil
+}
+
+// hostnameFile is read by systemd, and set by the files stage too.
+const hostnameFile = "/etc/hostname"
+
+// Rereads reports whether systemd, or a generator of units, may read what ops make. It names what they do not: everything else counts.
+func Rereads(ops []Op) bool {
+	return slices.ContainsFunc(ops, func(op Op) bool {
+		switch op := op.(type) {
+		case Group, User, Keys:
+			return false
+		case File:
+			return op.Path != hostnameFile
+		}
+		return true
+	})
 }
 
 type builder struct {

@@ -32,19 +32,9 @@ type result struct {
 	Configs      []config.Origin `json:"configs,omitempty"`
 }
 
-// Finish makes it durable that the machine is provisioned and removes the cached config.
+// finish makes it durable that the machine is provisioned and removes the cached config.
 // Order, each harmless if it is the last that happened: everything written so far, result, marker, cache. If the config puts state on
 // another device, all that is written there, and where it is comes last; the machine has to start again then (Options.Restart).
-func Finish(ctx context.Context, o Options, bootID string, now time.Time) error {
-	err := finish(ctx, o, bootID, now)
-	if err != nil {
-		if werr := writeFailure(o.Failure, err); werr != nil {
-			o.Log.Warn("cannot keep the error for the consoles", "error", werr)
-		}
-	}
-	return err
-}
-
 func finish(ctx context.Context, o Options, bootID string, now time.Time) error {
 	st, err := load(o)
 	if err != nil {

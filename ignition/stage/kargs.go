@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/proa-os/proa/ignition/config"
@@ -53,8 +52,8 @@ func restart(ctx context.Context, why string) error {
 		fmt.Fprintf(f, "<4>ignition: %s\n", why)
 		f.Close()
 	}
-	if out, err := exec.CommandContext(ctx, "systemctl", "--no-block", "reboot").CombinedOutput(); err != nil {
-		return fmt.Errorf("systemctl reboot: %w: %s", err, strings.TrimSpace(string(out)))
+	if err := Systemctl(ctx, "--no-block", "reboot"); err != nil {
+		return err
 	}
 	<-ctx.Done()
 	return nil

@@ -18,7 +18,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -44,6 +43,7 @@ type Options struct {
 	NeedNet     string
 	Failure     string // what went wrong, for ShowFailure
 	Restart     string // flag file: the machine is provisioned, and has to start again
+	Reread      string // flag file: systemd has gone on without reading everything anew
 	Log         *slog.Logger
 	Fetcher     source.Fetcher // of Apply
 	Owners      apply.Owners   // nil: the real ones
@@ -191,8 +191,8 @@ func network(ctx context.Context, o Options) error {
 		return nil
 	}
 	o.Log.Info("waiting for the network")
-	if out, err := exec.CommandContext(ctx, "systemctl", "start", networkUnit).CombinedOutput(); err != nil {
-		o.Log.Warn("the network did not start", "unit", networkUnit, "error", err, "output", strings.TrimSpace(string(out)))
+	if err := Systemctl(ctx, "start", networkUnit); err != nil {
+		o.Log.Warn("the network did not start", "unit", networkUnit, "error", err)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func TestFirstBoot(t *testing.T) {
 	if info, err := os.Stat(o.ConfigCache); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("cache: %v, %v", info, err)
 	}
-	if err := Finish(t.Context(), o, "boot-1\n", time.Unix(0, 0)); err != nil {
+	if err := finish(t.Context(), o, "boot-1\n", time.Unix(0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(dir + "/root/etc/hostname"); string(b) != "web1" {
@@ -108,7 +108,7 @@ func TestNoConfig(t *testing.T) {
 	if err := runStages(t, m, o); err != nil {
 		t.Fatal(err)
 	}
-	if err := Finish(t.Context(), o, "b", time.Unix(0, 0)); err != nil {
+	if err := finish(t.Context(), o, "b", time.Unix(0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(dir + "/root/var/lib/ignition/result.json")
@@ -335,9 +335,9 @@ func TestGenerator(t *testing.T) {
 func TestUnits(t *testing.T) {
 	dir := imageFiles + "usr/lib/systemd/system/"
 	want := map[string][]string{
-		"provision.target":         {"AllowIsolate=yes", "DefaultDependencies=no", "Requires=ignition.service"},
-		"ignition.service":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Before=provision.target"},
-		"provision-done.service":   {"DefaultDependencies=no", "OnFailure=provision-failed.service", "IgnoreOnIsolate=yes", "Requires=ignition.service", "After=ignition.service provision.target"},
+		"provision.target":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Requires=ignition.service", "After=ignition.service"},
+		"ignition.service":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Before=provision.target", "IgnoreOnIsolate=yes", "OnSuccess=provision-reread.service", "ExecStart=/usr/bin/ignition first-boot"},
+		"provision-reread.service": {"DefaultDependencies=no", "After=multi-user.target", "ConditionPathExists=/run/ignition/reread", "ExecStart=systemctl daemon-reload"},
 		"provision-failed.service": {"DefaultDependencies=no", "RemainAfterExit=yes"},
 	}
 	for name, lines := range want {
@@ -368,6 +368,9 @@ func TestUnits(t *testing.T) {
 			if !have[line] {
 				t.Errorf("%s: want %s", name, line)
 			}
+		}
+		if have["AllowIsolate=yes"] { // whoever asks for the default target while it has that name would stop everything
+			t.Errorf("%s: may be isolated", name)
 		}
 		if !have["Conflicts=shutdown.target"] {
 			t.Errorf("%s: would not stop at shutdown", name)

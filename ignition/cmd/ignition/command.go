@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/keyring"
 	"github.com/proa-os/proa/ignition/source"
 	"github.com/proa-os/proa/ignition/stage"
 	"github.com/proa-os/proa/internal/command"
@@ -94,7 +95,7 @@ func (p *program) commands() []command.Command {
 		{Name: "rmcfg", Short: "have the platform delete the config of this machine", Setup: p.rmcfg,
 			Long: "Has the platform delete the config of this machine, as upstream's ignition-rmcfg does. Of the platforms, virtualbox and vmware can. A first boot ends with it, unless the config masks ignition-delete-config.service."},
 		{Name: "version", Short: "print the version", Setup: p.version},
-		{Name: "finish", Hidden: true, Short: "mark the machine as provisioned", Setup: p.finish},
+		{Name: "first-boot", Hidden: true, Short: "run all stages, mark the machine as provisioned, and have systemd go on", Setup: p.firstBoot},
 		{Name: "show-failure", Hidden: true, Short: "put the error of the last stage on every console", Setup: p.showFailure},
 	}
 }
@@ -137,22 +138,20 @@ func (p *program) version(*flag.FlagSet) func(context.Context, []string) error {
 	}
 }
 
-func (p *program) finish(*flag.FlagSet) func(context.Context, []string) error {
+// firstBoot is what ignition.service runs.
+func (p *program) firstBoot(*flag.FlagSet) func(context.Context, []string) error {
 	return func(ctx context.Context, _ []string) error {
 		p.defaults()
 		bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
 			return err
 		}
-		if err := stage.Finish(ctx, p.Options, string(bootID), time.Now()); err != nil {
-			return err
-		}
 		m, err := p.machine()
 		if err != nil {
 			return err
 		}
-		stage.Forget(ctx, m, p.Options)
-		return nil
+		p.Fetcher.Secrets = keyring.ThisMachine().Open
+		return stage.FirstBoot(ctx, m, p.Options, stage.Boot{ID: string(bootID), Now: time.Now(), Systemctl: stage.Systemctl})
 	}
 }
 
