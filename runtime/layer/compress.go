@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/proa-os/proa/runtime/gunzip"
 )
 
 // maxWindow is the largest zstd window accepted: what zstd writes without --ultra --long.
@@ -37,7 +38,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(br)
+		z, err := gunzip.NewReader(br)
 		if err != nil {
 			return nil, fmt.Errorf("read gzip layer: %w", err)
 		}
