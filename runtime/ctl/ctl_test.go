@@ -553,7 +553,7 @@ func TestRunFails(t *testing.T) {
 	needContainers(t)
 	m := newMachine(t)
 	m.mustFail("process.args[0]", "run", "-d", "--tls-verify=false", "--network", "none", "--name", "bad", "--entrypoint", "/nothing", m.image())
-	m.mustFail("-p does not go together with --network host", "run", "-d", "-p", "80:80", "--network", "host", m.image())
+	m.mustFail("-p and -P do not go together with --network host", "run", "-d", "-p", "80:80", "--network", "host", m.image())
 	m.mustFail("network nowhere: no such network", "run", "--network", "nowhere", m.image())
 	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "always", m.image())
 	m.mustFail("-t needs the foreground", "run", "-dt", "--network", "none", m.image())
