@@ -62,7 +62,8 @@ func portAnswers(t *testing.T, m *vm.Machine) {
 }
 
 const (
-	pagesPort = 8088 // of the machine
+	helloText = "hello from a container\n" // lab/hello:1
+	pagesPort = 8088                       // of the machine
 	pagesText = "a page from a container\n"
 )
 
@@ -129,7 +130,7 @@ echo
 
 // manyShort runs containers one after the other on a network: nothing is left of them. Each asks another one by its name. They are 10, or
 // 100 with PROA_POWERCUT=full: each costs an emulated machine some seconds.
-func manyShort(t *testing.T, m *vm.Machine, registry string) {
+func manyShort(t *testing.T, m *vm.Machine, image string) {
 	t.Helper()
 	count := 10
 	if fullDepth() {
@@ -138,9 +139,9 @@ func manyShort(t *testing.T, m *vm.Machine, registry string) {
 	before := run(t, m, left)
 	start := time.Now()
 	for done := 0; done < count; done += 10 { // what takes a slow machine long is asked for in pieces
-		out := run(t, m, fmt.Sprintf(`for i in $(seq 10); do containerctl run --rm --network systemd-lab %s/lab/hello:1 wget -qO- http://pages:8000/ 2>&1 || exit 1; done`, registry))
-		if out+"\n" != strings.Repeat(pagesText, 10) {
-			t.Fatalf("got %q from 10 containers, want %q from each", out, pagesText)
+		out := run(t, m, fmt.Sprintf(`for i in $(seq 10); do containerctl run --rm %s wget -qO- http://front:8080/ 2>&1 || exit 1; done`, image))
+		if out+"\n" != strings.Repeat(helloText, 10) {
+			t.Fatalf("got %q from 10 containers, want %q from each", out, helloText)
 		}
 	}
 	t.Logf("%d containers in %.0f s", count, time.Since(start).Seconds())
@@ -148,19 +149,22 @@ func manyShort(t *testing.T, m *vm.Machine, registry string) {
 }
 
 // killed ends everything of the runtime's with SIGKILL, at moments that nobody chose.
-func killed(t *testing.T, m *vm.Machine, registry string, count int) {
+func killed(t *testing.T, m *vm.Machine, image string, count int) {
 	t.Helper()
 	before := run(t, m, held)
 	for range count {
 		ms := rand.IntN(2000)
-		run(t, m, fmt.Sprintf(`containerctl run --rm --network systemd-lab -p 8099:80 %s/lab/hello:1 sleep 1 >/dev/null 2>&1 & sleep %d.%03d; kill -9 $(pidof containerctl oci-runtime) 2>/dev/null; wait; true`, registry, ms/1000, ms%1000))
+		run(t, m, fmt.Sprintf(`containerctl run --rm -p 8099:80 %s sleep 1 >/dev/null 2>&1 & sleep %d.%03d; kill -9 $(pidof containerctl oci-runtime) 2>/dev/null; wait; true`, image, ms/1000, ms%1000))
 	}
 	// A workload outlives the program that started it, and has its second.
 	run(t, m, `for i in $(seq 30); do systemctl list-units -q --plain 'proa-hello-*.service' | grep -q . || break; sleep 1; done`)
-	// The next one finds what they left. Records of containers that were to live for one run are gc's, two minutes later.
-	run(t, m, fmt.Sprintf("containerctl run --rm --network systemd-lab -p 8099:80 %s/lab/hello:1 true", registry))
+	// The next one finds what they left. Records of containers that were to live for one run are gc's.
+	run(t, m, fmt.Sprintf("containerctl run --rm -p 8099:80 %s true && containerctl gc", image))
 	nothingLeft(t, m, held, before)
-	pagesAnswer(t, m)
+	if got := run(t, m, "containerctl ps -aq"); got != "front" {
+		t.Errorf("got records of %q after gc, want the one of front", got)
+	}
+	portAnswers(t, m)
 }
 
 func nothingLeft(t *testing.T, m *vm.Machine, list, before string) {

@@ -15,9 +15,9 @@ type Registry struct {
 	*registrytest.Registry
 }
 
-// StartRegistry serves an empty registry on a free port of the loopback interface until Close.
+// StartRegistry serves an empty registry on a free port of the loopback interface until Close. It falsifies what is in lab/tampered.
 func StartRegistry() (*Registry, error) {
-	r, err := registrytest.Start("127.0.0.1:0")
+	r, err := registrytest.StartHandler("127.0.0.1:0", tamper)
 	if err != nil {
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
@@ -32,15 +32,20 @@ func (r *Registry) GuestHost() string {
 
 // PushHello pushes an image made of the tools tree's static busybox that says "hello starts" and serves page on port 8080.
 func (r *Registry) PushHello(name, page string) error {
+	_, err := r.PushPage(name, page)
+	return err
+}
+
+// PushPage is PushHello, and returns the digest.
+func (r *Registry) PushPage(name, page string) (digest string, err error) {
 	tree, err := tooltree.Open()
 	if err != nil {
-		return err
+		return "", err
 	}
 	busybox, err := os.ReadFile(tree.Path("usr/bin/busybox"))
 	if err != nil {
-		return fmt.Errorf("push %s: %w", name, err)
+		return "", fmt.Errorf("push %s: %w", name, err)
 	}
-	_, err = r.PushBusybox(name, busybox, map[string]string{"/www/index.html": page},
+	return r.PushBusybox(name, busybox, map[string]string{"/www/index.html": page},
 		[]string{"/bin/sh", "-c", "echo hello starts; exec httpd -f -p 8080 -h /www"})
-	return err
 }

@@ -1,0 +1,170 @@
+package qemutests
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/proa-os/proa/qemu-tests/provision"
+	"github.com/proa-os/proa/qemu-tests/vm"
+	"github.com/proa-os/proa/qemu-tests/world"
+)
+
+// TestContainers proves what containerctl says of containers where systemd, the kernel's cgroups and the journal are the real ones:
+// how they end, what holds them, who may pull what, how they are wired, and what is left of them.
+func TestContainers(t *testing.T) {
+	s := begin(t, 5)
+	registry := s.registryOf(func(*world.Registry) error { return nil })
+	signer, err := world.NewSigner()
+	check(t, err)
+	stranger, err := world.NewSigner()
+	check(t, err)
+	check(t, pushSigned(registry, signer, stranger))
+	public, err := signer.PublicPEM()
+	check(t, err)
+	at := registry.GuestHost()
+	image := at + "/lab/hello:1"
+	config := provision.New().Hostname("ship").
+		File("/etc/proa/trust/lab.pub", 0o644, public).
+		File("/etc/proa/trust/lab.toml", 0o644, fmt.Sprintf(`[[trust]]
+prefix = "%[1]s/signed"
+require = "signature"
+keys = ["lab.pub"]
+[[trust]]
+prefix = "%[1]s/lab/rejected"
+require = "reject"
+`, at)).
+		File("/etc/systemd/system/proa-door.socket", 0o644, "[Socket]\nListenStream=7777\n")
+	m := s.machine("ship", s.image("1.0.0", ""), config)
+
+	step(t, m, "boot", func(t *testing.T) { up(t, m); run(t, m, "containerctl pull --tls-verify=false "+image) })
+	step(t, m, "lives", func(t *testing.T) { answers(t, m, image, workloadLives) })
+	step(t, m, "held", func(t *testing.T) { answers(t, m, image, workloadHeld) })
+	step(t, m, "ready and sockets", func(t *testing.T) { answers(t, m, image, workloadReady) })
+	step(t, m, "trust", func(t *testing.T) { answers(t, m, at, trusted) })
+	step(t, m, "networks", func(t *testing.T) { networks(t, m, image) })
+	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, image) })
+	// The last ones of the boot: its journal is not clean any more.
+	unclean := vm.Allow(`proa-[\w:@-]+\.(service|timer)|containerctl|oci-runtime|hello-[0-9a-f]+\[`, "programs fail and are killed")
+	step(t, m, "ends", func(t *testing.T) { answers(t, m, image, workloadEnds) }, unclean)
+	step(t, m, "ill", func(t *testing.T) { answers(t, m, image, workloadIll) }, unclean,
+		vm.Allow(`(?i)out of memory|oom|Call Trace`, "a container takes more memory than it may"))
+	if fullDepth() {
+		step(t, m, "killed programs", func(t *testing.T) { killed(t, m, image, 20) }, unclean, vm.Allow(`(?i)out of memory|oom|Call Trace`, "see above"))
+	}
+}
+
+// pushSigned pushes under signed/ an image that is signed, and others that are not as they should be.
+func pushSigned(r *world.Registry, signer, stranger *world.Signer) error {
+	digest := map[string]string{}
+	for _, name := range []string{"good", "plain", "stranger", "other"} {
+		d, err := r.PushPage("signed/"+name+":1", name+"\n")
+		if err != nil {
+			return err
+		}
+		digest[name] = d
+	}
+	at := r.GuestHost() + "/signed/"
+	_, err := r.PushPage("lab/tampered:1", "tampered\n")
+	return errors.Join(err,
+		r.Sign(signer, "signed/good", digest["good"], at+"good", digest["good"]),
+		r.Sign(stranger, "signed/stranger", digest["stranger"], at+"stranger", digest["stranger"]),
+		// Somebody has put another image in the place of one, beside a signature that was made for that.
+		r.Sign(signer, "signed/other", digest["other"], at+"other", digest["good"]))
+}
+
+// An asked is a command of a person's on the machine, in which I is the image, R runs one without a network, and what it says: a regular
+// expression over its output and, if that is not 0, a last line "exit N".
+type asked struct{ command, want string }
+
+// answers carries out commands, all in one go as a login costs an emulated machine more than most of them, and compares what they say.
+func answers(t *testing.T, m *vm.Machine, image string, all []asked) {
+	t.Helper()
+	var script strings.Builder
+	fmt.Fprintf(&script, "I=%s\nR='containerctl run --network none'\n", image)
+	script.WriteString("poll() { for i in $(seq 120); do eval \"$1\" && return; sleep 0.5; done; echo \"in vain: $1\"; }\n")
+	for i, a := range all {
+		fmt.Fprintf(&script, "echo '<<< %d'\n( %s\n) 2>&1 </dev/null || echo \"exit $?\"\n", i, a.command)
+	}
+	out, err := m.Run(t.Context(), "root", script.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range all {
+		_, said, ok := strings.Cut(out, fmt.Sprintf("<<< %d\n", i))
+		said, _, _ = strings.Cut(said, "<<< ")
+		said = strings.TrimSuffix(said, "\n")
+		if !ok || !regexp.MustCompile(`(?s)\A(?:`+a.want+`)\z`).MatchString(said) {
+			t.Errorf("%s\ngot:  %q\nwant: %s", a.command, said, a.want)
+		}
+	}
+}
+
+// workloadEnds: codes are told truly, whichever way somebody asks.
+var workloadEnds = []asked{
+	{`$R --rm --entrypoint /bin/sh $I -c 'exit 7'`, `exit 7`},
+	{`$R --rm $I sh -c 'kill -9 $$; echo outlived'`, `outlived`}, // process 1 of its namespace
+	{`$R --rm --init $I sh -c 'kill -9 $$; echo outlived'`, `exit 137`},
+	{`$R -d --restart no --name code $I sh -c 'echo said; exit 4'; containerctl wait code; containerctl start -a code`, `code\n4\nsaid\nexit 4`},
+	{`containerctl ps -a --filter exited=4 --format '{{.name}} {{.exit.code}}'; containerctl rm code`, `code 4\ncode`},
+	// A unit that was stopped has not failed: SIGTERM is how a container is.
+	{`$R -d --init --name term $I sleep 1000 && poll '[ "$(containerctl top term | grep -c sleep)" = 2 ]' && containerctl stop term && containerctl ps -a --filter name=term --format '{{.name}} {{.status}} {{.exit.code}}'; systemctl is-failed proa-term; containerctl rm term`,
+		`term\nterm\nterm exited 143\ninactive\nterm`},
+}
+
+// workloadLives: what is done to a container that runs.
+var workloadLives = []asked{
+	{`$R -d --name base --memory 64m $I sh -c 'trap "exit 0" TERM; trap "echo usr1" USR1; echo up; while :; do n=$((n+1)); echo $n > /tmp/n; sleep 0.1; done'; poll 'containerctl exec base test -s /tmp/n'`, `base`},
+	{`containerctl pause base; a=$(containerctl cp base:/tmp/n - | tar xO -f -); sleep 1; b=$(containerctl cp base:/tmp/n - | tar xO -f -); [ $a = $b ] && cat /sys/fs/cgroup/system.slice/proa-base.service/cgroup.freeze; containerctl ps; containerctl exec base true`,
+		`base\n1\nNAME .* \(paused\) .*base is paused: containerctl unpause base\nexit 1`},
+	{`containerctl unpause base; a=$(containerctl exec base cat /tmp/n); poll '[ "$(containerctl exec base cat /tmp/n)" -gt '$a' ]'`, `base`},
+	{`containerctl stats --no-stream base; containerctl top base; echo there > /tmp/f; containerctl cp /tmp/f base:/tmp/f; containerctl exec base cat /tmp/f`, `NAME +CPU.*\nbase .*64 MB.*\nPID .*sh -c trap .*\nthere`},
+	{`systemctl set-property --runtime proa-base.service MemoryMax=50M; containerctl exec base cat /sys/fs/cgroup/memory.max`, `52428800`},
+	{`containerctl kill -s USR1 base; poll 'containerctl logs base | grep -q usr1'; containerctl logs --since 1h --tail 2 base; journalctl -q -o cat -u proa-base | grep -c '^up$'`, `base\nup\nusr1\n1`},
+	{`containerctl logs -f --tail 1 base > /tmp/log & p=$!; containerctl events > /tmp/events & q=$!; poll 'grep -q usr1 /tmp/log'; containerctl restart base; poll 'grep -q up /tmp/log && grep -q start /tmp/events'; kill $p $q; wait; cat /tmp/log; grep -oE ' (die|start) ' /tmp/events | tr -d ' '`,
+		`base\nusr1\nup\ndie\nstart`},
+	// Systemd stops no frozen unit.
+	{`containerctl pause base && containerctl stop base; systemctl is-active proa-base; containerctl ps -a --filter name=base --format '{{.status}} {{.exit.code}}'`, `base\nbase\ninactive\nexited 0`},
+	{`containerctl start base; poll 'containerctl exec base test -s /tmp/f'; systemctl stop proa-base; containerctl ps -a --filter name=base --format '{{.status}} {{.exit.code}}'; containerctl rm base`, `base\nexited (0|143)\nbase`},
+}
+
+// workloadHeld: what a workload may do and see.
+var workloadHeld = []asked{
+	{`$R --rm --cap-drop ALL --read-only --tmpfs /tmp $I sh -c 'grep -E "CapEff|CapBnd" /proc/self/status; touch /x; touch /tmp/y && echo tmp'`, `CapEff:\s0+\nCapBnd:\s0+\ntouch: /x: Read-only file system\ntmp`},
+	{`$R --rm $I sh -c 'grep -E "CapEff|Seccomp:" /proc/self/status; mount -t tmpfs x /tmp || date -s 2001-01-01; true'`, `CapEff:\s00000000a00425fb\nSeccomp:\s2\nmount: .*(denied|permitted).*date: .*Operation not permitted.*`},
+	{`printf s3cret | containerctl secret create word - >/dev/null; $R --rm --secret word $I sh -c 'cat /run/secrets/word; echo; touch /run/secrets/word; true'; containerctl secret rm word >/dev/null; grep -rl s3cret /var/lib/proa/containers/containers`, `s3cret\ntouch: .*Read-only file system\nexit 1`},
+	{`$R --rm --userns auto $I sh -c 'cat /proc/self/uid_map; id -u; touch /x && stat -c %u /x'`, `\s+0\s+536870912\s+65536\n0\n0`},
+	{`containerctl run -d --rm -P --expose 8080 --userns auto --name port $I && containerctl port port && poll 'wget -qO- http://127.0.0.1:20000/'; stat -c %u /proc/$(systemctl show -P MainPID proa-port); containerctl rm -f port`,
+		`port\n8080/tcp -> \*:20000\n(wget: .*\n)*hello from a container\n536870912\nport`},
+}
+
+// workloadReady: a unit is active when its workload says so, and its sockets are the workload's.
+var workloadReady = []asked{
+	{`$R -d --restart no --sdnotify container --name ready -v /usr:/usr:ro -v /usr/lib:/lib:ro -v /usr/lib64:/lib64:ro $I sh -c 'while ! [ -e /go ]; do sleep 0.2; done; /usr/bin/systemd-notify --ready; exec sleep 1000' & poll '[ "$(systemctl is-active proa-ready)" = activating ] && containerctl exec ready true'; sleep 1; systemctl is-active proa-ready; containerctl exec ready touch /go; wait; systemctl is-active proa-ready; containerctl rm -f ready`,
+		`(.*start it first.*\n)?activating\nready\nactive\nready`},
+	{`$R -d --restart no --name door $I sh -c 'echo fds $LISTEN_FDS of $LISTEN_PID is $$; ls -l /proc/1/fd/3; exec sleep 1000' >/dev/null; containerctl stop door; systemctl daemon-reload; systemctl start proa-door.socket; (echo; sleep 1) | nc 127.0.0.1 7777 >/dev/null & poll 'containerctl logs door | grep -q socket:'; kill $!; containerctl logs --tail 2 door | grep -oE 'fds.*|socket'; systemctl stop proa-door.socket; containerctl rm -f door`,
+		`door\n(ls: .*\n)?fds 1 of 1 is 1\nsocket\n(.*\n)?door`},
+}
+
+// trusted: under signed/ counts what the lab's key has signed, and nothing else.
+var trusted = []asked{
+	{`containerctl pull --tls-verify=false $I/signed/good:1 && $R --rm $I/signed/good:1 cat /www/index.html`, `.*\ngood`},
+	{`containerctl pull --tls-verify=false $I/signed/plain:1`, `.*not trusted: /etc/proa/trust/lab.toml demands a signature by lab.pub for the prefix .* has none.*exit 1`},
+	{`containerctl pull --tls-verify=false $I/signed/stranger:1`, `.*not trusted: .* none of 1 .* counts: .*exit 1`},
+	{`containerctl pull --tls-verify=false $I/signed/other:1`, `.*not trusted: .* none of 1 .* counts: .*exit 1`},
+	{`containerctl pull --tls-verify=false $I/lab/tampered:1`, `.*(sha256|digest).*exit 1`},
+	{`containerctl pull --tls-verify=false $I/lab/rejected/x:1`, `.*not trusted: /etc/proa/trust/lab.toml rejects the prefix .*exit 1`},
+	{`containerctl run --rm --tls-verify=false $I/signed/plain:1 true`, `.*not trusted: .*exit 1`},
+	{`containerctl images | grep -c -E 'plain|stranger|other|tampered'`, `0\nexit 1`},
+}
+
+// workloadIll: what goes wrong is told, and restarted as was asked for.
+var workloadIll = []asked{
+	{`$R -d --restart no --name big --memory 16m $I sh -c 'x=a; while :; do x=$x$x; done'; containerctl wait big; containerctl ps -a --filter name=big; containerctl rm big`, `big\n137\nNAME .*\nbig .* exited 137 \(out of memory\) .*\nbig`},
+	{`mkdir /tmp/c; : > /tmp/c/n; $R -d --restart on-failure:2 --name tries -v /tmp/c:/c $I sh -c 'echo x >> /c/n; exit 7'; poll '[ "$(wc -l < /tmp/c/n)" -ge 3 ] && [ "$(containerctl ps -aq --filter status=exited)" = tries ]'; sleep 3; wc -l < /tmp/c/n; containerctl ps -a --filter name=tries --format '{{.name}} {{.status}} {{.exit.code}}'; containerctl rm tries`, `tries\n3\ntries exited 7\ntries`},
+	{`$R -d --name ill --health-cmd 'test -f /tmp/ok' --health-interval 500ms --health-retries 2 $I sleep 1000; poll '[ "$(containerctl ps -q --filter health=unhealthy)" = ill ]'; systemctl is-active proa-ill:health.timer; containerctl exec ill touch /tmp/ok; poll '[ "$(containerctl ps -q --filter health=healthy)" = ill ]'; containerctl health ill && containerctl rm -f ill; systemctl list-units --all --plain -q 'proa-ill*'`,
+		`ill\nactive\nill`},
+	{`$R --rm $I no-such-program`, `.*no-such-program.*exit 1`},
+}
