@@ -83,6 +83,43 @@ func TestDisks(t *testing.T) {
 			t.Errorf("provisioning ran: %s", got)
 		}
 	})
+	step(t, m, "secret", func(t *testing.T) {
+		if got := run(t, m, sealedSecret); got != "hush" {
+			t.Errorf("got %q", got)
+		}
+	})
+	if fullDepth() {
+		step(t, m, "reset", func(t *testing.T) { stateIsForgotten(t, m) })
+	}
+}
+
+// sealedSecret makes a key that the machine's TPM seals, and not a key of the host beside it, encrypts a secret for it, and lets the stages that a
+// first boot runs write that into a tree.
+const sealedSecret = `set -e
+to=$(ignition secret key --create)
+test ! -e /var/lib/systemd/credential.secret
+mkdir -p /run/tree/etc
+{
+	printf 'variant: proa\nversion: 1.0.0\nstorage:\n  files:\n    - path: /etc/token\n      contents:\n        age: |\n'
+	printf hush | ignition secret encrypt --to "$to" | sed 's/^/          /'
+} > /run/secret.bu
+! grep -q hush /run/secret.bu
+IGNITION_CONFIG_FILE=/run/secret.bu ignition -platform file -stage fetch-offline,files -root /run/tree -config-cache /run/secret.json -state-file /run/secret.state -neednet /run/secret.net
+cat /run/tree/etc/token`
+
+// stateIsForgotten has the machine forget its state, which is on a disk of its own, while the file system there fits the config: it is used
+// again, and nothing that was in it is. The data disks are not state, and are made anew because the config says wipe.
+func stateIsForgotten(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	run(t, m, "echo old > /var/srv/old; echo old > /etc/old; sync")
+	boots := m.Boots()
+	run(t, m, "systemctl start factory-reset.target")
+	check(t, m.WaitBoot(t.Context(), boots+2)) // provisioned, and with state elsewhere again
+	m.ForgetHostKey()
+	disksAreThere(t, m)
+	if got := run(t, m, "ls /var/srv/old /etc/old /var/lib/ignition/reset 2>/dev/null || true"); got != "" {
+		t.Errorf("left over: %s", got)
+	}
 }
 
 // disksAreThere looks at everything between the disks and a file, by the programs that know it.
