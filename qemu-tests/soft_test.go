@@ -39,7 +39,7 @@ WantedBy=multi-user.target
 // TestSoftReboot updates a machine whose kernel stays the same: userspace alone starts anew, and a service that asks for it answers all the
 // time. A release that is bad then goes back all the same.
 func TestSoftReboot(t *testing.T) {
-	s := begin(t, 4)
+	s := begin(t, 6)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	config := provision.New().
 		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
