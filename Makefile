@@ -101,7 +101,8 @@ bench-pull: builder ## measure pulling an image of many layers beside pinned con
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/containerctl ./runtime/cmd/containerctl && $(GO) build -o $(OUT)/bin/bench-pull ./qemu-tests/cmd/bench-pull
 	@$(WITH_JUDGES) $(OUT)/bin/bench-pull --containerctl $(OUT)/bin/containerctl --rounds $(or $(BENCH_ROUNDS),5)
 
-bench-run: image ## time containerctl run on a machine, end to end, beside pinned crun (BENCH_ROUNDS=40)
+bench-run: builder ## time containerctl run on a machine, end to end, beside pinned crun (BENCH_ROUNDS=40)
+	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION) --no-qcow2
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-run --image $(OUT)/$(VERSION) --out $(OUT)/bench/run --rounds $(or $(BENCH_ROUNDS),40)
 
 judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime (as root; minutes)
