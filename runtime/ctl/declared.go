@@ -130,7 +130,7 @@ func (c *call) replace(k *store.Container, userns string) error {
 		if err := c.OCIRoot.Delete(k.Name, true); err != nil {
 			return err
 		}
-		if err := c.store.RemoveContainer(k.Name); err != nil {
+		if err := c.store.RemoveContainer(old); err != nil {
 			return err
 		}
 		if err := removeAnonymous(c.store, old); err != nil {

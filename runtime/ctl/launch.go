@@ -180,7 +180,7 @@ func ended(ctx context.Context, c *call) error {
 	x := exitOf(os.Getenv, st, oomKills() > baseline)
 	x.Finished = time.Now().UTC()
 	waiting := findAttachment(c.bundle(name))
-	err = errors.Join(c.OCIRoot.Delete(name, true), c.store.SetExit(name, x))
+	err = errors.Join(c.OCIRoot.Delete(name, true), c.store.SetExit(k, x))
 	c.tellEnd(k, x)
 	if k.Remove {
 		err = errors.Join(err, c.takeAway(ctx, c.store, k))
@@ -242,7 +242,7 @@ func (e *Env) takeAway(ctx context.Context, s *store.Store, k *store.Container) 
 		return err
 	}
 	defer unlock()
-	if err := s.RemoveContainer(k.Name); err != nil {
+	if err := s.RemoveContainer(k); err != nil {
 		return err
 	}
 	e.event(k, "remove", k.Name+" is removed")

@@ -156,6 +156,9 @@ func (s *Store) VolumesDir() string { return s.path("volumes") }
 func (s *Store) SecretsDir() string { return s.path("secrets") }
 
 // AddContainer stores a new container with an empty upper directory. The caller holds the lock.
+//
+// One for one run is not waited for until it is on the disk, as nobody wants it back after a power cut. Of that there may be a directory left
+// with an empty record: such a one is no container, its name is free, and Collect removes it.
 func (s *Store) AddContainer(c *Container) error {
 	if err := CheckName(c.Name); err != nil {
 		return err
@@ -179,14 +182,23 @@ func (s *Store) AddContainer(c *Container) error {
 	if err := os.Chmod(filepath.Join(dir, "upper"), 0o755); err != nil {
 		return fmt.Errorf("add container %s: %w", c.Name, err)
 	}
-	if err := durable.WritePath(filepath.Join(dir, "container.json"), append(b, '\n'), 0o600); err != nil {
+	write := durable.WritePath
+	if c.Remove {
+		write = os.WriteFile
+	}
+	if err := write(filepath.Join(dir, "container.json"), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("add container %s: %w", c.Name, err)
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, s.ContainerDir(c.Name), unix.RENAME_NOREPLACE)
 	if err == unix.EEXIST {
 		err = ErrExists
+		if _, torn := s.Container(c.Name); errors.Is(torn, ErrNoContainer) {
+			if err = s.discard(s.ContainerDir(c.Name)); err == nil {
+				err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, s.ContainerDir(c.Name), unix.RENAME_NOREPLACE)
+			}
+		}
 	}
-	if err == nil {
+	if err == nil && !c.Remove {
 		err = syncDir(s.path("containers"))
 	}
 	if err != nil {
@@ -201,7 +213,7 @@ func (s *Store) Container(name string) (*Container, error) {
 		return nil, err
 	}
 	b, err := os.ReadFile(filepath.Join(s.ContainerDir(name), "container.json"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 { // empty: see AddContainer
 		return nil, fmt.Errorf("%s: %w", name, ErrNoContainer)
 	}
 	if err != nil {
@@ -262,13 +274,36 @@ func (s *Store) RenameContainer(c *Container, name string) error {
 	return syncDir(s.path("containers"))
 }
 
-// RemoveContainer removes a container's directory, which nothing uses any more. The caller holds the lock.
-func (s *Store) RemoveContainer(name string) error {
-	if err := CheckName(name); err != nil {
+// RemoveContainer removes a container's directory, which nothing uses any more. The caller holds the lock. One for one run may be there
+// again after a power cut.
+func (s *Store) RemoveContainer(c *Container) error {
+	if err := CheckName(c.Name); err != nil {
 		return err
 	}
-	if err := s.discard(s.ContainerDir(name)); err != nil {
-		return fmt.Errorf("remove container %s: %w", name, err)
+	if err := s.discard(s.ContainerDir(c.Name)); err != nil {
+		return fmt.Errorf("remove container %s: %w", c.Name, err)
+	}
+	if c.Remove {
+		return nil
 	}
 	return syncDir(s.path("containers"))
+}
+
+// removeTorn removes what a power cut has left of containers for one run. The caller holds the lock.
+func (s *Store) removeTorn() error {
+	names, err := os.ReadDir(s.path("containers"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if CheckName(n.Name()) != nil {
+			continue
+		}
+		if _, err := s.Container(n.Name()); errors.Is(err, ErrNoContainer) {
+			if err := s.discard(s.ContainerDir(n.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -35,16 +35,23 @@ func (x *Exit) String() string {
 	return fmt.Sprintf("exited %d", x.Code)
 }
 
-// SetExit stores how a container ended.
-func (s *Store) SetExit(name string, x *Exit) error {
-	if err := CheckName(name); err != nil {
+// SetExit stores how a container ended: of one for one run, as AddContainer stores that.
+func (s *Store) SetExit(c *Container, x *Exit) error {
+	if err := CheckName(c.Name); err != nil {
 		return err
 	}
 	b, err := json.Marshal(x)
 	if err != nil {
 		return err
 	}
-	return durable.WritePath(filepath.Join(s.ContainerDir(name), "exit.json"), append(b, '\n'), 0o600)
+	file := filepath.Join(s.ContainerDir(c.Name), "exit.json")
+	if !c.Remove {
+		return durable.WritePath(file, append(b, '\n'), 0o600)
+	}
+	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("store exit of %s: %w", c.Name, err)
+	}
+	return os.Rename(file+".new", file)
 }
 
 // Exit returns how a container's last run ended, nil if it has never done so.
@@ -53,7 +60,7 @@ func (s *Store) Exit(name string) (*Exit, error) {
 		return nil, err
 	}
 	b, err := os.ReadFile(filepath.Join(s.ContainerDir(name), "exit.json"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 { // empty: a power cut, see AddContainer
 		return nil, nil
 	}
 	if err != nil {

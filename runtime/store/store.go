@@ -276,6 +276,9 @@ func (s *Store) Collect() error {
 		manifests = append(manifests, r.Digest)
 		keep[r.Top.Hex()] = true
 	}
+	if err := s.removeTorn(); err != nil {
+		return fmt.Errorf("collect: %w", err)
+	}
 	containers, err := s.Containers()
 	if err != nil {
 		return fmt.Errorf("collect: %w", err)
