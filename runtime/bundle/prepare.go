@@ -165,11 +165,12 @@ func writeFiles(dir string, c *store.Container) error {
 type layers struct {
 	lower       []string
 	upper, work string
+	volatile    bool // what is written need not outlive the machine
 }
 
 func layersOf(s *store.Store, c *store.Container) *layers {
 	dir := s.ContainerDir(c.Name)
-	l := &layers{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
+	l := &layers{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work"), volatile: c.Remove}
 	for _, d := range slices.Backward(c.Layers) {
 		l.lower = append(l.lower, s.LayerDir(d))
 	}
@@ -186,6 +187,11 @@ func (l *layers) mount(target, source string) error {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
 	defer unix.Close(fs)
+	if l.volatile {
+		if err := l.setVolatile(fs); err != nil {
+			return err
+		}
+	}
 	var options [][2]string
 	for _, d := range l.lower {
 		options = append(options, [2]string{"lowerdir+", d})
@@ -206,6 +212,19 @@ func (l *layers) mount(target, source string) error {
 	defer unix.Close(fd)
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
+	}
+	return nil
+}
+
+// setVolatile keeps the overlay from writing through. Without it the end of every container waits until all that anybody has written to the
+// file system below is on the disk (linux, fs/overlayfs/super.c, ovl_sync_fs).
+func (l *layers) setVolatile(fs int) error {
+	// An earlier mount has left word that a cut of the power since then would have torn what is here. It would be for one run only.
+	if err := os.RemoveAll(filepath.Join(l.work, "work", "incompat")); err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {
+		return fmt.Errorf("mount overlay: volatile: %w", err)
 	}
 	return nil
 }

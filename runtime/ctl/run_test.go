@@ -483,6 +483,14 @@ func TestFlags(t *testing.T) {
 	if strings.Contains(out, "/proc/kcore") || !strings.Contains(out, "/proc/keys") {
 		t.Error("unmask=/proc/kcore: it is masked, or others are not")
 	}
+	// Of one for one run nothing need be on the disk, so that its end waits for no disk; of another one everything must.
+	if !strings.Contains(out, "volatile\n") { // the last option: volatile, or fsync=volatile of newer kernels
+		t.Errorf("--rm: the overlay writes through:\n%s", out)
+	}
+	if out = m.must("run", "--name", "kept", "--network", "none", m.image(), "mounts"); strings.Contains(out, "volatile") || !strings.Contains(out, " - overlay proa-kept ") {
+		t.Errorf("without --rm: want an overlay that writes through in\n%s", out)
+	}
+	m.must("rm", "kept")
 	out = run("--privileged", m.image(), "mounts")
 	if !strings.Contains(out, "Seccomp:\t0") || !strings.Contains(out, " /sys rw,") || strings.Contains(out, "/proc/keys") {
 		t.Errorf("privileged:\n%s", out)
