@@ -122,7 +122,12 @@ func (c *call) handOver(k *store.Container, files []*os.File) error {
 	if err := unit.Notify(told...); err != nil {
 		return err
 	}
-	return c.ociRuntime(files, "start", k.Name)
+	// Here and not by oci-runtime start, which would be one more program to load for each container.
+	if err := c.OCIRoot.Start(k.Name); err != nil {
+		fmt.Fprintf(files[2], "containerctl: %s\n", printable(err.Error())) // to who waits, as oci-runtime does
+		return exit(1)
+	}
+	return nil
 }
 
 // ociRuntime runs oci-runtime with the files as its first descriptors.
