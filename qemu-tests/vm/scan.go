@@ -72,6 +72,7 @@ func commonAllowances() []Allowance {
 	return []Allowance{
 		Allow(`ima: .*TPM.*bypass|No TPM chip found`, "the lab's machines have no TPM"),
 		Allow(`Warning: Permanently added`, "an ssh client learns a host key"),
+		Allow(`sshd-session\[\d+\]: fatal: .*(Broken pipe|Connection reset by peer)`, "the harness gives up a login that a busy host does not answer in time"),
 	}
 }
 
