@@ -33,6 +33,10 @@ const (
 
 const loaderConfig = "timeout 0\nconsole-mode keep\n"
 
+// addonsText is there so that its directory is: a first boot with kernel arguments writes an addon, and a directory that was being made when the
+// power was cut may lead nowhere on FAT.
+const addonsText = "systemd-stub(7) adds the sections of *.addon.efi here to every boot program.\n"
+
 // rootType returns the Discoverable Partitions type of a root partition.
 func rootType(name string) (gpt.GUID, error) {
 	a, err := arch.Of(name)
@@ -126,7 +130,7 @@ func layout(r *release.Release) (*gpt.Table, error) {
 func writeESP(w io.WriterAt, in *inputs, r *release.Release, firstSector uint32) error {
 	serial := derive("esp", r.Root.RootHash.String())
 	program := fmt.Sprintf("EFI/Linux/proa_%s.efi", strings.Replace(r.Version, "-", "~", 1))
-	files := []fat.File{fat.BytesFile("loader/loader.conf", []byte(loaderConfig))}
+	files := []fat.File{fat.BytesFile("loader/loader.conf", []byte(loaderConfig)), fat.BytesFile("loader/addons/README.TXT", []byte(addonsText))}
 	if bootsBIOS(r.Arch) {
 		files = append(files, fat.BytesFile(grub.ConfigPath, []byte(grub.Config)), fat.BytesFile("EFI/Linux/"+grubenv.File, grubenv.Empty()))
 	}
