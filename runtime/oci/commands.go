@@ -21,7 +21,7 @@ import (
 
 // commands is the table that both parsing and --help use.
 func (g *global) commands() []command {
-	o := run.Options{Bundle: ".", Systemd: g.systemd}
+	o := run.Options{Bundle: ".", Systemd: g.systemd, Warn: g.warn}
 	var detach, force, all, quiet bool
 	grace := 10
 	sig := "TERM"
@@ -249,6 +249,9 @@ func (e *execOptions) flags(s *flagset.Set) {
 			for _, l := range []*[]string{&p.Capabilities.Bounding, &p.Capabilities.Effective, &p.Capabilities.Permitted} {
 				*l = append(*l, v)
 			}
+			if slices.Contains(p.Capabilities.Inheritable, v) {
+				p.Capabilities.Ambient = append(p.Capabilities.Ambient, v)
+			}
 		})
 	})
 	s.Func("cwd", "DIR", "working directory", func(v string) error {
@@ -313,7 +316,7 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 	if err := run.Protect(); err != nil {
 		return 1, err
 	}
-	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve}, change)
+	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Warn: g.warn}, change)
 	if err != nil {
 		return 1, err
 	}

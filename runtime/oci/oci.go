@@ -35,7 +35,7 @@ type global struct {
 	log, logFormat string
 	version        bool
 	systemd        bool
-	out            io.Writer
+	out, err       io.Writer
 }
 
 // command is one word of the command line.
@@ -54,13 +54,13 @@ Usage: oci-runtime [global flags] COMMAND [flags] [arguments]
 
 // Main runs one command line and returns the exit code.
 func Main(ctx context.Context, args []string, s Streams) int {
-	g := &global{out: s.Out}
+	g := &global{out: s.Out, err: s.Err}
 	code, err := g.main(ctx, args)
 	if errors.Is(err, flagset.ErrHelp) {
 		return 0
 	}
 	if err != nil {
-		g.report(s.Err, err)
+		g.tell("error", err.Error())
 		return 1
 	}
 	return code
@@ -133,25 +133,31 @@ func (g *global) help(set *flagset.Set) string {
 	return b.String()
 }
 
-// report prints an error and logs it for the engine that called.
-func (g *global) report(w io.Writer, err error) {
-	fmt.Fprintf(w, "oci-runtime: %v\n", err)
+// tell prints an error or a warning and logs it for the engine that called.
+func (g *global) tell(level, text string) {
+	prefix := ""
+	if level != "error" {
+		prefix = level + ": "
+	}
+	fmt.Fprintf(g.err, "oci-runtime: %s%s\n", prefix, text)
 	if g.log == "" {
 		return
 	}
-	f, ferr := os.OpenFile(g.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if ferr != nil {
-		fmt.Fprintf(w, "oci-runtime: open log: %v\n", ferr)
+	f, err := os.OpenFile(g.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		fmt.Fprintf(g.err, "oci-runtime: open log: %v\n", err)
 		return
 	}
 	defer f.Close()
 	now := time.Now().Format(time.RFC3339)
 	if g.logFormat == "json" {
-		json.NewEncoder(f).Encode(map[string]string{"level": "error", "msg": err.Error(), "time": now})
+		json.NewEncoder(f).Encode(map[string]string{"level": level, "msg": text, "time": now})
 		return
 	}
-	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, err.Error())
+	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, text)
 }
+
+func (g *global) warn(text string) { g.tell("warning", text) }
 
 // one returns the only argument.
 func one(words []string, what string) (string, error) {

@@ -402,6 +402,37 @@ func TestUserAndLimits(t *testing.T) {
 	}
 }
 
+// TestCapabilities: what cannot be granted is left out with a warning, which engines find in the log, and exec --cap adds a capability also
+// for programs of other users where the container lets them inherit it.
+func TestCapabilities(t *testing.T) {
+	b := newBox(t, "term")
+	all := []string{"CAP_KILL", "CAP_CHOWN", "CAP_FLY"}
+	*b.spec.Process.Capabilities = specs.LinuxCapabilities{Bounding: all, Permitted: all[:1], Effective: all[:1], Inheritable: all[:2], Ambient: all[:2]}
+	b.write()
+	log := filepath.Join(b.dir, "log")
+	if _, errs, code := b.runtime("--log", log, "--log-format", "json", "run", "--detach", "box"); code != 0 || !strings.Contains(errs, "warning: process.capabilities.bounding[2]: cannot grant CAP_FLY") {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	if text, err := os.ReadFile(log); err != nil || strings.Count(string(text), `"level":"warning"`) != 2 || !strings.Contains(string(text), "ambient[1]: cannot grant CAP_CHOWN") {
+		t.Errorf("log: %v %s", err, text)
+	}
+	for _, c := range []struct{ flag, want string }{{"--cap=CAP_CHOWN", "0000000000000021"}, {"--cap=CAP_NET_RAW", "0000000000000020"}} {
+		out, errs, code := b.runtime("exec", c.flag, "box", "/probe", "view")
+		var v view
+		if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 {
+			t.Fatalf("%s: exit %d: %s", c.flag, code, errs)
+		}
+		if v.Status["CapAmb"] != c.want {
+			t.Errorf("%s: ambient %s, want %s", c.flag, v.Status["CapAmb"], c.want)
+		}
+	}
+	b.runtime("kill", "box", "KILL")
+	if _, errs, code := b.runtime("delete", "--force", "box"); code != 0 {
+		t.Errorf("delete: %s", errs)
+	}
+	b.leftNothing()
+}
+
 func TestExitCodes(t *testing.T) {
 	for _, c := range []struct {
 		args []string

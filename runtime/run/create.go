@@ -33,6 +33,8 @@ type Options struct {
 	Systemd  bool   // the cgroup is a scope of systemd's
 	Keyring  bool   // stay in the caller's session keyring
 
+	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
+
 	program string   // of a hook, instead of the first argument
 	stdin   *os.File // of a hook
 }
@@ -279,7 +281,7 @@ func (k *creation) prepare() (*launching, error) {
 	}
 	l.write = func(b *script.Builder, f fds) error {
 		p := &plan{Builder: b, spec: k.spec, process: k.spec.Process, filter: k.filter, fds: f, flags: l.flags, listen: k.listen, follow: k.options.Follow,
-			userNS: ns[specs.UserNamespace].Wanted}
+			userNS: ns[specs.UserNamespace].Wanted, warn: k.options.Warn}
 		p.joinPaths(l)
 		if k.moved() {
 			p.await(f.talk)

@@ -79,7 +79,8 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		l.forks = 1 // a second Go process has threads, and the first child shares its memory
 	}
 	l.write = func(b *script.Builder, f fds) error {
-		p := &plan{Builder: b, spec: s, process: process, filter: filter, fds: f, follow: o.Follow, program: o.program}
+		p := &plan{Builder: b, spec: s, process: process, filter: filter, fds: f, follow: o.Follow, program: o.program,
+			userNS: late&unix.CLONE_NEWUSER != 0, warn: o.Warn}
 		if l.forks > 0 {
 			p.fork(0)
 		}

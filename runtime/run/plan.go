@@ -27,6 +27,7 @@ type plan struct {
 	follow  bool         // be killed when the caller ends
 	labels  *script.Call // a /proc of the container, for the labels of security modules; nil without any
 	program string       // to execute instead of the first argument
+	warn    func(string) // Options.Warn
 }
 
 // begin is common to all children.

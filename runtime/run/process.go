@@ -73,7 +73,7 @@ func (p *plan) awaitStart() {
 
 // becomeUser applies ids, capabilities and the working directory.
 func (p *plan) becomeUser() error {
-	sets, err := spec.Capabilities(p.process.Capabilities)
+	sets, err := p.capabilities()
 	if err != nil {
 		return err
 	}
@@ -103,6 +103,25 @@ func (p *plan) becomeUser() error {
 	return nil
 }
 
+// capabilities are those that process may have: in a user namespace all, else no more than this process.
+func (p *plan) capabilities() (spec.CapSets, error) {
+	have := ^uint64(0)
+	if !p.userNS {
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+			return spec.CapSets{}, fmt.Errorf("process.capabilities: %w", err)
+		}
+		have = uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted)
+	}
+	sets, warnings, err := spec.Capabilities(p.process.Capabilities, have)
+	for _, w := range warnings {
+		if p.warn != nil {
+			p.warn(w)
+		}
+	}
+	return sets, err
+}
+
 func (p *plan) setIDs() {
 	u := p.process.User
 	p.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
@@ -129,7 +148,7 @@ func (p *plan) setCapabilities(s spec.CapSets) {
 			data = binary.NativeEndian.AppendUint32(data, uint32(set>>shift))
 		}
 	}
-	p.Call("process.capabilities (has the caller all of them?)", unix.SYS_CAPSET, hdr, p.Bytes(data))
+	p.Call("process.capabilities", unix.SYS_CAPSET, hdr, p.Bytes(data))
 	const label = "process.capabilities.ambient"
 	p.Call(label, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {

@@ -34,11 +34,11 @@ type CapSets struct {
 	Bounding, Effective, Permitted, Inheritable, Ambient uint64
 }
 
-// Capabilities turns the names into masks. A missing section means no capability at all.
-func Capabilities(c *specs.LinuxCapabilities) (CapSets, error) {
-	var s CapSets
+// Capabilities turns the names into masks. A missing section means no capability at all. What cannot be granted, because nobody knows the
+// name or because it is not among those that the caller has, is left out with a warning: config.md wants a start nevertheless.
+func Capabilities(c *specs.LinuxCapabilities, have uint64) (s CapSets, warnings []string, err error) {
 	if c == nil {
-		return s, nil
+		return s, nil, nil
 	}
 	for _, l := range []struct {
 		field string
@@ -46,25 +46,32 @@ func Capabilities(c *specs.LinuxCapabilities) (CapSets, error) {
 		mask  *uint64
 	}{
 		{"bounding", c.Bounding, &s.Bounding},
-		{"effective", c.Effective, &s.Effective},
 		{"permitted", c.Permitted, &s.Permitted},
+		{"effective", c.Effective, &s.Effective},
 		{"inheritable", c.Inheritable, &s.Inheritable},
 		{"ambient", c.Ambient, &s.Ambient},
 	} {
 		for i, name := range l.names {
 			n, ok := Capability(name)
-			if !ok {
-				return s, fmt.Errorf("process.capabilities.%s[%d]: no capability is called %q", l.field, i, name)
+			why := ""
+			switch bit := uint64(1) << n; {
+			case !ok:
+				why = "no capability is called so"
+			case l.field != "bounding" && have&bit == 0:
+				why = "the caller does not have it"
+			case l.field == "ambient" && s.Permitted&s.Inheritable&bit == 0:
+				why = "it is not both permitted and inheritable"
+			default:
+				*l.mask |= bit
+				continue
 			}
-			*l.mask |= 1 << n
+			warnings = append(warnings, fmt.Sprintf("process.capabilities.%s[%d]: cannot grant %s: %s", l.field, i, name, why))
 		}
 	}
 	if s.Effective&^s.Permitted != 0 {
-		return s, fmt.Errorf("process.capabilities.effective: holds what permitted does not")
+		return s, nil, fmt.Errorf("process.capabilities.effective: holds what permitted does not")
 	}
-	// The kernel grants no others, and config.md wants a start nevertheless; runc spec writes such lists.
-	s.Ambient &= s.Permitted & s.Inheritable
-	return s, nil
+	return s, warnings, nil
 }
 
 // A Rlimit is one setrlimit(2).

@@ -182,7 +182,7 @@ func checkProcess(p *specs.Process) error {
 			}
 		}
 	}
-	if _, err := Capabilities(p.Capabilities); err != nil {
+	if _, _, err := Capabilities(p.Capabilities, ^uint64(0)); err != nil {
 		return err
 	}
 	if _, err := Rlimits(p.Rlimits); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,7 +107,6 @@ func TestParseRefuses(t *testing.T) {
 		{"process.env", `["X"]`, "process.env[0]"},
 		{"process.rlimits", `[{"type":"RLIMIT_CAKE"}]`, `no limit is called "RLIMIT_CAKE"`},
 		{"process.rlimits", `[{"type":"RLIMIT_CPU"},{"type":"RLIMIT_CPU"}]`, "appears twice"},
-		{"process.capabilities", `{"bounding":["CAP_FLY"]}`, `no capability is called "CAP_FLY"`},
 		{"process.capabilities", `{"effective":["CAP_KILL"]}`, "process.capabilities.effective"},
 		{"process.oomScoreAdj", `2000`, "process.oomScoreAdj"},
 		{"ociVersion", `"2.0.0"`, "ociVersion"},
@@ -271,6 +271,31 @@ func TestCapabilities(t *testing.T) {
 	}
 	if n, _ := Capability("CAP_SYS_ADMIN"); n != unix.CAP_SYS_ADMIN {
 		t.Errorf("CAP_SYS_ADMIN = %d", n)
+	}
+}
+
+// TestCapabilitiesLeftOut: what cannot be granted is left out, and told (config.md, "capabilities").
+func TestCapabilitiesLeftOut(t *testing.T) {
+	kill, chown, admin := uint64(1)<<unix.CAP_KILL, uint64(1)<<unix.CAP_CHOWN, uint64(1)<<unix.CAP_SYS_ADMIN
+	list := []string{"CAP_KILL", "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_FLY"}
+	got, warnings, err := Capabilities(&specs.LinuxCapabilities{Bounding: list, Permitted: list, Effective: list,
+		Inheritable: []string{"CAP_KILL"}, Ambient: []string{"CAP_CHOWN", "CAP_KILL"}}, kill|chown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (CapSets{Bounding: kill | admin | chown, Effective: kill | chown, Permitted: kill | chown, Inheritable: kill, Ambient: kill}); got != want {
+		t.Errorf("got  %x\nwant %x", got, want)
+	}
+	want := []string{
+		"process.capabilities.bounding[3]: cannot grant CAP_FLY: no capability is called so",
+		"process.capabilities.permitted[1]: cannot grant CAP_SYS_ADMIN: the caller does not have it",
+		"process.capabilities.permitted[3]: cannot grant CAP_FLY: no capability is called so",
+		"process.capabilities.effective[1]: cannot grant CAP_SYS_ADMIN: the caller does not have it",
+		"process.capabilities.effective[3]: cannot grant CAP_FLY: no capability is called so",
+		"process.capabilities.ambient[0]: cannot grant CAP_CHOWN: it is not both permitted and inheritable",
+	}
+	if !slices.Equal(warnings, want) {
+		t.Errorf("warnings:\n%s", strings.Join(warnings, "\n"))
 	}
 }
 
