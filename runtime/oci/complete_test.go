@@ -485,6 +485,25 @@ func TestCgroup(t *testing.T) {
 	}
 }
 
+// TestDefaultCgroup: without a path, but with rules for devices, the container has a group of its own, in which the rules hold, and which
+// can be frozen.
+func TestDefaultCgroup(t *testing.T) {
+	b := newBox(t)
+	id := fmt.Sprintf("proa-test-%d", os.Getpid())
+	defer removeGroups("/oci-runtime/" + id)
+	b.spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
+	b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
+	b.do("open=/dev/kmsg", "open=/dev/null")
+	b.says("open /dev/kmsg: operation not permitted", "open /dev/null: <nil>")
+	b.do("sleep")
+	b.write()
+	for _, args := range [][]string{{"run", "-d", id}, {"pause", id}, {"resume", id}, {"delete", "-f", id}} {
+		if _, errs, code := b.runtime(args...); code != 0 {
+			t.Errorf("%v: exit %d: %s", args, code, errs)
+		}
+	}
+}
+
 // TestSeccompNotify: the agent gets the listener with the state, and answers for the workload.
 func TestSeccompNotify(t *testing.T) {
 	eachWay(t, func(t *testing.T) {

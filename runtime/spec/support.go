@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // supported lists the leaves of the specification's structure that this runtime carries out. Everything else that has
@@ -35,9 +34,7 @@ func unsupported(s *specs.Spec) error {
 	return walk("", s)
 }
 
-// NeedsCgroup reports whether linux.resources asks for something that only a cgroup can do. One rule asks for nothing: the "deny
-// everything" that tools write by default, where it holds without a device program: no CAP_MKNOD, an own /dev (the root is then
-// mounted nodev) and nodev on what is bound in.
+// NeedsCgroup reports whether linux.resources asks for something that only a cgroup can do.
 func NeedsCgroup(s *specs.Spec) bool {
 	r := s.Linux.Resources
 	if r == nil {
@@ -48,26 +45,7 @@ func NeedsCgroup(s *specs.Spec) bool {
 			return true
 		}
 	}
-	if len(r.HugepageLimits)+len(r.Rdma)+len(r.Unified) > 0 {
-		return true
-	}
-	for _, d := range r.Devices {
-		if d.Allow || (d.Type != "" && d.Type != "a") || d.Major != nil || d.Minor != nil {
-			return true
-		}
-	}
-	if len(r.Devices) == 0 {
-		return false
-	}
-	if c := s.Process.Capabilities; !HasDev(s) || (c != nil && slices.Contains(c.Bounding, "CAP_MKNOD")) {
-		return true
-	}
-	for _, m := range s.Mounts {
-		if p, err := ParseMount(m); err == nil && p.Type == "bind" && (p.Set|p.SetRec)&unix.MOUNT_ATTR_NODEV == 0 {
-			return true
-		}
-	}
-	return false
+	return len(r.Devices)+len(r.HugepageLimits)+len(r.Rdma)+len(r.Unified) > 0
 }
 
 // HasDev reports whether the configuration mounts something at /dev.
