@@ -120,7 +120,8 @@ func (g Group) dirs() []string {
 }
 
 // Make makes the group at an absolute path below each mount, and lets it have the controllers that are needed. An existing group
-// must be empty: its processes would be the container's, and would be killed with it. What was made before an error is in the Group.
+// must be empty, as its processes would be the container's and be killed with it, and not frozen, as the container would never get to its
+// start. What was made before an error is in the Group.
 func Make(path string, controllers []string) (Group, error) {
 	g, fresh, err := complete(path, controllers)
 	if err != nil || fresh {
@@ -130,6 +131,11 @@ func Make(path string, controllers []string) (Group, error) {
 		return g, err
 	} else if len(pids) > 0 {
 		return Group{}, fmt.Errorf("group %s has %d processes already: choose another path", g, len(pids))
+	}
+	for _, one := range []Group{{Dir: g.Dir}, {V1: g.V1}} { // a hybrid host has two freezers
+		if !one.Empty() && one.Frozen() {
+			return Group{}, fmt.Errorf("group %s is frozen: thaw it, or choose another path", one)
+		}
 	}
 	return g, nil
 }

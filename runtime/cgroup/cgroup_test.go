@@ -113,7 +113,7 @@ func TestSettings(t *testing.T) {
 		{`{"cpu":{"idle":1,"shares":5}}`, "cpu.idle=1"},
 		{`{"cpu":{"realtimeRuntime":5}}`, "!linux.resources.cpu.realtimeRuntime is not supported"},
 		{`{"pids":{"limit":-1}}`, "pids.max=max"},
-		{`{"pids":{"limit":0}}`, "pids.max=0"},
+		{`{"pids":{"limit":0}}`, "pids.max=1"},
 		{`{"pids":{"limit":5}}`, "pids.max=5"},
 		{`{"blockIO":{"weight":10,"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":100}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}`,
 			"io.weight=1 io.max=8:1 rbps=100 io.max=8:0 wiops=max"},
@@ -275,6 +275,16 @@ func TestFreezeAndRemove(t *testing.T) {
 	}
 	if _, err := Make(fmt.Sprintf("/proa-test-%d/%s", os.Getpid(), t.Name()), nil); err == nil {
 		t.Error("a group with processes is taken")
+	}
+	if err := os.Mkdir(filepath.Join(g.Dir, "cold"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cold := fmt.Sprintf("/proa-test-%d/%s/cold", os.Getpid(), t.Name())
+	if err := (Group{Dir: filepath.Join(g.Dir, "cold")}).Freeze(true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Make(cold, nil); err == nil || !strings.Contains(err.Error(), "cold is frozen: thaw it") {
+		t.Errorf("a frozen group: %v", err)
 	}
 	done := make(chan error)
 	go func() { done <- c.Wait() }()

@@ -200,9 +200,7 @@ func (l *list) io(r *specs.LinuxResources) error {
 }
 
 func (l *list) others(r *specs.LinuxResources) error {
-	if r.Pids != nil && r.Pids.Limit != nil {
-		l.add("pids.limit", "pids.max", "%s", limit(*r.Pids.Limit))
-	}
+	l.pids(r.Pids)
 	for i, h := range r.HugepageLimits {
 		field, err := pageSize(i, h)
 		if err != nil {
@@ -226,6 +224,18 @@ func (l *list) others(r *specs.LinuxResources) error {
 		}
 	}
 	return nil
+}
+
+// pids is the same on both versions. No process can be born in a group whose limit is 0: that means no other than the first one.
+func (l *list) pids(p *specs.LinuxPids) {
+	if p == nil || p.Limit == nil {
+		return
+	}
+	n := *p.Limit
+	if n == 0 {
+		n = 1
+	}
+	l.add("pids.limit", "pids.max", "%s", limit(n))
 }
 
 // pageSize checks the size, which becomes a part of file names, and returns the field's name.

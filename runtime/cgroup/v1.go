@@ -21,9 +21,7 @@ func SettingsV1(r *specs.LinuxResources) ([]Setting, error) {
 	l.cpuV1(r.CPU)
 	l.memoryV1(r.Memory)
 	l.blkio(r.BlockIO)
-	if r.Pids != nil && r.Pids.Limit != nil {
-		l.add("pids.limit", "pids.max", "%s", limit(*r.Pids.Limit))
-	}
+	l.pids(r.Pids)
 	for i, h := range r.HugepageLimits {
 		field, err := pageSize(i, h)
 		if err != nil {

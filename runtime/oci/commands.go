@@ -233,7 +233,7 @@ func (e *execOptions) flags(s *flagset.Set) {
 	s.Bool(&e.detach, "d,detach", "return when it runs")
 	s.String(&e.console, "console-socket", "SOCKET", "send the master of the process's terminal here")
 	s.Int(&e.preserve, 0, "preserve-fds", "N", "hand on N descriptors from 3 on")
-	s.Bool(&e.ignorePaused, "ignore-paused", "accepted: a process of a paused container waits with it")
+	s.Bool(&e.ignorePaused, "ignore-paused", "in a paused container wait until it goes on")
 	s.Func("t,tty", "", "with a terminal", func(string) error { return change(func(p *specs.Process) { p.Terminal = true }) })
 	s.Func("apparmor", "PROFILE", "AppArmor profile", func(v string) error {
 		return change(func(p *specs.Process) { p.ApparmorProfile = v })
@@ -291,9 +291,12 @@ func (e *execOptions) flags(s *flagset.Set) {
 	})
 }
 
+// execFailed is the exit code of exec that says that the command has not run: few commands end with it.
+const execFailed = 255
+
 func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int, error) {
 	if len(words) < 1 || (len(words) == 1) != (e.process != "") {
-		return 1, errors.New("exec: want ID and a command, or ID and --process")
+		return execFailed, errors.New("exec: want ID and a command, or ID and --process")
 	}
 	change := func(p *specs.Process) error {
 		if e.process != "" {
@@ -314,11 +317,11 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 		return nil
 	}
 	if err := run.Protect(); err != nil {
-		return 1, err
+		return execFailed, err
 	}
-	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Warn: g.warn}, change)
+	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Paused: e.ignorePaused, Warn: g.warn}, change)
 	if err != nil {
-		return 1, err
+		return execFailed, err
 	}
 	if e.detach {
 		return 0, nil

@@ -453,10 +453,18 @@ func TestCgroup(t *testing.T) {
 	if out := must("state", "box"); !strings.Contains(out, `"paused"`) {
 		t.Error(out)
 	}
-	if _, _, code := b.runtime("exec", "box", "/probe", "exit", "0"); code == 0 {
-		t.Error("exec works in a paused container")
+	if _, errs, code := b.runtime("exec", "box", "/probe", "exit", "0"); code != 255 || !strings.Contains(errs, "it is paused") {
+		t.Errorf("exec in a paused container: exit %d: %s", code, errs)
 	}
+	waiting := b.command("exec", "--ignore-paused", "box", "/probe", "exit", "6")
+	if err := waiting.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
 	must("resume", "box")
+	if waiting.Wait(); waiting.ProcessState.ExitCode() != 6 {
+		t.Errorf("exec --ignore-paused: %s", waiting.ProcessState)
+	}
 	var pids []int
 	if err := json.Unmarshal([]byte(must("ps", "-f", "json", "box")), &pids); err != nil || len(pids) != 1 {
 		t.Errorf("%v %v", err, pids)

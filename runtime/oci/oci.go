@@ -2,7 +2,7 @@
 // as runc and the OCI's command line interface document (runtime-tools, command-line-interface.md) define them.
 //
 // It parses, calls package run, prints. Exit codes: of the workload for run and exec in the foreground; 0 for success;
-// 1 for an error, with one line on standard error and, with --log, as a record in a file for the engine to show.
+// 1 for an error (exec: 255), with one line on standard error and, with --log, as a record in a file for the engine to show.
 package oci
 
 import (
@@ -61,7 +61,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	if err != nil {
 		g.tell("error", err.Error())
-		return 1
+		return max(code, 1)
 	}
 	return code
 }

@@ -32,6 +32,7 @@ type Options struct {
 	Preserve int    // this many descriptors from 3 on go to the workload
 	Systemd  bool   // the cgroup is a scope of systemd's
 	Keyring  bool   // stay in the caller's session keyring
+	Paused   bool   // Exec: wait with a paused container until it goes on
 
 	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
 

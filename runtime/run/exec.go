@@ -28,7 +28,7 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, erro
 	if err != nil {
 		return nil, err
 	}
-	if c.Status != specs.StateRunning && c.Status != specs.StateCreated {
+	if c.Status != specs.StateRunning && c.Status != specs.StateCreated && !(c.Status == StatePaused && o.Paused) {
 		return nil, fmt.Errorf("execute in %s: it is %s", id, c.Status)
 	}
 	s, err := c.config()

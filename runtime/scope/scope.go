@@ -178,6 +178,9 @@ func properties(r *specs.LinuxResources) ([]Property, error) {
 	}
 	if r.Pids != nil {
 		number("TasksMax", r.Pids.Limit)
+		if r.Pids.Limit != nil && *r.Pids.Limit == 0 {
+			out = append(out, Property{"TasksMax", uint64(1)}) // as cgroup.Settings
+		}
 	}
 	return out, nil
 }
