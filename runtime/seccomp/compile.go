@@ -47,14 +47,12 @@ func Compile(s *specs.LinuxSeccomp) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	notify := def == unix.SECCOMP_RET_USER_NOTIF
-	for _, g := range groups {
-		for _, r := range g.rules {
-			notify = notify || len(g.names) > 0 && r.ret == unix.SECCOMP_RET_USER_NOTIF
-		}
+	notify, err := notifies(def, groups)
+	if err != nil {
+		return nil, err
 	}
-	if notify != (s.ListenerPath != "") {
-		return nil, fmt.Errorf("linux.seccomp.listenerPath: wanted with SCMP_ACT_NOTIFY, and only then")
+	if notify && s.ListenerPath == "" {
+		return nil, fmt.Errorf("linux.seccomp.listenerPath: wanted with SCMP_ACT_NOTIFY")
 	}
 	if notify {
 		p.Flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
@@ -81,6 +79,26 @@ func Compile(s *specs.LinuxSeccomp) (*Program, error) {
 		return nil, fmt.Errorf("linux.seccomp: %d instructions, the kernel takes %d: use fewer conditions", len(p.Filter), unix.BPF_MAXINSNS)
 	}
 	return p, nil
+}
+
+// notifies reports whether the filter has a listener. It is by write that the process behind the filter tells who is to take the listener,
+// so that one must not wait for it.
+func notifies(def uint32, groups []group) (bool, error) {
+	yes, writes := def == unix.SECCOMP_RET_USER_NOTIF, def != unix.SECCOMP_RET_USER_NOTIF
+	for i, g := range groups {
+		for _, r := range g.rules {
+			notify, write := r.ret == unix.SECCOMP_RET_USER_NOTIF, slices.Contains(g.names, "write")
+			if notify && write {
+				return false, fmt.Errorf("linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY cannot be used for write: the listener is handed over by it", i)
+			}
+			yes = yes || notify && len(g.names) > 0
+			writes = writes || write && len(r.args) == 0
+		}
+	}
+	if !writes {
+		return false, fmt.Errorf("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used for write: the listener is handed over by it")
+	}
+	return yes, nil
 }
 
 // action returns the SECCOMP_RET_* value of an action.

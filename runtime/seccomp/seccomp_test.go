@@ -223,7 +223,9 @@ func TestCompileRefuses(t *testing.T) {
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchS390}}, "linux.seccomp.architectures[0]"},
 		{rule(specs.LinuxSyscall{Action: "SCMP_ACT_SHRUG"}), "linux.seccomp.syscalls[0].action"},
 		{rule(specs.LinuxSyscall{Action: specs.ActNotify}), "linux.seccomp.listenerPath"},
-		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/x"}, "linux.seccomp.listenerPath"},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActNotify, ListenerPath: "/x"}, "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used for write"},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/x", Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"mkdir"}, Action: specs.ActNotify}, {Names: []string{"read", "write"}, Action: specs.ActNotify}}}, "linux.seccomp.syscalls[1]: SCMP_ACT_NOTIFY cannot be used for write"},
 		{rule(specs.LinuxSyscall{Action: specs.ActErrno, ErrnoRet: &big}), "errnoRet"},
 		{rule(specs.LinuxSyscall{Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}), "args[0].index"},
 		{rule(specs.LinuxSyscall{Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "SCMP_CMP_CUTE"}}}), "args[0].op"},
@@ -231,6 +233,14 @@ func TestCompileRefuses(t *testing.T) {
 		if _, err := Compile(c.s); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want %q in it", err, c.want)
 		}
+	}
+}
+
+// TestIdleListener: a path for a listener that no call needs is nothing to connect to.
+func TestIdleListener(t *testing.T) {
+	p, err := Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/not/there"})
+	if err != nil || p.Flags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+		t.Errorf("%+v %v", p, err)
 	}
 }
 
