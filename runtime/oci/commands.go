@@ -106,7 +106,7 @@ func (g *global) run(ctx context.Context, words []string, o run.Options, detach 
 	if err := run.Protect(); err != nil {
 		return 1, err
 	}
-	o.Follow = !detach
+	o.Follow, o.Plain = !detach, !isTerminal(1)
 	p, err := g.root.Run(o)
 	if err != nil {
 		return 1, err
@@ -319,7 +319,7 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 	if err := run.Protect(); err != nil {
 		return execFailed, err
 	}
-	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Paused: e.ignorePaused, Warn: g.warn}, change)
+	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Paused: e.ignorePaused, Plain: !isTerminal(1), Warn: g.warn}, change)
 	if err != nil {
 		return execFailed, err
 	}

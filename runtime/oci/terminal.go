@@ -37,6 +37,12 @@ func resize(master *os.File) {
 	}
 }
 
+// isTerminal reports whether a descriptor is one, which shows \n as it is as a step downwards, and \r\n as a new line.
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
+}
+
 // raw makes this process's terminal pass on every key, as the workload's own does what is to be done about them (termios(3), cfmakeraw).
 func raw() (restore func()) {
 	old, err := unix.IoctlGetTermios(0, unix.TCGETS)

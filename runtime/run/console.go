@@ -31,8 +31,8 @@ func (o Options) console(p *specs.Process) (socket, other *os.File, err error) {
 	return os.NewFile(uintptr(pair[0]), "console socket"), os.NewFile(uintptr(pair[1]), "console"), nil
 }
 
-// receiveMaster takes the master that a child has sent.
-func receiveMaster(f *os.File) (*os.File, error) {
+// receiveMaster takes the master that a child has sent; plain as in Options.
+func receiveMaster(f *os.File, plain bool) (*os.File, error) {
 	buf, oob := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(int(f.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 	if err != nil {
@@ -46,11 +46,32 @@ func receiveMaster(f *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("process.terminal: receive its master: %w", err)
 	}
+	if plain {
+		t, err := unix.IoctlGetTermios(fds[0], unix.TCGETS)
+		if err == nil {
+			t.Oflag &^= unix.ONLCR
+			err = unix.IoctlSetTermios(fds[0], unix.TCSETS, t)
+		}
+		if err != nil {
+			unix.Close(fds[0])
+			return nil, fmt.Errorf("process.terminal: set line ends: %w", err)
+		}
+	}
 	// Non-blocking, so that a reader can be woken by closing it.
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		return nil, fmt.Errorf("process.terminal: %w", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "terminal"), nil
+}
+
+// takeTerminal takes the master that the child has sent to f, nil for none, before the workload says its first word.
+func (c *child) takeTerminal(f *os.File, plain bool) error {
+	if f == nil {
+		return nil
+	}
+	var err error
+	c.proc.Master, err = receiveMaster(f, plain)
+	return err
 }
 
 // connectConsole connects to --console-socket, where the engine waits for the terminal's master.

@@ -32,6 +32,7 @@ type Options struct {
 	Preserve int    // this many descriptors from 3 on go to the workload
 	Systemd  bool   // the cgroup is a scope of systemd's
 	Keyring  bool   // stay in the caller's session keyring
+	Plain    bool   // a terminal that is this process's own matter ends lines as the workload does, without a carriage return
 	Paused   bool   // Exec: wait with a paused container until it goes on
 
 	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
@@ -177,6 +178,9 @@ func (k *creation) make() error {
 	if _, err := k.ready(); err != nil {
 		return err
 	}
+	if err := k.child.takeTerminal(k.terminal, k.options.Plain); err != nil {
+		return err
+	}
 	if err := k.record(); err != nil {
 		return err
 	}
@@ -193,12 +197,6 @@ func (k *creation) make() error {
 	}
 	if err := k.c.executed(int(k.child.talk.Fd()), k.c.Pid, k.child.proc.pidfd, k.spec); err != nil {
 		return err
-	}
-	if k.terminal != nil {
-		var err error
-		if k.child.proc.Master, err = receiveMaster(k.terminal); err != nil {
-			return err
-		}
 	}
 	k.c.poststart(k.spec)
 	return nil

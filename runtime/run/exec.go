@@ -138,15 +138,9 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		child.proc.end()
 		return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
 	}
-	if err := c.execute(child, o, s, process); err != nil {
+	if err := c.execute(child, terminal, o, s, process); err != nil {
 		child.proc.end()
 		return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
-	}
-	if terminal != nil {
-		if child.proc.Master, err = receiveMaster(terminal); err != nil {
-			child.proc.end()
-			return nil, fmt.Errorf("execute in %s: %w", c.ID, err)
-		}
 	}
 	return child.proc, nil
 }
@@ -161,9 +155,12 @@ func setAffinity(mask []uint64) error {
 }
 
 // execute leads a child of Exec to its workload.
-func (k *Container) execute(c *child, o Options, s *specs.Spec, p *specs.Process) error {
+func (k *Container) execute(c *child, terminal *os.File, o Options, s *specs.Spec, p *specs.Process) error {
 	fd := int(c.talk.Fd())
 	if _, err := k.ready(fd, c.proc.Pid, c.proc.pidfd, s); err != nil {
+		return err
+	}
+	if err := c.takeTerminal(terminal, o.Plain); err != nil {
 		return err
 	}
 	if a := p.OOMScoreAdj; a != nil {
