@@ -233,6 +233,55 @@ func TestMountKinds(t *testing.T) {
 	})
 }
 
+// TestMountTargets: what is to be made for mounts is made inside of the root, also where links lead nowhere, and before anything is read-only.
+func TestMountTargets(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		root := filepath.Join(b.dir, "rootfs")
+		os.MkdirAll(filepath.Join(root, "etc"), 0o755)
+		os.MkdirAll(filepath.Join(root, "closed"), 0o755)
+		os.Chmod(filepath.Join(root, "closed"), 0o710)
+		outside := filepath.Join(t.TempDir(), "outside")
+		for name, to := range map[string]string{"etc/resolv.conf": "../run/resolve/stub.conf", "etc/hosts": outside, "etc/up": "../../../../../../../up/there",
+			"tmp/dir": "/made/for/it", "etc/loop": "loop"} {
+			if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		os.WriteFile(filepath.Join(b.dir, "bound/file"), []byte("bound"), 0o644)
+		os.WriteFile(filepath.Join(b.dir, "bound/mapped"), nil, 0o644)
+		os.Chown(filepath.Join(b.dir, "bound/mapped"), 77, 78)
+		bind := func(at string) specs.Mount {
+			return specs.Mount{Destination: at, Type: "bind", Source: "bound/file", Options: []string{"bind", "ro", "nodev"}}
+		}
+		b.spec.Mounts[1].Options = append(b.spec.Mounts[1].Options, "ro") // /dev, with other mounts below
+		b.spec.Mounts = append(b.spec.Mounts, bind("/etc/resolv.conf"), bind("/etc/hosts"), bind("/etc/up"), bind("tmp/dir/relative"),
+			specs.Mount{Destination: "/closed", Type: "tmpfs"}, specs.Mount{Destination: "/tmp/new", Type: "tmpfs"},
+			specs.Mount{Destination: "/tmp/mapped", Type: "bind", Source: "bound/mapped", Options: []string{"bind", "idmap"},
+				UIDMappings: []specs.LinuxIDMapping{{ContainerID: 70, HostID: 170, Size: 10}}, GIDMappings: []specs.LinuxIDMapping{{ContainerID: 70, HostID: 270, Size: 10}}})
+		b.spec.Linux.MaskedPaths = []string{"/closed", "/closed", "/proc/acpi", "/proc/acpi"}
+		b.do("cat=/run/resolve/stub.conf", "cat="+outside, "cat=/up/there", "cat=/made/for/it/relative", "stat=/tmp/new", "stat=/tmp/mapped", "open=/dev/null", "write=/dev/x")
+		b.write()
+		out, errs, code := b.runtime("run", "box")
+		for _, want := range []string{"boundboundboundbound", "/tmp/new 41777 0:0", "/tmp/mapped 100644 177:278", "open /dev/null: <nil>", "open /dev/x: read-only file system"} {
+			if code != 1 || !strings.Contains(out, want) {
+				t.Errorf("exit %d, want %q in %s%s", code, want, out, errs)
+			}
+		}
+		if _, err := os.Lstat(outside); err == nil {
+			t.Error("a link in the image has made a file outside of it")
+		}
+		b.spec.Linux.MaskedPaths = nil
+		b.do("stat=/closed")
+		b.says("/closed 40710 0:0")
+		b.spec.Mounts = append(b.spec.Mounts, bind("/etc/loop"))
+		b.write()
+		if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, "/etc/loop in the container: too many levels of symbolic links") {
+			t.Errorf("%d %s", code, errs)
+		}
+	})
+}
+
 func TestTimeAndScheduler(t *testing.T) {
 	eachWay(t, func(t *testing.T) {
 		b := newBox(t)

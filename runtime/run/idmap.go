@@ -102,6 +102,7 @@ func (m *idMaps) namespace() (int, error) {
 	defer runtime.UnlockOSThread()
 	attr := &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Ptrace: true}}
 	m.apply(attr.Sys)
+	attr.Sys.Credential = nil // maps of a mount need not have a root
 	// Stopped at its execve, it executes nothing of this program.
 	p, err := os.StartProcess("/proc/self/exe", []string{stageName}, attr)
 	if err != nil {

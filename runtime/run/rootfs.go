@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -150,12 +151,7 @@ func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 		defer unix.SetfsgidRetGid(0)
 		defer unix.SetfsuidRetUid(0)
 	}
-	for i, m := range k.mounts {
-		if err := addMount(root, ids, sources[i], m); err != nil {
-			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
-		}
-	}
-	if err := addDevices(root, s.Linux.Devices, ids); err != nil {
+	if err := k.addMounts(root, sources, ids); err != nil {
 		return err
 	}
 	for i, p := range s.Linux.ReadonlyPaths {
@@ -190,6 +186,38 @@ func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 	return nil
 }
 
+// addMounts attaches all mounts and makes the devices.
+func (k *creation) addMounts(root int, sources []int, ids *idMaps) error {
+	for i, m := range k.mounts {
+		var err error
+		if sources[i] < 0 {
+			sources[i], err = newMount(m.Type, m.Source, m.Data, m.Set)
+		}
+		if err == nil {
+			err = addMount(root, ids, sources[i], m)
+		}
+		if err != nil {
+			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
+		}
+	}
+	if err := addDevices(root, k.spec.Linux.Devices, ids); err != nil {
+		return err
+	}
+	if k.spec.Process.Terminal {
+		at, err := ensure(root, ids, "/dev/console", false, 0) // see plan.console
+		if err != nil {
+			return fmt.Errorf("process.terminal: %w", err)
+		}
+		unix.Close(at)
+	}
+	for i, m := range k.mounts {
+		if err := setAttr(sources[i], m.Later, 0, false); err != nil {
+			return fmt.Errorf("mounts[%d] (%s): make read-only: %w", i, m.Destination, err)
+		}
+	}
+	return nil
+}
+
 func within(dir, p string) string {
 	if filepath.IsAbs(p) {
 		return p
@@ -197,7 +225,7 @@ func within(dir, p string) string {
 	return filepath.Join(dir, p)
 }
 
-// addMount attaches a mount at its place; fd is its source, or -1 if the file system is still to be made.
+// addMount attaches the mount fd at its place.
 func addMount(root int, ids *idMaps, fd int, m spec.Mount) error {
 	dir, extra := true, uint64(0)
 	switch {
@@ -210,12 +238,8 @@ func addMount(root int, ids *idMaps, fd int, m spec.Mount) error {
 	case ofNamespace(m.Type):
 		extra = unix.RESOLVE_NO_SYMLINKS
 	}
-	if fd < 0 {
-		var err error
-		if fd, err = newMount(m.Type, m.Source, m.Data, m.Set); err != nil {
-			return err
-		}
-		defer unix.Close(fd)
+	if err := takeMode(root, fd, m); err != nil {
+		return err
 	}
 	if m.CopyUp {
 		if err := copyUpFrom(root, fd, m.Destination); err != nil {
@@ -244,6 +268,26 @@ func propagate(fd int, kinds []uint64) error {
 		if err := setPropagation(fd, p&^unix.MS_REC, p&unix.MS_REC != 0); err != nil {
 			return fmt.Errorf("set propagation: %w", err)
 		}
+	}
+	return nil
+}
+
+// takeMode gives a tmpfs that is told no mode that of the directory it is going to cover. The kernel's own is 1777, for everybody.
+func takeMode(root, fd int, m spec.Mount) error {
+	if m.Type != "tmpfs" || slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") }) {
+		return nil
+	}
+	at, err := openInRoot(root, m.Destination, 0)
+	if err != nil {
+		return nil // there is nothing to cover, or it is not for this user to see
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err = unix.Fstat(at, &st); err == nil {
+		err = unix.Fchmodat(fd, ".", st.Mode&0o7777, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("take the mode of the directory below: %w", err)
 	}
 	return nil
 }
@@ -327,6 +371,9 @@ func maskAll(root int, paths []string) error {
 	null, empty := -1, -1
 	defer func() { closeAll([]int{null, empty}) }()
 	for i, p := range paths {
+		if slices.Contains(paths[:i], p) {
+			continue // one cover is enough
+		}
 		at, err := openInRoot(root, p, 0)
 		if err == unix.ENOENT || err == unix.ENOTDIR {
 			continue

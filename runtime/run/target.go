@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"strings"
 
@@ -25,18 +26,22 @@ func openInRoot(root int, p string, extra uint64) (int, error) {
 	}
 }
 
-// ensure is openInRoot that makes what is missing: directories on the way, and at the end a directory or an empty file. ids are those of
-// the container's user namespace, or nil.
+// ensure is openInRoot that makes what is missing: directories on the way, and at the end a directory or an empty file. A link that leads
+// nowhere, as images have it at /etc/resolv.conf, is followed inside the root, and what is missing is made where it leads to. ids are those
+// of the container's user namespace, or nil.
 func ensure(root int, ids *idMaps, p string, dir bool, extra uint64) (int, error) {
+	return ensureAt(root, ids, path.Clean("/"+p), dir, extra, maxLinks)
+}
+
+// maxLinks is the kernel's MAXSYMLINKS.
+const maxLinks = 40
+
+func ensureAt(root int, ids *idMaps, p string, dir bool, extra uint64, links int) (int, error) {
 	fd, err := ids.openInRoot(root, p, extra)
-	if err != unix.ENOENT {
-		if err != nil {
-			return -1, fmt.Errorf("open %s in the container: %w", p, hint(err, extra))
-		}
-		return fd, nil
+	if err == nil || err != unix.ENOENT {
+		return fd, inside("open", p, hint(err, extra))
 	}
-	p = path.Clean("/" + p)
-	parent, err := ensure(root, ids, path.Dir(p), true, extra)
+	parent, err := ensureAt(root, ids, path.Dir(p), true, extra, links)
 	if err != nil {
 		return -1, err
 	}
@@ -51,15 +56,53 @@ func ensure(root int, ids *idMaps, p string, dir bool, extra uint64) (int, error
 	if err = create(); err == unix.EACCES && ids.own(parent) {
 		err = ids.override(create)
 	}
-	// EEXIST: a dangling link, which openInRoot could not follow and which is not followed here.
+	if err == unix.EEXIST && extra&unix.RESOLVE_NO_SYMLINKS == 0 {
+		to, err := leadsTo(root, parent, name)
+		if err == nil && links == 0 {
+			err = unix.ELOOP
+		}
+		if err != nil {
+			return -1, inside("follow the link", p, err)
+		}
+		return ensureAt(root, ids, to, dir, extra, links-1)
+	}
 	if err != nil {
-		return -1, fmt.Errorf("make %s in the container: %w", p, err)
+		return -1, inside("make", p, err)
 	}
 	fd, err = ids.openInRoot(parent, name, unix.RESOLVE_NO_SYMLINKS)
-	if err != nil {
-		return -1, fmt.Errorf("open %s in the container: %w", p, err)
+	return fd, inside("open", p, err)
+}
+
+func inside(verb, p string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return fd, nil
+	return fmt.Errorf("%s %s in the container: %w", verb, p, err)
+}
+
+// leadsTo returns where the link name in a directory below root leads to, as a path from root. That it is found by names, which others may
+// change meanwhile, does no harm: the path is walked anew, and no walk leaves root.
+func leadsTo(root, parent int, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(parent, name, buf)
+	if err != nil {
+		return "", err
+	}
+	to := string(buf[:n])
+	if path.IsAbs(to) {
+		return path.Clean(to), nil
+	}
+	var names [2]string
+	for i, fd := range []int{root, parent} {
+		if names[i], err = os.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd)); err != nil {
+			return "", err
+		}
+	}
+	below, ok := strings.CutPrefix(names[1], strings.TrimSuffix(names[0], "/"))
+	if !ok || below != "" && below[0] != '/' {
+		return "", fmt.Errorf("%s is not below %s", names[1], names[0])
+	}
+	return path.Join("/", below, to), nil
 }
 
 func hint(err error, extra uint64) error {

@@ -16,6 +16,7 @@ type Mount struct {
 	Source      string
 	Recursive   bool     // bind: with the mounts below Source
 	Set, Clear  uint64   // MOUNT_ATTR_* of this mount
+	Later       uint64   // tmpfs: those of them that it gets when all places below are made
 	SetRec      uint64   // MOUNT_ATTR_* of this mount and all below
 	ClearRec    uint64   // those that are taken from this mount and all below
 	Propagation []uint64 // MS_PRIVATE, MS_SLAVE, ... in order, with MS_REC for all below
@@ -65,9 +66,12 @@ var attrs = [...]struct {
 	{"nostrictatime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
 }
 
+// Destination is the place of a mount in the container. A relative one, as old configurations have it, is seen from / (config.md, "mounts").
+func Destination(m specs.Mount) string { return filepath.Clean("/" + m.Destination) }
+
 // ParseMount translates one entry; an option that means nothing for its type is an error.
 func ParseMount(m specs.Mount) (Mount, error) {
-	out := Mount{Destination: filepath.Clean(m.Destination), Type: m.Type, Source: m.Source, UIDs: m.UIDMappings, GIDs: m.GIDMappings}
+	out := Mount{Destination: Destination(m), Type: m.Type, Source: m.Source, UIDs: m.UIDMappings, GIDs: m.GIDMappings}
 	bind := m.Type == "bind"
 	for _, o := range m.Options {
 		bind = bind || o == "bind" || o == "rbind"
@@ -95,6 +99,10 @@ func ParseMount(m specs.Mount) (Mount, error) {
 	out.IDMap = out.IDMap || len(out.UIDs) > 0
 	if out.IDMap && out.Type != "bind" {
 		return out, &UnsupportedError{"uidMappings", "only for bind mounts"}
+	}
+	if out.Type == "tmpfs" {
+		out.Later = (out.Set | out.SetRec) & unix.MOUNT_ATTR_RDONLY
+		out.Set, out.SetRec = out.Set&^out.Later, out.SetRec&^out.Later
 	}
 	if out.CopyUp && out.Type != "tmpfs" {
 		return out, fmt.Errorf("options: tmpcopyup is for tmpfs, not for %s", out.Type)

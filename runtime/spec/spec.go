@@ -205,10 +205,10 @@ func checkProcess(p *specs.Process) error {
 
 func checkMounts(ms []specs.Mount) error {
 	for i, m := range ms {
-		if !path.IsAbs(m.Destination) {
-			return fmt.Errorf("mounts[%d].destination: want an absolute path, found %q", i, m.Destination)
+		if m.Destination == "" {
+			return fmt.Errorf("mounts[%d].destination: missing", i)
 		}
-		if path.Clean(m.Destination) == "/" {
+		if Destination(m) == "/" {
 			return fmt.Errorf("mounts[%d].destination: / is root.path's place", i)
 		}
 		if _, err := ParseMount(m); err != nil {

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -50,7 +49,7 @@ func NeedsCgroup(s *specs.Spec) bool {
 
 // HasDev reports whether the configuration mounts something at /dev.
 func HasDev(s *specs.Spec) bool {
-	return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == "/dev" })
+	return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return Destination(m) == "/dev" })
 }
 
 func walk(prefix string, v any) error {
