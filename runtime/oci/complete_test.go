@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -519,7 +521,7 @@ func TestCgroup(t *testing.T) {
 		t.Errorf("%v %v", err, pids)
 	}
 	must("update", "box")
-	if _, errs, code := b.runtime("update", "--memory", "100000000", "box"); code != 0 && !strings.Contains(errs, "linux.resources.memory.limit: the controller of memory.max is not available") {
+	if _, errs, code := b.runtime("update", "--memory", "100M", "box"); code != 0 && !strings.Contains(errs, "linux.resources.memory.limit: the controller of memory.max is not available") {
 		t.Errorf("%d %s", code, errs)
 	}
 	must("kill", "--all", "box", "KILL")
@@ -558,6 +560,145 @@ func TestDefaultCgroup(t *testing.T) {
 		if _, errs, code := b.runtime(args...); code != 0 {
 			t.Errorf("%v: exit %d: %s", args, code, errs)
 		}
+	}
+}
+
+// TestKillShared: without a pid namespace of its own a container's other processes outlive the first one; SIGKILL is for all of them.
+func TestKillShared(t *testing.T) {
+	for name, first := range map[string]bool{"first process there": false, "first process gone": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t, "sleep")
+			parent := fmt.Sprintf("/proa-test-kill-%d", os.Getpid())
+			defer removeGroups(parent)
+			b.spec.Linux.CgroupsPath = parent + "/box"
+			b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+			b.write()
+			for _, args := range [][]string{{"run", "-d", "box"}, {"exec", "-d", "box", "/probe", "sleep"}} {
+				if _, errs, code := b.runtime(args...); code != 0 {
+					t.Fatalf("%v: %d %s", args, code, errs)
+				}
+			}
+			if first {
+				unix.Kill(b.pid(), unix.SIGKILL)
+				for range 500 {
+					if out, _, _ := b.runtime("state", "box"); strings.Contains(out, "stopped") {
+						break
+					}
+					time.Sleep(2 * time.Millisecond)
+				}
+			}
+			if _, errs, code := b.runtime("kill", "box", "KILL"); code != 0 {
+				t.Errorf("kill: %d %s", code, errs)
+			}
+			left := ""
+			for range 500 {
+				if left, _, _ = b.runtime("ps", "-f", "json", "box"); left == "[]\n" {
+					break
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+			if left != "[]\n" {
+				t.Errorf("still there: %s", left)
+			}
+			if _, errs, code := b.runtime("kill", "box", "KILL"); code != 1 || !strings.Contains(errs, "container not running") {
+				t.Errorf("kill of nothing: %d %s", code, errs)
+			}
+		})
+	}
+}
+
+// TestProcessors: a caller that is held to one processor does not keep the container from those that it is to have.
+func TestProcessors(t *testing.T) {
+	b := newBox(t)
+	h, err := cgroup.Find()
+	var all unix.CPUSet
+	if aerr := unix.SchedGetaffinity(0, &all); aerr != nil || err != nil || h.V1["cpuset"] == "" || all[0]&3 != 3 {
+		t.Skip("NOT TESTED: needs two processors and the cpuset controller of cgroup v1")
+	}
+	parent := fmt.Sprintf("/proa-test-cpus-%d", os.Getpid())
+	defer removeGroups(parent)
+	b.spec.Linux.CgroupsPath = parent + "/box"
+	b.do("affinity")
+	run := func() string {
+		t.Helper()
+		b.write()
+		runtime.LockOSThread() // for good: a child has its parent thread's mask
+		one := unix.CPUSet{1}
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.SchedSetaffinity(0, &all)
+		out, errs, code := b.runtime("run", "box")
+		if code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		return out
+	}
+	if out := run(); out != "affinity 1\n" {
+		t.Errorf("without cpus: %s", out)
+	}
+	b.spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0-1"}}
+	if out := run(); out != "affinity 3\n" {
+		t.Errorf("with cpus: %s", out)
+	}
+}
+
+// TestHome: who has no HOME has that of the image's list of users, which may be anything.
+func TestHome(t *testing.T) {
+	b := newBox(t, "view")
+	etc := filepath.Join(b.dir, "rootfs/etc")
+	if err := os.Mkdir(etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	home := func(out string) string {
+		var v view
+		if err := json.Unmarshal([]byte(out), &v); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		got := ""
+		for _, e := range v.Env {
+			if h, ok := strings.CutPrefix(e, "HOME="); ok {
+				got += h
+			}
+		}
+		return got
+	}
+	passwd := filepath.Join(etc, "passwd")
+	secret := filepath.Join(t.TempDir(), "passwd")
+	os.WriteFile(secret, []byte("x:x:0:0::/outside:\n"), 0o644)
+	for _, c := range []struct {
+		env  []string
+		make func() error
+		want string
+	}{
+		{nil, func() error { return nil }, "/"},
+		{nil, func() error {
+			return os.WriteFile(passwd, []byte("broken\nroot:x:0:0:root:/root:/bin/sh\nu:x:7:8::/home/u:"), 0o644)
+		}, "/root"},
+		{[]string{"HOME=/mine"}, func() error { return nil }, "/mine"},
+		{[]string{"HOME="}, func() error { return nil }, "/root"},
+		{nil, func() error { os.Remove(passwd); return os.Symlink(secret, passwd) }, "/"},
+		{nil, func() error { os.Remove(passwd); return unix.Mkfifo(passwd, 0o644) }, "/"},
+	} {
+		if err := c.make(); err != nil {
+			t.Fatal(err)
+		}
+		b.spec.Process.Env = append([]string{"PATH=/"}, c.env...)
+		b.write()
+		out, errs, code := b.runtime("run", "box")
+		if got := home(out); code != 0 || got != c.want {
+			t.Errorf("%v: HOME=%s, want %s: %s", c.env, got, c.want, errs)
+		}
+	}
+	os.Remove(passwd)
+	os.WriteFile(passwd, []byte("u:x:7:8::/home/u:"), 0o644)
+	b.spec.Process.Args[1] = "sleep"
+	b.write()
+	if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
+		t.Fatal(errs)
+	}
+	if out, errs, _ := b.runtime("exec", "-u", "7:8", "box", "/probe", "view"); home(out) != "/home/u" {
+		t.Errorf("exec: %s%s", out, errs)
 	}
 }
 
@@ -764,7 +905,10 @@ func TestCgroupV1(t *testing.T) {
 	if n := len(strings.Fields(string(procs))); n != 2 {
 		t.Errorf("%d processes in the group of the memory controller", n)
 	}
-	must("update", "--memory", "209715200", "--memory-swap", "262144000", "--pids-limit", "-1", "box") // above the old limit of both
+	must("update", "--cpu-idle", "1", "--cpu-burst", "1000", "box")
+	has("cpu.idle", "1")
+	has("cpu.cfs_burst_us", "1000")
+	must("update", "--memory", "200m", "--memory-swap", "262144000", "--pids-limit", "-1", "box") // above the old limit of both
 	has("memory.limit_in_bytes", "209715200")
 	has("memory.memsw.limit_in_bytes", "262144000")
 	has("pids.max", "max")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -80,29 +81,51 @@ func (u *updateOptions) flags(s *flagset.Set) {
 			return nil
 		})
 	}
+	size := func(name, usage string, set func(*specs.LinuxResources, int64)) {
+		s.Func(name, "BYTES", usage, func(v string) error {
+			n, err := parseSize(v)
+			if err != nil {
+				return err
+			}
+			u.changes = append(u.changes, func(r *specs.LinuxResources) { set(r, n) })
+			return nil
+		})
+	}
 	memory := func(r *specs.LinuxResources) *specs.LinuxMemory {
 		if r.Memory == nil {
 			r.Memory = &specs.LinuxMemory{}
 		}
 		return r.Memory
 	}
+	size("memory", "bytes, or with k, m or g behind; -1 for no limit", func(r *specs.LinuxResources, n int64) { memory(r).Limit = &n })
+	size("memory-reservation", "bytes that are kept", func(r *specs.LinuxResources, n int64) { memory(r).Reservation = &n })
+	size("memory-swap", "bytes of memory and swap; -1 for no limit", func(r *specs.LinuxResources, n int64) { memory(r).Swap = &n })
+	number("pids-limit", "processes; -1 for no limit", func(r *specs.LinuxResources, n int64) { r.Pids = &specs.LinuxPids{Limit: &n} })
+	number("blkio-weight", "weight of input and output, 10 to 1000", func(r *specs.LinuxResources, n int64) {
+		w := uint16(n)
+		r.BlockIO = &specs.LinuxBlockIO{Weight: &w}
+	})
+	u.cpuFlags(s, number)
+}
+
+// cpuFlags are those for processors.
+func (u *updateOptions) cpuFlags(s *flagset.Set, number func(name, usage string, set func(*specs.LinuxResources, int64))) {
 	cpu := func(r *specs.LinuxResources) *specs.LinuxCPU {
 		if r.CPU == nil {
 			r.CPU = &specs.LinuxCPU{}
 		}
 		return r.CPU
 	}
-	number("memory", "bytes; -1 for no limit", func(r *specs.LinuxResources, n int64) { memory(r).Limit = &n })
-	number("memory-reservation", "bytes that are kept", func(r *specs.LinuxResources, n int64) { memory(r).Reservation = &n })
-	number("memory-swap", "bytes of memory and swap; -1 for no limit", func(r *specs.LinuxResources, n int64) { memory(r).Swap = &n })
 	number("cpu-quota", "microseconds in a period", func(r *specs.LinuxResources, n int64) { cpu(r).Quota = &n })
 	number("cpu-period", "length of a period in microseconds", func(r *specs.LinuxResources, n int64) { p := uint64(n); cpu(r).Period = &p })
-	number("cpu-share", "weight beside others, 2 to 262144", func(r *specs.LinuxResources, n int64) { p := uint64(n); cpu(r).Shares = &p })
-	number("pids-limit", "processes; -1 for no limit", func(r *specs.LinuxResources, n int64) { r.Pids = &specs.LinuxPids{Limit: &n} })
-	number("blkio-weight", "weight of input and output, 10 to 1000", func(r *specs.LinuxResources, n int64) {
-		w := uint16(n)
-		r.BlockIO = &specs.LinuxBlockIO{Weight: &w}
+	number("cpu-burst", "microseconds that may be saved up for later periods", func(r *specs.LinuxResources, n int64) { b := uint64(n); cpu(r).Burst = &b })
+	number("cpu-idle", "1 for what runs only when nothing else does, 0 for all else", func(r *specs.LinuxResources, n int64) { cpu(r).Idle = &n })
+	number("cpu-rt-period", "length of a period of real-time processes in microseconds", func(r *specs.LinuxResources, n int64) {
+		p := uint64(n)
+		cpu(r).RealtimePeriod = &p
 	})
+	number("cpu-rt-runtime", "microseconds of real-time processes in a period", func(r *specs.LinuxResources, n int64) { cpu(r).RealtimeRuntime = &n })
+	number("cpu-share", "weight beside others, 2 to 262144", func(r *specs.LinuxResources, n int64) { p := uint64(n); cpu(r).Shares = &p })
 	for _, l := range []struct {
 		name, usage string
 		set         func(*specs.LinuxResources, string)
@@ -115,6 +138,21 @@ func (u *updateOptions) flags(s *flagset.Set) {
 			return nil
 		})
 	}
+}
+
+// parseSize reads bytes: 104857600, 102400k, 100m; -1.
+func parseSize(v string) (int64, error) {
+	digits, shift := v, 0
+	for i, letter := range []string{"k", "m", "g", "t"} {
+		if d, ok := strings.CutSuffix(strings.ToLower(v), letter); ok {
+			digits, shift = d, 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < -1 || n == -1 && shift > 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("want bytes, with k, m, g or t behind for more of them, found %q", v)
+	}
+	return n << shift, nil
 }
 
 func (g *global) update(words []string, u *updateOptions) error {

@@ -327,7 +327,7 @@ func TestView(t *testing.T) {
 			t.Errorf("descriptor %d reaches the workload", fd)
 		}
 	}
-	if v.Hostname != "boxed" || v.Cwd != "/" || !slices.Equal(v.Env, []string{"PATH=/", "A=b"}) || v.Umask != 0o022 {
+	if v.Hostname != "boxed" || v.Cwd != "/" || !slices.Equal(v.Env, []string{"PATH=/", "A=b", "HOME=/"}) || v.Umask != 0o022 {
 		t.Errorf("hostname %q, cwd %q, env %q, umask %o", v.Hostname, v.Cwd, v.Env, v.Umask)
 	}
 	if v.Null != 0o666 {

@@ -63,6 +63,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if err != nil {
 		return nil, err
 	}
+	setHome(s.Process, within(bundle, s.Root.Path))
 	runtime.LockOSThread() // for good: processes are made on this thread, which is nobody's but the caller's
 	if s.Hooks == nil {
 		brief.Prepare() // threads that Go makes from now on may not make processes
@@ -288,6 +289,7 @@ func (k *creation) prepare() (*launching, error) {
 		if err := p.begin(k.c.ID, !k.options.Keyring); err != nil {
 			return err
 		}
+		p.allProcessors()
 		if l.ids != nil {
 			p.enterUserNS()
 		}

@@ -41,7 +41,16 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, erro
 	if err := spec.CheckProcess(s.Process); err != nil {
 		return nil, err
 	}
+	setHome(s.Process, c.rootDir())
 	return r.spawn(c, s, s.Process, o)
+}
+
+// rootDir is the container's root as this process sees it.
+func (c *Container) rootDir() string {
+	if c.Mounted != "" {
+		return c.Mounted
+	}
+	return fmt.Sprintf("/proc/%d/root", c.Pid)
 }
 
 // spawn makes a process in a container, which may still wait for its start.
@@ -86,6 +95,9 @@ func (r Root) spawn(c *Container, s *specs.Spec, process *specs.Process, o Optio
 		}
 		if err := p.begin(c.ID, true); err != nil {
 			return err
+		}
+		if process.ExecCPUAffinity == nil {
+			p.allProcessors()
 		}
 		// As root: for a process of another user the caller needs CAP_SYS_RESOURCE.
 		if err := p.limits(); err != nil {

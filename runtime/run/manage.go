@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/scope"
+	"github.com/proa-os/proa/runtime/spec"
 )
 
 // group returns the container's own cgroup.
@@ -112,6 +114,34 @@ func (c *Container) ofNamespace() ([]int, error) {
 	}
 	slices.Sort(pids)
 	return pids, nil
+}
+
+// killGroup kills what is left of a container that has no pid namespace of its own: there the end of the first process is not that of the
+// others, which may be all that is left. It reports whether there was something to kill.
+func (c *Container) killGroup() (bool, error) {
+	g, err := c.group()
+	if err != nil {
+		return false, nil
+	}
+	s, err := c.config()
+	if err != nil {
+		return false, err
+	}
+	ns, err := spec.Namespaces(s.Linux.Namespaces)
+	if err != nil || isNew(ns[specs.PIDNamespace]) {
+		return false, err
+	}
+	pids, err := g.Pids()
+	if errors.Is(err, unix.ENOENT) || err == nil && len(pids) == 0 {
+		return false, nil
+	}
+	if err == nil {
+		err = g.Kill()
+	}
+	if err != nil {
+		return false, fmt.Errorf("kill %s: %w", c.ID, err)
+	}
+	return true, nil
 }
 
 // SignalAll sends a signal to all processes of the container. Where these share the caller's pid namespace, ending the first one does not

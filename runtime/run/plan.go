@@ -44,6 +44,20 @@ func (p *plan) begin(id string, keyring bool) error {
 	return p.defaultSignals()
 }
 
+// allProcessors undoes what processors the caller is held to, where linux.resources says which the container is to use: a process keeps its
+// own mask in a cpuset. Without that a unit's CPUAffinity= holds also here.
+func (p *plan) allProcessors() {
+	r := p.spec.Linux.Resources
+	if r == nil || r.CPU == nil || r.CPU.Cpus == "" {
+		return
+	}
+	all := make([]uint64, 128)
+	for i := range all {
+		all[i] = ^uint64(0)
+	}
+	p.Call("linux.resources.cpu.cpus: use them", unix.SYS_SCHED_SETAFFINITY, 0, 8*len(all), p.Words(all...))
+}
+
 // enterUserNS waits for the maps and becomes root in the new user namespace.
 func (p *plan) enterUserNS() {
 	p.await(p.fds.talk)

@@ -130,8 +130,13 @@ func (c *Container) kill() error {
 	return nil
 }
 
-// Signal sends a signal to the container's first process.
+// Signal sends a signal to the container's first process; SIGKILL to all of them, also where they do not go with the first one.
 func (c *Container) Signal(sig unix.Signal) error {
+	if sig == unix.SIGKILL {
+		if done, err := c.killGroup(); done || err != nil {
+			return err
+		}
+	}
 	if c.Status != specs.StateRunning && c.Status != specs.StateCreated && c.Status != StatePaused {
 		// The last words are what containerd looks for.
 		return fmt.Errorf("signal %s: it is %s: container not running", c.ID, c.Status)

@@ -1,0 +1,65 @@
+package run
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// maxPasswd is how much of an image's /etc/passwd is read.
+const maxPasswd = 1 << 20
+
+// setHome gives a process without HOME, or with an empty one, the home directory of its user: that of the image's /etc/passwd, else /.
+// The specification says nothing of it, but containerd and Kubernetes leave it to the runtime. root is a directory, "" for none to be found.
+func setHome(p *specs.Process, root string) {
+	const name = "HOME="
+	if slices.ContainsFunc(p.Env, func(e string) bool { return strings.HasPrefix(e, name) && e != name }) {
+		return
+	}
+	p.Env = append(slices.DeleteFunc(slices.Clone(p.Env), func(e string) bool { return e == name }), name+homeOf(root, p.User.UID))
+}
+
+// homeOf looks for a user in a file of the image's, which can be anything: a link that leads out, a pipe that nobody writes to, one of any size.
+func homeOf(root string, uid uint32) string {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "/"
+	}
+	defer unix.Close(dir)
+	at, err := openInRoot(dir, "/etc/passwd", 0)
+	if err != nil {
+		return "/"
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if unix.Fstat(at, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "/"
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/thread-self/fd/%d", at))
+	if err != nil {
+		return "/"
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.LimitReader(f, maxPasswd))
+	return parseHome(string(text), uid)
+}
+
+// parseHome reads passwd(5).
+func parseHome(text string, uid uint32) string {
+	for line := range strings.Lines(text) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		if len(f) < 6 || !strings.HasPrefix(f[5], "/") || strings.ContainsRune(f[5], 0) {
+			continue
+		}
+		if n, err := strconv.ParseUint(f[2], 10, 32); err == nil && uint32(n) == uid {
+			return f[5]
+		}
+	}
+	return "/"
+}
