@@ -83,8 +83,22 @@ func (g Group) Kill() error {
 	}
 	for _, pid := range pids {
 		unix.Kill(pid, unix.SIGKILL) // Remove comes back to those that are new
+		Thaw(pid)
 	}
 	return err
+}
+
+// Thaw lets a process that has been killed end: the freezer of version 1 holds also those. On version 2 they end anyhow.
+func Thaw(pid int) {
+	g, err := Of(pid)
+	if err != nil || g.V1["freezer"] == "" {
+		return
+	}
+	one := Group{V1: map[string]string{"freezer": g.V1["freezer"]}}
+	if one.Frozen() {
+		file, value := one.freezer(false)
+		write(file, value)
+	}
 }
 
 // Frozen reports whether Freeze was asked for.

@@ -235,6 +235,7 @@ func (e *execOptions) flags(s *flagset.Set) {
 	s.Int(&e.preserve, 0, "preserve-fds", "N", "hand on N descriptors from 3 on")
 	s.Bool(&e.ignorePaused, "ignore-paused", "in a paused container wait until it goes on")
 	s.Func("t,tty", "", "with a terminal", func(string) error { return change(func(p *specs.Process) { p.Terminal = true }) })
+	s.Func("no-new-privs", "", "with no_new_privs", func(string) error { return change(func(p *specs.Process) { p.NoNewPrivileges = true }) })
 	s.Func("apparmor", "PROFILE", "AppArmor profile", func(v string) error {
 		return change(func(p *specs.Process) { p.ApparmorProfile = v })
 	})

@@ -262,10 +262,12 @@ func TestMountTargets(t *testing.T) {
 			specs.Mount{Destination: "/tmp/mapped", Type: "bind", Source: "bound/mapped", Options: []string{"bind", "idmap"},
 				UIDMappings: []specs.LinuxIDMapping{{ContainerID: 70, HostID: 170, Size: 10}}, GIDMappings: []specs.LinuxIDMapping{{ContainerID: 70, HostID: 270, Size: 10}}})
 		b.spec.Linux.MaskedPaths = []string{"/closed", "/closed", "/proc/acpi", "/proc/acpi"}
+		b.spec.Process.Cwd = "/tmp/to/be/made"
 		b.do("cat=/run/resolve/stub.conf", "cat="+outside, "cat=/up/there", "cat=/made/for/it/relative", "stat=/tmp/new", "stat=/tmp/mapped", "open=/dev/null", "write=/dev/x")
+		b.spec.Process.Args = append(b.spec.Process.Args[:2:2], append([]string{"stat=/tmp/to/be/made"}, b.spec.Process.Args[2:]...)...)
 		b.write()
 		out, errs, code := b.runtime("run", "box")
-		for _, want := range []string{"boundboundboundbound", "/tmp/new 41777 0:0", "/tmp/mapped 100644 177:278", "open /dev/null: <nil>", "open /dev/x: read-only file system"} {
+		for _, want := range []string{"/tmp/to/be/made 40755 0:0", "boundboundboundbound", "/tmp/new 41777 0:0", "/tmp/mapped 100644 177:278", "open /dev/null: <nil>", "open /dev/x: read-only file system"} {
 			if code != 1 || !strings.Contains(out, want) {
 				t.Errorf("exit %d, want %q in %s%s", code, want, out, errs)
 			}
@@ -310,16 +312,17 @@ func TestHooks(t *testing.T) {
 			return []specs.Hook{{Path: self, Args: append([]string{"/probe", "do"}, words...)}}
 		}
 		b.spec.Hooks = &specs.Hooks{
-			Prestart:        hook("save=" + log),
-			CreateRuntime:   hook("save=" + log),
-			CreateContainer: []specs.Hook{{Path: self, Args: []string{"/probe", "do", "save=" + log, "write=/proc/sys/kernel/hostname"}}},
+			Prestart:      hook("save=" + log),
+			CreateRuntime: hook("save=" + log),
+			// The mounts are there, below the bundle, where it starts, and what is written there goes into them.
+			CreateContainer: []specs.Hook{{Path: self, Args: []string{"/probe", "do", "save=" + log, "write=/proc/sys/kernel/hostname", "stat=rootfs/proc/self", "write=rootfs/dev/hooked"}}},
 			StartContainer:  []specs.Hook{{Path: "/probe", Args: []string{"/probe", "do", "save=/tmp/started"}}},
 			Poststart:       hook("save=" + log),
 			Poststop:        hook("save=" + log),
 		}
 		b.spec.Root.Readonly = false
-		b.do("cat=/tmp/started")
-		b.says(`"status":"created"`)
+		b.do("cat=/tmp/started", "cat=/dev/hooked")
+		b.says(`"status":"created"`, "\nx")
 		text, _ := os.ReadFile(log)
 		var got []string
 		for line := range strings.Lines(string(text)) {
@@ -336,6 +339,7 @@ func TestHooks(t *testing.T) {
 			"prestart":        func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{Prestart: h} },
 			"createRuntime":   func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{CreateRuntime: h} },
 			"createContainer": func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{CreateContainer: h} },
+			"poststart":       func(h []specs.Hook) { b.spec.Hooks = &specs.Hooks{Poststart: h} },
 			"startContainer": func(h []specs.Hook) {
 				h[0].Path = "/probe"
 				b.spec.Hooks = &specs.Hooks{StartContainer: h}
@@ -922,6 +926,10 @@ func TestCgroupV1(t *testing.T) {
 	must("pause", "box")
 	if out := must("state", "box"); !strings.Contains(out, `"paused"`) {
 		t.Error(out)
+	}
+	// Version 1 has a freezer of its own, which holds also who is killed.
+	if err := os.WriteFile(filepath.Join(h.V1["freezer"], parent, "box/freezer.state"), []byte("FROZEN"), 0); err != nil {
+		t.Error(err)
 	}
 	must("delete", "-f", "box")
 	for c, top := range h.V1 {

@@ -456,7 +456,7 @@ func TestFailures(t *testing.T) {
 		"no program":   {func(b *box) { b.spec.Process.Args[0] = "/nothing" }, `process.args[0]: stat /nothing`},
 		"not in PATH":  {func(b *box) { b.spec.Process.Args[0] = "nothing" }, `no executable "nothing" in PATH=/`},
 		"directory":    {func(b *box) { b.spec.Process.Args[0] = "/tmp" }, "is a directory"},
-		"no cwd":       {func(b *box) { b.spec.Process.Cwd = "/nowhere" }, "process.cwd"},
+		"cwd a file":   {func(b *box) { b.spec.Process.Cwd = "/probe" }, "process.cwd"},
 		"cwd by fd":    {func(b *box) { b.spec.Process.Cwd = "/proc/self/fd/4" }, "process.cwd"},
 		"no root":      {func(b *box) { b.spec.Root.Path = "gone" }, "root.path"},
 		"no source":    {func(b *box) { b.spec.Mounts[7].Source = "/not/there" }, "mounts[7] (/bound/here)"},

@@ -50,7 +50,7 @@ func TestPortable(t *testing.T) {
 		"no program":  func(b *box) { b.spec.Process.Args[0] = "/nothing" },
 		"not in PATH": func(b *box) { b.spec.Process.Args[0] = "nothing" },
 		"directory":   func(b *box) { b.spec.Process.Args[0] = "/tmp" },
-		"no cwd":      func(b *box) { b.spec.Process.Cwd = "/nowhere" },
+		"no cwd":      func(b *box) { b.spec.Process.Cwd = "/probe" },
 		"file of no type": func(b *box) {
 			os.WriteFile(filepath.Join(b.dir, "rootfs/tmp/x"), []byte("?"), 0o755)
 			b.spec.Process.Args[0] = "/tmp/x"

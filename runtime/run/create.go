@@ -160,10 +160,6 @@ func (k *creation) make() error {
 			return err
 		}
 	}
-	if err := k.runtimeHooks(); err != nil {
-		closeAll(m.fds)
-		return err
-	}
 	if err := k.enterRoot(m.fds, ids); err != nil {
 		return err
 	}
@@ -199,15 +195,14 @@ func (k *creation) make() error {
 	if err := k.c.executed(int(k.child.talk.Fd()), k.c.Pid, k.child.proc.pidfd, k.spec); err != nil {
 		return err
 	}
-	k.c.poststart(k.spec)
-	return nil
+	return k.c.poststart(k.spec)
 }
 
 func (k *creation) ready() (message, error) {
 	return k.c.ready(int(k.child.talk.Fd()), k.child.proc.Pid, k.child.proc.pidfd, k.spec)
 }
 
-// runtimeHooks are those that run before the container has its root.
+// runtimeHooks are those that run when all is mounted and the container has yet to get its root (config.md, "POSIX-platform Hooks").
 func (k *creation) runtimeHooks() error {
 	h := k.spec.Hooks
 	if h == nil {

@@ -105,13 +105,21 @@ func bindDevice(root int, ids *idMaps, p string, kind uint32, rdev uint64) error
 	if st.Mode&unix.S_IFMT != kind || st.Rdev != rdev {
 		return fmt.Errorf("bind %s of the host: it is another device", p)
 	}
+	return attachDevice(root, ids, p, from)
+}
+
+// attachDevice mounts a device's node on a file of its name.
+func attachDevice(root int, ids *idMaps, p string, node int) error {
+	if err := setAttr(node, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, 0, false); err != nil {
+		return fmt.Errorf("bind %s: %w", p, err)
+	}
 	at, err := ensure(root, ids, p, false, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(at)
-	if err := mountOn(from, at); err != nil {
-		return fmt.Errorf("bind %s of the host: %w", p, err)
+	if err := mountOn(node, at); err != nil {
+		return fmt.Errorf("bind %s: %w", p, err)
 	}
 	return nil
 }

@@ -51,9 +51,10 @@ func runHooks(field string, hooks []specs.Hook, state specs.State, pidfd int) er
 		return err
 	}
 	for i, h := range hooks {
-		do := func() error { return runHook(h, text) }
+		do := func() error { return runHook(h, text, "") }
 		if pidfd >= 0 {
-			do = func() error { return inNamespaces(pidfd, func() error { return runHook(h, text) }) }
+			// Whoever enters a mount namespace is at its root.
+			do = func() error { return inNamespaces(pidfd, func() error { return runHook(h, text, state.Bundle) }) }
 		}
 		if err := do(); err != nil {
 			return fmt.Errorf("hooks.%s[%d] (%s): %w", field, i, h.Path, err)
@@ -80,7 +81,7 @@ func inNamespaces(pidfd int, do func() error) error {
 	return <-result
 }
 
-func runHook(h specs.Hook, state []byte) error {
+func runHook(h specs.Hook, state []byte, dir string) error {
 	in, err := memoryFile("state", state)
 	if err != nil {
 		return err
@@ -96,7 +97,7 @@ func runHook(h specs.Hook, state []byte) error {
 		args = []string{h.Path}
 	}
 	pidfd := -1
-	p, err := os.StartProcess(h.Path, args, &os.ProcAttr{Env: append([]string{}, h.Env...), Files: []*os.File{in, out, out}, Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
+	p, err := os.StartProcess(h.Path, args, &os.ProcAttr{Dir: dir, Env: append([]string{}, h.Env...), Files: []*os.File{in, out, out}, Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
 	if err != nil {
 		return err
 	}

@@ -29,14 +29,33 @@ func (k *creation) enterRoot(made []int, ids *idMaps) error {
 	for i, fd := range made {
 		sources[k.made[i]] = fd
 	}
-	back := func() error { return nil }
-	if k.shared == "" {
-		back, err = enterMounts(k.child.proc.pidfd)
+	if k.spec.Hooks == nil {
+		return k.inMounts(func() error {
+			if err := k.buildRoot(root, sources, ids); err != nil {
+				return err
+			}
+			return k.closeRoot(root)
+		})
 	}
+	if err := k.inMounts(func() error { return k.buildRoot(root, sources, ids) }); err != nil {
+		return err
+	}
+	if err := k.runtimeHooks(); err != nil {
+		return err
+	}
+	return k.inMounts(func() error { return k.closeRoot(root) })
+}
+
+// inMounts calls f in the container's mount namespace.
+func (k *creation) inMounts(f func() error) error {
+	if k.shared != "" {
+		return f()
+	}
+	back, err := enterMounts(k.child.proc.pidfd)
 	if err != nil {
 		return fmt.Errorf("enter the container's mounts: %w", err)
 	}
-	err = k.buildRoot(root, sources, ids)
+	err = f()
 	if berr := back(); err == nil && berr != nil {
 		err = fmt.Errorf("leave the container's mounts: %w", berr)
 	}
@@ -126,8 +145,7 @@ func (k *creation) openSources() (root int, sources []int, err error) {
 	return root, sources, nil
 }
 
-// buildRoot works in the container's mount namespace. All of it happens by descriptors below the root directory; in the end
-// the caller's tree is detached.
+// buildRoot works in the container's mount namespace. All of it happens by descriptors below the root directory.
 func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 	s := k.spec
 	// Nothing that is mounted here may show up outside.
@@ -151,9 +169,12 @@ func (k *creation) buildRoot(root int, sources []int, ids *idMaps) error {
 		defer unix.SetfsgidRetGid(0)
 		defer unix.SetfsuidRetUid(0)
 	}
-	if err := k.addMounts(root, sources, ids); err != nil {
-		return err
-	}
+	return k.addMounts(root, sources, ids)
+}
+
+// closeRoot covers what the container is not to see or change, and makes the root its own: the caller's tree is detached.
+func (k *creation) closeRoot(root int) error {
+	s := k.spec
 	for i, p := range s.Linux.ReadonlyPaths {
 		if err := makeReadonly(root, p); err != nil {
 			return fmt.Errorf("linux.readonlyPaths[%d] (%s): %w", i, p, err)
@@ -208,6 +229,10 @@ func (k *creation) addMounts(root int, sources []int, ids *idMaps) error {
 		if err != nil {
 			return fmt.Errorf("process.terminal: %w", err)
 		}
+		unix.Close(at)
+	}
+	// A working directory that is missing is made, as others do; what else may be wrong with it is the child's to tell.
+	if at, err := ensure(root, ids, k.spec.Process.Cwd, true, 0); err == nil {
 		unix.Close(at)
 	}
 	for i, m := range k.mounts {

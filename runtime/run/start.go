@@ -54,7 +54,9 @@ func (r Root) Start(id string) error {
 	if err := os.Remove(filepath.Join(c.dir, "start.sock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
-	c.poststart(s)
+	if err := c.poststart(s); err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w", id, err), r.Delete(id, true))
+	}
 	return nil
 }
 
@@ -99,12 +101,10 @@ func (c *Container) ready(fd, pid, pidfd int, s *specs.Spec) (message, error) {
 	return m, err
 }
 
-// poststart runs the hooks of a container that has started.
-func (c *Container) poststart(s *specs.Spec) {
+// poststart runs the hooks of a container that has started. One that fails ends it (runtime.md, "Lifecycle", step 9).
+func (c *Container) poststart(s *specs.Spec) error {
 	if s.Hooks == nil {
-		return
+		return nil
 	}
-	if err := runHooks("poststart", s.Hooks.Poststart, c.stateAs(specs.StateRunning, c.Pid), -1); err != nil {
-		fmt.Fprintf(os.Stderr, "oci-runtime: warning: %v\n", err) // runtime.md: the lifecycle goes on
-	}
+	return runHooks("poststart", s.Hooks.Poststart, c.stateAs(specs.StateRunning, c.Pid), -1)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/cgroup"
 )
 
 // Root is the directory of all state, --root on the command line. The zero value is no valid Root.
@@ -124,6 +126,7 @@ func (c *Container) kill() error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kill process %d: %w", c.Pid, err)
 	}
+	cgroup.Thaw(c.Pid)
 	if !waitPidfd(fd, 10*time.Second) {
 		return fmt.Errorf("process %d does not end after SIGKILL", c.Pid)
 	}
