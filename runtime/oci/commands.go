@@ -48,6 +48,7 @@ func (g *global) commands() []command {
 				if err := run.Protect(); err != nil {
 					return 1, err
 				}
+				listenFDs(&o)
 				return 0, g.root.Create(o)
 			}},
 		{"start", "ID", "let the workload of a created container run", nil, true,
@@ -98,6 +99,20 @@ func (g *global) commands() []command {
 	}
 }
 
+// listenFDs hands on the sockets of a caller that systemd has activated (sd_listen_fds(3)), who may be the engine: the workload finds them
+// behind standard error, and itself in LISTEN_PID.
+func listenFDs(o *run.Options) {
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n <= 0 {
+		return
+	}
+	o.Listen = []string{"LISTEN_FDS=" + strconv.Itoa(n), "LISTEN_PID=1"}
+	if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
+		o.Listen = append(o.Listen, "LISTEN_FDNAMES="+names)
+	}
+	o.Preserve = max(o.Preserve, n)
+}
+
 func (g *global) run(ctx context.Context, words []string, o run.Options, detach bool) (int, error) {
 	var err error
 	if o.ID, err = one(words, "ID"); err != nil {
@@ -106,6 +121,7 @@ func (g *global) run(ctx context.Context, words []string, o run.Options, detach 
 	if err := run.Protect(); err != nil {
 		return 1, err
 	}
+	listenFDs(&o)
 	o.Follow, o.Plain = !detach, !isTerminal(1)
 	p, err := g.root.Run(o)
 	if err != nil {

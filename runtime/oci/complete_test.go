@@ -647,6 +647,45 @@ func TestProcessors(t *testing.T) {
 	}
 }
 
+// TestStandardOutput: a user can open what is its standard output again, and a caller that was activated hands on its sockets.
+func TestStandardOutput(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t)
+		b.spec.Process.User = specs.User{UID: 7, GID: 8}
+		b.do("write=/proc/self/fd/2")
+		b.write()
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		c := b.command("run", "box")
+		c.Stderr = w
+		out, err := c.Output()
+		w.Close()
+		said := make([]byte, 100)
+		if n, _ := r.Read(said); err != nil || string(said[:n]) != "x" {
+			t.Errorf("%v: %s%s", err, out, said[:n])
+		}
+		b.do("fd=3", "fd=4", "cat=/proc/self/environ")
+		b.write()
+		for _, env := range []string{"", "LISTEN_FDS=0"} {
+			if env != "" {
+				b.spec.Process.Env = append(b.spec.Process.Env, env) // the engine has seen to it
+				b.write()
+			}
+			c = b.command("run", "box")
+			c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_PID=99999", "LISTEN_FDNAMES=web")
+			c.ExtraFiles = []*os.File{r, r}
+			text, err := c.Output()
+			all := string(text)
+			if err != nil || !strings.Contains(all, "fd 3: <nil>\nfd 4: bad file descriptor") || strings.Contains(all, "LISTEN_FDS=1\x00LISTEN_PID=1\x00LISTEN_FDNAMES=web\x00") != (env == "") {
+				t.Errorf("%v: %q", err, all)
+			}
+		}
+	})
+}
+
 // TestHome: who has no HOME has that of the image's list of users, which may be anything.
 func TestHome(t *testing.T) {
 	b := newBox(t, "view")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,12 +29,13 @@ type Options struct {
 	PidFile string // written before the workload runs; "" for none
 	Follow  bool   // kill the workload when the calling thread ends
 
-	Console  string // socket that gets the master of a process's terminal
-	Preserve int    // this many descriptors from 3 on go to the workload
-	Systemd  bool   // the cgroup is a scope of systemd's
-	Keyring  bool   // stay in the caller's session keyring
-	Plain    bool   // a terminal that is this process's own matter ends lines as the workload does, without a carriage return
-	Paused   bool   // Exec: wait with a paused container until it goes on
+	Console  string   // socket that gets the master of a process's terminal
+	Preserve int      // this many descriptors from 3 on go to the workload
+	Listen   []string // what the environment says of these, if the configuration does not
+	Systemd  bool     // the cgroup is a scope of systemd's
+	Keyring  bool     // stay in the caller's session keyring
+	Plain    bool     // a terminal that is this process's own matter ends lines as the workload does, without a carriage return
+	Paused   bool     // Exec: wait with a paused container until it goes on
 
 	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
 
@@ -62,6 +64,9 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	s, raw, err := spec.Load(bundle)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(s.Process.Env, func(e string) bool { return strings.HasPrefix(e, "LISTEN_FDS=") }) {
+		s.Process.Env = append(s.Process.Env, o.Listen...)
 	}
 	setHome(s.Process, within(bundle, s.Root.Path))
 	runtime.LockOSThread() // for good: processes are made on this thread, which is nobody's but the caller's

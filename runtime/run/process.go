@@ -89,6 +89,7 @@ func (p *plan) becomeUser() error {
 	how := p.openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)
 	first := p.Call(label, unix.SYS_OPENAT2, unix.AT_FDCWD, cwd, how, unix.SizeofOpenHow).IgnoreOnly(unix.EACCES)
 	p.Call(label, unix.SYS_FCHDIR, first).IgnoreOnly(unix.EBADF)
+	p.giveOutput()
 	p.setIDs()
 	p.setCapabilities(sets)
 	inside := p.Later()
@@ -120,6 +121,24 @@ func (p *plan) capabilities() (spec.CapSets, error) {
 		}
 	}
 	return sets, err
+}
+
+// giveOutput gives pipes and files that are the workload's standard input, output and error to its user, who could else not open
+// /dev/stdout. Terminals and devices stay whose they are.
+func (p *plan) giveOutput() {
+	uid := p.process.User.UID
+	if uid == 0 || p.process.Terminal {
+		return
+	}
+	for fd := range 3 {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil {
+			continue
+		}
+		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFIFO || kind == unix.S_IFREG {
+			p.Call("process.user.uid: give it standard output", unix.SYS_FCHOWN, fd, int(uid), int(^uint32(0))).Ignore()
+		}
+	}
 }
 
 func (p *plan) setIDs() {
