@@ -912,8 +912,17 @@ func TestCgroupV1(t *testing.T) {
 		CPU:     &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period, Cpus: "0"},
 	}
 	b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
-	b.do("open=/dev/kmsg", "open=/dev/null", "cat=/proc/self/cgroup")
-	b.says("open /dev/kmsg: operation not permitted", "open /dev/null: <nil>", "memory:/\n", "pids:/\n")
+	b.spec.Mounts[6].Type = "cgroup"
+	memoryDir := "/sys/fs/cgroup/" + filepath.Base(h.V1["memory"])
+	b.do("open=/dev/kmsg", "open=/dev/null", "cat=/proc/self/cgroup", "cat="+memoryDir+"/memory.limit_in_bytes", "cat=/sys/fs/cgroup/pids/pids.max", "cat=/sys/fs/cgroup/cpu/cpu.shares")
+	b.says("open /dev/kmsg: operation not permitted", "open /dev/null: <nil>", "memory:/\n", "pids:/\n", "67108864\n50\n512\n")
+	for file, want := range map[string]string{"/sys/fs/cgroup/x": "read-only", memoryDir + "/memory.limit_in_bytes": "read-only"} {
+		b.do("write=" + file)
+		b.write()
+		if out, _, code := b.runtime("run", "box"); code != 1 || !strings.Contains(out, want) {
+			t.Errorf("write %s: %d %s", file, code, out)
+		}
+	}
 	b.do("sleep")
 	b.write()
 	must := func(args ...string) string {

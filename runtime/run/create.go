@@ -128,13 +128,15 @@ type creation struct {
 	child    *child
 	settings []cgroup.Setting
 	mounts   []spec.Mount
-	made     []int // mounts whose file system the child makes
-	opened   []*os.File
-	terminal *os.File    // where the master of a terminal comes in that is this process's own matter
-	shared   string      // the root directory of a container without a mount namespace of its own, in the caller's; or ""
-	scope    *scope.Unit // with Options.Systemd
-	netlink  *netlink    // of the caller's network namespace, for linux.netDevices
-	hooked   bool        // hooks have run, so those of poststop must
+
+	controllers map[int]hierarchy // of mounts that show groups of version 1
+	made        []int             // mounts whose file system the child makes
+	opened      []*os.File
+	terminal    *os.File    // where the master of a terminal comes in that is this process's own matter
+	shared      string      // the root directory of a container without a mount namespace of its own, in the caller's; or ""
+	scope       *scope.Unit // with Options.Systemd
+	netlink     *netlink    // of the caller's network namespace, for linux.netDevices
+	hooked      bool        // hooks have run, so those of poststop must
 }
 
 // make goes through the steps of package run's picture.
@@ -262,16 +264,8 @@ func (k *creation) prepare() (*launching, error) {
 	if !ns[specs.MountNamespace].Wanted {
 		k.shared = within(k.bundle, k.spec.Root.Path)
 	}
-	for i, m := range k.spec.Mounts {
-		pm, err := spec.ParseMount(m)
-		if err != nil {
-			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
-		}
-		if pm.Type == "cgroup2" && !k.ownCgroupNS() && (k.c.Cgroup != "" || k.scope != nil || ns[specs.UserNamespace].Wanted) {
-			// A new instance would show all groups of the machine, or is not for this user namespace to make.
-			pm.Type, pm.Source = "bind", ""
-		}
-		k.mounts = append(k.mounts, pm)
+	if err := k.parseMounts(ns); err != nil {
+		return nil, err
 	}
 	if label := k.spec.Linux.MountLabel; label != "" {
 		if !hasSELinux() {
@@ -317,6 +311,21 @@ func (k *creation) prepare() (*launching, error) {
 		return p.workload()
 	}
 	return l, nil
+}
+
+func (k *creation) parseMounts(ns map[specs.LinuxNamespaceType]spec.Namespace) error {
+	for i, m := range k.spec.Mounts {
+		pm, err := spec.ParseMount(m)
+		if err != nil {
+			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
+		}
+		if pm.Type == "cgroup2" && !k.ownCgroupNS() && (k.c.Cgroup != "" || k.scope != nil || ns[specs.UserNamespace].Wanted) {
+			// A new instance would show all groups of the machine, or is not for this user namespace to make.
+			pm.Type, pm.Source = "bind", ""
+		}
+		k.mounts = append(k.mounts, pm)
+	}
+	return k.legacyCgroups()
 }
 
 func isNew(n spec.Namespace) bool { return n.Wanted && n.Path == "" }

@@ -128,7 +128,10 @@ func (k *creation) openSources() (root int, sources []int, err error) {
 		if m.Type != "bind" {
 			continue
 		}
-		if m.Source == "" { // see prepare
+		if group, ok := k.groupSource(i); ok {
+			m.Source = group
+		}
+		if m.Source == "" { // see parseMounts
 			if m.Source = k.c.Cgroup; m.Source == "" {
 				m.Source = "/sys/fs/cgroup"
 				m.Recursive = true
@@ -220,6 +223,9 @@ func (k *creation) addMounts(root int, sources []int, ids *idMaps) error {
 		if err != nil {
 			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
+	}
+	if err := k.linkControllers(root); err != nil {
+		return err
 	}
 	if err := addDevices(root, k.spec.Linux.Devices, ids); err != nil {
 		return err
