@@ -38,6 +38,7 @@ func TestSettingsV1(t *testing.T) {
 			"memory.limit_in_bytes=1000 memory.memsw.limit_in_bytes=1500 memory.soft_limit_in_bytes=500 memory.kmem.limit_in_bytes=5 memory.kmem.tcp.limit_in_bytes=6 memory.swappiness=10 memory.oom_control=1 memory.use_hierarchy=1"},
 		{`{"cpu":{"shares":1024,"quota":50000,"period":100000,"burst":7,"realtimeRuntime":5,"realtimePeriod":6,"cpus":"0-1","mems":"0"}}`,
 			"cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=50000 cpu.cfs_burst_us=7 cpu.rt_period_us=6 cpu.rt_runtime_us=5 cpuset.cpus=0-1 cpuset.mems=0"},
+		{`{"memory":{"limit":-1}}`, "memory.limit_in_bytes=-1 memory.memsw.limit_in_bytes=-1"},
 		{`{"pids":{"limit":-1}}`, "pids.max=max"},
 		{`{"blockIO":{"weight":10,"leafWeight":20,"weightDevice":[{"major":8,"minor":1,"weight":30,"leafWeight":40}],"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":100}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}`,
 			"blkio.weight=10 blkio.leaf_weight=20 blkio.weight_device=8:1 30 blkio.leaf_weight_device=8:1 40 blkio.throttle.read_bps_device=8:1 100 blkio.throttle.write_iops_device=8:0 0"},

@@ -94,7 +94,11 @@ func (l *list) memoryV1(m *specs.LinuxMemory) {
 		}
 	}
 	bytes("limit", "limit_in_bytes", m.Limit)
-	bytes("swap", "memsw.limit_in_bytes", m.Swap)
+	swap := m.Swap
+	if swap == nil && m.Limit != nil && *m.Limit < 0 {
+		swap = m.Limit // version 1 counts memory and swap together: memory is not unlimited where these are not
+	}
+	bytes("swap", "memsw.limit_in_bytes", swap)
 	bytes("reservation", "soft_limit_in_bytes", m.Reservation)
 	bytes("kernel", "kmem.limit_in_bytes", m.Kernel)
 	bytes("kernelTCP", "kmem.tcp.limit_in_bytes", m.KernelTCP)

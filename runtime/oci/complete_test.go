@@ -720,6 +720,8 @@ func TestHome(t *testing.T) {
 		}, "/root"},
 		{[]string{"HOME=/mine"}, func() error { return nil }, "/mine"},
 		{[]string{"HOME="}, func() error { return nil }, "/root"},
+		{[]string{"HOME=/mine", "HOME="}, func() error { return nil }, "/root"},
+		{[]string{"HOME=", "HOME=/not", "HOME=/mine"}, func() error { return nil }, "/mine"},
 		{nil, func() error { os.Remove(passwd); return os.Symlink(secret, passwd) }, "/"},
 		{nil, func() error { os.Remove(passwd); return unix.Mkfifo(passwd, 0o644) }, "/"},
 	} {
@@ -964,6 +966,9 @@ func TestCgroupV1(t *testing.T) {
 	has("memory.limit_in_bytes", "209715200")
 	has("memory.memsw.limit_in_bytes", "262144000")
 	has("pids.max", "max")
+	must("update", "--memory", "-1", "box")
+	has("memory.memsw.limit_in_bytes", "9223372036854771712")
+	must("update", "--memory", "200m", "--memory-swap", "250m", "box")
 	check := filepath.Join(b.dir, "resources.json")
 	if err := os.WriteFile(check, []byte(`{"memory":{"limit":4096,"checkBeforeUpdate":true}}`), 0o600); err != nil {
 		t.Fatal(err)

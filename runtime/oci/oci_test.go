@@ -524,6 +524,17 @@ func TestLifeCycle(t *testing.T) {
 	mustFail("no such container", "state", "box")
 	pidFile := filepath.Join(b.dir, "pid")
 	must("create", "-b", b.dir, "--pid-file", pidFile, "box")
+	// Whoever looks at a process that waits finds nothing of the host's in its hands.
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range fds {
+		to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", b.pid(), e.Name()))
+		if n, _ := strconv.Atoi(e.Name()); n > 2 && !strings.HasPrefix(to, "socket:") {
+			t.Errorf("descriptor %d of the waiting process is %s", n, to)
+		}
+	}
 	s := state()
 	if s.Status != specs.StateCreated || s.Bundle != b.dir || s.ID != "box" {
 		t.Errorf("%+v", s)

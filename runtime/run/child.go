@@ -140,7 +140,18 @@ func (l *launching) finish(moves map[int]int) (*script.Program, error) {
 		}
 		b.Call("take descriptors", unix.SYS_DUP3, from, to, flags)
 	}
-	b.Call("close descriptors", unix.SYS_CLOSE_RANGE, f.behind(), int(^uint32(0)), 0)
+	// Not only those behind: at a number that the child has no use for may be one of this process, or of Go's in the second one, and
+	// the container's start may be long in coming.
+	taken := []*os.File{l.extra, l.console, l.paths.user, l.paths.time, l.paths.mount} // from f.extra on
+	free := f.behind()
+	for ; free > f.extra && taken[free-1-f.extra] == nil; free-- {
+	}
+	for n := f.extra; n < free; n++ {
+		if taken[n-f.extra] == nil {
+			b.Call("close descriptors", unix.SYS_CLOSE, n).IgnoreOnly(unix.EBADF)
+		}
+	}
+	b.Call("close descriptors", unix.SYS_CLOSE_RANGE, free, int(^uint32(0)), 0)
 	if err := l.write(b, f); err != nil {
 		return nil, err
 	}

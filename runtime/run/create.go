@@ -68,7 +68,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if !slices.ContainsFunc(s.Process.Env, func(e string) bool { return strings.HasPrefix(e, "LISTEN_FDS=") }) {
 		s.Process.Env = append(s.Process.Env, o.Listen...)
 	}
-	setHome(s.Process, within(bundle, s.Root.Path))
+	settleEnv(s.Process, within(bundle, s.Root.Path))
 	runtime.LockOSThread() // for good: processes are made on this thread, which is nobody's but the caller's
 	if s.Hooks == nil {
 		brief.Prepare() // threads that Go makes from now on may not make processes

@@ -41,7 +41,7 @@ func (r Root) Exec(o Options, change func(*specs.Process) error) (*Process, erro
 	if err := spec.CheckProcess(s.Process); err != nil {
 		return nil, err
 	}
-	setHome(s.Process, c.rootDir())
+	settleEnv(s.Process, c.rootDir())
 	return r.spawn(c, s, s.Process, o)
 }
 

@@ -100,7 +100,9 @@ func (p *plan) becomeUser() error {
 	if m := p.process.User.Umask; m != nil {
 		mask = int(*m)
 	}
+	p.Call(label, unix.SYS_CLOSE, second)
 	p.Append(inside, "process.user.umask", unix.SYS_UMASK, mask)
+	p.Call(label, unix.SYS_CLOSE, first).IgnoreOnly(unix.EBADF)
 	return nil
 }
 

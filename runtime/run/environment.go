@@ -15,14 +15,29 @@ import (
 // maxPasswd is how much of an image's /etc/passwd is read.
 const maxPasswd = 1 << 20
 
-// setHome gives a process without HOME, or with an empty one, the home directory of its user: that of the image's /etc/passwd, else /.
+// lastOfEach leaves the last value of each name: what programs make of two is up to each of them.
+func lastOfEach(env []string) []string {
+	seen := make(map[string]bool, len(env))
+	out := make([]string, 0, len(env)+1)
+	for _, e := range slices.Backward(env) {
+		if name, _, _ := strings.Cut(e, "="); !seen[name] {
+			seen[name] = true
+			out = append(out, e)
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// settleEnv leaves one value of each name, and gives a process without HOME, or with an empty one, the home directory of its user: that of the image's /etc/passwd, else /.
 // The specification says nothing of it, but containerd and Kubernetes leave it to the runtime. root is a directory, "" for none to be found.
-func setHome(p *specs.Process, root string) {
+func settleEnv(p *specs.Process, root string) {
 	const name = "HOME="
+	p.Env = lastOfEach(p.Env)
 	if slices.ContainsFunc(p.Env, func(e string) bool { return strings.HasPrefix(e, name) && e != name }) {
 		return
 	}
-	p.Env = append(slices.DeleteFunc(slices.Clone(p.Env), func(e string) bool { return e == name }), name+homeOf(root, p.User.UID))
+	p.Env = append(slices.DeleteFunc(p.Env, func(e string) bool { return e == name }), name+homeOf(root, p.User.UID))
 }
 
 // homeOf looks for a user in a file of the image's, which can be anything: a link that leads out, a pipe that nobody writes to, one of any size.
