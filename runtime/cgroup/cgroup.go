@@ -271,6 +271,11 @@ func (g Group) setOne(s Setting) error {
 	if file := g.file(s.File); file != "" {
 		err = write(file, s.Value)
 	}
+	if other := g.file(s.ElseFile); errors.Is(err, unix.ENOENT) && s.ElseFile != "" && other != "" {
+		if err = write(other, s.ElseValue); !errors.Is(err, unix.ENOENT) {
+			s.File, s.Value = s.ElseFile, s.ElseValue // for the error
+		}
+	}
 	if errors.Is(err, unix.ENOENT) {
 		if s.Optional {
 			return nil

@@ -195,6 +195,36 @@ func group(t *testing.T) Group {
 	return g
 }
 
+// TestOtherFile: a setting goes to its other file where the kernel has no first one.
+func TestOtherFile(t *testing.T) {
+	dir := t.TempDir()
+	weight, other := filepath.Join(dir, "io.weight"), filepath.Join(dir, "io.bfq.weight")
+	ten := uint16(10)
+	list, err := Settings(&specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: &ten, WeightDevice: []specs.LinuxWeightDevice{{}}}})
+	if err == nil {
+		t.Error("a device without a weight is taken")
+	}
+	list, err = Settings(&specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: &ten}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := Group{Dir: dir}
+	if err := g.Set(list); err == nil || !strings.Contains(err.Error(), "the controller of io.weight is not available") {
+		t.Errorf("without both: %v", err)
+	}
+	for _, c := range []struct{ file, want string }{{other, "10"}, {weight, "1"}} {
+		if err := os.WriteFile(c.file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Set(list); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(c.file); string(got) != c.want {
+			t.Errorf("%s: %q, want %s", c.file, got, c.want)
+		}
+	}
+}
+
 // inside runs a command in the group.
 func inside(t *testing.T, g Group, c *exec.Cmd) {
 	t.Helper()

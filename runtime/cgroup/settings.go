@@ -16,6 +16,8 @@ type Setting struct {
 	File, Value string
 	Field       string // of config.json, for errors
 	Optional    bool   // a kernel without the file does without
+	// ElseFile and ElseValue are for a kernel without File, or "": the scheduler bfq has names and a scale of its own.
+	ElseFile, ElseValue string
 }
 
 // Controllers returns those that settings need.
@@ -50,6 +52,11 @@ func (l *list) add(field, file, format string, args ...any) {
 	s := Setting{File: file, Value: fmt.Sprintf(format, args...), Field: "linux.resources." + field}
 	s.Optional = s.Value == "max" // without the controller there is no limit anyway
 	*l = append(*l, s)
+}
+
+// orElse gives the last setting its other file.
+func (l *list) orElse(file, format string, args ...any) {
+	l.last().ElseFile, l.last().ElseValue = file, fmt.Sprintf(format, args...)
 }
 
 func onlyV1(field string) error {
@@ -173,6 +180,7 @@ func (l *list) io(r *specs.LinuxResources) error {
 			return fmt.Errorf("linux.resources.blockIO.weight: want 10 to 1000, found %d", *b.Weight)
 		}
 		l.add("blockIO.weight", "io.weight", "%d", weight(*b.Weight))
+		l.orElse("io.bfq.weight", "%d", *b.Weight)
 	}
 	for i, d := range b.WeightDevice {
 		if d.LeafWeight != nil && *d.LeafWeight != 0 {
@@ -182,6 +190,7 @@ func (l *list) io(r *specs.LinuxResources) error {
 			return fmt.Errorf("linux.resources.blockIO.weightDevice[%d].weight: want 10 to 1000", i)
 		}
 		l.add(fmt.Sprintf("blockIO.weightDevice[%d]", i), "io.weight", "%d:%d %d", d.Major, d.Minor, weight(*d.Weight))
+		l.orElse("io.bfq.weight", "%d:%d %d", d.Major, d.Minor, *d.Weight)
 	}
 	for _, t := range []struct {
 		field, key string

@@ -124,10 +124,14 @@ func (l *list) blkio(b *specs.LinuxBlockIO) {
 		}
 	}
 	number("weight", "weight", b.Weight)
+	if len(*l) > 0 && l.last().File == "blkio.weight" {
+		l.orElse("blkio.bfq.weight", "%d", *b.Weight)
+	}
 	number("leafWeight", "leaf_weight", b.LeafWeight)
 	for i, d := range b.WeightDevice {
 		if d.Weight != nil && *d.Weight != 0 {
 			l.add(fmt.Sprintf("blockIO.weightDevice[%d].weight", i), "blkio.weight_device", "%d:%d %d", d.Major, d.Minor, *d.Weight)
+			l.orElse("blkio.bfq.weight_device", "%d:%d %d", d.Major, d.Minor, *d.Weight)
 		}
 		if d.LeafWeight != nil && *d.LeafWeight != 0 {
 			l.add(fmt.Sprintf("blockIO.weightDevice[%d].leafWeight", i), "blkio.leaf_weight_device", "%d:%d %d", d.Major, d.Minor, *d.LeafWeight)
