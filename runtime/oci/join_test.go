@@ -107,6 +107,85 @@ func TestJoin(t *testing.T) {
 	})
 }
 
+// TestJoinPod: the namespaces that the containers of a pod share. A process in the pid namespace of another container goes with that one.
+func TestJoinPod(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		first := newBox(t, "sleep")
+		first.write()
+		if _, errs, code := first.runtime("run", "-d", "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		second := newBox(t)
+		second.spec.Hostname, second.spec.Linux.Sysctl = "", nil
+		var want []string
+		for kind, name := range map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "pid", specs.UTSNamespace: "uts", specs.CgroupNamespace: "cgroup", specs.IPCNamespace: "ipc", specs.NetworkNamespace: "net"} {
+			path := fmt.Sprintf("/proc/%d/ns/%s", first.pid(), name)
+			second.namespace(kind, path)
+			to, err := os.Readlink(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, to+"\n")
+		}
+		second.do("readlink=/proc/self/ns/pid", "readlink=/proc/self/ns/uts", "readlink=/proc/self/ns/cgroup", "readlink=/proc/self/ns/ipc", "readlink=/proc/self/ns/net",
+			"cat=/proc/sys/kernel/hostname", "readlink=/proc/1/exe")
+		second.says(append(want, "boxed\n", "/probe\n")...)
+		second.do("sleep")
+		second.write()
+		if _, errs, code := second.runtime("run", "-d", "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		for _, b := range []*box{first, second} {
+			if _, errs, code := b.runtime("delete", "-f", "box"); code != 0 {
+				t.Errorf("%d %s", code, errs)
+			}
+		}
+	})
+}
+
+// TestLabels: a label for a security module that the machine does not have is an error, of exec as well; "unconfined" is none.
+func TestLabels(t *testing.T) {
+	for _, f := range []string{"/sys/kernel/security/apparmor", "/sys/fs/selinux/enforce"} {
+		if _, err := os.Stat(f); err == nil {
+			t.Skip("NOT TESTED: this machine has ", f)
+		}
+	}
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t, "sleep")
+		b.spec.Process.ApparmorProfile = "unconfined"
+		b.write()
+		if _, errs, code := b.runtime("run", "-d", "box"); code != 0 {
+			t.Fatalf("unconfined: %d %s", code, errs)
+		}
+		apparmor, selinux := "process.apparmorProfile: AppArmor is not enabled", "process.selinuxLabel: SELinux is not enabled"
+		for flag, want := range map[string]string{"--apparmor=docker-default": apparmor, "--process-label=system_u:system_r:container_t:s0": selinux} {
+			if _, errs, code := b.runtime("exec", flag, "box", "/probe", "exit", "0"); code != 255 || !strings.Contains(errs, want) {
+				t.Errorf("exec %s: %d %s", flag, code, errs)
+			}
+		}
+		if _, errs, code := b.runtime("delete", "-f", "box"); code != 0 {
+			t.Fatal(errs)
+		}
+		for want, set := range map[string]func(*specs.Spec){
+			apparmor: func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" },
+			selinux: func(s *specs.Spec) {
+				s.Process.ApparmorProfile, s.Process.SelinuxLabel = "", "system_u:system_r:container_t:s0"
+			},
+			"linux.mountLabel: SELinux is not enabled": func(s *specs.Spec) {
+				s.Process.ApparmorProfile, s.Process.SelinuxLabel, s.Linux.MountLabel = "", "", "system_u:object_r:container_file_t:s0"
+			},
+		} {
+			set(b.spec)
+			b.write()
+			if _, errs, code := b.runtime("run", "box"); code != 1 || !strings.Contains(errs, want) {
+				t.Errorf("%d %s, want %s", code, errs, want)
+			}
+			b.spec.Linux.MountLabel = ""
+			b.leftNothing()
+		}
+	})
+}
+
 // TestJoinRefuses: a namespace of another type is an error with its name, and settings of the caller's namespaces are not changed.
 func TestJoinRefuses(t *testing.T) {
 	eachWay(t, func(t *testing.T) {
