@@ -113,6 +113,10 @@ func act(words []string) int {
 			}
 			_, err = unix.FcntlInt(uintptr(n), unix.F_GETFD, 0)
 			fmt.Printf("fd %d: %v\n", n, err)
+		case "env":
+			if os.Getenv(arg) != "b" {
+				return fail(fmt.Errorf("%s=%s", arg, os.Getenv(arg)))
+			}
 		case "mkdir":
 			fmt.Println("mkdir:", unix.Mkdir(arg, 0o755))
 		case "save": // standard input to a file: a hook
@@ -308,17 +312,20 @@ func TestHooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		log := filepath.Join(b.dir, "log")
+		t.Setenv("HOOKED", "b")
 		hook := func(words ...string) []specs.Hook {
 			return []specs.Hook{{Path: self, Args: append([]string{"/probe", "do"}, words...)}}
 		}
 		b.spec.Hooks = &specs.Hooks{
-			Prestart:      hook("save=" + log),
+			Prestart:      append(hook("save="+log), specs.Hook{Path: self, Args: []string{"/probe", "do", "env=HOOKED"}}),
 			CreateRuntime: hook("save=" + log),
 			// The mounts are there, below the bundle, where it starts, and what is written there goes into them.
 			CreateContainer: []specs.Hook{{Path: self, Args: []string{"/probe", "do", "save=" + log, "write=/proc/sys/kernel/hostname", "stat=rootfs/proc/self", "write=rootfs/dev/hooked"}}},
-			StartContainer:  []specs.Hook{{Path: "/probe", Args: []string{"/probe", "do", "save=/tmp/started"}}},
-			Poststart:       hook("save=" + log),
-			Poststop:        hook("save=" + log),
+			// Without an environment of its own a hook has that of where it runs; the workload's has A=b.
+			StartContainer: []specs.Hook{{Path: "/probe", Args: []string{"/probe", "do", "save=/tmp/started", "env=A"}},
+				{Path: "/probe", Args: []string{"/probe", "do", "env=A"}, Env: []string{"A=b"}}},
+			Poststart: hook("save=" + log),
+			Poststop:  hook("save=" + log),
 		}
 		b.spec.Root.Readonly = false
 		b.do("cat=/tmp/started", "cat=/dev/hooked")

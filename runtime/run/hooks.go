@@ -96,8 +96,12 @@ func runHook(h specs.Hook, state []byte, dir string) error {
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
+	env := h.Env
+	if env == nil {
+		env = os.Environ() // as with others; an empty list is one
+	}
 	pidfd := -1
-	p, err := os.StartProcess(h.Path, args, &os.ProcAttr{Dir: dir, Env: append([]string{}, h.Env...), Files: []*os.File{in, out, out}, Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
+	p, err := os.StartProcess(h.Path, args, &os.ProcAttr{Dir: dir, Env: append([]string{}, env...), Files: []*os.File{in, out, out}, Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
 	if err != nil {
 		return err
 	}
@@ -141,7 +145,10 @@ func (r Root) startHook(c *Container, s *specs.Spec, pid int, h specs.Hook) erro
 	}
 	defer in.Close()
 	process := *s.Process
-	process.Args, process.Env, process.Terminal, process.Cwd = h.Args, h.Env, false, "/"
+	process.Args, process.Terminal, process.Cwd = h.Args, false, "/"
+	if h.Env != nil {
+		process.Env = h.Env
+	}
 	if len(process.Args) == 0 {
 		process.Args = []string{h.Path}
 	}
