@@ -131,6 +131,17 @@ func Schedule(s *specs.Scheduler) (*unix.SchedAttr, error) {
 	if !ok {
 		return nil, fmt.Errorf("process.scheduler.policy: no policy is called %q", s.Policy)
 	}
+	if s.Policy == specs.SchedDeadline {
+		// As the kernel has it (sched(7)), which says EINVAL to all of it.
+		switch {
+		case s.Runtime < 1024:
+			return nil, fmt.Errorf("process.scheduler.runtime: want at least 1024 ns for SCHED_DEADLINE, found %d", s.Runtime)
+		case s.Deadline < s.Runtime:
+			return nil, fmt.Errorf("process.scheduler.deadline: want at least the runtime, %d ns, found %d", s.Runtime, s.Deadline)
+		case s.Period != 0 && s.Period < s.Deadline: // none is the deadline
+			return nil, fmt.Errorf("process.scheduler.period: want at least the deadline, %d ns, found %d", s.Deadline, s.Period)
+		}
+	}
 	a := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: p, Nice: s.Nice, Priority: uint32(s.Priority), Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period}
 	flags := map[specs.LinuxSchedulerFlag]uint64{specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
 		specs.SchedFlagKeepPolicy: 8, specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32, specs.SchedFlagUtilClampMax: 64}
