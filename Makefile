@@ -105,8 +105,10 @@ bench-run: builder ## time containerctl run on a machine, end to end, beside pin
 	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION) --no-qcow2
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-run --image $(OUT)/$(VERSION) --out $(OUT)/bench/run --rounds $(or $(BENCH_ROUNDS),40)
 
-judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime (as root; minutes)
+judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime; with RUNC=DIR and CRUN=DIR, checkouts or git directories, their suites too (as root; minutes)
 	$(WITH_TOOLS) PROA_JUDGES=1 $(GO) test -count=1 -timeout 30m -run '^TestValidationSuite$$' -v ./runtime/oci
+	@[ -z "$(RUNC)$(CRUN)" ] || { mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/oci-runtime ./runtime/cmd/oci-runtime && $(GO) build -o $(OUT)/bin/judge-runtime ./qemu-tests/cmd/judge-runtime; }
+	@[ -z "$(RUNC)$(CRUN)" ] || $(OUT)/bin/judge-runtime --runc "$(RUNC)" --crun "$(CRUN)" --runtime $(OUT)/bin/oci-runtime --out $(OUT)/judge
 
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)

@@ -11,7 +11,7 @@
 //	  (open what is to be bound)                 make proc, sysfs, mqueue, cgroup2: instances of its namespaces
 //	  enter its mount namespace, <-- mounts --
 //	  make the tree by descriptors,
-//	  pivot_root, come back;
+//	  hooks, pivot_root, come back;
 //	  limits, OOM score          --- go ----->   capabilities, ids, working directory, look for the program
 //	  write state.json, pid file <-- ready ---
 //	                             --- go ----->   install seccomp, execve the workload
@@ -40,8 +40,13 @@
 //	<id>/start.sock    only while created and not yet started
 //
 // Hooks run where the specification says: prestart and createRuntime by the caller, createContainer in the container's namespaces
-// with the caller's files, startContainer in the container with the workload's rights, poststart and poststop by the caller, where
-// their errors are warnings. When one of the former fails, the container is removed and poststop runs.
+// with the caller's files, all three between the last mount and pivot_root; startContainer in the container with the workload's rights,
+// poststart and poststop by the caller. When one fails, the container is removed and poststop runs, whose errors are warnings. One without
+// an environment has that of where it runs.
+//
+// What config.json leaves open is done as engines know it from others: HOME from the image's /etc/passwd, the working directory made where
+// it is missing, tmpfs with the mode of the directory it covers, pipes of standard output given to the workload's user, sockets of an
+// activated caller (LISTEN_FDS) passed on.
 //
 // In a user namespace the child makes every file system, so that they belong to it; device nodes are bound from the caller's /dev.
 //
