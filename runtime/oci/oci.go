@@ -1,8 +1,9 @@
 // Package oci is the command line of oci-runtime: the commands and flags that container engines and systemd units call,
 // as runc and the OCI's command line interface document (runtime-tools, command-line-interface.md) define them.
 //
-// It parses, calls package run, prints. Exit codes: of the workload for run and exec in the foreground; 0 for success;
-// 1 for an error (exec: 255), with one line on standard error and, with --log, as a record in a file for the engine to show.
+// It parses, calls package run, prints. Exit codes: of the workload for run and exec in the foreground; 0 for success; 127 if
+// the workload's program is not there, 126 if it cannot be executed; 1 for any other error (exec: 255 for all). An error is one line on
+// standard error and, with --log, a record in a file for the engine to show.
 package oci
 
 import (
@@ -61,6 +62,10 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	if err != nil {
 		g.tell("error", err.Error())
+		var command *run.CommandError
+		if code <= 1 && errors.As(err, &command) {
+			return command.Code()
+		}
 		return max(code, 1)
 	}
 	return code

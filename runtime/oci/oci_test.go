@@ -448,26 +448,28 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestFailures: an error names what is wrong, the exit code is 1 and nothing is left.
+// TestFailures: an error names what is wrong, the exit code is 1, or a shell's for a program that is not one, and nothing is left.
 func TestFailures(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*box)
 		want   string
 	}{
-		"no program":   {func(b *box) { b.spec.Process.Args[0] = "/nothing" }, `process.args[0]: stat /nothing`},
-		"not in PATH":  {func(b *box) { b.spec.Process.Args[0] = "nothing" }, `no executable "nothing" in PATH=/`},
-		"directory":    {func(b *box) { b.spec.Process.Args[0] = "/tmp" }, "is a directory"},
-		"cwd a file":   {func(b *box) { b.spec.Process.Cwd = "/probe" }, "process.cwd"},
-		"cwd by fd":    {func(b *box) { b.spec.Process.Cwd = "/proc/self/fd/4" }, "process.cwd"},
-		"no root":      {func(b *box) { b.spec.Root.Path = "gone" }, "root.path"},
-		"no source":    {func(b *box) { b.spec.Mounts[7].Source = "/not/there" }, "mounts[7] (/bound/here)"},
-		"bad option":   {func(b *box) { b.spec.Mounts[3].Options = []string{"size=lots"} }, "size=lots"},
-		"bad sysctl":   {func(b *box) { b.spec.Linux.Sysctl = map[string]string{"net.nothing": "1"} }, "linux.sysctl.net.nothing"},
-		"no namespace": {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/not/there" }, "linux.namespaces (network)"},
-		"wrong netns":  {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/proc/self/ns/uts" }, "linux.namespaces (network)"},
-		"unsupported":  {func(b *box) { b.spec.Linux.MountLabel = "x" }, "linux.mountLabel: SELinux is not enabled"},
-		"bad seccomp":  {func(b *box) { b.spec.Linux.Seccomp.Syscalls[0].Action = "X" }, "linux.seccomp.syscalls[0].action"},
-		"proc is link": {func(b *box) { os.Symlink("tmp", filepath.Join(b.dir, "rootfs/proc")) }, "symbolic link where a kernel file system goes"},
+		"no program":     {func(b *box) { b.spec.Process.Args[0] = "/nothing" }, `process.args[0]: stat /nothing`},
+		"not in PATH":    {func(b *box) { b.spec.Process.Args[0] = "nothing" }, `no executable "nothing" in PATH=/`},
+		"directory":      {func(b *box) { b.spec.Process.Args[0] = "/tmp" }, "is a directory"},
+		"no format":      {func(b *box) { b.program("script", "echo\n") }, "process.args[0]: execute /script: exec format error"},
+		"no interpreter": {func(b *box) { b.program("script", "#!/not/there\n") }, "process.args[0]: execute /script: no such file"},
+		"cwd a file":     {func(b *box) { b.spec.Process.Cwd = "/probe" }, "process.cwd"},
+		"cwd by fd":      {func(b *box) { b.spec.Process.Cwd = "/proc/self/fd/4" }, "process.cwd"},
+		"no root":        {func(b *box) { b.spec.Root.Path = "gone" }, "root.path"},
+		"no source":      {func(b *box) { b.spec.Mounts[7].Source = "/not/there" }, "mounts[7] (/bound/here)"},
+		"bad option":     {func(b *box) { b.spec.Mounts[3].Options = []string{"size=lots"} }, "size=lots"},
+		"bad sysctl":     {func(b *box) { b.spec.Linux.Sysctl = map[string]string{"net.nothing": "1"} }, "linux.sysctl.net.nothing"},
+		"no namespace":   {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/not/there" }, "linux.namespaces (network)"},
+		"wrong netns":    {func(b *box) { b.spec.Linux.Sysctl = nil; b.spec.Linux.Namespaces[4].Path = "/proc/self/ns/uts" }, "linux.namespaces (network)"},
+		"unsupported":    {func(b *box) { b.spec.Linux.MountLabel = "x" }, "linux.mountLabel: SELinux is not enabled"},
+		"bad seccomp":    {func(b *box) { b.spec.Linux.Seccomp.Syscalls[0].Action = "X" }, "linux.seccomp.syscalls[0].action"},
+		"proc is link":   {func(b *box) { os.Symlink("tmp", filepath.Join(b.dir, "rootfs/proc")) }, "symbolic link where a kernel file system goes"},
 		"fake null": {func(b *box) {
 			b.spec.Mounts = b.spec.Mounts[:1]
 			os.MkdirAll(filepath.Join(b.dir, "rootfs/dev/null"), 0o755)
@@ -483,9 +485,16 @@ func TestFailures(t *testing.T) {
 			if name == "no pid file" {
 				args = append(args, "--pid-file", "/not/there/pid")
 			}
+			want := 1
+			switch name {
+			case "no program", "not in PATH", "no interpreter":
+				want = 127
+			case "directory", "no format":
+				want = 126
+			}
 			_, errs, code := b.runtime(args...)
-			if code != 1 || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
-				t.Errorf("exit %d: %s; want 1 and %q", code, errs, c.want)
+			if code != want || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
+				t.Errorf("exit %d: %s; want %d and %q", code, errs, want, c.want)
 			}
 			b.leftNothing()
 			var rec map[string]string
@@ -495,6 +504,15 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// program makes a file of the container its workload.
+func (b *box) program(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, "rootfs", name), []byte(text), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	b.spec.Process.Args[0] = "/" + name
 }
 
 // TestLifeCycle: create, state, start, exec, kill, delete.
@@ -563,6 +581,11 @@ func TestLifeCycle(t *testing.T) {
 		t.Errorf("exec: exit %d", code)
 	}
 	mustFail("process.args[0]", "exec", "box", "/nothing")
+	for program, want := range map[string]int{"/nothing": 127, "nothing": 127, "/tmp": 126} {
+		if _, errs, code := b.runtime("exec", "box", program); code != want {
+			t.Errorf("exec %s: exit %d, want %d: %s", program, code, want, errs)
+		}
+	}
 	must("kill", "box", "KILL")
 	for range 100 {
 		if s = state(); s.Status == specs.StateStopped {

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -264,6 +265,20 @@ type message struct {
 	fds  []int // descriptors that came along
 }
 
+// A CommandError says that the workload's program is not there, or cannot be executed.
+type CommandError struct{ error }
+
+// Unwrap returns the reason.
+func (e *CommandError) Unwrap() error { return e.error }
+
+// Code is the exit code that shells, and docker, have for it: 127 if there is no such program, 126 if it cannot be executed.
+func (e *CommandError) Code() int {
+	if errors.Is(e.error, unix.ENOENT) {
+		return 127
+	}
+	return 126
+}
+
 // hear waits for one message. A child that has executed its workload says nothing more: io.EOF.
 func hear(fd int) (message, error) {
 	buf, oob := make([]byte, 4096), []byte(nil)
@@ -288,7 +303,11 @@ func hear(fd int) (message, error) {
 	switch {
 	case m.kind == script.KindError && n >= 8:
 		e := unix.Errno(binary.NativeEndian.Uint32(buf[4:]))
-		return m, fmt.Errorf("%s: %w", buf[8:n], e)
+		err := fmt.Errorf("%s: %w", buf[8:n], e)
+		if bytes.HasPrefix(buf[8:n], []byte("process.args[0]: ")) {
+			err = &CommandError{err}
+		}
+		return m, err
 	case m.kind == script.KindNotify && n >= 8:
 		m.fd = int(binary.NativeEndian.Uint32(buf[4:]))
 	}

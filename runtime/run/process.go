@@ -41,7 +41,7 @@ func (p *plan) workload() error {
 	}
 	// Last, as it may forbid anything but the execve.
 	p.installFilter()
-	p.Append(exec, "process.args[0]: execute "+p.process.Args[0], unix.SYS_EXECVE, p.String(p.process.Args[0]), p.Vector(p.process.Args), p.Vector(p.process.Env))
+	p.Append(exec, "process.args[0]: execute "+p.process.Args[0], unix.SYS_EXECVE, p.String(p.process.Args[0]), p.Vector(p.process.Args), p.Vector(p.process.Env)).Command()
 	return nil
 }
 

@@ -31,6 +31,7 @@ const (
 
 	flagZeroFails = 1 << 0 // a result of 0 is the error EPIPE: the other end of a socket is closed
 	flagWide      = 1 << 1 // store 64 bits instead of 32
+	flagCommand   = 1 << 2 // an error ends the child with 126, ENOENT with 127
 )
 
 // Words of the report that a failing child writes: kind, errno | iovec of those | iovec of the label | descriptor.
@@ -161,6 +162,12 @@ func (c *Call) Then(to *Call) *Call {
 // ZeroFails makes a result of 0 an error.
 func (c *Call) ZeroFails() *Call {
 	c.flags |= flagZeroFails
+	return c
+}
+
+// Command makes the child end as a shell does that cannot execute a command: with 126, or 127 if there is none.
+func (c *Call) Command() *Call {
+	c.flags |= flagCommand
 	return c
 }
 

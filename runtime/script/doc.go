@@ -11,7 +11,7 @@
 //
 // Each call has arguments, what to do with its result (store it in later arguments: a file descriptor), where to go on
 // after success and after an error, and a label. An error that has no place to go on ends the child: it writes the
-// errno and the label to the Program's report descriptor and exits with 1. Layout, in 64-bit words, of one call:
+// errno and the label to the Program's report descriptor and exits with 1 (see Command). Layout, in 64-bit words, of one call:
 //
 //	number | six arguments | next | next after an error | which errno (0: any) | addresses to store at | label | length | flags
 //

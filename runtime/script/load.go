@@ -77,10 +77,21 @@ func (p *Program) Run() error {
 			msg := binary.NativeEndian.AppendUint32(nil, KindError)
 			msg = append(binary.NativeEndian.AppendUint32(msg, uint32(errno)), label...)
 			unix.Write(int(binary.NativeEndian.Uint64(m[p.report+reportFd:])), msg)
-			unix.Exit(1)
+			unix.Exit(exitCode(errno, word(wordFlags)))
 		}
 		at = int(word(wordOnError) - base)
 	}
+}
+
+// exitCode is what a call's error ends the child with.
+func exitCode(e unix.Errno, flags uint64) int {
+	switch {
+	case flags&flagCommand == 0:
+		return 1
+	case e == unix.ENOENT:
+		return 127
+	}
+	return 126
 }
 
 func step(word func(int) uint64) (uint64, unix.Errno) {

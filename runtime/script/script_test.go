@@ -28,12 +28,12 @@ func TestMain(m *testing.M) {
 }
 
 // walk runs the script that write makes in each way this build has; out is the descriptor of a file. It
-// returns what was written to it.
+// returns what was written to it, and the exit code if that is neither 0 nor 1.
 func walk(t *testing.T, write func(b *Builder, out int)) map[string]string {
 	t.Helper()
 	got := make(map[string]string)
 	for _, way := range []string{"direct", "portable"} {
-		file := filepath.Join(t.TempDir(), "out")
+		file, code := filepath.Join(t.TempDir(), "out"), 0
 		f, err := os.Create(file)
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +48,7 @@ func walk(t *testing.T, write func(b *Builder, out int)) map[string]string {
 			c := exec.Command("/proc/self/exe")
 			c.Stdin, c.Stdout, c.Stderr, c.Env = &buf, f, os.Stderr, []string{"WALK_SCRIPT=1"}
 			c.Run()
-			if code := c.ProcessState.ExitCode(); code == 3 {
+			if code = c.ProcessState.ExitCode(); code == 3 {
 				t.Fatal("not walked")
 			}
 		} else {
@@ -62,9 +62,15 @@ func walk(t *testing.T, write func(b *Builder, out int)) map[string]string {
 				t.Fatal(err)
 			}
 			unix.Close(pidfd)
-			if p, err := os.FindProcess(pid); err == nil {
-				p.Wait()
+			p, err := os.FindProcess(pid)
+			if err != nil {
+				t.Fatal(err)
 			}
+			st, err := p.Wait()
+			if err != nil {
+				t.Fatal(err)
+			}
+			code = st.ExitCode()
 			runtime.UnlockOSThread()
 		}
 		f.Close()
@@ -73,6 +79,9 @@ func walk(t *testing.T, write func(b *Builder, out int)) map[string]string {
 			t.Fatal(err)
 		}
 		got[way] = string(text)
+		if code > 1 {
+			got[way] += fmt.Sprintf(" exit %d", code)
+		}
 	}
 	return got
 }
@@ -137,6 +146,10 @@ func TestScript(t *testing.T) {
 			b.Call("zero", unix.SYS_UMASK, 0).ZeroFails()
 		}, report(unix.EPIPE, "zero")},
 		"fails": {func(b *Builder, out int) { b.Fail("said so", unix.EISDIR) }, report(unix.EISDIR, "said so")},
+		"not there": {func(b *Builder, out int) {
+			b.Call("x", unix.SYS_EXECVE, "/not/there", 0, 0).Command()
+		}, report(unix.ENOENT, "x") + " exit 127"},
+		"no program": {func(b *Builder, out int) { b.Call("x", unix.SYS_EXECVE, "/", 0, 0).Command() }, report(unix.EACCES, "x") + " exit 126"},
 		"execute": {func(b *Builder, out int) {
 			b.Call("dup", unix.SYS_DUP3, out, 9, 0)
 			b.Call("execute", unix.SYS_EXECVE, "/bin/sh", b.Vector([]string{"sh", "-c", "echo $0 $X >&9", "a b"}), b.Vector([]string{"X=y"}))

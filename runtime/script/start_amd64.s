@@ -87,6 +87,13 @@ fail:
 	MOVL $20, AX // writev
 	SYSCALL
 	MOVL $1, DI
+	TESTQ $4, 104(R12)
+	JEQ exit
+	MOVL $126, DI
+	CMPL 4(R13), $2 // ENOENT
+	JNE exit
+	MOVL $127, DI
+exit:
 	MOVL $231, AX // exit_group
 	SYSCALL
 	INT $3
