@@ -156,7 +156,7 @@ var trusted = []asked{
 	{`containerctl pull --tls-verify=false $I/signed/other:1`, `.*not trusted: .* none of 1 .* counts: .*exit 1`},
 	{`containerctl pull --tls-verify=false $I/lab/tampered:1`, `.*(sha256|digest).*exit 1`},
 	{`containerctl pull --tls-verify=false $I/lab/rejected/x:1`, `.*not trusted: /etc/proa/trust/lab.toml rejects the prefix .*exit 1`},
-	{`containerctl run --rm --tls-verify=false $I/signed/plain:1 true`, `.*not trusted: .*exit 1`},
+	{`containerctl run --rm --tls-verify=false $I/signed/plain:1 true`, `.*not trusted: .*exit 125`},
 	{`containerctl images | grep -c -E 'plain|stranger|other|tampered'`, `0\nexit 1`},
 }
 
@@ -166,5 +166,5 @@ var workloadIll = []asked{
 	{`mkdir /tmp/c; : > /tmp/c/n; $R -d --restart on-failure:2 --name tries -v /tmp/c:/c $I sh -c 'echo x >> /c/n; exit 7'; poll '[ "$(wc -l < /tmp/c/n)" -ge 3 ] && [ "$(containerctl ps -aq --filter status=exited)" = tries ]'; sleep 3; wc -l < /tmp/c/n; containerctl ps -a --filter name=tries --format '{{.name}} {{.status}} {{.exit.code}}'; containerctl rm tries`, `tries\n3\ntries exited 7\ntries`},
 	{`$R -d --name ill --health-cmd 'test -f /tmp/ok' --health-interval 500ms --health-retries 2 $I sleep 1000; poll '[ "$(containerctl ps -q --filter health=unhealthy)" = ill ]'; systemctl is-active proa-ill:health.timer; containerctl exec ill touch /tmp/ok; poll '[ "$(containerctl ps -q --filter health=healthy)" = ill ]'; containerctl health ill && containerctl rm -f ill; systemctl list-units --all --plain -q 'proa-ill*'`,
 		`ill\nactive\nill`},
-	{`$R --rm $I no-such-program`, `.*no-such-program.*exit 1`},
+	{`$R --rm $I no-such-program`, `.*no-such-program.*exit 127`},
 }

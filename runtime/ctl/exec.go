@@ -30,6 +30,7 @@ type execFlags struct {
 
 func execVerb() verb {
 	return verb{name: "exec", args: "NAME COMMAND [ARGUMENTS]", what: "run a command in a running container", min: 2, max: -1, last: true, lister: "containers",
+		exits:    "Else that of the command; 126 if it cannot be executed, 127 if it is not there.",
 		examples: []string{"containerctl exec -it web sh"},
 		setup: func(s *flagset.Set) action {
 			x := new(execFlags)

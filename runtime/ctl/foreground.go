@@ -40,19 +40,27 @@ func (c *call) foreground(ctx context.Context, k *store.Container) error {
 	}()
 	look := time.NewTicker(2 * time.Second)
 	defer look.Stop()
+	var early *store.Exit // of one that did not start
 	for up := false; ; {
 		select {
 		case err := <-started:
 			if err != nil {
-				return startError{err}
+				return startError{err, c.codeOf(k)}
+			}
+			if early != nil {
+				return startError{exit(1), early.Code}
 			}
 			up = true
 		case master := <-a.master:
 			f.session = a.join(master)
 		case x := <-a.ended:
-			if !x.Started.IsZero() {
+			switch {
+			case !x.Started.IsZero():
 				return f.exit(x)
+			case up:
+				return startError{exit(1), x.Code} // launch has said why
 			}
+			early = x
 		case s := <-signals:
 			f.signal(ctx, s.(syscall.Signal))
 		case <-look.C:
@@ -65,10 +73,21 @@ func (c *call) foreground(ctx context.Context, k *store.Container) error {
 	}
 }
 
-// startError is the error of a container that did not come to be.
-type startError struct{ error }
+// startError is the error of a container that did not come to be, with an exit code that tells whose fault it is.
+type startError struct {
+	error
+	code int
+}
 
 func (e startError) Unwrap() error { return e.error }
+
+// codeOf is the exit code of a run that did not begin, which ended has noted before systemd told that.
+func (c *call) codeOf(k *store.Container) int {
+	if x, err := c.store.Exit(k.Name); err == nil && x != nil && x.Started.IsZero() {
+		return x.Code
+	}
+	return ourFailure
+}
 
 // following is what a process in the foreground knows of its container.
 type following struct {

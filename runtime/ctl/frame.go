@@ -31,6 +31,7 @@ type verb struct {
 	lister     string   // what completes the arguments: "containers", "images" ... (see words)
 	// setup registers flags and returns what is to be done once they are parsed. It may be called for reading only.
 	setup func(*flagset.Set) action
+	exits string // further exit codes
 	verbs []verb // those of a group such as network, instead of setup
 }
 
@@ -61,18 +62,27 @@ func (e *Env) Main(ctx context.Context, args []string) int {
 		args = []string{"version"}
 	}
 	err := e.program().Run(ctx, e.Out, args)
-	var code exit
-	var usage *command.WrongUsage
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &code):
-		return int(code)
-	case errors.Is(err, errNotRoot):
+	}
+	if errors.Is(err, errNotRoot) {
 		err = fmt.Errorf("%s: %w: run0 containerctl %s", args[0], err, strings.Join(args, " "))
 	}
-	fmt.Fprintf(e.Err, "containerctl: %s\n", printable(err.Error()))
-	if errors.As(err, &usage) {
+	var code exit
+	silent := errors.As(err, &code)
+	if !silent {
+		fmt.Fprintf(e.Err, "containerctl: %s\n", printable(err.Error()))
+	}
+	var usage *command.WrongUsage
+	var start startError
+	switch {
+	case errors.As(err, &start):
+		return start.code
+	case silent:
+		return int(code)
+	case args[0] == "run":
+		return ourFailure // not to be mistaken for the workload's
+	case errors.As(err, &usage):
 		return 2
 	}
 	return 1
@@ -93,7 +103,7 @@ func (e *Env) program() command.Program {
 func (e *Env) commands(name string, verbs []verb) (out []command.Command) {
 	for _, v := range verbs {
 		c := command.Command{Name: v.name, Args: v.args, Short: v.what, Long: strings.TrimSpace(upper(v.what) + ".\n\n" + v.more),
-			Examples: v.examples, Min: v.min, Max: v.max, Hidden: v.hidden}
+			Examples: v.examples, Min: v.min, Max: v.max, Hidden: v.hidden, Exits: v.exits}
 		if v.lister != "" {
 			c.Lister = "containerctl words " + v.lister
 		}

@@ -78,6 +78,9 @@ func launch(ctx context.Context, c *call) error {
 		}
 	}
 	if err := c.handOver(k, files); err != nil {
+		if startCode(err) != ourFailure {
+			return err // the process has ended with it: ended tells, as of any other
+		}
 		return errors.Join(err, c.OCIRoot.Delete(k.Name, true))
 	}
 	c.event(k, "start", k.Name+" runs "+k.Image)
@@ -125,7 +128,7 @@ func (c *call) handOver(k *store.Container, files []*os.File) error {
 	// Here and not by oci-runtime start, which would be one more program to load for each container.
 	if err := c.OCIRoot.Start(k.Name); err != nil {
 		fmt.Fprintf(files[2], "containerctl: %s\n", printable(err.Error())) // to who waits, as oci-runtime does
-		return exit(1)
+		return startError{exit(1), startCode(err)}
 	}
 	return nil
 }
@@ -138,9 +141,25 @@ func (e *Env) ociRuntime(files []*os.File, args ...string) error {
 	err := cmd.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
-		return exit(1) // it has said why
+		return startError{exit(1), ended.ExitCode()} // it has said why
 	}
 	return err
+}
+
+// ourFailure is the exit code of run where not the workload is to blame, docker's number.
+const ourFailure = 125
+
+// startCode is the exit code that tells of a container that did not start: a shell's if it is about the workload's program.
+func startCode(err error) int {
+	var command *run.CommandError
+	var start startError
+	switch {
+	case errors.As(err, &command):
+		return command.Code()
+	case errors.As(err, &start):
+		return start.code
+	}
+	return ourFailure
 }
 
 // noteStart remembers how often the kernel has killed in the unit's cgroup, which may outlive a run.
@@ -187,7 +206,7 @@ func ended(ctx context.Context, c *call) error {
 	waiting := findAttachment(c.bundle(name))
 	err = errors.Join(c.OCIRoot.Delete(name, true), c.store.SetExit(k, x))
 	c.tellEnd(k, x)
-	if k.Remove {
+	if k.Remove && !x.Started.IsZero() { // of one that did not start run takes the code, and removes it
 		err = errors.Join(err, c.takeAway(ctx, c.store, k))
 	} else {
 		err = errors.Join(err, c.releaseNetwork(ctx, k))
@@ -207,10 +226,13 @@ func (c *call) tellEnd(k *store.Container, x *store.Exit) {
 
 // exitOf reads systemd's variables.
 func exitOf(getenv func(string) string, st *run.Container, oom bool) *store.Exit {
-	x := &store.Exit{Code: 125, Result: getenv("SERVICE_RESULT"), OOM: oom}
+	x := &store.Exit{Code: ourFailure, Result: getenv("SERVICE_RESULT"), OOM: oom}
 	status := getenv("EXIT_STATUS")
-	if st == nil {
-		return x // no workload: the status is launch's
+	if st == nil { // no workload: the status is launch's
+		if code := getenv("EXIT_CODE") + " " + status; code == "exited 126" || code == "exited 127" {
+			x.Code, _ = strconv.Atoi(status)
+		}
+		return x
 	}
 	x.Started = st.Created.UTC()
 	switch getenv("EXIT_CODE") {

@@ -33,6 +33,7 @@ The image is pulled if it is not there. Its network is "bridge", in which it fin
 port of the machine to it.
 
 Limits, devices and restarts are the unit's own settings: systemctl show proa-NAME tells them, and drop-ins change them.`,
+		exits:    "Else that of the workload; 125 if containerctl is to blame, 126 if the workload's program cannot be executed, 127 if it is not there.",
 		examples: []string{"containerctl run -it --rm debian:13", "containerctl run -d --name web -p 80:80 --memory 256m nginx:1"},
 		setup: func(s *flagset.Set) action {
 			r := newRunFlags()
@@ -82,7 +83,9 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 	}
 	defer release()
 	if r.detach {
-		err = c.startUnit(ctx, k)
+		if err = c.startUnit(ctx, k); err != nil {
+			err = startError{err, c.codeOf(k)}
+		}
 	} else {
 		err = c.foreground(ctx, k)
 	}

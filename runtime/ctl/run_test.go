@@ -108,6 +108,54 @@ func TestEnds(t *testing.T) {
 	m.must("rm", "-f", "tries", "not-there")
 }
 
+// TestRunCodes: an exit code tells who is to blame, with docker's numbers, and what could not start leaves nothing.
+func TestRunCodes(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	m.must("pull", "--tls-verify=false", m.image())
+	script := filepath.Join(m.dir, "script")
+	if err := os.WriteFile(script, []byte("#!/not/there\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bad := []string{"-v", script + ":/script", "--entrypoint", "/script", m.image()}
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--entrypoint", "/nothing", m.image()}, 127, "process.args[0]"}, {[]string{"--entrypoint", "nothing", m.image()}, 127, "executable file not found"},
+		{[]string{"--entrypoint", "/etc", m.image()}, 126, "is a directory"}, {[]string{"--entrypoint", "/etc/passwd", m.image()}, 126, "permission denied"},
+		{bad, 127, "no such file"}, {[]string{"--init", "--entrypoint", "/nothing", m.image()}, 127, "/nothing"},
+		{[]string{"--user", "nobody-here", m.image()}, 125, "not in the container's"}, {[]string{"--memroy", "1m", m.image()}, 125, "did you mean"},
+		{[]string{"--pull", "never", "not/there:1"}, 125, "no such image"}, {[]string{m.image(), "exit", "125"}, 125, ""},
+	} {
+		for _, way := range [][]string{{}, {"--rm"}, {"-d"}, {"-d", "--rm"}} {
+			if len(way) > 0 && way[0] == "-d" && (c.want == "" || c.args[0] == "-v" || c.args[0] == "--init") {
+				continue // these begin
+			}
+			args := slices.Concat([]string{"run", "--network", "none"}, way, c.args)
+			if out, errs, code := m.ctl(args...); code != c.code || !strings.Contains(out+errs, c.want) {
+				t.Errorf("%q: exit %d, want %d: %s%s", args, code, c.code, out, errs)
+			}
+			for name := range strings.Lines(m.must("ps", "-aq")) {
+				if name = strings.TrimSpace(name); len(way) > 0 {
+					t.Errorf("%q leaves %s", args, name)
+				}
+				m.must("rm", name)
+			}
+		}
+	}
+	m.must("run", "-d", "--name", "up", "--network", "none", m.image(), "sleep")
+	for program, want := range map[string]int{"/nothing": 127, "/etc": 126} {
+		if _, errs, code := m.ctl("exec", "up", program); code != want {
+			t.Errorf("exec %s: exit %d, want %d: %s", program, code, want, errs)
+		}
+	}
+	if _, errs, code := m.ctl("exec", "down", "/probe"); code != 1 {
+		t.Errorf("exec: exit %d: %s", code, errs)
+	}
+}
+
 func count(dir string) []byte {
 	b, _ := os.ReadFile(filepath.Join(dir, "count"))
 	return b

@@ -134,7 +134,13 @@ func (m *Manager) start(s *service) error {
 		}
 	}
 	if err != nil {
-		m.finish(s, "exit-code", nil)
+		var ws *syscall.WaitStatus
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			status := failed.Sys().(syscall.WaitStatus)
+			ws = &status
+		}
+		m.finish(s, "exit-code", ws)
 		return fmt.Errorf("start %s: %w: %s", s.name, err, out)
 	}
 	m.mu.Lock()
