@@ -109,6 +109,7 @@ var workloadEnds = []asked{
 	{`$R --rm --init $I sh -c 'kill -9 $$; echo outlived'`, `exit 137`},
 	{`$R -d --restart no --name code $I sh -c 'echo said; exit 4'; containerctl wait code; containerctl start -a code`, `code\n4\nsaid\nexit 4`},
 	{`containerctl ps -a --filter exited=4 --format '{{.name}} {{.exit.code}}'; containerctl rm code`, `code 4\ncode`},
+	{`$R -di --rm --name parrot $I sh -c 'read word; echo $word; exit 3'; echo polly | containerctl attach parrot`, `parrot\npolly\nexit 3`},
 	// A unit that was stopped has not failed: SIGTERM is how a container is.
 	{`$R -d --init --name term $I sleep 1000 && poll '[ "$(containerctl top term | grep -c sleep)" = 2 ]' && containerctl stop term && containerctl ps -a --filter name=term --format '{{.name}} {{.status}} {{.exit.code}}'; systemctl is-failed proa-term; containerctl rm term`,
 		`term\nterm\nterm exited 143\ninactive\nterm`},

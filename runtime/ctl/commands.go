@@ -12,7 +12,7 @@ import (
 // verbs is the whole table.
 func (e *Env) verbs() []verb {
 	return slices.Concat(
-		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), logsVerb(), eventsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()}, watchVerbs(), []verb{copyVerb()},
+		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), attachVerb(), logsVerb(), eventsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()}, watchVerbs(), []verb{copyVerb()},
 		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb(), secretVerb()}, networkVerbs(), loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
 }

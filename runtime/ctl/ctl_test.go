@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"debug/elf"
@@ -50,6 +51,8 @@ func TestMain(m *testing.M) {
 		os.Exit(1) // is stopped before
 	case len(os.Args) > 1 && os.Args[1] == "fetch":
 		os.Exit(Machine().Main(context.Background(), os.Args[1:]))
+	case os.Getenv("CTL_JOURNAL") != "":
+		os.Exit(probeJournal(os.Getenv("CTL_JOURNAL"), os.Args[1:]))
 	case os.Getenv("CTL_DIR") != "":
 		os.Exit(testEnv(os.Getenv("CTL_DIR")).Main(context.Background(), os.Args[1:]))
 	}
@@ -103,6 +106,14 @@ func probe(args []string) int {
 		time.Sleep(time.Minute)
 	case "terminal":
 		return probeTerminal()
+	case "echo": // lines, until one says how to end
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			fmt.Println("heard", lines.Text())
+			if code, err := strconv.Atoi(lines.Text()); err == nil {
+				return code
+			}
+		}
+		return 9
 	case "ids":
 		m, _ := os.ReadFile("/proc/self/uid_map")
 		var st syscall.Stat_t

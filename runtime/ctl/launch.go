@@ -38,7 +38,10 @@ func launch(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	start, files := starting(k, files)
+	start, files, err := starting(dir, k, files)
+	if err != nil {
+		return err
+	}
 	if start.Init, err = filepath.EvalSymlinks(c.OCIRuntime[0]); err != nil {
 		return err
 	}
@@ -94,10 +97,17 @@ func launch(ctx context.Context, c *call) error {
 }
 
 // starting decides on the terminal, the descriptors and what the workload is told about them.
-func starting(k *store.Container, files []*os.File) (bundle.Start, []*os.File) {
+func starting(dir string, k *store.Container, files []*os.File) (bundle.Start, []*os.File, error) {
 	s := bundle.Start{Terminal: k.Terminal && files != nil}
 	if files == nil {
 		files = []*os.File{os.Stdin, os.Stdout, os.Stderr}
+		if k.Stdin {
+			pipe, err := openStdin(dir)
+			if err != nil {
+				return s, nil, err
+			}
+			files[0] = pipe
+		}
 	}
 	// Sockets that systemd has opened for the workload (sd_listen_fds(3)); there the workload is process 1.
 	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
@@ -109,7 +119,7 @@ func starting(k *store.Container, files []*os.File) (bundle.Start, []*os.File) {
 			s.Env = append(s.Env, "LISTEN_FDNAMES="+names)
 		}
 	}
-	return s, files
+	return s, files, nil
 }
 
 // handOver names the created container's process to systemd and lets it run.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -173,6 +175,7 @@ func wait(ctx context.Context, c *call) error {
 
 // waitFor waits for the end of a container's run, which ended notes after the last process has gone.
 func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, error) {
+	begun := time.Now()
 	before, err := c.store.Exit(k.Name)
 	if err != nil {
 		return nil, err
@@ -201,7 +204,7 @@ func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, er
 			return x, nil
 		}
 		if _, err := c.store.Container(k.Name); err != nil {
-			return nil, err // removed
+			return c.toldExit(ctx, k, begun, err)
 		}
 		if _, err := dir.Read(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
@@ -210,6 +213,27 @@ func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, er
 			return nil, err
 		}
 	}
+}
+
+// toldExit asks the journal how a container has ended that is removed by now: one with --rm goes together with its record.
+func (c *call) toldExit(ctx context.Context, k *store.Container, since time.Time, gone error) (*store.Exit, error) {
+	exec.CommandContext(ctx, c.Journal, "--sync").Run() // else it may not have heard of it
+	args, err := addTimes([]string{"--output=json", "PROA_EVENT=die", "PROA_EVENT=oom", "PROA_CONTAINER=" + k.Name}, since.Format(time.RFC3339Nano), "", since)
+	if err != nil {
+		return nil, err
+	}
+	var x *store.Exit
+	err = c.journal(ctx, args, func(j entry) error {
+		n, err := strconv.Atoi(j.text("PROA_EXIT_CODE"))
+		if err == nil && x == nil {
+			x = &store.Exit{Code: n, OOM: j.text("PROA_EVENT") == "oom", Started: k.Created, Finished: j.time()}
+		}
+		return nil
+	})
+	if x == nil {
+		return nil, errors.Join(gone, err)
+	}
+	return x, nil
 }
 
 // watchDir returns what a read of blocks until something in the directory changes (inotify(7)).

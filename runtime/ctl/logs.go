@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
 
@@ -37,14 +38,19 @@ func logsVerb() verb {
 		}}
 }
 
-// run asks journalctl for what the container's processes have written. The match leaves out systemd's own lines about the unit, and
-// events, which are written in the unit as well.
+// outputOf are the arguments with which journalctl tells what a container's processes have written. The match leaves out systemd's own
+// lines about the unit, and events, which are written in the unit as well.
+func outputOf(k *store.Container) []string {
+	return []string{"--output=json", "--all", "_SYSTEMD_UNIT=" + unit.Of(k), "SYSLOG_IDENTIFIER=" + strings.TrimSuffix(strings.TrimPrefix(unit.Of(k), "proa-"), ".service")}
+}
+
+// run asks journalctl for what the container has said.
 func (f *logsFlags) run(ctx context.Context, c *call) error {
 	k, err := c.container(c.args[0])
 	if err != nil {
 		return err
 	}
-	args := []string{"--output=json", "--all", "_SYSTEMD_UNIT=" + unit.Of(k), "SYSLOG_IDENTIFIER=" + strings.TrimSuffix(strings.TrimPrefix(unit.Of(k), "proa-"), ".service")}
+	args := outputOf(k)
 	if f.follow {
 		args = append(args, "--follow")
 	}
