@@ -45,6 +45,7 @@ require = "reject"
 	step(t, m, "ready and sockets", func(t *testing.T) { answers(t, m, image, workloadReady) })
 	step(t, m, "trust", func(t *testing.T) { answers(t, m, at, trusted) })
 	step(t, m, "networks", func(t *testing.T) { networks(t, m, image) })
+	step(t, m, "pods", func(t *testing.T) { answers(t, m, image, pods) })
 	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, image) })
 	// The last ones of the boot: its journal is not clean any more.
 	unclean := vm.Allow(`proa-[\w:@-]+\.(service|timer)|containerctl|oci-runtime|hello-[0-9a-f]+\[`, "programs fail and are killed")
@@ -147,6 +148,19 @@ var workloadReady = []asked{
 		`(.*start it first.*\n)?activating\nready\nactive\nready`},
 	{`$R -d --restart no --name door $I sh -c 'echo fds $LISTEN_FDS of $LISTEN_PID is $$; ls -l /proc/1/fd/3; exec sleep 1000' >/dev/null; containerctl stop door; systemctl daemon-reload; systemctl start proa-door.socket; (echo; sleep 1) | nc 127.0.0.1 7777 >/dev/null & poll 'containerctl logs door | grep -q socket:'; kill $!; containerctl logs --tail 2 door | grep -oE 'fds.*|socket'; systemctl stop proa-door.socket; containerctl rm -f door`,
 		`door\n(ls: .*\n)?fds 1 of 1 is 1\nsocket\n(.*\n)?door`},
+}
+
+// pods: the containers of a pod are up and down together, in one network namespace, which has the ports.
+var pods = []asked{
+	{`mkdir -p /etc/containers/systemd && cd /etc/containers/systemd && printf '[Pod]\nPodName=shop\nPublishPort=8085:8080\n' > shop.pod && printf "[Container]\nContainerName=page\nImage=$I\nPod=shop.pod\n" > page.container &&
+		printf "[Container]\nContainerName=peer\nImage=$I\nPod=shop.pod\nExec=sleep 1000\n[Service]\nTimeoutStopSec=60\n" > peer.container && systemctl daemon-reload && systemctl start shop-pod && poll 'systemctl is-active -q page peer' && poll 'wget -qO- http://127.0.0.1:8085/'`,
+		`(wget: .*\n)*hello from a container`},
+	{`containerctl exec peer wget -qO- http://127.0.0.1:8080/; stat -Lc %i /proc/$(systemctl show -P MainPID page)/ns/net /proc/$(systemctl show -P MainPID peer)/ns/net | uniq | wc -l; containerctl run --rm $I wget -qO- http://shop:8080/`, `hello from a container\n1\nhello from a container`},
+	// One is started anew by itself, and finds what it had.
+	{`was=$(systemctl show -P MainPID peer); systemctl restart page && poll 'wget -qO- http://127.0.0.1:8085/'; [ $was = $(systemctl show -P MainPID peer) ]`, `(wget: .*\n)*hello from a container`},
+	{`systemctl stop shop-pod; systemctl is-active page peer; ls -A /run/proa/netns; wget -qO- http://127.0.0.1:8085/ 2>&1 | grep -c refused`, `inactive\ninactive\n1`},
+	{`systemctl start page && poll 'systemctl is-active -q shop-pod peer'; systemctl stop page; systemctl is-active shop-pod peer; systemctl stop peer; poll '[ "$(systemctl is-active shop-pod)" = inactive ]'; ls -A /run/proa/netns`, `active\nactive`},
+	{`rm /etc/containers/systemd/shop.pod /etc/containers/systemd/page.container /etc/containers/systemd/peer.container; systemctl daemon-reload; containerctl rm page peer; containerctl ps -aq`, `page\npeer\nfront`},
 }
 
 // trusted: under signed/ counts what the lab's key has signed, and nothing else.
