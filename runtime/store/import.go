@@ -187,19 +187,32 @@ func (i *importing) layers(ctx context.Context, img *image.Image) error {
 	if err := i.finish(jobs); err != nil {
 		return err
 	}
-	return i.publish()
+	if err := i.publish(); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if err := os.Remove(i.s.partial(j.blob.Digest)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// finish keeps the blobs, or removes them before the sync, so that their pages need not reach the disk.
+// finish keeps the blobs, or empties them before the sync, so that their pages need not reach the disk. Their names in partial go when the
+// layers are there: until then another pull that wants one is to find that it is held.
 func (i *importing) finish(jobs []job) error {
 	for _, j := range jobs {
-		var err error
-		if i.keep {
-			err = os.Rename(i.s.partial(j.blob.Digest), i.s.blob(j.blob.Digest))
-		} else {
-			err = os.Remove(i.s.partial(j.blob.Digest))
+		if !i.keep {
+			if err := j.file.Truncate(0); err != nil {
+				return err
+			}
+			continue
 		}
-		if err != nil {
+		blob := i.s.blob(j.blob.Digest)
+		if err := os.Remove(blob); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err // what there is may be damaged, and this was verified
+		}
+		if err := os.Link(i.s.partial(j.blob.Digest), blob); err != nil {
 			return err
 		}
 	}
@@ -239,7 +252,11 @@ func (i *importing) jobs(ctx context.Context, img *image.Image) (jobs []job, err
 			return jobs, fmt.Errorf("layer %s: %w", d, err)
 		}
 		if i.s.HasLayer(j.diff) { // another pull has brought it meanwhile
+			err := os.Remove(i.s.partial(d)) // hold may have made it
 			j.file.Close()
+			if err != nil {
+				return jobs, err
+			}
 			i.report(Event{Layer: d, Done: j.blob.Size, Total: j.blob.Size, State: Present})
 			continue
 		}

@@ -465,8 +465,17 @@ func TestTwoPulls(t *testing.T) {
 		_, err := s.Import(t.Context(), second, img, r2, accepted(t, img, r2), false, nil)
 		done <- err
 	}()
-	time.Sleep(100 * time.Millisecond) // the second waits for the first, or the count below is not 0
 	close(g.open)
+	// Whenever the second comes to it, the first has the blob or has brought the layer: it fetches nothing.
+	for blob, tree := s.partial(img.Layers[0].Digest), s.LayerDir(img.Config.RootFS.DiffIDs[0]); ; {
+		if _, err := os.Lstat(blob); err == nil {
+			continue
+		}
+		if _, err := os.Lstat(tree); err != nil {
+			t.Error("nobody has the blob, and the layer is not there")
+		}
+		break
+	}
 	for range 2 {
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -474,6 +483,9 @@ func TestTwoPulls(t *testing.T) {
 	}
 	if second.asked != 0 {
 		t.Errorf("the second pull fetched %d bytes", second.asked)
+	}
+	if left, err := os.ReadDir(s.path("partial")); err != nil || len(left) > 0 {
+		t.Errorf("left in partial: %v, %v", left, err)
 	}
 }
 
