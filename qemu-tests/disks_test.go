@@ -87,6 +87,9 @@ func TestDisks(t *testing.T) {
 		if got := run(t, m, sealedSecret); got != "hush" {
 			t.Errorf("got %q", got)
 		}
+		if got := run(t, m, sealedByTPM); got != "mum" {
+			t.Errorf("got %q of a container's secret", got)
+		}
 	})
 	if fullDepth() {
 		step(t, m, "reset", func(t *testing.T) { stateIsForgotten(t, m) })
@@ -106,6 +109,13 @@ mkdir -p /run/tree/etc
 ! grep -q hush /run/secret.bu
 IGNITION_CONFIG_FILE=/run/secret.bu ignition -platform file -stage fetch-offline,files -root /run/tree -config-cache /run/secret.json -state-file /run/secret.state -neednet /run/secret.net
 cat /run/tree/etc/token`
+
+// sealedByTPM stores a secret for containers, which the TPM seals, and opens it.
+const sealedByTPM = `set -e
+printf mum | containerctl secret create --seal tpm word - >/dev/null
+! grep -q "$(printf mum | base64)" /var/lib/proa/containers/secrets/word.json
+containerctl secret inspect --showsecret word | sed -n 's/.*"data": "\(.*\)".*/\1/p' | base64 -d
+containerctl secret rm word >/dev/null`
 
 // stateIsForgotten has the machine forget its state, which is on a disk of its own, while the file system there fits the config: it is used
 // again, and nothing that was in it is. The data disks are not state, and are made anew because the config says wipe.

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,8 +35,12 @@ func useSecrets(dir, place string, c *store.Container) error {
 		if err != nil {
 			return err
 		}
+		data, err := s.Open(context.Background(), v)
+		if err != nil {
+			return err
+		}
 		if want.Env {
-			c.Env = append(c.Env, want.Target+"="+string(v.Data))
+			c.Env = append(c.Env, want.Target+"="+string(data))
 			continue
 		}
 		if !mounted {
@@ -45,7 +50,7 @@ func useSecrets(dir, place string, c *store.Container) error {
 			mounted = true
 		}
 		file := filepath.Join(place, strconv.Itoa(i))
-		if err := os.WriteFile(file, v.Data, 0o600); err != nil {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
 			return fmt.Errorf("secret %s: %w", want.Name, err)
 		}
 		if err := errors.Join(os.Chown(file, want.UID, want.GID), os.Chmod(file, fs.FileMode(want.Mode))); err != nil {

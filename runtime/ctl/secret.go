@@ -23,7 +23,8 @@ func secretVerb() verb {
 	return verb{name: "secret", what: "keep passwords and keys for containers", verbs: []verb{
 		{name: "create", args: "NAME FILE|-", min: 2, max: 2, what: "store a secret", setup: secretCreate,
 			more: `FILE is read as it is; - is standard input. run --secret NAME gives it to a container, as the file /run/secrets/NAME or as a
-variable. It is kept in a file that only root can read.`,
+variable. It is kept in a file that only root can read, sealed by the machine's TPM if there is one: that disk in another machine does not
+give it away.`,
 			examples: []string{"containerctl secret create db-password ./password", "head -c 32 /dev/urandom | containerctl secret create key -"}},
 		{name: "ls", what: "list secrets", json: true, setup: func(s *flagset.Set) action {
 			var quiet bool
@@ -33,7 +34,7 @@ variable. It is kept in a file that only root can read.`,
 		{name: "inspect", args: "NAME...", min: 1, max: -1, lister: "secrets", what: "print all about secrets but their content as JSON", json: true, setup: func(s *flagset.Set) action {
 			var show bool
 			s.Bool(&show, "showsecret", "also the content")
-			return func(_ context.Context, c *call) error { return c.secretInspect(show) }
+			return func(ctx context.Context, c *call) error { return c.secretInspect(ctx, show) }
 		}},
 		{name: "rm", args: "NAME...", min: 1, max: -1, lister: "secrets", what: "remove secrets", setup: func(s *flagset.Set) action {
 			var ignore bool
@@ -60,7 +61,15 @@ func secretCreate(s *flagset.Set) action {
 	s.Bool(&replace, "replace", "in the place of one with this name")
 	labelFlag(s, "secret", &v.Labels)
 	driverFlag(s, "file")
-	return func(_ context.Context, c *call) error {
+	seal := "auto"
+	s.Func("seal", "HOW", "auto: with the TPM if there is one (default); tpm: an error without; no: readable wherever the disk is", func(v string) error {
+		if v != "auto" && v != "tpm" && v != "no" {
+			return errors.New("want auto, tpm or no")
+		}
+		seal = v
+		return nil
+	})
+	return func(ctx context.Context, c *call) error {
 		in := c.In
 		if c.args[1] != "-" {
 			f, err := os.Open(c.args[1])
@@ -78,6 +87,11 @@ func secretCreate(s *flagset.Set) action {
 		s, err := c.secrets()
 		if err != nil {
 			return err
+		}
+		if seal == "tpm" || seal == "auto" && s.HasTPM(ctx) {
+			if err := s.Seal(ctx, v); err != nil {
+				return err
+			}
 		}
 		if err := s.Put(v, replace); err != nil {
 			return err
@@ -110,12 +124,16 @@ func (c *call) secretList(quiet bool) error {
 	})
 }
 
-func (c *call) secretInspect(show bool) error {
+func (c *call) secretInspect(ctx context.Context, show bool) error {
 	s, err := c.secrets()
 	if err != nil {
 		return err
 	}
-	var out []*secret.Secret
+	type inspected struct {
+		*secret.Secret
+		ByTPM bool `json:"sealed_by_tpm"`
+	}
+	var out []inspected
 	for _, name := range c.args {
 		v, err := s.Get(name)
 		if errors.Is(err, secret.ErrNone) {
@@ -124,10 +142,14 @@ func (c *call) secretInspect(show bool) error {
 		if err != nil {
 			return err
 		}
+		sealed := v.Sealed != ""
 		if !show {
 			v.Data = nil
+		} else if v.Data, err = s.Open(ctx, v); err != nil {
+			return err
 		}
-		out = append(out, v)
+		v.Sealed = ""
+		out = append(out, inspected{v, sealed})
 	}
 	return c.json(out)
 }

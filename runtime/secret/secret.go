@@ -1,10 +1,11 @@
 // Package secret keeps passwords and keys for containers: root's files, one a secret, which no image, command line or unit holds.
 //
-//	<dir>/<name>.json    0600, in /var/lib/proa/containers/secrets (0700): when it was made, labels, the bytes
+//	<dir>/<name>.json    0600, in /var/lib/proa/containers/secrets (0700): when it was made, labels, the bytes or their seal
 //
 // A container gets one as a file in memory that only its mount namespace has, or in its environment (package bundle); both are made at
-// each start, so that a replaced secret is there at the next. Who is root on the machine, or has its disk, has them: they are as safe as
-// that disk. A secret is replaced by one rename. Names are checked before they become paths.
+// each start, so that a replaced secret is there at the next. Who is root on the machine has them. On a machine with a TPM they are sealed
+// by it (systemd-creds(1)), so that the disk alone, or a copy, is of no use; on one without they are as safe as the disk: the key that
+// systemd would seal with lies on the same one. A secret is replaced by one rename. Names are checked before they become paths.
 package secret
 
 import (
@@ -34,17 +35,21 @@ type Secret struct {
 	Created time.Time         `json:"created"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Data    []byte            `json:"data,omitempty"`
+	Sealed  string            `json:"sealed,omitempty"` // instead of Data: what systemd-creds has made of it
 }
 
 // A Store is a directory of secrets.
-type Store struct{ named.Records[Secret] }
+type Store struct {
+	named.Records[Secret]
+	Creds string // the program systemd-creds
+}
 
 // Open opens the store and makes its directory if it is missing.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
-	return &Store{named.Records[Secret]{Dir: dir, Kind: "secret", File: ".json", None: ErrNone}}, nil
+	return &Store{named.Records[Secret]{Dir: dir, Kind: "secret", File: ".json", None: ErrNone}, "systemd-creds"}, nil
 }
 
 // CheckName accepts what is a secret's name: a file's, and a part of --secret.
@@ -57,8 +62,10 @@ func (s *Store) Put(v *Secret, replace bool) error {
 	if err := CheckName(v.Name); err != nil {
 		return err
 	}
-	if len(v.Data) == 0 || len(v.Data) > MaxSize {
-		return fmt.Errorf("secret %s has %d bytes: want 1 to %d", v.Name, len(v.Data), MaxSize)
+	if v.Sealed == "" {
+		if err := v.checkSize(); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stat(s.path(v.Name)); err == nil && !replace {
 		return fmt.Errorf("%s: %w", v.Name, ErrExists)
@@ -73,11 +80,18 @@ func (s *Store) Put(v *Secret, replace bool) error {
 	return nil
 }
 
+func (v *Secret) checkSize() error {
+	if len(v.Data) == 0 || len(v.Data) > MaxSize {
+		return fmt.Errorf("secret %s has %d bytes: want 1 to %d", v.Name, len(v.Data), MaxSize)
+	}
+	return nil
+}
+
 // List returns all secrets without their bytes, sorted by name.
 func (s *Store) List() ([]*Secret, error) {
 	list, err := s.Records.List()
 	for _, v := range list {
-		v.Data = nil
+		v.Data, v.Sealed = nil, ""
 	}
 	return list, err
 }
