@@ -12,6 +12,7 @@ package bundle
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -43,6 +44,7 @@ type Start struct {
 	Terminal bool     // somebody is attached who has one
 	Env      []string // further variables
 	Notify   string   // socket of the service manager's for the workload, or ""
+	PIDs     string   // with PID container:NAME: a path of that one's namespace
 	Init     string   // the program for process 1 of a container with Init; default oci-runtime where the OS has it
 }
 
@@ -63,16 +65,6 @@ func Spec(c *store.Container, img *image.Config, u User, p Place, start Start) (
 	if err != nil {
 		return nil, err
 	}
-	namespaces := []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
-		{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace}}
-	switch c.Network {
-	case "host":
-	case "none":
-		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	default:
-		// containerctl launch is in the container's namespace already; naming it here makes oci-runtime exec enter it.
-		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/thread-self/ns/net"})
-	}
 	mounts, err := mounts(c, p, start)
 	if err != nil {
 		return nil, err
@@ -89,12 +81,12 @@ func Spec(c *store.Container, img *image.Config, u User, p Place, start Start) (
 			// Neither inheritable nor ambient: a process that is not root gains none.
 			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 			NoNewPrivileges: c.NoNewPrivileges,
+			OOMScoreAdj:     c.OOMScoreAdj,
 		},
-		Root:     &specs.Root{Path: p.Rootfs, Readonly: c.ReadOnly},
-		Hostname: hostname(c),
-		Mounts:   mounts,
+		Root:   &specs.Root{Path: p.Rootfs, Readonly: c.ReadOnly},
+		Mounts: mounts,
 		Linux: &specs.Linux{
-			Namespaces:    namespaces,
+			Namespaces:    namespaces(c, start),
 			Seccomp:       seccomp.Default(caps),
 			MaskedPaths:   slices.Clone(masked[:]),
 			ReadonlyPaths: slices.Clone(readOnly[:]),
@@ -106,10 +98,39 @@ func Spec(c *store.Container, img *image.Config, u User, p Place, start Start) (
 		return nil, fmt.Errorf("configuration of %s: %w", c.Name, err)
 	}
 	addUserNamespace(s, c)
+	if c.UTS == "" {
+		s.Hostname, s.Domainname = hostname(c), c.Domainname
+	}
 	if err := spec.Check(s); err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", c.Name, err)
 	}
 	return s, nil
+}
+
+// namespaces are those that the container has for itself, or joins.
+func namespaces(c *store.Container, start Start) []specs.LinuxNamespace {
+	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	for _, n := range []struct {
+		kind specs.LinuxNamespaceType
+		mode string
+	}{{specs.PIDNamespace, c.PID}, {specs.IPCNamespace, c.IPC}, {specs.UTSNamespace, c.UTS}, {specs.CgroupNamespace, c.CgroupNS}} {
+		switch {
+		case n.mode == "host":
+		case strings.HasPrefix(n.mode, "container:"):
+			out = append(out, specs.LinuxNamespace{Type: n.kind, Path: start.PIDs})
+		default:
+			out = append(out, specs.LinuxNamespace{Type: n.kind})
+		}
+	}
+	switch c.Network {
+	case "host":
+	case "none":
+		out = append(out, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	default:
+		// containerctl launch is in the container's namespace already; naming it here makes oci-runtime exec enter it.
+		out = append(out, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/thread-self/ns/net"})
+	}
+	return out
 }
 
 // Command is what docker makes of entrypoint and command: an entrypoint of the container's own leaves the image's command
@@ -142,6 +163,11 @@ func WorkDir(c *store.Container, img *image.Config) string {
 }
 
 func hostname(c *store.Container) string {
+	if c.UTS == "host" {
+		if name, err := os.Hostname(); err == nil {
+			return name
+		}
+	}
 	if c.Hostname != "" {
 		return c.Hostname
 	}

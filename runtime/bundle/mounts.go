@@ -47,6 +47,7 @@ func mounts(c *store.Container, p Place, start Start) ([]specs.Mount, error) {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", system}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup2", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", system}},
 	}
+	ms[3], ms[4] = memory(c, ms[3], ms[4])
 	if c.IDs != nil && c.Network != "none" {
 		// sysfs belongs to the network namespace's user namespace, which is not the container's.
 		ms[5] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro", "rro"}}
@@ -67,6 +68,19 @@ func mounts(c *store.Container, p Place, start Start) ([]specs.Mount, error) {
 		ms = append(ms, m)
 	}
 	return ms, nil
+}
+
+// memory is what --ipc makes of /dev/shm and /dev/mqueue.
+func memory(c *store.Container, shm, queue specs.Mount) (specs.Mount, specs.Mount) {
+	switch c.IPC {
+	case "host":
+		for _, m := range []*specs.Mount{&shm, &queue} {
+			m.Type, m.Source, m.Options = "bind", m.Destination, []string{"rbind", "nosuid", "noexec", "nodev"}
+		}
+	case "none":
+		shm.Options = []string{"nosuid", "noexec", "nodev", "ro", "mode=0555", "size=4k"}
+	}
+	return shm, queue
 }
 
 func volumeMount(c *store.Container, p Place, v store.Volume) (specs.Mount, error) {

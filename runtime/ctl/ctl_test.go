@@ -104,6 +104,8 @@ func probe(args []string) int {
 	case "sleep":
 		fmt.Println("sleeping")
 		time.Sleep(time.Minute)
+	case "namespaces":
+		probeNamespaces()
 	case "terminal":
 		return probeTerminal()
 	case "echo": // lines, until one says how to end

@@ -21,7 +21,7 @@ import (
 // declaredVerbs are what units of declared containers call (package quadlet).
 func declaredVerbs() []verb {
 	return []verb{
-		{name: "declared", args: "IMAGE [COMMAND [ARGUMENTS]]", min: 1, max: -1, last: true, hidden: true, what: "make a declared container anew and start its workload (for its unit)",
+		{name: "declared", elsewhere: elsewhere, args: "IMAGE [COMMAND [ARGUMENTS]]", min: 1, max: -1, last: true, hidden: true, what: "make a declared container anew and start its workload (for its unit)",
 			setup: func(s *flagset.Set) action {
 				d := &declared{runFlags: newRunFlags()}
 				d.runFlags.flags(s)
@@ -49,14 +49,6 @@ func (d *declared) flags(s *flagset.Set) {
 	s.Bool(&d.foreground, "foreground", "stay until the workload ends (Type=oneshot)")
 	s.Int(&d.retry, 0, "retry", "NUMBER", "how often to try again to fetch the image")
 	duration(s, &d.retryDelay, "retry-delay", "time between these tries")
-	s.Func("annotation", "KEY=VALUE", "annotation of the OCI configuration, which are the labels", func(v string) error {
-		k, val, _ := strings.Cut(v, "=")
-		if d.c.Labels == nil {
-			d.c.Labels = make(map[string]string)
-		}
-		d.c.Labels[k] = val
-		return nil
-	})
 	s.Bool(&d.envHost, "env-host", "give the workload the unit's environment")
 	s.Bool(&d.httpProxy, "http-proxy", "=false: do not give it the unit's proxies")
 }
@@ -66,7 +58,7 @@ func (d *declared) run(ctx context.Context, c *call) error {
 		return errors.New("is for the units of declared containers: see containerctl run")
 	}
 	d.c.Unit, d.c.Restart = d.unit, "no"
-	if err := d.net.check(&d.c); err != nil {
+	if err := errors.Join(d.net.check(&d.c), checkNamespaces(&d.c), d.setQuota()); err != nil {
 		return err
 	}
 	d.environment()
@@ -108,7 +100,7 @@ func (d *declared) environment() {
 			out = append(out, e)
 		}
 	}
-	d.c.Env = append(out, d.c.Env...)
+	d.fileEnv = append(out, d.fileEnv...)
 }
 
 // replace puts the container into the store, in the place of its last run.

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/proa-os/proa/runtime/flagset"
@@ -19,7 +20,7 @@ func parsed(t *testing.T, args ...string) (store.Container, error) {
 
 func TestRunFlags(t *testing.T) {
 	t.Setenv("FROM_HERE", "value")
-	any := int64(-1)
+	any, five := int64(-1), -5
 	for _, c := range []struct {
 		args []string
 		want store.Container
@@ -31,6 +32,10 @@ func TestRunFlags(t *testing.T) {
 		{[]string{"--security-opt", "no-new-privileges:true", "--security-opt", "seccomp=unconfined", "--security-opt=label=disable"}, store.Container{NoNewPrivileges: true, Security: &store.Security{Seccomp: "unconfined"}}},
 		{[]string{"--ulimit", "nofile=10", "--ulimit", "nofile=5:-1"}, store.Container{Ulimits: []store.Ulimit{{Name: "nofile", Soft: 5, Hard: 1<<64 - 1}}}},
 		{[]string{"--entrypoint", `["/x","a b"]`}, store.Container{Entrypoint: []string{"/x", "a b"}}},
+		{[]string{"--pid", "container:web", "--ipc=none", "--uts", "host", "--cgroupns", "host", "--domainname", "d"}, store.Container{PID: "container:web", IPC: "none", UTS: "host", CgroupNS: "host", Domainname: "d"}},
+		{[]string{"--pid=private", "--ipc", "shareable", "--cgroupns=private", "--log-driver", "none", "--sig-proxy", "-q"}, store.Container{NoLog: true}},
+		{[]string{"--oom-score-adj", "-5", "--memory-reservation", "1m", "--blkio-weight", "10", "--cpuset-mems", "0", "--device-write-bps", "/dev/vda:1k"}, store.Container{OOMScoreAdj: &five, MemoryLow: 1 << 20,
+			BlkioWeight: 10, MemSet: "0", Rates: []store.Rate{{Setting: "IOWriteBandwidthMax", Device: "/dev/vda", Most: 1024}}}},
 		{[]string{"--entrypoint", "[x"}, store.Container{Entrypoint: []string{"[x"}}},
 	} {
 		if got, err := parsed(t, c.args...); err != nil || !reflect.DeepEqual(got, c.want) {
@@ -38,10 +43,42 @@ func TestRunFlags(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"--restart", "always:3"}, {"--device", "/dev/../etc/passwd"}, {"--device", "/dev/a b"}, {"--mount", "type=tmpfs,src=/x,dst=/y"}, {"--mount", "type=bind,src=x,dst=/y"},
-		{"--tmpfs", "/"}, {"--tmpfs", "relative"}, {"--userns", "auto:size=0"}, {"--userns", "auto:gid=1"}, {"--userns", "mine"}, {"--security-opt", "mask=relative"}, {"--env", "=x"}, {"--health-retries", "0"}} {
+		{"--tmpfs", "/"}, {"--tmpfs", "relative"}, {"--userns", "auto:size=0"}, {"--userns", "auto:gid=1"}, {"--userns", "mine"}, {"--security-opt", "mask=relative"}, {"--env", "=x"}, {"--health-retries", "0"},
+		{"--env", "A B=x"}, {"--pid", "container:../x"}, {"--ipc", "container:web"}, {"--uts", "web"}, {"--log-driver", "syslog"}, {"--sig-proxy=false"}, {"--device-read-bps", "/etc:1m"}, {"--blkio-weight", "5"}} {
 		if c, err := parsed(t, args...); err == nil {
 			t.Errorf("%q: taken as %+v", args, c)
 		}
+	}
+}
+
+// TestElsewhere: whoever types a flag of docker's that is not here is told what is.
+func TestElsewhere(t *testing.T) {
+	e := testEnv(t.TempDir())
+	for flag, hint := range elsewhere {
+		if out, code := inside(t, e, "run", flag, "x", "y"); code != ourFailure || !strings.Contains(out, "unknown flag "+flag) || !strings.Contains(out, hint) {
+			t.Errorf("%s: %d %s", flag, code, out)
+		}
+	}
+	for _, c := range [][]string{{"--hostname and --domainname", "--uts", "host", "-h", "x"}, {"process 1 is another", "--pid", "host", "--init"}, {"--shm-size does not", "--ipc", "host", "--shm-size", "1m"},
+		{"needs --cpu-quota", "--cpu-period", "5000"}, {"exclude each other", "--cpus", "1", "--cpu-quota", "5000"}} {
+		if out, code := inside(t, e, append(append([]string{"run"}, c[1:]...), "x")...); code != ourFailure || !strings.Contains(out, c[0]) {
+			t.Errorf("%q: %d %s", c, code, out)
+		}
+	}
+	r := newRunFlags()
+	if r.quota = 150_000; r.setQuota() != nil || r.c.CPUs != 1.5 {
+		t.Errorf("quota without a period: %v", r.c.CPUs)
+	}
+}
+
+// TestLabels: flags overrule files, and those the image, which does not say whether it is updated.
+func TestLabels(t *testing.T) {
+	got := labels(map[string]string{"a": "image", "b": "image", "c": "image", "io.containers.autoupdate": "registry"}, map[string]string{"b": "file", "c": "file"}, map[string]string{"c": "flag", "io.containers.x": "y"})
+	if want := (map[string]string{"a": "image", "b": "file", "c": "flag", "io.containers.x": "y"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := labels(nil, nil, nil); got != nil {
+		t.Errorf("got %v of none", got)
 	}
 }
 

@@ -32,7 +32,9 @@ type verb struct {
 	// setup registers flags and returns what is to be done once they are parsed. It may be called for reading only.
 	setup func(*flagset.Set) action
 	exits string // further exit codes
-	verbs []verb // those of a group such as network, instead of setup
+	// elsewhere are flags of docker's that are not there, with what is instead.
+	elsewhere map[string]string
+	verbs     []verb // those of a group such as network, instead of setup
 }
 
 // An action carries out one command line.
@@ -144,7 +146,7 @@ func (e *Env) own(v verb) (command.Flags, func(context.Context, []string) error)
 	if v.json {
 		set.Bool(&c.asJSON, "json", "print JSON")
 	}
-	return flags{set, !v.last}, func(ctx context.Context, args []string) error {
+	return flags{set, !v.last, v.elsewhere}, func(ctx context.Context, args []string) error {
 		c.args = args
 		if !v.closed {
 			var err error
@@ -160,6 +162,8 @@ func (e *Env) own(v verb) (command.Flags, func(context.Context, []string) error)
 type flags struct {
 	set *flagset.Set
 	all bool // flags also behind arguments
+	// elsewhere are flags of docker's that are not there, with what is instead.
+	elsewhere map[string]string
 }
 
 func (f flags) All() (all []command.Flag) {
@@ -175,6 +179,8 @@ func (f flags) Parse(args []string) ([]string, error) {
 	switch {
 	case errors.Is(err, flagset.ErrHelp):
 		return nil, flag.ErrHelp
+	case errors.As(err, &unknown) && f.elsewhere[unknown.Flag] != "":
+		return nil, fmt.Errorf("%w: %s", err, f.elsewhere[unknown.Flag])
 	case errors.As(err, &unknown):
 		var names []string
 		for _, known := range f.All() {

@@ -58,6 +58,9 @@ func launch(ctx context.Context, c *call) error {
 	if err := c.enterNetwork(ctx, k.Name); err != nil {
 		return err
 	}
+	if start.PIDs, err = c.pidNamespace(k); err != nil {
+		return err
+	}
 	if err := bundle.Prepare(c.store, k.Name, dir, start); err != nil {
 		return err
 	}
@@ -297,6 +300,10 @@ func (e *Env) unitDir(k *store.Container) string {
 // become replaces this process by oci-runtime, in a mount namespace with the container's root: for units of Type=oneshot, whose process
 // it stays.
 func (c *call) become(ctx context.Context, name string) error {
+	k, err := c.container(name)
+	if err != nil {
+		return err
+	}
 	// A power cut leaves no state, /run being empty then; a killed oci-runtime does.
 	if err := c.OCIRoot.Delete(name, true); err != nil {
 		return err
@@ -308,7 +315,11 @@ func (c *call) become(ctx context.Context, name string) error {
 	if err := c.enterNetwork(ctx, name); err != nil {
 		return err
 	}
-	if err := bundle.Prepare(c.store, name, dir, bundle.Start{}); err != nil {
+	pids, err := c.pidNamespace(k)
+	if err != nil {
+		return err
+	}
+	if err := bundle.Prepare(c.store, name, dir, bundle.Start{PIDs: pids}); err != nil {
 		return err
 	}
 	if err := c.writeNames(name); err != nil {
@@ -316,6 +327,6 @@ func (c *call) become(ctx context.Context, name string) error {
 	}
 	args := append(append([]string{}, c.OCIRuntime...), "--root", string(c.OCIRoot), "run", "--bundle", dir, name)
 	// From the thread that Prepare has locked: it alone is in the namespace.
-	err := syscall.Exec(args[0], args, os.Environ())
+	err = syscall.Exec(args[0], args, os.Environ())
 	return fmt.Errorf("execute %s: %w", args[0], err)
 }

@@ -226,7 +226,7 @@ func (c *call) changeNetwork(ctx context.Context, name string, change func(*stor
 	if err := change(k); err != nil {
 		return err
 	}
-	ns, err := c.namespaceOf(k.Name)
+	ns, err := c.namespaceOf(k.Name, "net")
 	switch {
 	case err == nil:
 		defer ns.Close()

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/link"
 	"github.com/proa-os/proa/runtime/network"
@@ -81,7 +82,7 @@ func (c *call) enterNetwork(ctx context.Context, name string) error {
 	case "ns":
 		ns, err = os.Open(rest)
 	case "container":
-		ns, err = c.namespaceOf(rest)
+		ns, err = c.namespaceOf(rest, "net")
 		if errors.Is(err, run.ErrNotExist) {
 			err = fmt.Errorf("the container %s, whose network it shares, does not run: %w", rest, err)
 		}
@@ -100,13 +101,32 @@ func (c *call) enterNetwork(ctx context.Context, name string) error {
 	return link.Enter(ns)
 }
 
-// namespaceOf opens the network namespace of a running container.
-func (e *Env) namespaceOf(name string) (*os.File, error) {
+// pidNamespace is a path of the namespace of another container's processes, for as long as this process lives, also as another program; ""
+// if none is wanted.
+func (c *call) pidNamespace(k *store.Container) (string, error) {
+	other, ok := strings.CutPrefix(k.PID, "container:")
+	if !ok {
+		return "", nil
+	}
+	ns, err := c.namespaceOf(other, "pid")
+	if errors.Is(err, run.ErrNotExist) {
+		err = fmt.Errorf("the container %s, whose processes it shares, does not run: %w", other, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer ns.Close()
+	fd, err := unix.Dup(int(ns.Fd())) // oci-runtime hands none on that it is not told to
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), err
+}
+
+// namespaceOf opens a namespace of a running container: net, pid.
+func (e *Env) namespaceOf(name, kind string) (*os.File, error) {
 	st, err := e.OCIRoot.Load(name)
 	if err != nil {
 		return nil, err
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", st.Pid))
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", st.Pid, kind))
 	if err != nil {
 		return nil, err
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,8 +35,9 @@ The image is pulled if it is not there. Its network is "bridge", in which it fin
 port of the machine to it.
 
 Limits, devices and restarts are the unit's own settings: systemctl show proa-NAME tells them, and drop-ins change them.`,
-		exits:    "Else that of the workload; 125 if containerctl is to blame, 126 if the workload's program cannot be executed, 127 if it is not there.",
-		examples: []string{"containerctl run -it --rm debian:13", "containerctl run -d --name web -p 80:80 --memory 256m nginx:1"},
+		exits:     "Else that of the workload; 125 if containerctl is to blame, 126 if the workload's program cannot be executed, 127 if it is not there.",
+		examples:  []string{"containerctl run -it --rm debian:13", "containerctl run -d --name web -p 80:80 --memory 256m nginx:1"},
+		elsewhere: elsewhere,
 		setup: func(s *flagset.Set) action {
 			r := newRunFlags()
 			r.flags(s)
@@ -45,7 +48,7 @@ Limits, devices and restarts are the unit's own settings: systemctl show proa-NA
 // checkFlags refuses what does not go together.
 func (r *runFlags) checkFlags(c *call) error {
 	k := &r.c
-	if err := r.net.check(k); err != nil {
+	if err := errors.Join(r.net.check(k), checkNamespaces(k), r.setQuota()); err != nil {
 		return command.Wrong("run: %w", err)
 	}
 	switch {
@@ -196,7 +199,11 @@ func (e *Env) unitIsFree(ctx context.Context, s *store.Store, name string) error
 
 // describe turns flags and image into a container.
 func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, error) {
-	name, rec, err := c.obtain(ctx, c.args[0], &pullFlags{tlsVerify: r.tlsVerify, progress: "auto", policy: r.pull})
+	progress := "auto"
+	if r.quiet {
+		progress = "none"
+	}
+	name, rec, err := c.obtain(ctx, c.args[0], &pullFlags{tlsVerify: r.tlsVerify, progress: progress, policy: r.pull})
 	if err != nil {
 		return nil, err
 	}
@@ -210,6 +217,8 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 	k := r.c
 	k.Image, k.Manifest, k.Layers = rec.Name, rec.Digest, img.Config.RootFS.DiffIDs
 	k.Args = c.args[1:]
+	k.Env = slices.Concat(r.fileEnv, k.Env)
+	k.Labels = labels(img.Config.Config.Labels, r.fileLabels, k.Labels)
 	k.Created = time.Now().UTC().Truncate(time.Second)
 	if k.Name == "" {
 		k.Name = fmt.Sprintf("%s-%06x", path.Base(name.Repository()), rand.N(1<<24))
@@ -245,6 +254,23 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 		return nil, err
 	}
 	return &k, nil
+}
+
+// labels puts labels over others, as docker does: the image's, those of files, those of flags. What an image says to podman's own programs
+// is left out: whether it is updated by itself is the machine's to say.
+func labels(image, file, flags map[string]string) map[string]string {
+	out := make(map[string]string)
+	for _, m := range []map[string]string{image, file, flags} {
+		maps.Copy(out, m)
+	}
+	maps.DeleteFunc(out, func(k, _ string) bool {
+		_, ours := flags[k]
+		return strings.HasPrefix(k, "io.containers.") && !ours && file[k] == ""
+	})
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 // checkPlatform: of an image for many platforms the one for this machine is there, and no other runs.

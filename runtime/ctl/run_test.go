@@ -519,6 +519,9 @@ func TestFlags(t *testing.T) {
 	if out := run("--env-file", env, m.image(), "say", "x"); !strings.HasSuffix(out, " filed\n") {
 		t.Errorf("env-file: %q", out)
 	}
+	if out := run("-e", "KEY=flag", "--env-file", env, m.image(), "say", "x"); !strings.HasSuffix(out, " flag\n") {
+		t.Errorf("--env overrules files: %q", out)
+	}
 	out := run("--tmpfs", "/scratch:size=1m,mode=1770", "--mount", "type=bind,src="+m.dir+",dst=/host,readonly", "--mount", "type=tmpfs,dst=/second,tmpfs-size=64k",
 		"--shm-size", "3m", "--ulimit", "core=111:222", "--group-add", "44", "--sysctl", "kernel.msgmax=7000", "--cap-drop", "ALL", "--cap-add", "NET_RAW",
 		"--security-opt", "no-new-privileges", "--security-opt", "unmask=/proc/kcore", m.image(), "mounts")

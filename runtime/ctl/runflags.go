@@ -31,6 +31,11 @@ type runFlags struct {
 	health    store.Health
 	net       networkFlags
 	noHealth  bool
+	quiet     bool
+	// Docker reads files first, wherever their flags stand.
+	fileEnv       []string
+	fileLabels    map[string]string
+	quota, period int // of the processor time, microseconds
 }
 
 func newRunFlags() *runFlags {
@@ -51,10 +56,12 @@ func (r *runFlags) flags(s *flagset.Set) {
 	r.processFlags(s)
 	r.fileFlags(s)
 	r.securityFlags(s)
+	r.namespaceFlags(s)
 	r.limitFlags(s)
 	r.healthFlags(s)
-	s.Func("l,label", "KEY[=VALUE]", "label of the container", r.setLabel)
-	s.Func("label-file", "FILE", "labels, one a line", func(v string) error { return eachLine(v, r.setLabel) })
+	s.Func("l,label", "KEY[=VALUE]", "label of the container", setLabel(&r.c.Labels))
+	s.Func("label-file", "FILE", "labels, one a line; --label overrules them", func(v string) error { return eachLine(v, setLabel(&r.fileLabels)) })
+	s.Func("annotation", "KEY=VALUE", "annotation of the OCI configuration, which are the labels", setLabel(&r.c.Labels))
 	s.String(&c.StopSignal, "stop-signal", "SIGNAL", "what stop sends first (default TERM, or what the image says)")
 	s.Int(&c.StopTimeout, 1, "stop-timeout", "SECONDS", "how long stop waits before killing (default 10)")
 	s.Func("sdnotify", "MODE", "container: the workload says when it is ready; healthy: it is when its health check succeeds;\nignore: it counts as ready when it runs (default)", func(v string) error {
@@ -65,6 +72,20 @@ func (r *runFlags) flags(s *flagset.Set) {
 		return nil
 	})
 	s.Int(&c.Preserve, 0, "preserve-fds", "N", "without -d: hand on N descriptors from 3 on")
+	s.Func("log-driver", "DRIVER", "journald (default), none", func(v string) error {
+		if v != "journald" && v != "passthrough" && v != "none" {
+			return errors.New("want journald or none: output goes to the journal, from where systemd-journal-upload and others take it")
+		}
+		c.NoLog = v == "none"
+		return nil
+	})
+	s.Func("sig-proxy", "", "accepted: signals to containerctl run are the container's", func(v string) error {
+		if v != "true" {
+			return errors.New("the container has the signals of the foreground: use -d, and attach --sig-proxy=false")
+		}
+		return nil
+	})
+	s.Bool(&r.quiet, "q,quiet", "show no progress of pulling")
 	s.String(&r.cidFile, "cidfile", "FILE", "write the container's name to a file that must not exist")
 	s.Func("pull", "WHEN", "missing (default), always, never; newer: always, but without the registry what is here", pullPolicy(&r.pull))
 	s.String(&r.platform, "platform", "OS/ARCH", "refuse an image for another platform")
@@ -87,23 +108,25 @@ func (r *runFlags) setRestart(v string) error {
 	return nil
 }
 
-func (r *runFlags) setLabel(v string) error {
-	if r.c.Labels == nil {
-		r.c.Labels = make(map[string]string)
+func setLabel(labels *map[string]string) func(string) error {
+	return func(v string) error {
+		k, val, _ := strings.Cut(v, "=")
+		if k == "" {
+			return errors.New("want KEY[=VALUE]")
+		}
+		if *labels == nil {
+			*labels = make(map[string]string)
+		}
+		(*labels)[k] = val
+		return nil
 	}
-	k, val, _ := strings.Cut(v, "=")
-	if k == "" {
-		return errors.New("want KEY[=VALUE]")
-	}
-	r.c.Labels[k] = val
-	return nil
 }
 
 // processFlags are about the workload's process.
 func (r *runFlags) processFlags(s *flagset.Set) {
 	c := &r.c
-	s.Func("e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl", r.setEnv)
-	s.Func("env-file", "FILE", "environment variables, one a line", func(v string) error { return eachLine(v, r.setEnv) })
+	s.Func("e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl", setEnv(&c.Env))
+	s.Func("env-file", "FILE", "environment variables, one a line; --env overrules them", func(v string) error { return eachLine(v, setEnv(&r.fileEnv)) })
 	s.String(&c.User, "u,user", "USER[:GROUP]", "names or numbers (default: what the image says)")
 	s.List(&c.Groups, "group-add", "GROUP", "one more group, name or number")
 	s.String(&c.WorkDir, "w,workdir", "DIR", "working directory in the container")
@@ -138,20 +161,22 @@ func jsonWords(v string) (list []string) {
 }
 
 // setEnv takes a variable as docker does: one without a value has ours, and none if we have none.
-func (r *runFlags) setEnv(v string) error {
-	name, _, ok := strings.Cut(v, "=")
-	if name == "" {
-		return errors.New("want NAME[=VALUE]")
-	}
-	if !ok {
-		value, ok := os.LookupEnv(name)
-		if !ok {
-			return nil
+func setEnv(list *[]string) func(string) error {
+	return func(v string) error {
+		name, _, ok := strings.Cut(v, "=")
+		if name == "" || strings.ContainsAny(name, " \t") {
+			return errors.New("want NAME[=VALUE]")
 		}
-		v += "=" + value
+		if !ok {
+			value, ok := os.LookupEnv(name)
+			if !ok {
+				return nil
+			}
+			v += "=" + value
+		}
+		*list = append(*list, v)
+		return nil
 	}
-	r.c.Env = append(r.c.Env, v)
-	return nil
 }
 
 // eachLine calls f with the lines of a file but empty ones and comments.
@@ -220,12 +245,16 @@ func addDevice(c *store.Container, v string) error {
 	case len(f) == 3:
 		d.Target, d.Access = f[1], f[2]
 	}
-	if len(f) > 3 || !strings.HasPrefix(d.Source, "/dev/") || path.Clean(d.Source) != d.Source || strings.ContainsAny(d.Source, " \t\n\"'\\") ||
-		!path.IsAbs(d.Target) || !access.MatchString(d.Access) {
+	if len(f) > 3 || !isDevice(d.Source) || !path.IsAbs(d.Target) || !access.MatchString(d.Access) {
 		return errors.New("want /dev/NAME[:CONTAINER][:rwm]")
 	}
 	c.Devices = append(c.Devices, d)
 	return nil
+}
+
+// isDevice reports whether a path can be a device's, in a unit too.
+func isDevice(v string) bool {
+	return strings.HasPrefix(v, "/dev/") && path.Clean(v) == v && !strings.ContainsAny(v, " \t\n\"'\\")
 }
 
 // sizeFlag reads a size.
@@ -234,56 +263,4 @@ func sizeFlag(p *int64) func(string) error {
 		*p, err = parseSize(v)
 		return err
 	}
-}
-
-// limitFlags are about what the unit may take.
-func (r *runFlags) limitFlags(s *flagset.Set) {
-	c := &r.c
-	s.Func("m,memory", "SIZE", "memory limit, for example 512m", sizeFlag(&c.Memory))
-	s.Func("memory-swap", "SIZE", "limit of memory and swap; -1: any (default: twice the memory)", func(v string) error {
-		n := int64(-1)
-		if v != "-1" {
-			var err error
-			if n, err = parseSize(v); err != nil {
-				return err
-			}
-		}
-		c.MemorySwap = &n
-		return nil
-	})
-	s.Func("cpus", "NUMBER", "processor limit, for example 1.5", func(v string) (err error) {
-		if c.CPUs, err = strconv.ParseFloat(v, 64); err != nil || !(c.CPUs >= 0.01 && c.CPUs <= 10000) {
-			return errors.New("want a number of at least 0.01")
-		}
-		return nil
-	})
-	s.Int(&c.CPUShares, 2, "c,cpu-shares", "WEIGHT", "share of the processors beside others, 2 to 262144 (default 1024)")
-	s.Func("cpuset-cpus", "LIST", "processors to use, for example 0-2,4", func(v string) error {
-		if !regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`).MatchString(v) {
-			return errors.New("want a list such as 0-2,4")
-		}
-		c.CPUSet = v
-		return nil
-	})
-	s.Func("pids-limit", "NUMBER", "limit of processes and threads; -1: none", func(v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < -1 || n == 0 {
-			return errors.New("want a number of at least 1, or -1")
-		}
-		c.Pids = max(n, 0)
-		return nil
-	})
-}
-
-func parseSize(v string) (int64, error) {
-	units := map[byte]int64{'b': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30}
-	number, factor := v, int64(1)
-	if n := len(v); n > 0 && units[v[n-1]|0x20] != 0 && v[n-1] > '9' {
-		number, factor = v[:n-1], units[v[n-1]|0x20]
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > 1<<50/factor {
-		return 0, errors.New("want a size such as 512m or 2g")
-	}
-	return n * factor, nil
 }

@@ -33,7 +33,12 @@ type Container struct {
 	Groups          []string          `json:"groups,omitempty"` // further ones, names or numbers
 	WorkDir         string            `json:"workdir,omitempty"`
 	Hostname        string            `json:"hostname,omitempty"`
-	Network         string            `json:"network"` // host, none, bridge (those of Networks), container:NAME, ns:PATH
+	Domainname      string            `json:"domainname,omitempty"`
+	PID             string            `json:"pid_mode,omitempty"`    // host, container:NAME; default its own processes
+	IPC             string            `json:"ipc_mode,omitempty"`    // host, none; default its own
+	UTS             string            `json:"uts_mode,omitempty"`    // host; default its own host name
+	CgroupNS        string            `json:"cgroup_mode,omitempty"` // host; default its own view
+	Network         string            `json:"network"`               // host, none, bridge (those of Networks), container:NAME, ns:PATH
 	ReadOnly        bool              `json:"read_only,omitempty"`
 	NoNewPrivileges bool              `json:"no_new_privileges,omitempty"`
 	Privileged      bool              `json:"privileged,omitempty"`
@@ -67,6 +72,12 @@ type Container struct {
 	CPUShares   int     `json:"cpu_shares,omitempty"` // docker's, 2 to 262144
 	CPUSet      string  `json:"cpuset,omitempty"`
 	Pids        int     `json:"pids,omitempty"`
+	MemoryLow   int64   `json:"memory_low,omitempty"` // bytes
+	MemSet      string  `json:"memset,omitempty"`     // memory nodes
+	OOMScoreAdj *int    `json:"oom_score_adj,omitempty"`
+	BlkioWeight int     `json:"blkio_weight,omitempty"` // docker's, 10 to 1000
+	Rates       []Rate  `json:"rates,omitempty"`
+	NoLog       bool    `json:"no_log,omitempty"` // output goes nowhere
 	Health      *Health `json:"health,omitempty"`
 
 	Networks   []network.Attachment `json:"networks,omitempty"` // with the addresses it has for as long as it exists
@@ -104,6 +115,13 @@ type Device struct {
 	Source string `json:"source"`
 	Target string `json:"target"`
 	Access string `json:"access"` // of r, w and m
+}
+
+// A Rate limits what a device does in a second.
+type Rate struct {
+	Setting string `json:"setting"` // systemd's: IOReadBandwidthMax ...
+	Device  string `json:"device"`
+	Most    int64  `json:"most"`
 }
 
 // A Volume is a directory or file of the host in the container, a named volume, or with Kind tmpfs a file system in memory.

@@ -66,9 +66,11 @@ func Text(c *store.Container) string {
 	line("[Unit]")
 	line("Description=Container %s (%s)", c.Name, escape(c.Image))
 	line("RequiresMountsFor=/var/lib/proa/containers")
-	if other, ok := strings.CutPrefix(c.Network, "container:"); ok {
-		line("Wants=%s", Name(other))
-		line("After=%s", Name(other))
+	for _, mode := range []string{c.Network, c.PID} {
+		if other, ok := strings.CutPrefix(mode, "container:"); ok {
+			line("Wants=%s", Name(other))
+			line("After=%s", Name(other))
+		}
 	}
 	if c.Network == "host" || c.Network == "bridge" {
 		line("Wants=network-online.target")
@@ -148,6 +150,10 @@ func limits(c *store.Container) []string {
 	}
 	line("IgnoreSIGPIPE=no")
 	line("SyslogIdentifier=%s", c.Name)
+	if c.NoLog {
+		line("StandardOutput=null")
+		line("StandardError=null")
+	}
 	if c.Memory > 0 {
 		line("MemoryMax=%d", c.Memory)
 	}
@@ -166,6 +172,18 @@ func limits(c *store.Container) []string {
 	}
 	if c.CPUSet != "" {
 		line("AllowedCPUs=%s", c.CPUSet)
+	}
+	if c.MemSet != "" {
+		line("AllowedMemoryNodes=%s", c.MemSet)
+	}
+	if c.MemoryLow > 0 {
+		line("MemoryLow=%d", c.MemoryLow)
+	}
+	if c.BlkioWeight > 0 {
+		line("IOWeight=%d", 1+(c.BlkioWeight-10)*9999/990)
+	}
+	for _, r := range c.Rates {
+		line("%s=%s %d", r.Setting, escape(r.Device), r.Most)
 	}
 	if c.Pids > 0 {
 		line("TasksMax=%d", c.Pids)

@@ -139,12 +139,15 @@ func TestSettings(t *testing.T) {
 		"CollectMode=inactive-or-failed\n":                    {Remove: true, Restart: "no"},
 		"NotifyAccess=all\n":                                  {Notify: true},
 		"MemorySwapMax=2097152\n":                             {Memory: 1 << 20, MemorySwap: &swap},
-		"CPUWeight=100\n":                                     {CPUShares: 1024},
-		"AllowedCPUs=0-2\n":                                   {CPUSet: "0-2"},
-		"DevicePolicy=auto\n":                                 {Privileged: true},
-		"DeviceAllow=/dev/kvm rw\n":                           {Devices: []store.Device{{Source: "/dev/kvm", Access: "rw"}}},
-		"ExecStartPost=-/usr/bin/containerctl watch x\n":      {Health: &store.Health{Interval: time.Second}},
-		"WantedBy=multi-user.target\n":                        {Restart: "unless-stopped"},
+		"MemoryLow=5\n":                                       {MemoryLow: 5}, "AllowedMemoryNodes=0-1\n": {MemSet: "0-1"}, "IOWeight=1\n": {BlkioWeight: 10}, "IOWeight=10000\n": {BlkioWeight: 1000},
+		"IOReadIOPSMax=/dev/vda 7\n": {Rates: []store.Rate{{Setting: "IOReadIOPSMax", Device: "/dev/vda", Most: 7}}}, "StandardError=null\n": {NoLog: true},
+		"After=proa-web.service\n":                       {PID: "container:web"},
+		"CPUWeight=100\n":                                {CPUShares: 1024},
+		"AllowedCPUs=0-2\n":                              {CPUSet: "0-2"},
+		"DevicePolicy=auto\n":                            {Privileged: true},
+		"DeviceAllow=/dev/kvm rw\n":                      {Devices: []store.Device{{Source: "/dev/kvm", Access: "rw"}}},
+		"ExecStartPost=-/usr/bin/containerctl watch x\n": {Health: &store.Health{Interval: time.Second}},
+		"WantedBy=multi-user.target\n":                   {Restart: "unless-stopped"},
 	} {
 		c.Name, c.Network = "x", "none"
 		if text := Text(c); !strings.Contains(text, want) {
