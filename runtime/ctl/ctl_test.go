@@ -343,6 +343,14 @@ func TestPull(t *testing.T) {
 	if out := m.must("images"); strings.Count(out, "\n") != 3 {
 		t.Errorf("images:\n%s", out)
 	}
+	for args, want := range map[string]string{"images -q probe:1": m.image() + "\n", "images -q -f reference=probe:*": m.image() + "\n", "images -aq other": "",
+		"images --format {{.Repository}}:{{.Tag}} probe:1": m.image() + "\n", "images -qf dangling=true": ""} {
+		if out := m.must(strings.Fields(args)...); out != want {
+			t.Errorf("%s: got %q, want %q", args, out, want)
+		}
+	}
+	m.must("rmi", "-f", "not/there:1")
+	m.mustFail("no such image", "rmi", "not/there:1")
 	layers, _ := os.ReadDir(filepath.Join(m.dir, "store/layers"))
 	if len(layers) != 2 {
 		t.Errorf("%d layers", len(layers))

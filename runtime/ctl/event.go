@@ -61,13 +61,13 @@ func eventsVerb() verb {
 			f := new(eventsFlags)
 			s.String(&f.since, "since", "TIME", "begin with what happened then; 10m: ten minutes ago")
 			s.String(&f.until, "until", "TIME", "end then")
-			s.List(&f.filters, "f,filter", "KEY=VALUE", "container=NAME, event=KIND, image=IMAGE")
+			s.List(&f.filters, "f,filter", "KEY=VALUE", "container=NAME, event=KIND, image=IMAGE, type=container")
 			return f.run
 		}}
 }
 
 func (f *eventsFlags) run(ctx context.Context, c *call) error {
-	want, err := parseFilters(f.filters, "container", "event", "image")
+	want, err := parseFilters(f.filters, "container", "event", "image", "type")
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (f *eventsFlags) run(ctx context.Context, c *call) error {
 		if n, err := strconv.Atoi(j.text("PROA_EXIT_CODE")); err == nil {
 			o.ExitCode = &n
 		}
-		if !want.match("container", o.Container) || !want.match("event", o.Event) || !want.match("image", o.Image) {
+		if !want.match("container", o.Container) || !want.match("event", o.Event) || !want.match("image", o.Image) || !want.match("type", "container") {
 			return nil
 		}
 		if c.asJSON {

@@ -24,7 +24,7 @@ import (
 // execFlags are the flags of exec.
 type execFlags struct {
 	interactive, tty, detach, privileged bool
-	env                                  []string
+	env, fileEnv                         []string
 	user, workDir                        string
 }
 
@@ -37,7 +37,8 @@ func execVerb() verb {
 			s.Bool(&x.interactive, "i,interactive", "pass standard input on")
 			s.Bool(&x.tty, "t,tty", "with a terminal")
 			s.Bool(&x.detach, "d,detach", "return when it runs; its output goes nowhere")
-			s.List(&x.env, "e,env", "NAME=VALUE", "environment variable")
+			s.Func("e,env", "NAME[=VALUE]", "environment variable; without a value that of containerctl", setEnv(&x.env))
+			s.Func("env-file", "FILE", "environment variables, one a line; --env overrules them", func(v string) error { return eachLine(v, setEnv(&x.fileEnv)) })
 			s.String(&x.user, "u,user", "USER[:GROUP]", "names or numbers")
 			s.String(&x.workDir, "w,workdir", "DIR", "working directory")
 			s.Bool(&x.privileged, "privileged", "with all capabilities")
@@ -86,15 +87,8 @@ func (x *execFlags) pass(st *run.Container) (args []string, err error) {
 	if x.detach {
 		args = append(args, "--detach")
 	}
-	for _, v := range x.env {
-		name, _, given := strings.Cut(v, "=")
-		if !given {
-			value, ok := os.LookupEnv(name)
-			if !ok {
-				continue
-			}
-			v += "=" + value
-		}
+	env := slices.Concat(x.fileEnv, x.env)
+	for _, v := range env {
 		args = append(args, "--env", v)
 	}
 	if x.workDir != "" {
@@ -116,7 +110,7 @@ func (x *execFlags) pass(st *run.Container) (args []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Home != "" && !slices.ContainsFunc(x.env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }) {
+	if u.Home != "" && !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }) {
 		args = append(args, "--env", "HOME="+u.Home)
 	}
 	return append(args, "--user", strconv.FormatUint(uint64(u.UID), 10)+":"+strconv.FormatUint(uint64(u.GID), 10)), nil

@@ -147,7 +147,7 @@ func startSetup(s *flagset.Set) action {
 	s.Bool(&input, "i,interactive", "with -a: pass standard input on to a container that was made with -i; alone the same as -ai")
 	return func(ctx context.Context, c *call) error {
 		if !attach && !input {
-			return c.start(ctx, false)
+			return c.start(ctx)
 		}
 		if len(c.args) != 1 {
 			return command.Wrong("start: -a and -i take one container")

@@ -34,7 +34,12 @@ archives (not compressed) or directories. The trust policy holds as for pull.`},
 		{name: "save", args: "IMAGE...", what: "write images to an archive or a directory", min: 1, max: -1, lister: "images", setup: saveSetup,
 			more: `The archive is an OCI layout and a docker archive at once: docker load, podman load, skopeo and containerctl load
 read it. Layers and digests stay as they are; compressed layers that are not kept here are fetched again first.`},
-		{name: "rmi", args: "IMAGE...", what: "remove images; layers stay as long as a container needs them", min: 1, max: -1, lister: "images", setup: plain(rmi)},
+		{name: "rmi", args: "IMAGE...", what: "remove images; layers stay as long as a container needs them", min: 1, max: -1, lister: "images", setup: func(s *flagset.Set) action {
+			var force bool
+			s.Bool(&force, "f,force", "no error if there is none")
+			s.Func("no-prune", "", "accepted: layers go with gc", accept)
+			return func(_ context.Context, c *call) error { return c.rmi(force) }
+		}},
 		{name: "gc", what: "remove layers that nothing needs, and what interrupted pulls left", setup: func(s *flagset.Set) action {
 			var blobs bool
 			s.Bool(&blobs, "blobs", "also compressed layers that are kept for save and push")
@@ -358,7 +363,7 @@ func (c *call) gc(blobs bool) error {
 	return nil
 }
 
-func rmi(_ context.Context, c *call) error {
+func (c *call) rmi(force bool) error {
 	unlock, err := c.store.Lock()
 	if err != nil {
 		return err
@@ -366,6 +371,9 @@ func rmi(_ context.Context, c *call) error {
 	defer unlock()
 	for _, name := range c.args {
 		r, _, err := c.image(name)
+		if errors.Is(err, store.ErrNoImage) && force {
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -93,10 +93,10 @@ func TestWhen(t *testing.T) {
 func TestFormat(t *testing.T) {
 	v := map[string]any{"name": "web", "labels": map[string]string{"a.b": "c"}, "created_at": 7, "exit": nil}
 	var out strings.Builder
-	if err := formatEach(&out, `{{.Name}}\t{{ json .Labels }} {{index .labels "a.b"}} {{.CreatedAt}} {{.exit.code}}.`, []any{v}); err != nil || out.String() != "web\t{\"a.b\":\"c\"} c 7 .\n" {
+	if err := formatEach(&out, `{{.Name}}\t{{ json .Labels }} {{index .labels "a.b"}} {{.CreatedAt}} {{.exit.code}}.`, []any{v}, nil); err != nil || out.String() != "web\t{\"a.b\":\"c\"} c 7 .\n" {
 		t.Errorf("got %q, %v", &out, err)
 	}
-	if err := formatEach(&out, `{{range .x}}{{end}}`, []any{v}); err == nil {
+	if err := formatEach(&out, `{{range .x}}{{end}}`, []any{v}, nil); err == nil {
 		t.Error("a template that is none of ours is taken")
 	}
 }

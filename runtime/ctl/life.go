@@ -31,14 +31,18 @@ func lifeVerbs() []verb {
 	return []verb{
 		names(verb{name: "stop", what: "stop containers", more: "A container starts again at the next boot unless it was made with --restart unless-stopped or no.",
 			setup: func(s *flagset.Set) action {
-				seconds := -1
-				s.Int(&seconds, 0, "t,time,timeout", "SECONDS", "wait this long before killing (default: what run --stop-timeout said)")
-				return func(ctx context.Context, c *call) error { return c.stop(ctx, time.Duration(seconds)*time.Second) }
+				var f stopFlags
+				f.flags(s)
+				return func(ctx context.Context, c *call) error { return c.stop(ctx, f) }
 			}}),
 		names(verb{name: "start", what: "start stopped containers", setup: startSetup,
 			more: `With -a this command passes output on and ends with the workload's exit code, as run does without -d. A container that is restarted goes on
 without it.`}),
-		names(verb{name: "restart", what: "stop and start containers", setup: plain(func(ctx context.Context, c *call) error { return c.start(ctx, true) })}),
+		names(verb{name: "restart", what: "stop and start containers", setup: func(s *flagset.Set) action {
+			var f stopFlags
+			f.flags(s)
+			return func(ctx context.Context, c *call) error { return c.restart(ctx, f) }
+		}}),
 		names(verb{name: "kill", what: "send a signal to containers' first processes", setup: func(s *flagset.Set) action {
 			name := "KILL"
 			s.String(&name, "s,signal", "SIGNAL", "which (default KILL)")
@@ -58,16 +62,47 @@ without it.`}),
 	}
 }
 
-func (c *call) stop(ctx context.Context, grace time.Duration) error {
-	return c.each(func(k *store.Container) error {
-		if grace >= 0 {
-			if st, err := c.OCIRoot.Load(k.Name); err == nil && st.Status == specs.StateRunning {
-				// Another patience than the unit's: the kill comes from here, and the unit is stopped at the same time so that it does
-				// not start again.
-				timer := time.AfterFunc(grace, func() { st.Stop(unix.SIGKILL, 0) })
-				defer timer.Stop()
-			}
+// stopFlags say how a workload is ended.
+type stopFlags struct {
+	seconds int // -1: as the container says
+	signal  string
+}
+
+func (f *stopFlags) flags(s *flagset.Set) {
+	f.seconds = -1
+	s.Int(&f.seconds, 0, "t,time,timeout", "SECONDS", "wait this long before killing (default: what run --stop-timeout said)")
+	s.String(&f.signal, "s,signal", "SIGNAL", "what to send first (default: what run --stop-signal said)")
+}
+
+// otherwise ends a workload in another way than its unit would. With another patience the kill comes from here while systemd stops the unit,
+// so that it does not start again; until then the returned function is not to be called. With another signal the workload ends before
+// systemd hears of it, which it does before the second that a restart takes is over.
+func (f stopFlags) otherwise(c *call, k *store.Container) (done func(), err error) {
+	sig, done := unix.Signal(0), func() {}
+	if f.signal != "" {
+		if sig, err = oci.ParseSignal(f.signal); err != nil {
+			return nil, err
 		}
+	}
+	st, err := c.OCIRoot.Load(k.Name)
+	if err != nil || st.Status != specs.StateRunning {
+		return done, nil // there is nobody to end
+	}
+	grace := time.Duration(f.seconds) * time.Second
+	switch {
+	case sig != 0 && f.seconds < 0:
+		err = st.Stop(sig, unit.StopTimeout(k))
+	case sig != 0:
+		err = st.Stop(sig, grace)
+	case f.seconds >= 0:
+		timer := time.AfterFunc(grace, func() { st.Stop(unix.SIGKILL, 0) })
+		done = func() { timer.Stop() }
+	}
+	return done, err
+}
+
+func (c *call) stop(ctx context.Context, f stopFlags) error {
+	return c.each(func(k *store.Container) error {
 		if k.Restart == "unless-stopped" {
 			if err := unit.Disable(c.unitDir(k), k.Name); err != nil {
 				return err
@@ -76,6 +111,11 @@ func (c *call) stop(ctx context.Context, grace time.Duration) error {
 		if err := c.thaw(ctx, k); err != nil {
 			return err
 		}
+		done, err := f.otherwise(c, k)
+		if err != nil {
+			return err
+		}
+		defer done()
 		if err := c.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
 			return err
 		}
@@ -91,32 +131,48 @@ func (e *Env) thaw(ctx context.Context, k *store.Container) error {
 	return e.Units.Freeze(ctx, unit.Of(k), false)
 }
 
-func (c *call) start(ctx context.Context, again bool) error {
+func (c *call) start(ctx context.Context) error {
 	return c.each(func(k *store.Container) error {
-		if again {
-			if err := c.thaw(ctx, k); err != nil {
-				return err
-			}
-		}
 		if k.Unit != "" {
-			if again {
-				return c.Units.Restart(ctx, k.Unit)
-			}
 			return c.Units.Start(ctx, k.Unit)
 		}
-		// Also repairs a unit that a power cut in the middle of run has left out, and follows newer ways to write it.
-		if err := unit.Install(c.unitDir(k), k); err != nil {
+		if err := c.renew(ctx, k); err != nil {
 			return err
-		}
-		if err := c.Units.Refresh(ctx, unit.Of(k), true); err != nil {
-			return err
-		}
-		c.Units.ResetFailed(ctx, unit.Of(k)) // begins to count starts anew; an error says that there are none
-		if again {
-			return c.Units.Restart(ctx, unit.Of(k))
 		}
 		return c.Units.Start(ctx, unit.Of(k))
 	})
+}
+
+func (c *call) restart(ctx context.Context, f stopFlags) error {
+	return c.each(func(k *store.Container) error {
+		if err := c.thaw(ctx, k); err != nil {
+			return err
+		}
+		if k.Unit == "" {
+			if err := c.renew(ctx, k); err != nil {
+				return err
+			}
+		}
+		done, err := f.otherwise(c, k)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return c.Units.Restart(ctx, unit.Of(k))
+	})
+}
+
+// renew writes a unit anew, before a start that somebody has asked for.
+func (c *call) renew(ctx context.Context, k *store.Container) error {
+	// Also repairs a unit that a power cut in the middle of run has left out, and follows newer ways to write it.
+	if err := unit.Install(c.unitDir(k), k); err != nil {
+		return err
+	}
+	if err := c.Units.Refresh(ctx, unit.Of(k), true); err != nil {
+		return err
+	}
+	c.Units.ResetFailed(ctx, unit.Of(k)) // begins to count starts anew; an error says that there are none
+	return nil
 }
 
 func (c *call) kill(name string) error {

@@ -24,6 +24,12 @@ func progressFlag(s *flagset.Set, p *string) {
 		}
 		return errors.New("want auto, bars, json or none")
 	})
+	s.Func("q,quiet", "", "the same as --progress none", func(v string) error {
+		if v == "true" {
+			*p = "none"
+		}
+		return nil
+	})
 }
 
 // progress returns what shows the progress of layers on standard error, and what is to be called at the end.

@@ -298,6 +298,35 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestStopOtherwise: stop and restart end a workload by the signal and in the time that they are told.
+func TestStopOtherwise(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	m.must("run", "-d", "--name", "web", "--stop-timeout", "60", "--tls-verify=false", "--network", "none", m.image(), "sleep")
+	m.must("stop", "-s", "KILL", "web")
+	if v := m.inspect("web"); v.Status != "exited" || v.Exit.Code != 137 {
+		t.Errorf("after stop -s KILL: %+v %+v", v, v.Exit)
+	}
+	m.must("start", "web")
+	was := m.inspect("web").Pid
+	m.must("restart", "-t", "20", "-s", "QUIT", "web") // of Go: exit 2
+	if v := m.until("web", "up", func(v inspected) bool { return v.Status == "running" }); v.Pid == was || v.Exit.Code != 2 {
+		t.Errorf("after restart -s QUIT: %+v %+v, was %d", v, v.Exit, was)
+	}
+	m.mustFail("no signal is called", "stop", "-s", "HUPS", "web")
+	file := filepath.Join(m.dir, "env")
+	if err := os.WriteFile(file, []byte("KEY=filed\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := m.must("exec", "--env-file", file, "web", "/probe", "say", "x"); out != "x web 0 filed\n" {
+		t.Errorf("exec --env-file: %q", out)
+	}
+	if out := m.must("exec", "-e", "KEY=flag", "--env-file", file, "web", "/probe", "say", "x"); out != "x web 0 flag\n" {
+		t.Errorf("exec -e overrules files: %q", out)
+	}
+	m.must("rm", "-f", "web")
+}
+
 func TestExitOf(t *testing.T) {
 	ran := &run.Container{Created: time.Unix(1, 0)}
 	for _, c := range []struct {
