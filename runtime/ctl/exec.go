@@ -68,7 +68,7 @@ func (x *execFlags) run(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	args := append(append([]string{}, c.OCIRuntime...), "--root", string(c.OCIRoot), "exec")
+	args := append(append([]string{}, c.OCIRuntime...), "--root", string(c.OCIRoot), "exec", "--shell-codes")
 	args = append(append(append(args, flags...), "--"), c.args...)
 	if !x.interactive || x.detach {
 		if err := toNull(x.detach); err != nil {

@@ -238,6 +238,7 @@ type execOptions struct {
 	process, pidFile, console string
 	preserve                  int
 	detach, ignorePaused      bool
+	shellCodes                bool
 	changes                   []func(*specs.Process)
 }
 
@@ -250,6 +251,7 @@ func (e *execOptions) flags(s *flagset.Set) {
 	s.String(&e.console, "console-socket", "SOCKET", "send the master of the process's terminal here")
 	s.Int(&e.preserve, 0, "preserve-fds", "N", "hand on N descriptors from 3 on")
 	s.Bool(&e.ignorePaused, "ignore-paused", "in a paused container wait until it goes on")
+	s.Bool(&e.shellCodes, "shell-codes", "end with 127 or 126, as shells do, if there is no program to execute (default 255, as for all errors)")
 	s.Func("t,tty", "", "with a terminal", func(string) error { return change(func(p *specs.Process) { p.Terminal = true }) })
 	s.Func("no-new-privs", "", "with no_new_privs", func(string) error { return change(func(p *specs.Process) { p.NoNewPrivileges = true }) })
 	s.Func("apparmor", "PROFILE", "AppArmor profile", func(v string) error {
@@ -337,6 +339,10 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 		return execFailed, err
 	}
 	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Paused: e.ignorePaused, Plain: !isTerminal(1), Warn: g.warn}, change)
+	var command *run.CommandError
+	if e.shellCodes && errors.As(err, &command) {
+		return command.Code(), err
+	}
 	if err != nil {
 		return execFailed, err
 	}

@@ -582,7 +582,10 @@ func TestLifeCycle(t *testing.T) {
 	}
 	mustFail("process.args[0]", "exec", "box", "/nothing")
 	for program, want := range map[string]int{"/nothing": 127, "nothing": 127, "/tmp": 126} {
-		if _, errs, code := b.runtime("exec", "box", program); code != want {
+		if _, errs, code := b.runtime("exec", "box", program); code != 255 {
+			t.Errorf("exec %s: exit %d, want 255: %s", program, code, errs)
+		}
+		if _, errs, code := b.runtime("exec", "--shell-codes", "box", program); code != want {
 			t.Errorf("exec %s: exit %d, want %d: %s", program, code, want, errs)
 		}
 	}
