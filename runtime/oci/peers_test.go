@@ -187,6 +187,22 @@ func TestStandardOutput(t *testing.T) {
 		if n, _ := r.Read(said); err != nil || string(said[:n]) != "x" {
 			t.Errorf("%v: %s%s", err, out, said[:n])
 		}
+		file, err := os.Create(filepath.Join(b.dir, "said"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		b.do("stat=/probe")
+		b.write()
+		c = b.command("run", "box")
+		c.Stdout = file
+		if err := c.Run(); err != nil {
+			t.Error(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(file.Fd()), &st); err != nil || st.Uid != 0 {
+			t.Errorf("the file that the caller writes to is %d's: %v", st.Uid, err)
+		}
 		b.do("fd=3", "fd=4", "cat=/proc/self/environ")
 		b.write()
 		for _, env := range []string{"", "LISTEN_FDS=0"} {

@@ -125,8 +125,8 @@ func (p *plan) capabilities() (spec.CapSets, error) {
 	return sets, err
 }
 
-// giveOutput gives pipes and files that are the workload's standard input, output and error to its user, who could else not open
-// /dev/stdout. Terminals and devices stay whose they are.
+// giveOutput gives pipes that are the workload's standard input, output and error to its user, who could else not open /dev/stdout.
+// Files, terminals and devices stay whose they are.
 func (p *plan) giveOutput() {
 	uid := p.process.User.UID
 	if uid == 0 || p.process.Terminal {
@@ -137,7 +137,7 @@ func (p *plan) giveOutput() {
 		if unix.Fstat(fd, &st) != nil {
 			continue
 		}
-		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFIFO || kind == unix.S_IFREG {
+		if st.Mode&unix.S_IFMT == unix.S_IFIFO {
 			p.Call("process.user.uid: give it standard output", unix.SYS_FCHOWN, fd, int(uid), int(^uint32(0))).Ignore()
 		}
 	}
