@@ -10,6 +10,6 @@
 // What is known not to pass is in known.txt, with the reason. Any other failure, and a file that ends before its plan is fulfilled, is new.
 //
 // The room is a mount, network and pid namespace; groups that the suites leave are thawed, killed and removed after each file. Needed are
-// root, bats, jq, python3, gcc, a static busybox, tar, xz and util-linux. On a host of cgroup v2 the suites choose other tests than
-// on one of v1 or both; known.txt has been made on both (hybrid).
+// root, bats, jq, python3, gcc, a static busybox, tar, xz, iproute2 and util-linux, and for seccomp-notify.bats libseccomp's headers. The
+// suites choose tests by the host's version of cgroups, and some need what not every kernel has: known.txt is that of a hybrid host.
 package judge

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -93,8 +92,10 @@ func packBusybox(ctx context.Context, image string) error {
 	if err != nil {
 		return err
 	}
-	if dynamic, err := interpreted(program); err != nil || dynamic {
-		return fmt.Errorf("pack busybox: %s is not static (%w): install busybox-static", program, errors.Join(err))
+	if dynamic, err := interpreted(program); err != nil {
+		return fmt.Errorf("pack busybox: read %s: %w", program, err)
+	} else if dynamic {
+		return fmt.Errorf("pack busybox: %s is not static: install busybox-static", program)
 	}
 	root, err := os.MkdirTemp(filepath.Dir(image), "busybox")
 	if err != nil {
