@@ -109,8 +109,9 @@ func TestSettings(t *testing.T) {
 		{`{"memory":{"disableOOMKiller":true}}`, "!linux.resources.memory.disableOOMKiller is not supported"},
 		{`{"memory":{"disableOOMKiller":false,"kernel":0}}`, ""},
 		{`{"cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1","mems":"0"}}`, "cpu.weight=100 cpu.max=50000 100000 cpuset.cpus=0-1 cpuset.mems=0"},
-		{`{"cpu":{"quota":-1}}`, "cpu.max=max 100000"},
-		{`{"cpu":{"quota":1000,"burst":500}}`, "cpu.max=1000 100000 cpu.max.burst=500"},
+		{`{"cpu":{"quota":-1}}`, "cpu.max=max"},
+		{`{"cpu":{"quota":1000,"burst":500}}`, "cpu.max=1000 cpu.max.burst=500"},
+		{`{"cpu":{"period":5000}}`, "cpu.max=max 5000"},
 		{`{"cpu":{"idle":1,"shares":5}}`, "cpu.idle=1"},
 		{`{"cpu":{"realtimeRuntime":5}}`, "!linux.resources.cpu.realtimeRuntime is not supported"},
 		{`{"pids":{"limit":-1}}`, "pids.max=max"},
@@ -222,6 +223,28 @@ func TestOtherFile(t *testing.T) {
 		if got, _ := os.ReadFile(c.file); string(got) != c.want {
 			t.Errorf("%s: %q, want %s", c.file, got, c.want)
 		}
+	}
+}
+
+// TestQuota: a group's quota is what a new period is written with.
+func TestQuota(t *testing.T) {
+	g := Group{Dir: t.TempDir()}
+	for _, c := range []struct {
+		text string
+		want int64
+	}{{"", 0}, {"max 100000\n", 0}, {"5000 100000\n", 5000}} {
+		if c.text != "" {
+			if err := os.WriteFile(filepath.Join(g.Dir, "cpu.max"), []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := g.Quota()
+		if err != nil || (got == nil) != (c.want == 0) || got != nil && *got != c.want {
+			t.Errorf("%q: %v %v", c.text, got, err)
+		}
+	}
+	if got, err := (Group{Dir: g.Dir, V1: map[string]string{"cpu": "/x"}}).Quota(); got != nil || err != nil {
+		t.Errorf("hybrid: %v %v", got, err)
 	}
 }
 

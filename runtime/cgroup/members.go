@@ -26,6 +26,27 @@ func (g Group) MemoryUsed() (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 }
 
+// Quota returns how many microseconds of a period the group may use on version 2, where a period is not written without; nil for no limit,
+// and on version 1, which has a file for each.
+func (g Group) Quota() (*int64, error) {
+	if g.Dir == "" || len(g.V1) > 0 {
+		return nil, nil
+	}
+	b, err := os.ReadFile(filepath.Join(g.Dir, "cpu.max"))
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // Set tells it
+	}
+	if err != nil {
+		return nil, err
+	}
+	quota, _, _ := strings.Cut(string(b), " ")
+	if quota == "max" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(quota, 10, 64)
+	return &n, err
+}
+
 // Pids lists the processes of the group and of those below.
 func (g Group) Pids() ([]int, error) {
 	var pids []int

@@ -94,14 +94,14 @@ func (l *list) cpu(r *specs.LinuxResources) error {
 		l.add("cpu.burst", "cpu.max.burst", "0")
 	}
 	if c.Quota != nil || c.Period != nil {
-		quota, period := "max", uint64(100000)
+		value := "max"
 		if c.Quota != nil && *c.Quota > 0 {
-			quota = strconv.FormatInt(*c.Quota, 10)
+			value = strconv.FormatInt(*c.Quota, 10)
 		}
-		if c.Period != nil && *c.Period != 0 {
-			period = *c.Period
+		if c.Period != nil && *c.Period != 0 { // else the group keeps the one it has
+			value += " " + strconv.FormatUint(*c.Period, 10)
 		}
-		l.add("cpu.quota", "cpu.max", "%s %d", quota, period)
+		l.add("cpu.quota", "cpu.max", "%s", value)
 	}
 	if burst {
 		l.add("cpu.burst", "cpu.max.burst", "%d", *c.Burst)

@@ -48,11 +48,16 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if len(r.Devices) > 0 {
 		return fmt.Errorf("update %s: linux.resources.devices cannot be changed", c.ID)
 	}
-	list, err := settings(r)
+	g, err := c.group()
 	if err != nil {
 		return err
 	}
-	g, err := c.group()
+	if cpu := r.CPU; cpu != nil && cpu.Period != nil && cpu.Quota == nil {
+		if cpu.Quota, err = g.Quota(); err != nil {
+			return fmt.Errorf("linux.resources.cpu.period: %w", err)
+		}
+	}
+	list, err := settings(r)
 	if err != nil {
 		return err
 	}
