@@ -133,6 +133,8 @@ func TestSystemdCgroup(t *testing.T) {
 		b.spec.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
 	}
 	b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
+	b.spec.Annotations = map[string]string{"org.systemd.property.TimeoutStopSec": "2", "org.systemd.property.KillSignal": "37", "other": "x",
+		"org.systemd.property.After": "['one.service', \"two.service\"]", "org.systemd.property.MemoryMax": "uint64 12345678", "org.systemd.property.Delegate": "false"}
 	b.do("open=/dev/kmsg", "cat=/proc/self/cgroup")
 	b.write()
 	must := func(args ...string) string {
@@ -156,7 +158,8 @@ func TestSystemdCgroup(t *testing.T) {
 	f.mu.Lock()
 	p := f.scopes["test-box.scope"]
 	f.mu.Unlock()
-	if p["Slice"].Value() != "machine.slice" || p["Delegate"].Value() != true || (h.V1["cpu"] != "" && p["CPUWeight"].Value() != uint64(59)) {
+	if p["Slice"].Value() != "machine.slice" || p["Delegate"].Value() != false || p["TimeoutStopUSec"].Value() != uint64(2e6) || p["KillSignal"].Value() != int32(37) ||
+		p["MemoryMax"].Value() != uint64(12345678) || fmt.Sprint(p["After"].Value()) != "[one.service two.service]" || (h.V1["cpu"] != "" && p["CPUWeight"].Value() != uint64(59)) {
 		t.Errorf("%v", p)
 	}
 	at, err := cgroup.PathOf(b.pid())

@@ -101,7 +101,7 @@ func (k *creation) moveIn() error {
 // startScope has systemd make the container's scope with the first process in it, and sets those limits that systemd knows nothing of.
 func (k *creation) startScope() error {
 	pid := k.child.proc.Pid
-	if err := scope.Start(*k.scope, k.c.ID, pid, k.spec.Linux.Resources); err != nil {
+	if err := scope.Start(*k.scope, k.c.ID, pid, k.spec.Linux.Resources, k.spec.Annotations); err != nil {
 		return fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
 	k.c.Scope = k.scope.Name

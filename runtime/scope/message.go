@@ -76,6 +76,22 @@ func (e *encoder) variant(v any) {
 	case uint64:
 		e.signature("t")
 		e.uint64(v)
+	case int64:
+		e.signature("x")
+		e.uint64(uint64(v))
+	case int32:
+		e.signature("i")
+		e.uint32(uint32(v))
+	case uint32:
+		e.signature("u")
+		e.uint32(v)
+	case []string:
+		e.signature("as")
+		e.array(4, func() {
+			for _, s := range v {
+				e.string(s)
+			}
+		})
 	case []uint32:
 		e.signature("au")
 		e.array(4, func() {

@@ -49,8 +49,13 @@ const (
 	manager     = "org.freedesktop.systemd1.Manager"
 )
 
-// Start makes the scope and moves process pid into it. It returns when systemd has done so.
-func Start(u Unit, id string, pid int, r *specs.LinuxResources) error {
+// Start makes the scope, with the properties that annotations of config.json add, and moves process pid into it. It returns when systemd
+// has done so.
+func Start(u Unit, id string, pid int, r *specs.LinuxResources, annotations map[string]string) error {
+	more, err := FromAnnotations(annotations)
+	if err != nil {
+		return err
+	}
 	limits, err := properties(r)
 	if err != nil {
 		return err
@@ -62,6 +67,7 @@ func Start(u Unit, id string, pid int, r *specs.LinuxResources) error {
 	list := append([]Property{{"Description", "OCI container " + id}, {"Slice", slice}, {"PIDs", []uint32{uint32(pid)}},
 		{"Delegate", true}, {"DefaultDependencies", false}, {"CollectMode", "inactive-or-failed"},
 		{"CPUAccounting", true}, {"MemoryAccounting", true}, {"TasksAccounting", true}, {"IOAccounting", true}}, limits...)
+	list = append(list, more...) // systemd takes the last of a name
 	e := new(encoder)
 	e.string(u.Name)
 	e.string("replace")

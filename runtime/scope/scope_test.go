@@ -119,3 +119,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestFromAnnotations(t *testing.T) {
+	for text, want := range map[string]any{"true": true, "'a b'": "a b", `"it's"`: "it's", `'it\'s'`: "it's", "[]": []string{}, "['a','b', \"c\"]": []string{"a", "b", "c"},
+		"-5": int32(-5), "int64 -5": int64(-5), "uint32 5": uint32(5), "uint64 18446744073709551615": uint64(1<<64 - 1)} {
+		got, err := FromAnnotations(map[string]string{"org.systemd.property.Thing": text, "thing": "?"})
+		if err != nil || len(got) != 1 || got[0].Name != "Thing" || !reflect.DeepEqual(got[0].Value, want) {
+			t.Errorf("%s: %v %v, want %v", text, got, err, want)
+		}
+	}
+	for name, text := range map[string]string{"Thing": "bare", "Thing1": "['a' 'b']", "Thing2": "['a'", "Thing3": "uint32 -1", "Thing4": "byte 5", "Thing5": "'a' 'b'", "X": "1", "A-B": "1", "StopSec": "x", "Wait": ""} {
+		if got, err := FromAnnotations(map[string]string{"org.systemd.property." + name: text}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %s is taken: %v %v", name, text, got, err)
+		}
+	}
+	if got, err := FromAnnotations(map[string]string{"org.systemd.property.RuntimeMaxSec": "1.5"}); err != nil || got[0] != (Property{"RuntimeMaxUSec", uint64(1500000)}) {
+		t.Errorf("%v %v", got, err)
+	}
+}
