@@ -138,6 +138,8 @@ var workloadHeld = []asked{
 	{`$R --rm $I sh -c 'grep -E "CapEff|Seccomp:" /proc/self/status; mount -t tmpfs x /tmp || date -s 2001-01-01; true'`, `CapEff:\s00000000a00425fb\nSeccomp:\s2\nmount: .*(denied|permitted).*date: .*Operation not permitted.*`},
 	{`printf s3cret | containerctl secret create word - >/dev/null; $R --rm --secret word $I sh -c 'cat /run/secrets/word; echo; touch /run/secrets/word; true'; containerctl secret rm word >/dev/null; grep -rl s3cret /var/lib/proa/containers/containers`, `s3cret\ntouch: .*Read-only file system\nexit 1`},
 	{`$R --rm --userns auto $I sh -c 'cat /proc/self/uid_map; id -u; touch /x && stat -c %u /x'`, `\s+0\s+536870912\s+65536\n0\n0`},
+	{`$R -d --restart no --name tight --memory-reservation 8m --cpuset-cpus 0 --oom-score-adj 300 --log-driver none $I sh -c 'echo unheard; exec sleep 1000' && cat /proc/$(systemctl show -P MainPID proa-tight)/oom_score_adj; cd /sys/fs/cgroup/system.slice/proa-tight.service && cat memory.low cpuset.cpus; $R --rm --pid container:tight $I ps -o args | grep -c '^sleep 1000'; containerctl logs tight; containerctl rm -f tight`,
+		`tight\n300\n8388608\n0\n1\ntight`},
 	{`containerctl run -d --rm -P --expose 8080 --userns auto --name port $I && containerctl port port && poll 'wget -qO- http://127.0.0.1:20000/'; stat -c %u /proc/$(systemctl show -P MainPID proa-port); containerctl rm -f port`,
 		`port\n8080/tcp -> \*:20000\n(wget: .*\n)*hello from a container\n536870912\nport`},
 }
