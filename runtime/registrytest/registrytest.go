@@ -117,6 +117,24 @@ func (r *Registry) PushImage(image string, img v1.Image) (string, error) {
 	return d.String(), err
 }
 
+// PushIndex pushes an index of images for several machines, "linux/amd64" and the like.
+func (r *Registry) PushIndex(image string, images map[string]v1.Image) (string, error) {
+	ref, err := name.ParseReference(r.Addr+"/"+image, name.Insecure)
+	if err != nil {
+		return "", err
+	}
+	index := v1.ImageIndex(empty.Index)
+	for _, platform := range slices.Sorted(maps.Keys(images)) {
+		os, arch, _ := strings.Cut(platform, "/")
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: images[platform], Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: os, Architecture: arch}}})
+	}
+	if err := remote.WriteIndex(ref, index, remote.WithTransport(r.way)); err != nil {
+		return "", fmt.Errorf("push %s: %w", image, err)
+	}
+	d, err := index.Digest()
+	return d.String(), err
+}
+
 // Build makes an image. The same input gives the same digest.
 func Build(i Image) (v1.Image, error) {
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", Config: i.Config,

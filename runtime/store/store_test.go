@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -578,5 +579,39 @@ func TestContainers(t *testing.T) {
 		if _, err := s.Container(n); err == nil || errors.Is(err, ErrNoContainer) {
 			t.Errorf("name %q: %v", n, err)
 		}
+	}
+}
+
+// meeting lets nobody have a byte before two ask.
+type meeting struct {
+	fetched
+	came sync.WaitGroup
+}
+
+func (m *meeting) CopyBlob(ctx context.Context, d image.Descriptor, offset int64, w io.Writer) error {
+	m.came.Done()
+	both := make(chan struct{})
+	go func() { m.came.Wait(); close(both) }()
+	select {
+	case <-both:
+	case <-time.After(10 * time.Second):
+		return errors.New("the other layer is not asked for")
+	}
+	return m.fetched.CopyBlob(ctx, d, offset, w)
+}
+
+// TestLayersAtOnce: layers are fetched at the same time.
+func TestLayersAtOnce(t *testing.T) {
+	s := open(t)
+	two := withLayer(t, fetch(t, "content", same), "more")
+	img, err := two.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &meeting{fetched: two}
+	m.came.Add(2)
+	r, _ := ref.Parse("example.org/a:1")
+	if _, err := s.Import(t.Context(), m, img, r, accepted(t, img, r), false, nil); err != nil {
+		t.Error(err)
 	}
 }
