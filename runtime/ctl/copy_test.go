@@ -35,6 +35,12 @@ func TestCopy(t *testing.T) {
 		}
 		if out := m.must("cp", "web:/etc/passwd", "-"); !strings.Contains(out, "www:x:33") || !strings.Contains(out, "ustar") {
 			t.Errorf("%s: no archive: %.80q", state, out)
+		} else if _, errs, code := m.ctlIn(out, "cp", "-", "web:/data"); code != 0 {
+			t.Errorf("%s: exit %d from an archive: %s", state, code, errs)
+		}
+		m.must("cp", "web:/data/passwd", filepath.Join(m.dir, "back-"+state))
+		if got := read("back-" + state); !strings.Contains(got, "www:x:33") {
+			t.Errorf("%s: from an archive came %.80q", state, got)
 		}
 		m.must("stop", "web")
 	}
