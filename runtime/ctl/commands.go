@@ -11,10 +11,28 @@ import (
 
 // verbs is the whole table.
 func (e *Env) verbs() []verb {
-	return slices.Concat(
+	all := slices.Concat(
 		[]verb{runVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), attachVerb(), logsVerb(), eventsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()}, watchVerbs(), []verb{copyVerb()},
 		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb(), secretVerb()}, networkVerbs(), loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
+	return append(all,
+		verb{name: "container", what: "the commands about containers, as docker groups them", verbs: pick(all, "run", "ps", "ls=ps", "list=ps", "inspect", "logs", "exec", "attach", "start", "stop",
+			"restart", "kill", "pause", "unpause", "wait", "rm", "rename", "top", "stats", "cp", "port")},
+		verb{name: "image", what: "the commands about images, as docker groups them", verbs: pick(all, "ls=images", "list=images", "inspect", "pull", "push", "rm=rmi", "tag", "load", "save", "prune=gc")})
+}
+
+// pick are verbs of a table, by name or as NEW=NAME.
+func pick(all []verb, names ...string) (out []verb) {
+	for _, n := range names {
+		as, name, ok := strings.Cut(n, "=")
+		if !ok {
+			name = as
+		}
+		v := all[slices.IndexFunc(all, func(v verb) bool { return v.name == name })]
+		v.name = as
+		out = append(out, v)
+	}
+	return out
 }
 
 // innerVerbs are for our own use.

@@ -611,6 +611,7 @@ func TestUsage(t *testing.T) {
 		{nil, 0, "usage: containerctl"}, {[]string{"--help"}, 0, "health"}, {[]string{"--version"}, 0, "not on Proa"},
 		{[]string{"fly"}, 2, `unknown command "fly"`}, {[]string{"ps", "--color"}, 2, "unknown flag --color"},
 		{[]string{"stat"}, 2, "did you mean start?"}, {[]string{"ps", "--jsn"}, 2, "did you mean --json?"}, {[]string{"ps", "x"}, 2, "usage: containerctl ps"},
+		{[]string{"container", "ls", "--json"}, 0, "[]"}, {[]string{"image", "ls", "-q"}, 0, ""}, {[]string{"image", "rm", "x:1"}, 1, "no such image"}, {[]string{"container", "run", "--memroy", "1m", "x"}, 125, "did you mean --memory?"},
 		{[]string{"health"}, 0, ""}, {[]string{"ps", "--json"}, 0, "[]"}, {[]string{"logs", "x"}, 1, "no such container"},
 	} {
 		out.Reset()

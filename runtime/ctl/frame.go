@@ -82,7 +82,7 @@ func (e *Env) Main(ctx context.Context, args []string) int {
 		return start.code
 	case silent:
 		return int(code)
-	case args[0] == "run":
+	case args[0] == "run" || len(args) > 1 && args[0] == "container" && args[1] == "run":
 		return ourFailure // not to be mistaken for the workload's
 	case errors.As(err, &usage):
 		return 2
