@@ -23,6 +23,9 @@ func useVolumes(dir string, c *store.Container, u User, rootfs string) error {
 				v.Source, err = s.Use(v.Name, rootfs, v.Target, !v.NoCopy)
 			}
 		}
+		if _, serr := os.Stat(v.Source); v.Exists && serr != nil {
+			err = fmt.Errorf("%w: make it, or say -v, which makes a directory", serr)
+		}
 		if err == nil && v.Source != "" {
 			if err = os.MkdirAll(v.Source, 0o755); errors.Is(err, unix.ENOTDIR) {
 				err = nil // a file

@@ -29,6 +29,8 @@ func TestRunFlags(t *testing.T) {
 		{[]string{"--restart=on-failure:5", "--memory-swap", "-1", "-c", "512", "--pids-limit=-1"}, store.Container{Restart: "on-failure", Restarts: 5, MemorySwap: &any, CPUShares: 512}},
 		{[]string{"--device", "/dev/kvm:/dev/k:rw", "--device=/dev/fuse:r"}, store.Container{Devices: []store.Device{{Source: "/dev/kvm", Target: "/dev/k", Access: "rw"}, {Source: "/dev/fuse", Target: "/dev/fuse", Access: "r"}}}},
 		{[]string{"--tmpfs", "/a:size=1m,ro", "--mount", "type=volume,source=data,dst=/b,volume-nocopy", "--tmpfs=/a"}, store.Container{Volumes: []store.Volume{{Name: "data", Target: "/b", NoCopy: true}, {Kind: "tmpfs", Target: "/a"}}}},
+		{[]string{"--mount", "type=bind,src=/a/../b,dst=/c,ro,bind-propagation=rslave", "--mount", "type=bind,source=/d,target=/e,bind-create-src=true,bind-nonrecursive"},
+			store.Container{Volumes: []store.Volume{{Source: "/b", Target: "/c", ReadOnly: true, Exists: true, Options: []string{"rslave"}}, {Source: "/d", Target: "/e", Options: []string{"bind"}}}}},
 		{[]string{"--security-opt", "no-new-privileges:true", "--security-opt", "seccomp=unconfined", "--security-opt=label=disable"}, store.Container{NoNewPrivileges: true, Security: &store.Security{Seccomp: "unconfined"}}},
 		{[]string{"--ulimit", "nofile=10", "--ulimit", "nofile=5:-1"}, store.Container{Ulimits: []store.Ulimit{{Name: "nofile", Soft: 5, Hard: 1<<64 - 1}}}},
 		{[]string{"--entrypoint", `["/x","a b"]`}, store.Container{Entrypoint: []string{"/x", "a b"}}},
@@ -43,7 +45,7 @@ func TestRunFlags(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"--restart", "always:3"}, {"--device", "/dev/../etc/passwd"}, {"--device", "/dev/a b"}, {"--mount", "type=tmpfs,src=/x,dst=/y"}, {"--mount", "type=bind,src=x,dst=/y"},
-		{"--tmpfs", "/"}, {"--tmpfs", "relative"}, {"--userns", "auto:size=0"}, {"--userns", "auto:gid=1"}, {"--userns", "mine"}, {"--security-opt", "mask=relative"}, {"--env", "=x"}, {"--health-retries", "0"},
+		{"--mount", "type=bind,src=/x,dst=/y,colour=red"}, {"--tmpfs", "/"}, {"--tmpfs", "relative"}, {"--userns", "auto:size=0"}, {"--userns", "auto:gid=1"}, {"--userns", "mine"}, {"--security-opt", "mask=relative"}, {"--env", "=x"}, {"--health-retries", "0"},
 		{"--env", "A B=x"}, {"--pid", "container:../x"}, {"--ipc", "container:web"}, {"--uts", "web"}, {"--log-driver", "syslog"}, {"--sig-proxy=false"}, {"--device-read-bps", "/etc:1m"}, {"--blkio-weight", "5"}} {
 		if c, err := parsed(t, args...); err == nil {
 			t.Errorf("%q: taken as %+v", args, c)

@@ -14,6 +14,9 @@ import (
 // mountOptions are those a mount of the user's may have, beside rw and ro.
 var mountOptions = [...]string{"nosuid", "suid", "nodev", "noexec", "exec", "noatime", "shared", "slave", "private", "rshared", "rslave", "rprivate", "rbind", "bind", "idmap"}
 
+// mountFields are those of --mount that have a value.
+var mountFields = [...]string{"type", "source", "target", "readonly", "bind-propagation", "bind-create-src", "bind-nonrecursive", "volume-nocopy", "tmpfs-size", "tmpfs-mode"}
+
 // addTarget adds a volume, in the place of one at the same target.
 func addTarget(c *store.Container, v store.Volume) error {
 	if !path.IsAbs(v.Target) || path.Clean(v.Target) == "/" {
@@ -60,7 +63,7 @@ func addTmpfs(c *store.Container, v string) error {
 // addMount takes docker's comma-separated form of both.
 func addMount(c *store.Container, v string) error {
 	vol := store.Volume{}
-	kind := "volume"
+	kind, create := "volume", false
 	for field := range strings.SplitSeq(v, ",") {
 		key, value, given := strings.Cut(field, "=")
 		switch key {
@@ -76,6 +79,12 @@ func addMount(c *store.Container, v string) error {
 			if err := addOption(&vol, value); err != nil {
 				return err
 			}
+		case "bind-create-src":
+			create = !given || value == "true" || value == "1"
+		case "bind-nonrecursive":
+			if !given || value == "true" || value == "1" {
+				vol.Options = append(vol.Options, "bind")
+			}
 		case "volume-nocopy":
 			vol.NoCopy = !given || value == "true" || value == "1"
 		case "tmpfs-size":
@@ -88,7 +97,7 @@ func addMount(c *store.Container, v string) error {
 			vol.Options = append(vol.Options, "mode="+value)
 		default:
 			if given {
-				return fmt.Errorf("unknown field %q", key)
+				return fmt.Errorf("unknown field %q: want %s", key, strings.Join(mountFields[:], ", "))
 			}
 			if err := addOption(&vol, key); err != nil {
 				return err
@@ -100,7 +109,7 @@ func addMount(c *store.Container, v string) error {
 		if !path.IsAbs(vol.Source) {
 			return errors.New("type=bind: want source=HOST as an absolute path")
 		}
-		vol.Source = path.Clean(vol.Source)
+		vol.Source, vol.Exists = path.Clean(vol.Source), !create
 	case "tmpfs":
 		if vol.Source != "" {
 			return errors.New("type=tmpfs has no source")

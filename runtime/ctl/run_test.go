@@ -560,6 +560,9 @@ func TestFlags(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
+	// What -v makes --mount does not, so that a misspelled path is noticed.
+	run("-v", m.dir+"/made:/x", m.image(), "exists", "/x")
+	m.mustFail("missing: no such file or directory: make it, or say -v", "run", "--rm", "--network", "none", "--mount", "type=bind,src="+m.dir+"/missing,dst=/x", m.image(), "exists", "/x")
 	if strings.Contains(out, "/proc/kcore") || !strings.Contains(out, "/proc/keys") {
 		t.Error("unmask=/proc/kcore: it is masked, or others are not")
 	}

@@ -133,6 +133,7 @@ type Volume struct {
 	ReadOnly bool     `json:"read_only,omitempty"`
 	Options  []string `json:"options,omitempty"` // further mount options
 	NoCopy   bool     `json:"no_copy,omitempty"` // a new volume is not filled from the image
+	Exists   bool     `json:"exists,omitempty"`  // the machine's must be there: it is not made
 	Chown    bool     `json:"chown,omitempty"`   // is given to the container's user at the start
 }
 
