@@ -171,3 +171,20 @@ func TestUserFifo(t *testing.T) {
 		t.Error("hangs")
 	}
 }
+
+// TestVolumeOptions: what is mounted below a directory comes along unless bind says otherwise, and none of it is writable where that is not.
+func TestVolumeOptions(t *testing.T) {
+	for _, c := range []struct {
+		v    store.Volume
+		want []string
+	}{
+		{store.Volume{Source: "/a", Target: "/b"}, []string{"rbind", "nodev"}},
+		{store.Volume{Source: "/a", Target: "/b", Options: []string{"bind"}}, []string{"nodev", "bind"}},
+		{store.Volume{Source: "/a", Target: "/b", ReadOnly: true, Options: []string{"rslave"}}, []string{"rbind", "nodev", "rslave", "ro", "rro"}},
+		{store.Volume{Kind: "tmpfs", Target: "/b", Options: []string{"size=1"}}, []string{"nosuid", "nodev", "noexec", "size=1"}},
+	} {
+		if m, err := volumeMount(&store.Container{}, Place{}, c.v); err != nil || !slices.Equal(m.Options, c.want) {
+			t.Errorf("%+v: got %v, %v, want %v", c.v, m.Options, err, c.want)
+		}
+	}
+}

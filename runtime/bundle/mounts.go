@@ -88,6 +88,9 @@ func volumeMount(c *store.Container, p Place, v store.Volume) (specs.Mount, erro
 	switch v.Kind {
 	case "":
 		m.Type, m.Source, m.Options = "bind", v.Source, []string{"rbind"}
+		if slices.Contains(v.Options, "bind") { // without what is mounted below
+			m.Options = nil
+		}
 		if v.Name != "" && v.Source == "" {
 			m.Source = p.Files // found at the start: until then any path stands for it
 		}
