@@ -113,6 +113,9 @@ func (x *execFlags) pass(st *run.Container) (args []string, err error) {
 	if u.Home != "" && !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }) {
 		args = append(args, "--env", "HOME="+u.Home)
 	}
+	for _, g := range u.Groups {
+		args = append(args, "--additional-gids", strconv.FormatUint(uint64(g), 10))
+	}
 	return append(args, "--user", strconv.FormatUint(uint64(u.UID), 10)+":"+strconv.FormatUint(uint64(u.GID), 10)), nil
 }
 

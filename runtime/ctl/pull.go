@@ -35,6 +35,7 @@ is unpacked. The digest of the image is printed. A pull that was interrupted goe
 
 Mirrors, insecure and blocked registries: /etc/containers/registries.conf. Credentials: containerctl login, or
 ~/.docker/config.json. Authorities: /etc/containers/certs.d/HOST/*.crt. Proxies: HTTPS_PROXY and NO_PROXY.`,
+		elsewhere: map[string]string{"--platform": "images for this machine are fetched; for others use skopeo copy", "-a": "name the tags", "--all-tags": "name the tags"},
 		setup: func(s *flagset.Set) action {
 			f := &pullFlags{tlsVerify: true, progress: "auto", policy: "always"}
 			s.Bool(&f.tlsVerify, "tls-verify", "=false: also speak plain HTTP and take any certificate")

@@ -321,6 +321,16 @@ func TestStopOtherwise(t *testing.T) {
 	if out := m.must("exec", "--env-file", file, "web", "/probe", "say", "x"); out != "x web 0 filed\n" {
 		t.Errorf("exec --env-file: %q", out)
 	}
+	if err := os.WriteFile(file, []byte("www:x:44:\nstaff:x:50:www,other\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.must("cp", file, "web:/etc/group")
+	if out := m.must("exec", "-u", "www", "web", "/probe", "mounts"); !strings.Contains(out, "Uid:\t33\t") || !strings.Contains(out, "Gid:\t44\t") || !strings.Contains(out, "Groups:\t50") {
+		t.Errorf("exec -u: want user, group and further groups in\n%s", out)
+	}
+	if err := os.WriteFile(file, []byte("KEY=filed\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if out := m.must("exec", "-e", "KEY=flag", "--env-file", file, "web", "/probe", "say", "x"); out != "x web 0 flag\n" {
 		t.Errorf("exec -e overrules files: %q", out)
 	}
