@@ -61,6 +61,11 @@ func TestElsewhere(t *testing.T) {
 			t.Errorf("%s: %d %s", flag, code, out)
 		}
 	}
+	for verb, flag := range map[string]string{"login": "-p", "pull": "--platform"} {
+		if out, code := inside(t, e, verb, flag, "x", "y"); code != 2 || !strings.Contains(out, "unknown flag "+flag) || !strings.Contains(out, "--password-stdin") && !strings.Contains(out, "skopeo") {
+			t.Errorf("%s %s: %d %s", verb, flag, code, out)
+		}
+	}
 	for _, c := range [][]string{{"--hostname and --domainname", "--uts", "host", "-h", "x"}, {"process 1 is another", "--pid", "host", "--init"}, {"--shm-size does not", "--ipc", "host", "--shm-size", "1m"},
 		{"needs --cpu-quota", "--cpu-period", "5000"}, {"exclude each other", "--cpus", "1", "--cpu-quota", "5000"}} {
 		if out, code := inside(t, e, append(append([]string{"run"}, c[1:]...), "x")...); code != ourFailure || !strings.Contains(out, c[0]) {

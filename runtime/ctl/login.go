@@ -15,10 +15,13 @@ import (
 	"github.com/proa-os/proa/runtime/ref"
 )
 
+const onStdin = "everybody on the machine can read a command line: say --password-stdin, or type it when asked"
+
 // loginVerbs keep and forget credentials.
 func loginVerbs() []verb {
 	return []verb{
 		{name: "login", args: "REGISTRY", what: "keep a name and a password for a registry", min: 1, max: 1, closed: true, setup: loginSetup,
+			elsewhere: map[string]string{"-p": onStdin, "--password": onStdin},
 			more: `They are tried first, and kept in ` + endpoint.LoginFile + `, which only root reads. docker's config.json in the home
 directory and its credential helpers count as well.`},
 		{name: "logout", args: "REGISTRY", what: "forget them", min: 1, max: 1, closed: true, setup: plain(logout)},
