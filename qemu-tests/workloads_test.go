@@ -155,14 +155,15 @@ var workloadReady = []asked{
 // pods: the containers of a pod are up and down together, in one network namespace, which has the ports.
 var pods = []asked{
 	{`mkdir -p /etc/containers/systemd && cd /etc/containers/systemd && printf '[Pod]\nPodName=shop\nPublishPort=8085:8080\n' > shop.pod && printf "[Container]\nContainerName=page\nImage=$I\nPod=shop.pod\n" > page.container &&
-		printf "[Container]\nContainerName=peer\nImage=$I\nPod=shop.pod\nExec=sleep 1000\n[Service]\nTimeoutStopSec=60\n" > peer.container && systemctl daemon-reload && systemctl start shop-pod && poll 'systemctl is-active -q page peer' && poll 'wget -qO- http://127.0.0.1:8085/'`,
+		printf "[Container]\nContainerName=peer\nImage=$I\nPod=shop.pod\nVolume=shop.volume:/data\nExec=sleep 1000\n[Service]\nTimeoutStopSec=60\n" > peer.container && printf '[Volume]\n' > shop.volume && systemctl daemon-reload && systemctl start shop-pod && poll 'systemctl is-active -q page peer' && poll 'wget -qO- http://127.0.0.1:8085/'`,
 		`(wget: .*\n)*hello from a container`},
-	{`containerctl exec peer wget -qO- http://127.0.0.1:8080/; stat -Lc %i /proc/$(systemctl show -P MainPID page)/ns/net /proc/$(systemctl show -P MainPID peer)/ns/net | uniq | wc -l; containerctl run --rm $I wget -qO- http://shop:8080/`, `hello from a container\n1\nhello from a container`},
+	{`containerctl exec peer touch /data/kept; containerctl exec peer wget -qO- http://127.0.0.1:8080/; stat -Lc %i /proc/$(systemctl show -P MainPID page)/ns/net /proc/$(systemctl show -P MainPID peer)/ns/net | uniq | wc -l; containerctl run --rm $I wget -qO- http://shop:8080/`, `hello from a container\n1\nhello from a container`},
 	// One is started anew by itself, and finds what it had.
 	{`was=$(systemctl show -P MainPID peer); systemctl restart page && poll 'wget -qO- http://127.0.0.1:8085/'; [ $was = $(systemctl show -P MainPID peer) ]`, `(wget: .*\n)*hello from a container`},
 	{`systemctl stop shop-pod; systemctl is-active page peer; ls -A /run/proa/netns; wget -qO- http://127.0.0.1:8085/ 2>&1 | grep -c refused`, `inactive\ninactive\n1`},
-	{`systemctl start page && poll 'systemctl is-active -q shop-pod peer'; systemctl stop page; systemctl is-active shop-pod peer; systemctl stop peer; poll '[ "$(systemctl is-active shop-pod)" = inactive ]'; ls -A /run/proa/netns`, `active\nactive`},
-	{`rm /etc/containers/systemd/shop.pod /etc/containers/systemd/page.container /etc/containers/systemd/peer.container; systemctl daemon-reload; containerctl rm page peer; containerctl ps -aq`, `page\npeer\nfront`},
+	{`systemctl start page && poll 'systemctl is-active -q shop-pod peer' && containerctl exec peer ls /data; systemctl stop page; systemctl is-active shop-pod peer; systemctl stop peer; poll '[ "$(systemctl is-active shop-pod)" = inactive ]'; ls -A /run/proa/netns`, `kept\nactive\nactive`},
+	{`rm /etc/containers/systemd/shop.pod /etc/containers/systemd/page.container /etc/containers/systemd/peer.container /etc/containers/systemd/shop.volume; systemctl daemon-reload; containerctl rm page peer; containerctl volume rm systemd-shop; containerctl ps -aq`,
+		`page\npeer\nsystemd-shop\nfront`},
 }
 
 // trusted: under signed/ counts what the lab's key has signed, and nothing else.
