@@ -45,7 +45,7 @@ func newRunFlags() *runFlags {
 func (r *runFlags) flags(s *flagset.Set) {
 	c := &r.c
 	s.Bool(&r.detach, "d,detach", "run in the background")
-	s.Bool(&c.Stdin, "i,interactive", "pass standard input on")
+	s.Bool(&c.Stdin, "i,interactive", "pass standard input on; with -d keep it open, for attach")
 	s.Bool(&c.Terminal, "t,tty", "with a terminal")
 	s.Bool(&c.Init, "init", "put a process in front of the workload that passes signals on and waits for orphans")
 	s.Bool(&c.Remove, "rm", "remove the container when it ends")
