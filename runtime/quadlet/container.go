@@ -108,7 +108,7 @@ func (d *declaration) startup(args *[]string) string {
 	d.suggest("SuccessExitStatus", "143 SIGKILL")
 	d.suggest("SyslogIdentifier", "%N")
 	d.suggest("IgnoreSIGPIPE", "no")
-	d.inServ = append(d.inServ, "Delegate=yes", "DevicePolicy=closed", "DeviceAllow=/dev/tty rwm", "DeviceAllow=char-pts rw")
+	d.inServ = append(d.inServ, "Delegate=cpu io memory pids", "DevicePolicy=closed", "DeviceAllow=/dev/tty rwm", "DeviceAllow=char-pts rw")
 	return kind
 }
 
