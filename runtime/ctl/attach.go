@@ -42,6 +42,20 @@ const (
 
 // attach opens the sockets.
 func (c *call) attach(k *store.Container) (*attachment, error) {
+	a, err := c.attachTerminal(k)
+	if err != nil {
+		return nil, err
+	}
+	if a.attach, err = listen(filepath.Join(a.dir, attachSocket)); err != nil {
+		a.close()
+		return nil, err
+	}
+	go a.serve()
+	return a, nil
+}
+
+// attachTerminal is attach without attach.sock.
+func (c *call) attachTerminal(k *store.Container) (*attachment, error) {
 	a := &attachment{k: k, dir: c.bundle(k.Name), ended: make(chan *store.Exit, 1), master: make(chan *os.File, 1)}
 	a.stdio = [3]*os.File{c.In, c.In, c.In}
 	for i, w := range []io.Writer{c.Out, c.Err} {
@@ -61,12 +75,8 @@ func (c *call) attach(k *store.Container) (*attachment, error) {
 	if err := os.MkdirAll(a.dir, 0o711); err != nil {
 		return nil, err
 	}
-	var err error
-	if a.attach, err = listen(filepath.Join(a.dir, attachSocket)); err != nil {
-		return nil, err
-	}
-	go a.serve()
 	if k.Terminal {
+		var err error
 		if a.console, err = listen(filepath.Join(a.dir, consoleSocket)); err != nil {
 			a.close()
 			return nil, err
@@ -88,7 +98,9 @@ func listen(path string) (net.Listener, error) {
 }
 
 func (a *attachment) close() {
-	a.attach.Close()
+	if a.attach != nil {
+		a.attach.Close()
+	}
 	if a.console != nil {
 		a.console.Close()
 	}

@@ -41,7 +41,7 @@ func innerVerbs() []verb {
 		{name: "launch", args: "NAME", what: "start a container's workload (for its unit)", hidden: true, min: 1, max: 1, setup: plain(launch)},
 		{name: "watch", args: "NAME", what: "have a container's health tried all the time (for its unit)", hidden: true, min: 1, max: 1, setup: plain(watch)},
 		{name: "try", args: "NAME", what: "try a container's health once (for its timer)", hidden: true, min: 1, max: 1, setup: plain(try)},
-		{name: "ended", args: "NAME", what: "note how a container's workload ended (for its unit)", hidden: true, min: 1, max: 1, setup: plain(ended)},
+		{name: "ended", args: "NAME [INSTANCE]", what: "note how a container's workload ended (for its unit)", hidden: true, min: 1, max: 2, setup: plain(ended)},
 		{name: "fetch", what: "talk to registries for pull and push, over standard input and output", hidden: true, closed: true,
 			setup: func(s *flagset.Set) action {
 				var push bool

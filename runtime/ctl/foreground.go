@@ -14,6 +14,7 @@ import (
 
 	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -25,14 +26,19 @@ func (c *call) foreground(ctx context.Context, k *store.Container) error {
 	if err != nil {
 		return err
 	}
+	return c.attend(ctx, k, a, false, func(ctx context.Context) error { return c.startUnit(ctx, k) })
+}
+
+// attend starts a container and stays until it has ended.
+func (c *call) attend(ctx context.Context, k *store.Container, a *attachment, once bool, start func(context.Context) error) error {
 	defer a.close()
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
 	defer signal.Stop(signals)
 	started := make(chan error, 1)
 	ctx = context.WithoutCancel(ctx) // signals are the container's
-	go func() { started <- c.startUnit(ctx, k) }()
-	f := &following{call: c, k: k}
+	go func() { started <- start(ctx) }()
+	f := &following{call: c, k: k, once: once}
 	defer func() {
 		if f.session != nil {
 			f.session.end()
@@ -44,6 +50,10 @@ func (c *call) foreground(ctx context.Context, k *store.Container) error {
 	for up := false; ; {
 		select {
 		case err := <-started:
+			var failed startError
+			if errors.As(err, &failed) {
+				return failed
+			}
 			if err != nil {
 				return startError{err, c.codeOf(k)}
 			}
@@ -53,8 +63,10 @@ func (c *call) foreground(ctx context.Context, k *store.Container) error {
 			up = true
 		case master := <-a.master:
 			f.session = a.join(master)
-		case x := <-a.ended:
+		case x, told := <-a.ended:
 			switch {
+			case !told:
+				return f.silent()
 			case !x.Started.IsZero():
 				return f.exit(x)
 			case up:
@@ -64,9 +76,9 @@ func (c *call) foreground(ctx context.Context, k *store.Container) error {
 		case s := <-signals:
 			f.signal(ctx, s.(syscall.Signal))
 		case <-look.C:
-			if up {
+			if up && !once {
 				if gone, err := f.gone(ctx); gone || err != nil {
-					return errors.Join(fmt.Errorf("%s has ended, and nobody has told how: see journalctl -u %s", k.Name, unit.Name(k.Name)), err)
+					return errors.Join(f.silent(), err)
 				}
 			}
 		}
@@ -95,6 +107,12 @@ type following struct {
 	k         *store.Container
 	session   *session
 	interrupt bool
+	once      bool // by Env.once
+}
+
+// silent is the error for a container of which nobody tells more.
+func (f *following) silent() error {
+	return fmt.Errorf("%s has ended, and nobody has told how: see journalctl -u %s", f.k.Name, unit.Name(f.k.Name))
 }
 
 func (f *following) exit(x *store.Exit) error {
@@ -120,12 +138,24 @@ func (f *following) signal(ctx context.Context, s syscall.Signal) {
 			f.session.resize()
 		}
 	case s == unix.SIGTERM || s == unix.SIGHUP:
-		f.Units.Queue(ctx, "stop", unit.Name(f.k.Name))
+		f.askToEnd(ctx, st)
 	case s == unix.SIGINT && f.interrupt:
 		st.Signal(unix.SIGKILL)
 	default:
 		f.interrupt = f.interrupt || s == unix.SIGINT
 		st.Signal(s)
+	}
+}
+
+// askToEnd has the container stopped.
+func (f *following) askToEnd(ctx context.Context, st *run.Container) {
+	if !f.once {
+		f.Units.Queue(ctx, "stop", unit.Name(f.k.Name))
+		return
+	}
+	// Its unit has no ExecStop=, which would know what a process without a handler wants.
+	if sig, err := stopSignal(f.k); err == nil {
+		go st.Stop(sig, unit.StopTimeout(f.k))
 	}
 }
 

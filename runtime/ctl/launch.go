@@ -15,6 +15,7 @@ import (
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/run"
+	"github.com/proa-os/proa/runtime/sdnotify"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -94,7 +95,7 @@ func launch(ctx context.Context, c *call) error {
 		if err := c.await(ctx, k, ready); err != nil {
 			return err
 		}
-		return unit.Notify("READY=1")
+		return sdnotify.Send("READY=1")
 	}
 	return nil
 }
@@ -135,7 +136,7 @@ func (c *call) handOver(k *store.Container, files []*os.File) error {
 	if !k.Notify && !k.AwaitHealth {
 		told = append(told, "READY=1")
 	}
-	if err := unit.Notify(told...); err != nil {
+	if err := sdnotify.Send(told...); err != nil {
 		return err
 	}
 	// Here and not by oci-runtime start, which would be one more program to load for each container.
@@ -201,6 +202,17 @@ func oomKills() int {
 // ended notes how a container's workload has ended: systemd tells in the environment (systemd.exec(5)).
 func ended(ctx context.Context, c *call) error {
 	name := c.args[0]
+	if len(c.args) > 1 {
+		// Of Env.once, which cleans up behind it unless it was killed. By then the name may be another container's.
+		release, err := c.store.AwaitContainer(name, c.args[1])
+		if errors.Is(err, store.ErrNoContainer) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	k, err := c.store.Container(name)
 	if errors.Is(err, store.ErrNoContainer) {
 		return c.OCIRoot.Delete(name, true)
@@ -219,7 +231,7 @@ func ended(ctx context.Context, c *call) error {
 	waiting := findAttachment(c.bundle(name))
 	err = errors.Join(c.OCIRoot.Delete(name, true), c.store.SetExit(k, x))
 	c.tellEnd(k, x)
-	if k.Remove && !x.Started.IsZero() { // of one that did not start run takes the code, and removes it
+	if k.Remove && (!x.Started.IsZero() || len(c.args) > 1) { // of one that did not start run takes the code, and removes it
 		err = errors.Join(err, c.takeAway(ctx, c.store, k))
 	} else {
 		err = errors.Join(err, c.releaseNetwork(ctx, k))

@@ -84,6 +84,11 @@ func (f stopFlags) otherwise(c *call, k *store.Container) (done func(), err erro
 			return nil, err
 		}
 	}
+	if sig == 0 && k.Instance != "" { // its unit has no ExecStop=, see Env.once
+		if sig, err = stopSignal(k); err != nil {
+			return nil, err
+		}
+	}
 	st, err := c.OCIRoot.Load(k.Name)
 	if err != nil || st.Status != specs.StateRunning {
 		return done, nil // there is nobody to end
@@ -136,6 +141,9 @@ func (c *call) start(ctx context.Context) error {
 		if k.Unit != "" {
 			return c.Units.Start(ctx, k.Unit)
 		}
+		if k.Instance != "" {
+			return nil // it runs: it is gone when it does not
+		}
 		if err := c.renew(ctx, k); err != nil {
 			return err
 		}
@@ -145,6 +153,9 @@ func (c *call) start(ctx context.Context) error {
 
 func (c *call) restart(ctx context.Context, f stopFlags) error {
 	return c.each(func(k *store.Container) error {
+		if k.Instance != "" {
+			return fmt.Errorf("%s lives for one run, in the foreground of whoever has made it (--rm): make another one", k.Name)
+		}
 		if err := c.thaw(ctx, k); err != nil {
 			return err
 		}
@@ -349,6 +360,9 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 	if err := e.thaw(ctx, k); err != nil {
 		return err
 	}
+	if k.Instance != "" {
+		return e.removeOnce(ctx, s, k)
+	}
 	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
 		return err
 	}
@@ -359,6 +373,26 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 		return err
 	}
 	e.Units.ResetFailed(ctx, unit.Of(k)) // an error says that there is nothing to forget
+	return nil
+}
+
+// removeOnce is remove for a container of Env.once, which goes when its workload has ended; unless that never ran.
+func (e *Env) removeOnce(ctx context.Context, s *store.Store, k *store.Container) error {
+	if st, err := e.OCIRoot.Load(k.Name); err == nil && st.Status == specs.StateRunning {
+		sig, err := stopSignal(k)
+		if err != nil {
+			return err
+		}
+		if err := st.Stop(sig, unit.StopTimeout(k)); err != nil {
+			return err
+		}
+	}
+	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
+		return err
+	}
+	if err := e.takeAway(ctx, s, k); err != nil && !errors.Is(err, store.ErrNoContainer) {
+		return err
+	}
 	return nil
 }
 

@@ -77,7 +77,10 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.unitIsFree(ctx, c.store, k.Name); err != nil {
+	once := !r.detach && fitsOnce(k)
+	if once {
+		k.Instance = fmt.Sprintf("%016x", rand.Uint64())
+	} else if err := c.unitIsFree(ctx, c.store, k.Name); err != nil {
 		return err
 	}
 	release, err := r.add(ctx, c, k)
@@ -85,6 +88,9 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 		return err
 	}
 	defer release()
+	if once {
+		return c.once(ctx, k)
+	}
 	if r.detach {
 		if err = c.startUnit(ctx, k); err != nil {
 			err = startError{err, c.codeOf(k)}

@@ -26,7 +26,7 @@ func (g *global) commands() []command {
 	grace := 10
 	sig := "TERM"
 	format := "table"
-	exec, up := new(execOptions), new(updateOptions)
+	exec, up, inUnit := new(execOptions), new(updateOptions), new(unitFlags)
 	bundle := func(s *flagset.Set) {
 		s.String(&o.Bundle, "b,bundle", "DIR", "directory with config.json (default: here)")
 		s.String(&o.PidFile, "pid-file", "FILE", "write the first process's pid here before it runs")
@@ -38,7 +38,8 @@ func (g *global) commands() []command {
 		{"run", "[flags] ID", "create and start a container; wait for its end unless --detach", func(s *flagset.Set) {
 			bundle(s)
 			s.Bool(&detach, "d,detach", "return when the workload runs")
-		}, true, func(ctx context.Context, w []string) (int, error) { return g.run(ctx, w, o, detach) }},
+			inUnit.flags(s, &o)
+		}, true, func(ctx context.Context, w []string) (int, error) { return inUnit.run(ctx, g, w, o, detach) }},
 		{"create", "[flags] ID", "set a container up, short of running its workload", bundle, true,
 			func(_ context.Context, w []string) (int, error) {
 				var err error

@@ -80,6 +80,7 @@ func (f fds) behind() int { return f.mount + 1 }
 type launching struct {
 	flags    uint64                               // CLONE_NEW*
 	group    *os.File                             // cgroup2 to be born in, or nil
+	sister   bool                                 // a child of this process's parent
 	preserve int                                  // descriptors from 3 on that the workload gets
 	extra    *os.File                             // see fds
 	console  *os.File                             // see fds
@@ -190,11 +191,15 @@ func (l *launching) startDirect(c *child, theirs *os.File) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("hide from containers: %w", err)
 	}
-	pid, pidfd, err := p.Start(l.firstFlags(), group)
+	flags := l.firstFlags()
+	if l.sister {
+		flags |= unix.CLONE_PARENT
+	}
+	pid, pidfd, err := p.Start(flags, group)
 	if err != nil {
 		return fmt.Errorf("make child (needs root): %w", err)
 	}
-	c.proc = &Process{Pid: pid, pidfd: pidfd}
+	c.proc = &Process{Pid: pid, pidfd: pidfd, sister: l.sister}
 	return nil
 }
 

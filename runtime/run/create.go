@@ -39,6 +39,13 @@ type Options struct {
 
 	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
 
+	Enter  []int               // descriptors of namespaces to enter first, which are closed
+	Before func(pid int) error // called when the container is there, before its workload runs; nil for nothing
+	Failed func(error)         // called when the container cannot be, before it is undone; nil for nothing
+	// Sister makes the workload a child of this process's parent, where the processor's assembly allows (package script): a service
+	// manager then has it as its own from the first moment on. This process cannot wait for it.
+	Sister bool
+
 	program string   // of a hook, instead of the first argument
 	stdin   *os.File // of a hook
 }
@@ -70,6 +77,9 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	}
 	settleEnv(s.Process, within(bundle, s.Root.Path))
 	runtime.LockOSThread() // for good: processes are made on this thread, which is nobody's but the caller's
+	if err := enter(o.Enter); err != nil {
+		return nil, err
+	}
 	if s.Hooks == nil {
 		brief.Prepare() // threads that Go makes from now on may not make processes
 	}
@@ -93,6 +103,9 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	defer func() {
 		k.close()
 		if err != nil {
+			if o.Failed != nil {
+				o.Failed(err)
+			}
 			k.undo()
 		}
 	}()
@@ -188,6 +201,11 @@ func (k *creation) make() error {
 	if err := k.record(); err != nil {
 		return err
 	}
+	if k.options.Before != nil {
+		if err := k.options.Before(k.c.Pid); err != nil {
+			return err
+		}
+	}
 	if !k.listen {
 		if err := k.root.startHooks(k.c, k.spec, k.c.Pid); err != nil {
 			return err
@@ -247,7 +265,7 @@ func (k *creation) prepare() (*launching, error) {
 			k.opened = append(k.opened, f)
 		}
 	}
-	l.preserve = k.options.Preserve
+	l.preserve, l.sister = k.options.Preserve, k.options.Sister && direct()
 	ns, err := spec.Namespaces(k.spec.Linux.Namespaces)
 	if err != nil {
 		return nil, err

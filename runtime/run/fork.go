@@ -67,7 +67,7 @@ func (c *child) follow() error {
 	}
 	c.proc.Wait()
 	unix.Close(c.proc.pidfd)
-	c.proc = &Process{Pid: pid, pidfd: m.fds[0]}
+	c.proc = &Process{Pid: pid, pidfd: m.fds[0], sister: c.proc.sister}
 	return c.tell()
 }
 

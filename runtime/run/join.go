@@ -55,6 +55,26 @@ func (k *creation) joinNamespaces(l *launching, ns map[specs.LinuxNamespaceType]
 	return nil
 }
 
+// enter puts this thread into namespaces, for what it does and makes from now on. The descriptors are closed. It is locked for good.
+func enter(fds []int) error {
+	if len(fds) == 0 {
+		return nil
+	}
+	// A thread that shares its root and working directory with others cannot change its mounts (setns(2)).
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("enter namespaces: %w", err)
+	}
+	for _, fd := range fds {
+		if err := unix.Setns(fd, 0); err != nil {
+			return fmt.Errorf("enter the namespace of descriptor %d: %w", fd, err)
+		}
+		if err := unix.Close(fd); err != nil {
+			return fmt.Errorf("enter the namespace of descriptor %d: %w", fd, err)
+		}
+	}
+	return nil
+}
+
 // notHosts makes sure that linux.sysctl changes nothing of this process's own namespace of type t, which f is about to be.
 func (k *creation) notHosts(t specs.LinuxNamespaceType, f *os.File) error {
 	own := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts"}[t]

@@ -14,6 +14,7 @@ type Process struct {
 	Pid    int
 	Master *os.File // of its terminal, if it has one and nobody else wanted that; the caller closes it
 	pidfd  int
+	sister bool       // not a child
 	of     *Container // of Root.Run
 }
 
@@ -69,5 +70,9 @@ func (p *Process) WaitAndRelay(pipe int) (int, error) {
 // end kills the process and waits until it is gone.
 func (p *Process) end() {
 	p.Signal(unix.SIGKILL)
+	if p.sister {
+		pollRaw([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}})
+		return
+	}
 	p.Wait()
 }

@@ -36,6 +36,9 @@ func (p *Program) Start(flags uint64, cgroup int) (pid, pidfd int, err error) {
 		pidfd:      uint64(uintptr(unsafe.Pointer(&fd))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
+	if flags&unix.CLONE_PARENT != 0 {
+		args.exitSignal = 0 // a sister's signal is this process's own (clone(2))
+	}
 	if cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)

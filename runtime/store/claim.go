@@ -112,6 +112,39 @@ func (s *Store) SeizeContainer(name string) (release func(), ok bool, err error)
 	return nil, false, fmt.Errorf("seize container %s: %w", name, err)
 }
 
+// AwaitContainer takes a container as soon as nobody holds it, until release. The error is ErrNoContainer if it is no more, or another
+// instance.
+func (s *Store) AwaitContainer(name, instance string) (release func(), err error) {
+	f, err := os.Open(s.ContainerDir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("await container %s: %w", name, ErrNoContainer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("await container %s: %w", name, err)
+	}
+	if err = s.isInstance(name, instance); err == nil {
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		}
+	}
+	if err == nil {
+		err = s.isInstance(name, instance)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("await container %s: %w", name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func (s *Store) isInstance(name, instance string) error {
+	c, err := s.Container(name)
+	if err == nil && c.Instance != instance {
+		return ErrNoContainer
+	}
+	return err
+}
+
 // claimed adds the layers of all pulls under way. The caller holds the lock, which has removed the claims of dead ones.
 func (s *Store) claimed(keep map[string]bool) error {
 	dirs, err := os.ReadDir(s.path("tmp"))

@@ -25,6 +25,7 @@ type Container struct {
 	Manifest image.Digest   `json:"manifest"` // and what that stood for then
 	Layers   []image.Digest `json:"layers"`   // diffIDs, lowest first
 	Created  time.Time      `json:"created"`
+	Instance string         `json:"instance,omitempty"` // tells it from others of its name; of those that live for one run in the foreground
 
 	Args            []string          `json:"args,omitempty"`       // instead of the image's Cmd
 	Entrypoint      []string          `json:"entrypoint,omitempty"` // instead of the image's; [""] is none

@@ -22,7 +22,10 @@ type Status struct {
 type Systemd struct {
 	// Dial connects, nil for systemd's own socket.
 	Dial func(context.Context) (*dbus.Conn, error)
+	// Bus is the same without go-systemd's help, for Once.
+	Bus  func(context.Context) (*godbus.Conn, error)
 	conn *dbus.Conn
+	once chan dialed // of Connect
 }
 
 // Close closes the connection.

@@ -3,6 +3,7 @@ package unit_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
 
@@ -62,6 +64,9 @@ func (m *manager) queue(verb, name string) (dbus.ObjectPath, *dbus.Error) {
 	id, result := m.job, m.result
 	m.mu.Unlock()
 	path := dbus.ObjectPath("/org/freedesktop/systemd1/job/" + string(rune('0'+id%10)))
+	if result == "" {
+		return path, nil
+	}
 	time.AfterFunc(20*time.Millisecond, func() {
 		m.conn.Emit("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager.JobRemoved", id, path, name, result)
 	})
@@ -139,7 +144,14 @@ func connect(t *testing.T, m *manager) *unit.Systemd {
 	if _, err := m.conn.RequestName("org.freedesktop.systemd1", dbus.NameFlagDoNotQueue); err != nil {
 		t.Fatal(err)
 	}
-	s := &unit.Systemd{Dial: func(context.Context) (*sd.Conn, error) { return sd.NewConnection(dial) }}
+	bus := func(context.Context) (*dbus.Conn, error) {
+		c, err := dbus.Connect(address, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+		if err == nil { // systemd's own socket gives all signals unasked
+			err = c.AddMatchSignal(dbus.WithMatchPathNamespace("/org/freedesktop/systemd1"))
+		}
+		return c, err
+	}
+	s := &unit.Systemd{Dial: func(context.Context) (*sd.Conn, error) { return sd.NewConnection(dial) }, Bus: bus}
 	t.Cleanup(s.Close)
 	return s
 }
@@ -202,5 +214,76 @@ func TestWatch(t *testing.T) {
 	}
 	if len(m.aux) != 1 || m.aux[0].Name != "proa-web:health.service" || !strings.HasPrefix(types(m.aux[0].Props)["ExecStart"], "a(sasb) ") || types(m.aux[0].Props)["Type"] != `s "oneshot"` {
 		t.Errorf("service: %+v", m.aux)
+	}
+}
+
+// TestOnce: the unit goes over the bus as its text says, with descriptors, and its end comes back; one whose first process ends before it
+// is up has not started; a name that is taken is told apart.
+func TestOnce(t *testing.T) {
+	m := &manager{result: "done"}
+	s := connect(t, m)
+	k := &store.Container{Name: "a-b", Image: "example.org/x%y:1", Network: "bridge", Restart: "no", Remove: true, Memory: 1 << 20, CPUs: 1.5, Pids: 7, CPUShares: 512,
+		CPUSet: "0-2,9", StopSignal: "QUIT", StopTimeout: 3, Health: &store.Health{Interval: time.Second}, Devices: []store.Device{{Source: "/dev/a b", Access: "rw"}}}
+	text := unit.Once(k, "/usr/bin/oci-runtime run --unit a-b", "/usr/bin/containerctl ended a-b 1")
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	say := func(code, status int32, result string) {
+		path := dbus.ObjectPath("/org/freedesktop/systemd1/unit/proa_2da_2db_2eservice")
+		m.conn.Emit(path, "org.freedesktop.DBus.Properties.PropertiesChanged", "org.freedesktop.systemd1.Service",
+			map[string]dbus.Variant{"ExecMainCode": dbus.MakeVariant(code), "ExecMainStatus": dbus.MakeVariant(status), "Result": dbus.MakeVariant(result)}, []string{})
+	}
+	s.Connect(t.Context())
+	ends, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{Standard: [3]*os.File{nil, write, write}, More: []*os.File{read}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(0, 0, "success")
+	say(2, 9, "signal")
+	if e := <-ends; e != (unit.End{Code: unit.Killed, Status: 9, Result: "signal"}) {
+		t.Errorf("end %+v", e)
+	}
+	got := map[string]string{}
+	for _, p := range m.timer {
+		got[p.Name] += p.Value.Signature().String() + " " + p.Value.String() + ";"
+	}
+	for name, want := range map[string]string{
+		"Description": `s "Container a-b (example.org/x%y:1)";`, "After": `as ["network-online.target"];`, "StartLimitIntervalUSec": "t @t 0;",
+		"CollectMode": `s "inactive-or-failed";`, "Type": `s "notify";`, "KillSignal": "i 3;", "TimeoutStopUSec": "t @t 3000000;", "Restart": `s "no";`,
+		"ExecStart":         `a(sasb) [["/usr/bin/oci-runtime", ["/usr/bin/oci-runtime", "run", "--unit", "a-b"], false]];`,
+		"ExecStartPost":     `a(sasb) [["/usr/bin/containerctl", ["/usr/bin/containerctl", "watch", "a-b"], true]];`,
+		"ExecStopPost":      `a(sasb) [["/usr/bin/containerctl", ["/usr/bin/containerctl", "ended", "a-b", "1"], true]];`,
+		"SuccessExitStatus": `(aiai) [[143], [9]];`, "DelegateControllers": `as ["cpu", "io", "memory", "pids"];`, "IgnoreSIGPIPE": "b false;",
+		"DeviceAllow": `a(ss) [["/dev/tty", "rwm"]];a(ss) [["char-pts", "rw"]];a(ss) [["/dev/a b", "rw"]];`,
+		"MemoryMax":   "t @t 1048576;", "CPUQuotaPerSecUSec": "t @t 1500000;", "TasksMax": "t @t 7;", "CPUWeight": "t @t 59;", "AllowedCPUs": "ay @ay [0x7, 0x2];",
+		"StandardInputFileDescriptor": "",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %s, want %s", name, got[name], want)
+		}
+	}
+	for name, sig := range map[string]string{"StandardOutputFileDescriptor": "h", "StandardErrorFileDescriptor": "h", "ExtraFileDescriptors": "a(hs)"} {
+		if !strings.HasPrefix(got[name], sig+" ") {
+			t.Errorf("%s: %s, want %s", name, got[name], sig)
+		}
+	}
+	m.mu.Lock()
+	m.result = "" // the job goes on
+	m.mu.Unlock()
+	time.AfterFunc(100*time.Millisecond, func() { say(1, 127, "exit-code") })
+	var failed *unit.StartError
+	if _, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{}); !errors.As(err, &failed) || failed.End.Status != 127 {
+		t.Errorf("a first process that ends: %v", err)
+	}
+	m.mu.Lock()
+	m.busy = 1
+	m.mu.Unlock()
+	if _, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{}); !errors.Is(err, unit.ErrTaken) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if _, err := s.Once(t.Context(), "proa-a-b.service", "[Service]\nNice=1\n", unit.Files{}); err == nil || !strings.Contains(err.Error(), "Nice=") {
+		t.Errorf("an unknown setting: %v", err)
 	}
 }

@@ -60,6 +60,26 @@ func StopTimeout(c *store.Container) time.Duration {
 
 // Text returns the unit file. It holds nothing that a newer OS would do better: those parts are in containerctl launch.
 func Text(c *store.Container) string {
+	stop := fmt.Sprintf("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(StopTimeout(c).Seconds()), stopSignal(c), c.Name)
+	return text(c, "/usr/bin/containerctl launch "+c.Name, stop, "ExecStopPost=-/usr/bin/containerctl ended "+c.Name,
+		fmt.Sprintf("TimeoutStopSec=%d", int(StopTimeout(c).Seconds())+20))
+}
+
+// Once returns the unit of a container that lives for one run, in the foreground, and that somebody else has prepared: start is what makes
+// it, ended what cleans up. Nothing has to be executed to stop it, which every end would wait for: systemd sends the stop signal.
+func Once(c *store.Container, start, ended string) string {
+	return text(c, start, "KillSignal="+stopSignal(c), fmt.Sprintf("TimeoutStopSec=%d", int(StopTimeout(c).Seconds())), "ExecStopPost=-"+ended)
+}
+
+func stopSignal(c *store.Container) string {
+	if c.StopSignal == "" {
+		return "TERM"
+	}
+	return c.StopSignal
+}
+
+// text is a unit with what starts it, and the lines about its end.
+func text(c *store.Container, start string, end ...string) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Written by containerctl run; containerctl rm %s removes it.", c.Name)
@@ -94,18 +114,13 @@ func Text(c *store.Container) string {
 	if c.Notify || c.AwaitHealth {
 		line("NotifyAccess=all") // launch tells that the workload is ready when it is no main process any more
 	}
-	line("ExecStart=/usr/bin/containerctl launch %s", c.Name)
+	line("ExecStart=%s", start)
 	if Watched(c) {
 		line("ExecStartPost=-/usr/bin/containerctl watch %s", c.Name)
 	}
-	stop := StopTimeout(c)
-	signal := c.StopSignal
-	if signal == "" {
-		signal = "TERM"
+	for _, l := range end {
+		line("%s", l)
 	}
-	line("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(stop.Seconds()), signal, c.Name)
-	line("ExecStopPost=-/usr/bin/containerctl ended %s", c.Name)
-	line("TimeoutStopSec=%d", int(stop.Seconds())+20)
 	line("KillMode=mixed")
 	// A workload that ignores its stop signal is killed, and one that does not exits with 128+TERM: both are a clean stop.
 	line("SuccessExitStatus=143 SIGKILL")
@@ -136,7 +151,11 @@ func restart(c *store.Container) []string {
 
 // limits are what the unit's cgroup keeps the container from.
 func limits(c *store.Container) []string {
-	out := []string{"Delegate=yes"}
+	// Not cpuset, which costs a start more than the others: --cpuset-cpus is the unit's. The image keeps these switched on.
+	out := []string{"Delegate=cpu io memory pids"}
+	if c.Privileged {
+		out[0] = "Delegate=yes" // may hold a service manager, which wants all there is
+	}
 	line := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if c.Privileged {
 		line("DevicePolicy=auto")

@@ -51,6 +51,10 @@ type service struct {
 	stopping, frozen          bool
 	ended                     chan struct{} // closed when the main process and all behind it have ended
 	text                      map[string][]string
+	given                     map[string][]string // of Once
+	files                     unit.Files
+	ends                      chan unit.End
+	failed                    chan unit.End // of Once
 }
 
 type watcher struct {
@@ -64,15 +68,55 @@ func (m *Manager) load(name string) (map[string][]string, error) {
 		if err != nil {
 			continue
 		}
-		text := map[string][]string{}
-		for l := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(strings.TrimSpace(l), "="); ok {
-				text[k] = append(text[k], v)
-			}
-		}
-		return text, nil
+		return parse(string(b)), nil
 	}
 	return nil, fmt.Errorf("unit %s not loaded", name)
+}
+
+func parse(unit string) map[string][]string {
+	text := map[string][]string{}
+	for l := range strings.Lines(unit) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(l), "="); ok {
+			text[k] = append(text[k], v)
+		}
+	}
+	return text
+}
+
+// Connect does nothing.
+func (m *Manager) Connect(context.Context) {}
+
+// Once starts a unit without a file.
+func (m *Manager) Once(_ context.Context, name, text string, f unit.Files) (<-chan unit.End, error) {
+	m.mu.Lock()
+	if s := m.units[name]; s != nil && s.active != "inactive" && s.active != "failed" {
+		m.mu.Unlock()
+		return nil, unit.ErrTaken
+	}
+	if _, err := m.load(name); err == nil {
+		m.mu.Unlock()
+		return nil, unit.ErrTaken
+	}
+	s := &service{name: name, given: parse(text), files: f, ends: make(chan unit.End, 1), failed: make(chan unit.End, 1)}
+	m.units[name] = s
+	m.mu.Unlock()
+	done := make(chan error, 1)
+	m.done.Go(func() {
+		s.job.Lock()
+		defer s.job.Unlock()
+		done <- m.start(s)
+	})
+	select {
+	case err := <-done:
+		return s.ends, err
+	case e := <-s.failed:
+		return nil, &unit.StartError{Unit: name, End: e}
+	}
+}
+
+// ControlGroup says that there is none.
+func (m *Manager) ControlGroup(context.Context, string) (string, error) {
+	return "", errors.New("no cgroups")
 }
 
 // Refresh does nothing: files are read at each start.
@@ -102,7 +146,10 @@ func (m *Manager) start(s *service) error {
 	if s.active == "active" {
 		return nil
 	}
-	text, err := m.load(s.name)
+	text, err := s.given, error(nil)
+	if text == nil {
+		text, err = m.load(s.name)
+	}
 	if err != nil {
 		return err
 	}
@@ -140,6 +187,7 @@ func (m *Manager) start(s *service) error {
 			status := failed.Sys().(syscall.WaitStatus)
 			ws = &status
 		}
+		s.fail(ws)
 		m.finish(s, "exit-code", ws)
 		return fmt.Errorf("start %s: %w: %s", s.name, err, out)
 	}
@@ -185,6 +233,7 @@ func (m *Manager) finish(s *service, result string, ws *syscall.WaitStatus) {
 		env = append(env, "EXIT_CODE="+code, "EXIT_STATUS="+status)
 		again = again || first(s.text["Restart"]) == "on-failure" && (result != "success" || status == "143" || status == "KILL")
 	}
+	s.tell(result, ws)
 	for _, line := range s.text["ExecStopPost"] {
 		m.run(s, line, env...)
 	}
@@ -217,6 +266,34 @@ func (m *Manager) finish(s *service, result string, ws *syscall.WaitStatus) {
 	}
 }
 
+// fail tells who has started it by Once that it has not come up, before what follows.
+func (s *service) fail(ws *syscall.WaitStatus) {
+	if s.failed == nil {
+		return
+	}
+	e := unit.End{Code: unit.Exited, Status: 1, Result: "exit-code"}
+	if ws != nil {
+		e.Status = ws.ExitStatus()
+	}
+	s.failed <- e
+}
+
+// tell tells who has started it by Once.
+func (s *service) tell(result string, ws *syscall.WaitStatus) {
+	if s.ends == nil {
+		return
+	}
+	e := unit.End{Code: unit.Exited, Status: 1, Result: result}
+	if ws != nil {
+		e.Status = ws.ExitStatus()
+		if ws.Signaled() {
+			e.Code, e.Status = unit.Killed, int(ws.Signal())
+		}
+	}
+	s.ends <- e
+	close(s.ends)
+}
+
 // run runs one Exec line to its end and returns what it prints.
 func (m *Manager) run(s *service, line string, env ...string) (string, error) {
 	if line == "" {
@@ -234,6 +311,9 @@ func (m *Manager) run(s *service, line string, env ...string) (string, error) {
 	defer log.Close()
 	before, _ := log.Seek(0, 2)
 	c.Stdout, c.Stderr = log, log
+	if line == first(s.given["ExecStart"]) {
+		c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = s.files.Standard[0], s.files.Standard[1], s.files.Standard[2], s.files.More
+	}
 	err = c.Run()
 	b, _ := os.ReadFile(log.Name())
 	return string(b[min(int(before), len(b)):]), err
@@ -360,6 +440,9 @@ func (m *Manager) Status(_ context.Context, names []string) (map[string]unit.Sta
 		m.mu.Lock()
 		if s := m.units[n]; s != nil {
 			st.Active, st.Sub = s.active, s.sub
+			if s.given != nil && s.active != "inactive" && s.active != "failed" {
+				st.Load = "loaded"
+			}
 		}
 		m.mu.Unlock()
 		out[n] = st

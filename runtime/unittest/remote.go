@@ -3,8 +3,10 @@ package unittest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/rpc"
+	"os"
 	"time"
 
 	"github.com/proa-os/proa/runtime/unit"
@@ -17,7 +19,7 @@ func (m *Manager) Serve(socket string) (close func(), err error) {
 		return nil, err
 	}
 	s := rpc.NewServer()
-	if err := s.RegisterName("Manager", &server{m}); err != nil {
+	if err := s.RegisterName("Manager", &server{m, map[string]<-chan unit.End{}}); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -38,15 +40,43 @@ type Request struct {
 	Names    []string
 	On       bool
 	Interval time.Duration
+	Text     string
+	Files    []string // standard ones first
 }
 
 // Reply is what it gets.
 type Reply struct {
 	Status map[string]unit.Status
 	Number int
+	Ends   []unit.End
 }
 
-type server struct{ m *Manager }
+type server struct {
+	m    *Manager
+	ends map[string]<-chan unit.End
+}
+
+// open opens the files of another process by their names in /proc.
+func open(names []string) (f unit.Files, err error) {
+	for i, n := range names {
+		fd, err := os.OpenFile(n, os.O_RDWR, 0)
+		if err != nil {
+			fd, err = os.OpenFile(n, os.O_WRONLY, 0) // a pipe's end, or a namespace
+		}
+		if err != nil {
+			fd, err = os.Open(n)
+		}
+		if err != nil {
+			return f, err
+		}
+		if i < 3 {
+			f.Standard[i] = fd
+			continue
+		}
+		f.More = append(f.More, fd)
+	}
+	return f, nil
+}
 
 // Call does what a request says.
 func (s *server) Call(q Request, p *Reply) (err error) {
@@ -70,6 +100,28 @@ func (s *server) Call(q Request, p *Reply) (err error) {
 		p.Status, err = s.m.Status(ctx, q.Names)
 	case "Restarts":
 		p.Number, err = s.m.Restarts(ctx, name)
+	case "Once":
+		f, err := open(q.Files)
+		if err != nil {
+			return err
+		}
+		ends, err := s.m.Once(ctx, name, q.Text, f)
+		for _, o := range append(f.Standard[:], f.More...) {
+			o.Close()
+		}
+		if err == nil {
+			s.m.mu.Lock()
+			s.ends[name] = ends
+			s.m.mu.Unlock()
+		}
+		return err
+	case "End":
+		s.m.mu.Lock()
+		ends := s.ends[name]
+		s.m.mu.Unlock()
+		for e := range ends {
+			p.Ends = append(p.Ends, e)
+		}
 	case "Watch":
 		return s.m.Watch(ctx, name, q.Interval, q.Names[1:])
 	default:
@@ -135,4 +187,40 @@ func (c Client) Restarts(_ context.Context, name string) (int, error) {
 func (c Client) Watch(_ context.Context, name string, interval time.Duration, command []string) error {
 	_, err := c.call(Request{Verb: "Watch", Names: append([]string{name}, command...), Interval: interval})
 	return err
+}
+
+// Connect does nothing.
+func (c Client) Connect(context.Context) {}
+
+// Once is the manager's.
+func (c Client) Once(_ context.Context, name, text string, f unit.Files) (<-chan unit.End, error) {
+	q := Request{Verb: "Once", Names: []string{name}, Text: text}
+	for _, file := range append(f.Standard[:], f.More...) {
+		q.Files = append(q.Files, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()))
+	}
+	if _, err := c.call(q); err != nil {
+		if err.Error() == unit.ErrTaken.Error() {
+			err = unit.ErrTaken
+		}
+		var code int
+		if _, serr := fmt.Sscanf(err.Error(), "start "+name+": its first process has ended: exit-code 1 %d", &code); serr == nil {
+			err = &unit.StartError{Unit: name, End: unit.End{Code: unit.Exited, Status: code, Result: "exit-code"}}
+		}
+		return nil, err
+	}
+	ends := make(chan unit.End, 1)
+	go func() {
+		defer close(ends)
+		if p, err := c.call(Request{Verb: "End", Names: []string{name}}); err == nil {
+			for _, e := range p.Ends {
+				ends <- e
+			}
+		}
+	}()
+	return ends, nil
+}
+
+// ControlGroup is the manager's.
+func (c Client) ControlGroup(context.Context, string) (string, error) {
+	return "", errors.New("no cgroups")
 }

@@ -1,4 +1,5 @@
-package unit
+// Package sdnotify tells the service manager about this process's unit (sd_notify(3)).
+package sdnotify
 
 import (
 	"errors"
@@ -10,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Notify tells the service manager about this process's unit (sd_notify(3)) and waits until it has taken notice, so that this process may
+// Send tells the service manager, in lines of NAME=VALUE, and waits until it has taken notice, so that this process may
 // end without being missed. Without a service manager to tell, NOTIFY_SOCKET being unset, it does nothing.
-func Notify(lines ...string) error {
+func Send(lines ...string) error {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
 		return nil
