@@ -5,6 +5,7 @@
 //	oci-runtime run     the same bundle
 //	--network none      containerctl run --rm: container, unit, overlay, bundle, start, end, all removed
 //	bridge              with the default network: what that costs
+//	systemd-run --wait  the same program as a unit, and nothing else: what a service manager costs that is asked for a service
 //
 // The machine is a release in QEMU. crun comes from the pinned peers (package start), with its libraries; it runs from memory, as the
 // machine's own programs come from its cache. Package rounds runs the commands there, shuffled, and takes the times.
@@ -110,6 +111,7 @@ func (b *bench) measure(image string) (map[string][]rounds.Sample, error) {
 		{Name: OCIRuntime, Args: append([]string{"/usr/bin/oci-runtime"}, bundle...)},
 		{Name: None, Args: []string{"/usr/bin/containerctl", "run", "--rm", "--network", "none", image}},
 		{Name: Bridge, Args: []string{"/usr/bin/containerctl", "run", "--rm", image}},
+		{Name: Service, Args: []string{"/usr/bin/systemd-run", "--quiet", "--wait", "--collect", place + "/bundle/rootfs/bin/true"}},
 	}})
 	if err != nil {
 		return nil, err

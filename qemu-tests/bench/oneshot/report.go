@@ -19,6 +19,7 @@ const (
 	OCIRuntime = "oci-runtime run"
 	None       = "containerctl run --network none"
 	Bridge     = "containerctl run"
+	Service    = "systemd-run --wait"
 )
 
 // A Report is what was measured.
@@ -39,7 +40,7 @@ type Row struct {
 
 func newReport(n int, accelerator string, samples map[string][]rounds.Sample) *Report {
 	r := &Report{Rounds: n, Accelerator: accelerator}
-	for _, name := range []string{Crun, OCIRuntime, None, Bridge} {
+	for _, name := range []string{Crun, OCIRuntime, None, Bridge, Service} {
 		row := Row{Name: name}
 		row.WallMin, row.WallMed = minMed(samples[name], func(s rounds.Sample) time.Duration { return s.Wall })
 		row.CPUMin, row.CPUMed = minMed(samples[name], func(s rounds.Sample) time.Duration { return s.CPU })
