@@ -250,10 +250,11 @@ func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, er
 	if vs, err := c.views(ctx, []*store.Container{k}); err != nil {
 		return nil, err
 	} else if vs[0].over() {
-		if before == nil {
-			return nil, fmt.Errorf("%s has never run", k.Name)
+		x, err := c.store.Exit(k.Name) // anew: it may have ended since
+		if err == nil && x == nil {
+			err = fmt.Errorf("%s has never run", k.Name)
 		}
-		return before, nil
+		return x, err
 	}
 	dir, err := watchDir(c.store.ContainerDir(k.Name))
 	if err != nil {

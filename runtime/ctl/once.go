@@ -124,6 +124,9 @@ func (c *call) furnish(ctx context.Context, k *store.Container, dir string) (nam
 		if err = c.enterNetwork(ctx, k.Name); err != nil {
 			return
 		}
+		if start.PIDs, err = c.pidNamespace(k); err != nil {
+			return
+		}
 		if err = bundle.Prepare(c.store, k.Name, dir, start); err != nil {
 			return
 		}

@@ -21,7 +21,7 @@ type device struct{ Path, Access string }
 
 type statuses struct{ Codes, Signals []int32 }
 
-// bus is how a setting of a unit file is given to StartTransientUnit (org.freedesktop.systemd1(5)): by name and type.
+// setting is how one of a unit file is given to StartTransientUnit (org.freedesktop.systemd1(5)): by name and type.
 type setting struct {
 	name  string
 	value func(string) (any, error)
@@ -86,13 +86,27 @@ func allowed(v string) (any, error) {
 	return []device{{v[:i], v[i+1:]}}, nil
 }
 
+type perDevice struct {
+	Path string
+	Most uint64
+}
+
+func rate(v string) (any, error) {
+	i := strings.LastIndexByte(v, ' ')
+	if i < 0 {
+		return nil, strconv.ErrSyntax
+	}
+	n, err := strconv.ParseUint(v[i+1:], 10, 64)
+	return []perDevice{{v[:i], n}}, err
+}
+
 // share is microseconds of each second.
 func share(v string) (any, error) {
 	f, err := strconv.ParseFloat(strings.TrimSuffix(v, "%"), 64)
 	return uint64(math.Round(f * 1e4)), err
 }
 
-// processors is a bit mask, the first byte that of the first eight.
+// processors is a bit mask of a list, also of one of memory nodes, the first byte that of the first eight.
 func processors(v string) (any, error) {
 	var mask []byte
 	for _, r := range strings.Split(v, ",") {
@@ -129,6 +143,10 @@ var settings = map[string]setting{
 	"DevicePolicy": {"DevicePolicy", plain}, "DeviceAllow": {"DeviceAllow", allowed}, "IgnoreSIGPIPE": {"IgnoreSIGPIPE", yes},
 	"SyslogIdentifier": {"SyslogIdentifier", plain}, "MemoryMax": {"MemoryMax", number}, "MemorySwapMax": {"MemorySwapMax", number},
 	"CPUQuota": {"CPUQuotaPerSecUSec", share}, "CPUWeight": {"CPUWeight", number}, "AllowedCPUs": {"AllowedCPUs", processors},
+	"MemoryLow": {"MemoryLow", number}, "AllowedMemoryNodes": {"AllowedMemoryNodes", processors}, "IOWeight": {"IOWeight", number},
+	"IOReadBandwidthMax": {"IOReadBandwidthMax", rate}, "IOWriteBandwidthMax": {"IOWriteBandwidthMax", rate},
+	"IOReadIOPSMax": {"IOReadIOPSMax", rate}, "IOWriteIOPSMax": {"IOWriteIOPSMax", rate},
+	"StandardOutput": {}, "StandardError": {}, // whoever waits gets the output
 	"TasksMax": {"TasksMax", number}, "Delegate": {"DelegateControllers", func(v string) (any, error) { return strings.Fields(v), nil }},
 }
 
@@ -152,6 +170,9 @@ func properties(text string) ([]busProperty, error) {
 		}
 		if key == "Delegate" && v == "yes" {
 			s = setting{"Delegate", yes}
+		}
+		if s.value == nil {
+			continue
 		}
 		value, err := s.value(strings.ReplaceAll(v, "%%", "%"))
 		if err != nil {

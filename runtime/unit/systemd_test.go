@@ -223,6 +223,7 @@ func TestOnce(t *testing.T) {
 	m := &manager{result: "done"}
 	s := connect(t, m)
 	k := &store.Container{Name: "a-b", Image: "example.org/x%y:1", Network: "bridge", Restart: "no", Remove: true, Memory: 1 << 20, CPUs: 1.5, Pids: 7, CPUShares: 512,
+		MemSet: "1", MemoryLow: 5, BlkioWeight: 10, Rates: []store.Rate{{Setting: "IOReadIOPSMax", Device: "/dev/vda", Most: 7}}, NoLog: true,
 		CPUSet: "0-2,9", StopSignal: "QUIT", StopTimeout: 3, Health: &store.Health{Interval: time.Second}, Devices: []store.Device{{Source: "/dev/a b", Access: "rw"}}}
 	text := unit.Once(k, "/usr/bin/oci-runtime run --unit a-b", "/usr/bin/containerctl ended a-b 1")
 	read, write, err := os.Pipe()
@@ -258,6 +259,7 @@ func TestOnce(t *testing.T) {
 		"SuccessExitStatus": `(aiai) [[143], [9]];`, "DelegateControllers": `as ["cpu", "io", "memory", "pids"];`, "IgnoreSIGPIPE": "b false;",
 		"DeviceAllow": `a(ss) [["/dev/tty", "rwm"]];a(ss) [["char-pts", "rw"]];a(ss) [["/dev/a b", "rw"]];`,
 		"MemoryMax":   "t @t 1048576;", "CPUQuotaPerSecUSec": "t @t 1500000;", "TasksMax": "t @t 7;", "CPUWeight": "t @t 59;", "AllowedCPUs": "ay @ay [0x7, 0x2];",
+		"AllowedMemoryNodes": "ay @ay [0x2];", "MemoryLow": "t @t 5;", "IOWeight": "t @t 1;", "IOReadIOPSMax": `a(st) @a(st) [["/dev/vda", 7]];`, "StandardOutput": "",
 		"StandardInputFileDescriptor": "",
 	} {
 		if got[name] != want {
