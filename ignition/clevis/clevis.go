@@ -18,6 +18,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 
 	"github.com/proa-os/proa/ignition/jose"
 	"github.com/proa-os/proa/ignition/pin"
@@ -34,9 +36,14 @@ type TPM interface {
 // A Locker locks and opens.
 type Locker struct {
 	TPM TPM // nil: the machine has none
+
+	turn sync.Mutex // of commands to the TPM
 }
 
-// A ServerError is one of a tang server.
+// ErrUntrusted is why nothing is locked by a server that has answered.
+var ErrUntrusted = errors.New("untrusted advertisement")
+
+// A ServerError is a tang server's that does not answer, or not with what it was asked for.
 type ServerError struct {
 	URL        string
 	Thumbprint string // of the key that it was asked for
@@ -99,12 +106,12 @@ func lockTang(ctx context.Context, t pin.Tang, secret []byte) (*jose.Sealed, err
 		}
 	}
 	set, raw, err := tang.Check(advertisement, t.Thumbprint)
-	if err != nil {
-		return nil, &ServerError{t.URL, t.Thumbprint, err}
+	var key jose.Key
+	if err == nil {
+		key, err = tang.Exchange(set)
 	}
-	key, err := tang.Exchange(set)
 	if err != nil {
-		return nil, &ServerError{t.URL, t.Thumbprint, err}
+		return nil, fmt.Errorf("%w of tang server %s: %w", ErrUntrusted, t.URL, err)
 	}
 	own, shared, err := tang.Lock(key)
 	if err != nil {
@@ -115,10 +122,7 @@ func lockTang(ctx context.Context, t pin.Tang, secret []byte) (*jose.Sealed, err
 }
 
 func (l *Locker) lockSSS(ctx context.Context, s pin.SSS, secret []byte) (*jose.Sealed, error) {
-	field, err := shamir.NewField()
-	if err != nil {
-		return nil, err
-	}
+	field := shamir.NewField()
 	key, points, err := field.Split(s.Threshold, len(s.Pins))
 	if err != nil {
 		return nil, err
@@ -236,4 +240,29 @@ func (l *Locker) putTogether(ctx context.Context, s sssHeader, depth int) ([]byt
 		}
 	}
 	return nil, fmt.Errorf("opened %d of %d locks, and %d are needed: %w", len(points), len(s.Locks), s.Threshold, errors.Join(failed...))
+}
+
+// Describe says in a line what opens a lock: "tang http://HOST", "2 of (tang http://HOST, tpm2)".
+func Describe(lock *jose.Sealed) string { return describe(lock, 0) }
+
+func describe(lock *jose.Sealed, depth int) string {
+	var h header
+	if err := json.Unmarshal(lock.Header, &h); err != nil || depth == maxDepth {
+		return "unreadable"
+	}
+	switch c := h.Clevis; {
+	case c.Tang != nil:
+		return fmt.Sprintf("tang %q key %.60s", c.Tang.URL, h.KeyID)
+	case c.SSS != nil:
+		var list []string
+		for _, text := range c.SSS.Locks {
+			one := "unreadable"
+			if s, err := jose.ParseSealed(text); err == nil {
+				one = describe(s, depth+1)
+			}
+			list = append(list, one)
+		}
+		return fmt.Sprintf("%d of (%s)", c.SSS.Threshold, strings.Join(list, ", "))
+	}
+	return fmt.Sprintf("%.20q", h.Clevis.Pin)
 }

@@ -155,7 +155,7 @@ func TestWrongLocks(t *testing.T) {
 		"is not among the server's":  header{Enc: encryption, EPK: &jose.Key{}, KeyID: "x", Clevis: pinHeader{Pin: "tang", Tang: &tangHeader{Keys: []byte(`{}`)}}},
 		"threshold of 1 to 0":        header{Enc: encryption, Clevis: pinHeader{Pin: "sss", SSS: &sssHeader{Threshold: 1}}},
 		"at most 16 locks":           header{Enc: encryption, Clevis: pinHeader{Pin: "sss", SSS: &sssHeader{Threshold: 1, Locks: make([]string, 17)}}},
-		"parse prime":                header{Enc: encryption, Clevis: pinHeader{Pin: "sss", SSS: &sssHeader{Threshold: 1, Locks: make([]string, 1), Prime: "BA"}}},
+		"parse prime":                header{Enc: encryption, Clevis: pinHeader{Pin: "sss", SSS: &sssHeader{Threshold: 1, Locks: make([]string, 1), Prime: "AA"}}},
 		"no policy of PCRs":          header{Enc: encryption, Clevis: pinHeader{Pin: "tpm2", TPM2: &tpm2Header{Hash: "sha256", Key: "ecc", PCRs: []byte(`"7"`)}}},
 		"expected a key of kind ecc": header{Enc: encryption, Clevis: pinHeader{Pin: "tpm2", TPM2: &tpm2Header{Hash: "sha256", Key: "rsa"}}},
 		"the machine has no TPM":     header{Enc: encryption, Clevis: pinHeader{Pin: "tpm2", TPM2: &tpm2Header{Hash: "sha256", Key: "ecc"}}},

@@ -1,14 +1,14 @@
 package clevis
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 
-	"crypto/rand"
-
 	"github.com/proa-os/proa/ignition/jose"
 	"github.com/proa-os/proa/ignition/pin"
+	"github.com/proa-os/proa/ignition/tpm"
 )
 
 type tpm2Header struct {
@@ -27,6 +27,15 @@ type symmetric struct {
 	Type   string   `json:"kty"`
 }
 
+// ThisMachine has the machine's TPM, if there is one.
+func ThisMachine() *Locker {
+	f, err := tpm.Open()
+	if err != nil {
+		return new(Locker)
+	}
+	return &Locker{TPM: tpm.Device{ReadWriter: f}}
+}
+
 var errNoTPM = errors.New("pin tpm2: the machine has no TPM (/dev/tpmrm0)")
 
 func (l *Locker) lockTPM(secret []byte) (*jose.Sealed, error) {
@@ -41,7 +50,9 @@ func (l *Locker) lockTPM(secret []byte) (*jose.Sealed, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.turn.Lock()
 	public, private, err := l.TPM.Seal(jwk)
+	l.turn.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("pin tpm2: %w", err)
 	}
@@ -61,7 +72,9 @@ func (l *Locker) unseal(t tpm2Header) ([]byte, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, fmt.Errorf("pin tpm2: %w", err)
 	}
+	l.turn.Lock()
 	raw, err := l.TPM.Unseal(public, private)
+	l.turn.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("pin tpm2: %w", err)
 	}

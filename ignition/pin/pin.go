@@ -66,6 +66,26 @@ func (p Pin) Name() string {
 	return NameSSS
 }
 
+// AsksServers reports whether a server has a part in opening it.
+func (p Pin) AsksServers() bool {
+	return p.Tang != nil || p.SSS != nil && slices.ContainsFunc(p.SSS.Pins, Pin.AsksServers)
+}
+
+// String says what opens: "tang http://HOST", "2 of (tang http://HOST, the TPM)".
+func (p Pin) String() string {
+	switch {
+	case p.Tang != nil:
+		return "tang " + p.Tang.URL
+	case p.TPM2 != nil:
+		return "the TPM"
+	}
+	var list []string
+	for _, one := range p.SSS.Pins {
+		list = append(list, one.String())
+	}
+	return fmt.Sprintf("%d of (%s)", p.SSS.Threshold, strings.Join(list, ", "))
+}
+
 // NeedsNetwork reports whether somebody must be asked before something can be locked.
 func (p Pin) NeedsNetwork() bool {
 	if p.SSS != nil {
@@ -84,7 +104,7 @@ func parse(name string, config []byte, depth int) (p Pin, err error) {
 	case NameTang:
 		p.Tang = new(Tang)
 		if err = strict(config, p.Tang); err == nil {
-			err = p.Tang.check()
+			err = p.Tang.Check()
 		}
 	case NameTPM2:
 		p.TPM2 = new(TPM2)
@@ -145,11 +165,11 @@ func (s *SSS) check() error {
 	return nil
 }
 
-// check does not let a server be trusted that nobody has looked at.
-func (t *Tang) check() error {
+// Check does not let a server be trusted that nobody has looked at.
+func (t *Tang) Check() error {
 	u, err := url.Parse(t.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" || u.RawQuery != "" {
-		return errors.New("expected an url http://HOST or https://HOST, with or without a port and a path")
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.RawQuery != "" {
+		return errors.New("expected an url http://HOST or https://HOST, with or without a port and a path, and nothing else")
 	}
 	if strings.HasPrefix(string(t.Advertisement), `"`) { // the name of a file
 		return errors.New("expected an advertisement as an object, found the name of a file")

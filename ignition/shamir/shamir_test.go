@@ -8,9 +8,9 @@ import (
 
 // Every subset of as many points as the threshold gives the key, and no smaller one does.
 func TestEverySubset(t *testing.T) {
-	f, err := NewField()
-	if err != nil {
-		t.Fatal(err)
+	f := NewField()
+	if !f.p.ProbablyPrime(40) {
+		t.Fatal("the prime is none")
 	}
 	const points = 5
 	for threshold := 1; threshold <= points; threshold++ {
@@ -54,14 +54,14 @@ func TestByHand(t *testing.T) {
 }
 
 func TestWrongFields(t *testing.T) {
-	for _, b := range [][]byte{nil, {0}, {250}, {1, 0}, bytes.Repeat([]byte{255}, maxField+1)} {
+	for _, b := range [][]byte{nil, {0}, {1, 0}, bytes.Repeat([]byte{255}, maxField+1)} {
 		if _, err := ParseField(b); err == nil {
 			t.Errorf("%.8x is a field", b)
 		}
 	}
-	f, err := NewField()
-	if err != nil || len(f.Bytes()) != size {
-		t.Fatal(err)
+	f := NewField()
+	if len(f.Bytes()) != size {
+		t.Fatal(len(f.Bytes()))
 	}
 	for _, tc := range [][2]int{{0, 1}, {2, 1}, {-1, 3}} {
 		if _, _, err := f.Split(tc[0], tc[1]); err == nil {
