@@ -147,6 +147,27 @@ func TestProa(t *testing.T) {
 	}
 }
 
+// Butane too orders what servers on the network open behind the network, and lets nothing that is needed to boot wait for it.
+func TestMountsOnTheNetwork(t *testing.T) {
+	for clevis, want := range map[string]string{
+		"{tpm2: true}": "RequiredBy=local-fs.target", "{tang: []}": "RequiredBy=local-fs.target", "{custom: {pin: tpm2, config: '{}'}}": "RequiredBy=local-fs.target",
+		"{tang: [{url: 'http://h', thumbprint: x}]}": "Options=noatime,_netdev\n\n[Install]\nRequiredBy=remote-fs.target",
+		"{custom: {pin: sss, needs_network: true}}":  "Options=noatime,_netdev\n\n[Install]\nRequiredBy=remote-fs.target",
+	} {
+		out, err := Translate([]byte("variant: proa\nversion: 1.0.0\nstorage:\n  luks:\n    - {name: other, device: /dev/vdc}\n    - {name: box, device: /dev/vdb, clevis: "+clevis+
+			"}\n  filesystems:\n    - {device: /dev/mapper/box, format: xfs, path: /var/x, with_mount_unit: true, mount_options: [noatime]}\n"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c struct {
+			Systemd struct{ Units []struct{ Contents string } }
+		}
+		if err := json.Unmarshal(out.JSON, &c); err != nil || len(c.Systemd.Units) != 1 || !strings.HasSuffix(c.Systemd.Units[0].Contents, want) {
+			t.Errorf("%s: got %+v, %v", clevis, c, err)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	const head = "variant: proa\nversion: 1.0.0\n"
 	tests := []struct{ name, text, want string }{
