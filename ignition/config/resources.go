@@ -6,6 +6,8 @@ import (
 
 	"github.com/coreos/ignition/v2/config/util"
 	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/ignition/pin"
 )
 
 // resources yields every source of a config with its JSON path.
@@ -43,11 +45,32 @@ func resources(cfg types.Config) func(yield func(string, types.Resource) bool) {
 	}
 }
 
-// NeedsNetwork returns the place and the shown form of the first source that is not inside the config itself.
+// NeedsNetwork returns the place and the shown form of the first source that is not inside the config itself, or of a server that
+// has to be asked while the machine is provisioned.
 func (m *Merged) NeedsNetwork() (Place, string, bool) {
 	for path, r := range resources(m.Config) {
 		if remote(r) {
 			return m.Place(path + ".source"), Redact(*r.Source), true
+		}
+	}
+	return m.needsServer()
+}
+
+// needsServer looks for volumes that are bound to a server which has to be asked for its keys.
+func (m *Merged) needsServer() (Place, string, bool) {
+	for n, l := range m.Config.Storage.Luks {
+		at := fmt.Sprintf("storage.luks[%d].clevis", n)
+		for k, t := range l.Clevis.Tang {
+			if util.NilOrEmpty(t.Advertisement) {
+				return m.Place(fmt.Sprintf("%s.tang[%d].url", at, k)), Redact(t.URL), true
+			}
+		}
+		c := l.Clevis.Custom
+		if util.NilOrEmpty(c.Pin) || c.Config == nil {
+			continue
+		}
+		if p, err := pin.Parse(*c.Pin, *c.Config); err == nil && p.NeedsNetwork() || util.IsTrue(c.NeedsNetwork) {
+			return m.Place(at + ".custom"), *c.Pin, true
 		}
 	}
 	return Place{}, "", false

@@ -15,7 +15,7 @@
 //
 // No device link of udev is waited for: /dev/disk/by-* names are resolved here (links.go), and the kernel makes the nodes themselves.
 //
-// Not done: tang and custom clevis pins and cex, which plan refuses; arrays are always made anew unless the devices are already one of that name.
+// Not done: cex, which plan refuses; arrays are always made anew unless the devices are already one of that name.
 package device
 
 import (
@@ -30,6 +30,7 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 
 	"github.com/proa-os/proa/ignition/apply"
+	"github.com/proa-os/proa/ignition/pin"
 	"github.com/proa-os/proa/ignition/plan"
 	"github.com/proa-os/proa/ignition/source"
 	"github.com/proa-os/proa/internal/gpt"
@@ -69,6 +70,9 @@ type Device interface {
 type Options struct {
 	Root  *os.Root // of the tree: keys, crypttab and journal
 	Fetch func(ctx context.Context, r types.Resource, sink source.Sink) error
+	// Bind gives a volume a further key, locked by a pin; existing is a key that it has. Unlock opens a volume by that.
+	Bind   func(ctx context.Context, device string, p pin.Pin, existing []byte) error
+	Unlock func(ctx context.Context, device, name string, options ...string) error
 	// Fault is asked before every step that lasts, and stops Run with the error it returns; nil never does.
 	Fault func(step string) error
 	// Done is told after each operation, and in words what was found or made; nil is fine.
@@ -168,6 +172,9 @@ func keyOf(kind string, v any) (string, error) {
 	sum := sha256.Sum256(append([]byte(kind+" "), b...))
 	return hex.EncodeToString(sum[:]), nil
 }
+
+// Problem is for Bind and Unlock, which know what is wrong and what to do.
+func Problem(what, expected, found, next string) error { return problem(what, expected, found, next) }
 
 // problem is apply's: what, expected, found, next step.
 func problem(what, expected, found, next string) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 
 	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/pin"
 	"github.com/proa-os/proa/ignition/plan"
 	"github.com/proa-os/proa/ignition/signature"
 	"github.com/proa-os/proa/ignition/source"
@@ -308,6 +309,61 @@ func TestTPM(t *testing.T) {
 	}
 	if got := strings.Join(m.ran, "\n"); got != "systemd-cryptsetup attach box /dev/vdc - tpm2-device=auto" {
 		t.Errorf("the second run ran\n%s", got)
+	}
+}
+
+// A volume that servers open has a key of the machine only as long as it takes to bind it, also when a power cut comes between; one of the
+// config stays a key of the volume. What asks at boot is written beside crypttab.
+func TestLocked(t *testing.T) {
+	const thumbprint = "oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U"
+	const tang = `"clevis":{"tang":[{"url":"http://tang","thumbprint":"` + thumbprint + `"}]}`
+	for name, tc := range map[string]struct{ storage, locked, options, removed string }{
+		"generated":   {`{"luks":[{"name":"my-box","device":"/dev/vdc",` + tang + `}]}`, "tang http://tang", "luks,headless=1,_netdev", "cryptsetup luksRemoveKey --batch-mode --key-file - /dev/vdc"},
+		"key file":    {`{"luks":[{"name":"my-box","device":"/dev/vdc","discard":true,"keyFile":{"source":"data:,secret"},` + tang + `}]}`, "tang http://tang", "luks,discard,headless=1,_netdev", ""},
+		"both":        {`{"luks":[{"name":"my-box","device":"/dev/vdc","clevis":{"tpm2":true,"threshold":2,` + tang[10:] + `}]}`, "2 of (tang http://tang, the TPM)", "luks,headless=1,_netdev", "cryptsetup luksRemoveKey --batch-mode --key-file - /dev/vdc"},
+		"custom TPM":  {`{"luks":[{"name":"my-box","device":"/dev/vdc","clevis":{"custom":{"pin":"tpm2","config":"{}"}}}]}`, "the TPM", "luks,headless=1", "cryptsetup luksRemoveKey --batch-mode --key-file - /dev/vdc"},
+		"custom tang": {`{"luks":[{"name":"my-box","device":"/dev/vdc","clevis":{"custom":{"pin":"tang","needsNetwork":true,"config":"{\"url\":\"http://tang\",\"adv\":{}}"}}}]}`, "tang http://tang", "luks,headless=1,_netdev", "cryptsetup luksRemoveKey --batch-mode --key-file - /dev/vdc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, root := prepare(t, true)
+			var did []string
+			devices, _, _ := plan.Split(planOf(t, tc.storage))
+			o := Options{Root: root, Fetch: (&source.Fetcher{Offline: true}).Fetch,
+				Bind: func(_ context.Context, device string, p pin.Pin, existing []byte) error {
+					if len(existing) == 0 {
+						return errors.New("no key")
+					}
+					did = append(did, "bind "+p.String())
+					return nil
+				},
+				Unlock: func(_ context.Context, device, name string, options ...string) error {
+					did = append(did, fmt.Sprintf("unlock %s %s", name, options))
+					return nil
+				}}
+			for range 2 {
+				if err := Run(t.Context(), m, devices, o); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := root.Stat("etc/luks/my-box"); err == nil {
+					t.Error("the key is still there")
+				}
+			}
+			if got := strings.Join(did, "\n"); !strings.HasPrefix(got, "bind "+tc.locked+"\nunlock my-box [--persistent") {
+				t.Errorf("did %s", got)
+			}
+			ran := strings.Join(m.ran, "\n")
+			if tc.removed != "" && !strings.HasSuffix(ran, tc.removed) || tc.removed == "" && strings.Contains(ran, "luksRemoveKey") || strings.Contains(ran, "cryptenroll") {
+				t.Errorf("ran\n%s", ran)
+			}
+			b, err := root.ReadFile("etc/crypttab")
+			if err != nil || !strings.HasSuffix(string(b), " /run/clevis/my-box.sock "+tc.options+"\n") || strings.Count(string(b), "\n") != 1 {
+				t.Errorf("crypttab: %q, %v", b, err)
+			}
+			b, err = root.ReadFile(`etc/systemd/system/systemd-cryptsetup@my\x2dbox.service.d/clevis.conf`)
+			if err != nil || !strings.Contains(string(b), `Requires=clevis@my\x2dbox.socket`) {
+				t.Errorf("drop-in: %q, %v", b, err)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/coreos/ignition/v2/config/util"
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 
@@ -23,8 +24,8 @@ const (
 	crypttab = "etc/crypttab"
 )
 
-// luks makes an encrypted volume of version 2, or reuses one, opens it and writes its line of crypttab(5). With tpm2 the machine's TPM
-// opens it, and the key that made it is taken away again.
+// luks makes an encrypted volume of version 2, or reuses one, opens it and writes its line of crypttab(5). With clevis the machine's TPM or servers
+// open it, and a key that was made to make it is taken away again.
 func (r *run) luks(op plan.Luks) (string, error) {
 	key, err := keyOf("luks", op.Luks)
 	if err != nil {
@@ -62,14 +63,12 @@ func (r *run) reuseVolume(op plan.Luks, d Device, found []signature.Signature, m
 		return "", err
 	}
 	if by != "volume "+op.Name {
-		byTPM := made && util.IsTrue(op.Clevis.Tpm2)
-		var secret []byte
-		if !byTPM {
-			if secret, err = r.secret(op); err != nil {
-				return "", err
-			}
+		if made && locked(op) {
+			err = r.openLocked(op, d)
+		} else {
+			err = r.openByKey(op, d)
 		}
-		if err := r.openVolume(op, d, secret, byTPM); err != nil {
+		if err != nil {
 			return "", err
 		}
 	}
@@ -176,6 +175,9 @@ func (r *run) makeVolume(op plan.Luks, key string, d Device, secret []byte) (str
 	if util.NotEmpty(op.Luks.UUID) {
 		args = append(args, "--uuid", *op.Luks.UUID)
 	}
+	if op.Lock != nil && util.NilOrEmpty(op.KeyFile.Source) { // the key is random, and goes when the volume is bound
+		args = append(args, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+	}
 	for _, o := range op.Luks.Options {
 		args = append(args, string(o))
 	}
@@ -189,13 +191,11 @@ func (r *run) makeVolume(op plan.Luks, key string, d Device, secret []byte) (str
 	if len(found) != 1 || found[0].Type != "luks2" {
 		return "", fmt.Errorf("look at what was made on %s: expected an encrypted volume, found %v", d.Path(), found)
 	}
-	if err := r.openVolume(op, d, secret, false); err != nil {
+	if err := r.openVolume(op, d, secret); err != nil {
 		return "", err
 	}
-	if util.IsTrue(op.Clevis.Tpm2) {
-		if err := r.seal(d, secret); err != nil {
-			return "", err
-		}
+	if err := r.lock(op, d, secret); err != nil {
+		return "", err
 	}
 	if err := r.listVolume(op, found[0].UUID); err != nil {
 		return "", err
@@ -206,33 +206,86 @@ func (r *run) makeVolume(op plan.Luks, key string, d Device, secret []byte) (str
 	return "made " + found[0].String(), r.dropKey(op)
 }
 
-// seal gives the volume to the machine's TPM, bound to nothing but the TPM itself: PCRs change with every update of the system. When the TPM
-// has it, the key that made it is taken away.
-func (r *run) seal(d Device, secret []byte) error {
-	return r.exec(secret, "systemd-cryptenroll", "--unlock-key-file=/dev/stdin", "--tpm2-device=auto", "--tpm2-pcrs=", "--wipe-slot=password", d.Path())
+// lock has the volume opened by what the config says, bound to nothing of the TPM but the TPM itself: PCRs change with every update of the
+// system. When that is done, a key that was made here is taken away; with the TPM alone, the config's too.
+func (r *run) lock(op plan.Luks, d Device, secret []byte) error {
+	if op.Lock == nil {
+		if !util.IsTrue(op.Clevis.Tpm2) {
+			return nil
+		}
+		return r.exec(secret, "systemd-cryptenroll", "--unlock-key-file=/dev/stdin", "--tpm2-device=auto", "--tpm2-pcrs=", "--wipe-slot=password", d.Path())
+	}
+	if err := r.step("bind %s", op.Name); err != nil {
+		return err
+	}
+	if err := r.o.Bind(r.ctx, d.Path(), op.Lock.Pin, secret); err != nil {
+		return err
+	}
+	if util.NotEmpty(op.KeyFile.Source) {
+		return nil
+	}
+	return r.exec(secret, "cryptsetup", "luksRemoveKey", "--batch-mode", "--key-file", "-", d.Path())
 }
 
-// openVolume opens a volume, by the TPM if its key is there alone.
-func (r *run) openVolume(op plan.Luks, d Device, secret []byte, byTPM bool) error {
-	if byTPM {
+// locked reports whether a volume is opened without a key of the machine.
+func locked(op plan.Luks) bool { return op.Lock != nil || util.IsTrue(op.Clevis.Tpm2) }
+
+// openLocked opens a volume that has no key but locked ones.
+func (r *run) openLocked(op plan.Luks, d Device) error {
+	if op.Lock == nil {
 		return r.exec(nil, "systemd-cryptsetup", "attach", op.Name, d.Path(), "-", "tpm2-device=auto")
 	}
-	args := []string{"luksOpen", "--key-file", "-", "--persistent"}
+	if err := r.step("unlock %s", op.Name); err != nil {
+		return err
+	}
+	return r.o.Unlock(r.ctx, d.Path(), op.Name, openOptions(op)...)
+}
+
+func (r *run) openByKey(op plan.Luks, d Device) error {
+	secret, err := r.secret(op)
+	if err != nil {
+		return err
+	}
+	return r.openVolume(op, d, secret)
+}
+
+func (r *run) openVolume(op plan.Luks, d Device, secret []byte) error {
+	args := append([]string{"luksOpen", "--key-file", "-"}, openOptions(op)...)
+	return r.exec(secret, "cryptsetup", append(args, d.Path(), op.Name)...)
+}
+
+// openOptions are cryptsetup's for opening a volume.
+func openOptions(op plan.Luks) []string {
+	options := []string{"--persistent"}
 	if util.IsTrue(op.Discard) {
-		args = append(args, "--allow-discards")
+		options = append(options, "--allow-discards")
 	}
 	for _, o := range op.OpenOptions {
-		args = append(args, string(o))
+		options = append(options, string(o))
 	}
-	return r.exec(secret, "cryptsetup", append(args, d.Path(), op.Name)...)
+	return options
 }
 
 // listVolume writes the line of crypttab(5) that opens the volume at every boot.
 func (r *run) listVolume(op plan.Luks, id string) error {
-	line := fmt.Sprintf("%s UUID=%s /%s/%s %s\n", op.Name, id, keyDir, op.Name, volumeOption(op.Discard))
-	if util.IsTrue(op.Clevis.Tpm2) {
-		line = fmt.Sprintf("%s UUID=%s - %s,tpm2-device=auto\n", op.Name, id, volumeOption(op.Discard))
+	key, options := "/"+keyDir+"/"+op.Name, "luks"
+	if util.IsTrue(op.Discard) {
+		options += ",discard"
 	}
+	switch {
+	case op.Lock != nil:
+		key = "/run/clevis/" + op.Name + ".sock"
+		// Without a person: a boot that waits for a passphrase would wait for ever.
+		if options += ",headless=1"; op.Lock.Network {
+			options += ",_netdev"
+		}
+		if err := r.askForKey(op.Name); err != nil {
+			return err
+		}
+	case util.IsTrue(op.Clevis.Tpm2):
+		key, options = "-", options+",tpm2-device=auto"
+	}
+	line := fmt.Sprintf("%s UUID=%s %s %s\n", op.Name, id, key, options)
 	old, err := r.o.Root.ReadFile(crypttab)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -256,21 +309,45 @@ func (r *run) listVolume(op plan.Luks, id string) error {
 	return durable.WriteFile(r.o.Root, crypttab, []byte(text.String()), 0o644)
 }
 
-// dropKey forgets the key of a volume that the TPM opens.
+// asks is a drop-in of the unit that opens a volume whose key clevis@.service gets. Where that ends without a key the boot goes on; it is
+// tried again until it succeeds, and then what was waiting for the volume is mounted.
+const asks = `[Unit]
+Requires=clevis@%[1]s.socket
+After=clevis@%[1]s.socket
+StartLimitIntervalSec=0
+
+[Service]
+Restart=on-failure
+RestartSec=10s
+RestartSteps=5
+RestartMaxDelaySec=5min
+ExecStartPost=-systemctl --no-block start remote-fs.target
+`
+
+// askForKey writes the drop-in.
+func (r *run) askForKey(name string) error {
+	escaped := unit.UnitNameEscape(name)
+	dir := "etc/systemd/system/systemd-cryptsetup@" + escaped + ".service.d"
+	text := fmt.Sprintf(asks, escaped)
+	if old, err := r.o.Root.ReadFile(dir + "/clevis.conf"); err == nil && string(old) == text {
+		return nil
+	}
+	if err := r.step("write drop-in of %s", name); err != nil {
+		return err
+	}
+	if err := r.o.Root.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(r.o.Root, dir+"/clevis.conf", []byte(text), 0o644)
+}
+
+// dropKey forgets the key of a volume that is opened without it.
 func (r *run) dropKey(op plan.Luks) error {
-	if !util.IsTrue(op.Clevis.Tpm2) {
+	if !locked(op) {
 		return nil
 	}
 	if err := r.step("forget key of %s", op.Name); err != nil {
 		return err
 	}
 	return durable.Remove(r.o.Root, keyDir+"/"+op.Name)
-}
-
-// volumeOption is what crypttab(5) says of a volume.
-func volumeOption(discard *bool) string {
-	if util.IsTrue(discard) {
-		return "luks,discard"
-	}
-	return "luks"
 }

@@ -26,6 +26,7 @@ type Raid struct {
 type Luks struct {
 	base
 	types.Luks
+	Lock *Lock // nil: a key, or the TPM by systemd's own token
 }
 
 // Filesystem makes a file system where there is none that fits.
@@ -83,7 +84,14 @@ func (o Raid) String() string {
 }
 
 func (o Luks) String() string {
-	return fmt.Sprintf("make encrypted volume %s on %s", o.Name, str(o.Luks.Device))
+	s := fmt.Sprintf("make encrypted volume %s on %s", o.Name, str(o.Luks.Device))
+	switch {
+	case o.Lock != nil:
+		s += ", opened by " + o.Lock.Pin.String()
+	case util.IsTrue(o.Clevis.Tpm2):
+		s += ", opened by the TPM"
+	}
+	return s
 }
 
 func (o Filesystem) String() string {
@@ -141,8 +149,7 @@ func (b *builder) devices() {
 			b.refuse(at, "invalid volume name", "a name without slashes and spaces", fmt.Sprintf("%q", l.Name))
 		}
 		b.checkDevice(b.at("storage.luks[%d].device", n), str(l.Device))
-		b.checkClevis(n, l)
-		b.add(Luks{at, l})
+		b.add(Luks{at, l, b.lock(n, l)})
 	}
 	var mounts []Op
 	for n, f := range st.Filesystems {
@@ -208,20 +215,5 @@ func (b *builder) checkState(n int, f types.Filesystem) {
 func (b *builder) checkDevice(at base, name string) {
 	if !strings.HasPrefix(path.Clean(name), "/dev/") || strings.ContainsAny(name, "\n\x00") {
 		b.refuse(at, "invalid device", "a path below /dev", fmt.Sprintf("%q", name))
-	}
-}
-
-// checkClevis refuses what needs programs that the image does not have. A volume that cannot be opened at the next boot must not be made.
-func (b *builder) checkClevis(n int, l types.Luks) {
-	const instead = `"tpm2": true alone, or "keyFile" with the key`
-	switch {
-	case len(l.Clevis.Tang) > 0:
-		b.refuse(b.at("storage.luks[%d].clevis.tang", n), "tang is not supported: nothing in the image asks a tang server when the machine boots", instead, "tang")
-	case util.NotEmpty(l.Clevis.Custom.Pin):
-		b.refuse(b.at("storage.luks[%d].clevis.custom", n), "custom clevis pins are not supported: the image has no clevis to open the volume when the machine boots", instead, *l.Clevis.Custom.Pin)
-	case l.Clevis.Threshold != nil && *l.Clevis.Threshold > 1:
-		b.refuse(b.at("storage.luks[%d].clevis.threshold", n), "a threshold above 1 is not supported: there is one pin, tpm2, and a key is not divided", "1, or no threshold", fmt.Sprint(*l.Clevis.Threshold))
-	case util.IsTrue(l.Cex.Enabled):
-		b.refuse(b.at("storage.luks[%d].cex", n), "cex is not supported: it is for s390x", instead, "cex")
 	}
 }

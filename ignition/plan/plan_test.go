@@ -88,3 +88,37 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// What opens a volume: nothing of ours, one pin, or as many of several as the threshold says.
+func TestLocks(t *testing.T) {
+	const tang = `{"url":"http://h","thumbprint":"oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U"}`
+	for clevis, want := range map[string]string{
+		`{}`:                                  "make encrypted volume l on /dev/vdz",
+		`{"threshold":1}`:                     "make encrypted volume l on /dev/vdz",
+		`{"tpm2":true,"threshold":1}`:         "make encrypted volume l on /dev/vdz, opened by the TPM",
+		`{"tang":[` + tang + `]}`:             "make encrypted volume l on /dev/vdz, opened by tang http://h",
+		`{"tang":[` + tang + `],"tpm2":true}`: "make encrypted volume l on /dev/vdz, opened by 1 of (tang http://h, the TPM)",
+		`{"threshold":2,"tang":[` + tang + `,{"url":"https://g","thumbprint":"oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U","advertisement":"{}"}]}`: "make encrypted volume l on /dev/vdz, opened by 2 of (tang http://h, tang https://g)",
+		`{"custom":{"pin":"tpm2","config":"{}"}}`: "make encrypted volume l on /dev/vdz, opened by the TPM",
+	} {
+		m := load(t, `{"ignition":{"version":"3.6.0"},"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":`+clevis+`}]}}`)
+		ops, err := Build(m)
+		if err != nil || len(ops) != 1 || ops[0].String() != want {
+			t.Errorf("%s: got %v, %v", clevis, ops, err)
+		}
+		_, shown, needs := m.NeedsNetwork()
+		if asks := strings.Contains(clevis, "http://h"); needs != asks || asks && shown != "http://h" {
+			t.Errorf("%s: needs the network %v: %q", clevis, needs, shown)
+		}
+	}
+	for clevis, want := range map[string]string{
+		`{"tang":[` + tang + `],"threshold":2}`:                    "which is 1, found 2",
+		`{"tang":[{"url":"http://u:p@h","thumbprint":"x"}]}`:       "expected an url",
+		`{"custom":{"pin":"tpm2","config":"{\"pcr_ids\":\"7\"}"}}`: `unknown field "pcr_ids"`,
+	} {
+		_, err := Build(load(t, `{"ignition":{"version":"3.6.0"},"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":`+clevis+`}]}}`))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", clevis, err, want)
+		}
+	}
+}

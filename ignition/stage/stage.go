@@ -300,8 +300,9 @@ func devices(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	bind, unlock := locks(o)
 	return device.Run(ctx, m, made, device.Options{
-		Root: root, Fetch: fetcher.Fetch,
+		Root: root, Fetch: fetcher.Fetch, Bind: bind, Unlock: unlock,
 		Done: func(op plan.Op, outcome string) { o.Log.Info("done", "operation", op.String(), "outcome", outcome) },
 	})
 }

@@ -339,6 +339,9 @@ func TestUnits(t *testing.T) {
 		"ignition.service":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Before=provision.target", "IgnoreOnIsolate=yes", "OnSuccess=provision-reread.service", "ExecStart=/usr/bin/ignition first-boot"},
 		"provision-reread.service": {"DefaultDependencies=no", "After=multi-user.target", "ConditionPathExists=/run/ignition/reread", "ExecStart=systemctl daemon-reload"},
 		"provision-failed.service": {"DefaultDependencies=no", "RemainAfterExit=yes"},
+		// Volumes of early boot may wait for these; only the first step has rights, and the names are those that Ignition writes.
+		"clevis@.socket":  {"DefaultDependencies=no", "ListenStream=/run/clevis/%I.sock", "SocketMode=0600", "FileDescriptorName=ask"},
+		"clevis@.service": {"DefaultDependencies=no", "DynamicUser=yes", "CapabilityBoundingSet=", "ExecStartPre=+/usr/bin/ignition clevis prepare %I", "OpenFile=/dev/tpmrm0:tpm:graceful", "StartLimitIntervalSec=0"},
 	}
 	for name, lines := range want {
 		f, err := os.Open(dir + name)

@@ -90,6 +90,7 @@ func (p *program) commands() []command.Command {
 			Long:     "Asks for a new first boot: the next start of the machine (systemctl reboot; a soft reboot is not enough) forgets everything in /var and /etc but the paths to keep, and provisions the machine from what its platform gives it then. Owners of kept files are numbers: describe the users with the same ids. Until then, removing the file /var/lib/ignition/reset takes the request back.",
 			Examples: []string{"ignition reset", "ignition reset --keep /etc/ssh /var/lib/data"}},
 		p.secretCommand(),
+		p.clevisCommand(),
 		{Name: "stage", Args: "STAGE", Min: 1, Max: 1, Short: "run a stage of a first boot", Setup: p.stageCommand, Words: stage.Stages(), Long: stageManual, Exits: "3 if what an earlier stage has left cannot be read.",
 			Examples: []string{"ignition -stage fetch-offline", "ignition -stage files -platform file -root /sysroot -log-to-stdout"}},
 		{Name: "rmcfg", Short: "have the platform delete the config of this machine", Setup: p.rmcfg,

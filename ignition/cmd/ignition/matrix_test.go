@@ -19,18 +19,13 @@ var acting = []string{"apply", "device", "partition", "plan", "relocate", "sourc
 
 // carried are fields that upstream's code or package config reads: the ones that lead to other fields need no reader of their own.
 var carried = map[string]string{
-	"Ignition.Version":          "config: which keys there are",
-	"IgnitionConfig.Merge":      "config: loads and merges",
-	"IgnitionConfig.Replace":    "config: loads instead",
-	"HTTPHeader.Value":          "source, by its own name there",
-	"ClevisCustom.Config":       "plan: a custom pin is refused as a whole",
-	"ClevisCustom.NeedsNetwork": "plan: a custom pin is refused as a whole",
-	"Tang.URL":                  "plan: tang is refused as a whole",
-	"Tang.Thumbprint":           "plan: tang is refused as a whole",
-	"Tang.Advertisement":        "plan: tang is refused as a whole",
-	"Config.Ignition":           "its fields",
-	"PasswdUser.NoLogInit":      "apply: no account that it makes gets into lastlog or faillog, which the image does not have",
-	"Verification.Hash":         "source: by upstream's HashParts",
+	"Ignition.Version":       "config: which keys there are",
+	"IgnitionConfig.Merge":   "config: loads and merges",
+	"IgnitionConfig.Replace": "config: loads instead",
+	"HTTPHeader.Value":       "source, by its own name there",
+	"Config.Ignition":        "its fields",
+	"PasswdUser.NoLogInit":   "apply: no account that it makes gets into lastlog or faillog, which the image does not have",
+	"Verification.Hash":      "source: by upstream's HashParts",
 }
 
 // TestMatrix: every field of the specification, in its newest version (which has those of all others), is read by code that acts on it or
@@ -94,13 +89,13 @@ func TestMatrix(t *testing.T) {
 // A config with any of these is refused, and the error says which; of a pin, also why, and what there is instead.
 func TestRefusedByName(t *testing.T) {
 	reasons := map[string][]string{
-		"storage.luks[0].clevis.tang":      {"nothing in the image asks a tang server when the machine boots", `"tpm2": true alone`, `"keyFile"`},
-		"storage.luks[0].clevis.custom":    {"the image has no clevis", `"tpm2": true alone`, `"keyFile"`},
-		"storage.luks[0].clevis.threshold": {"a key is not divided", "1, or no threshold"},
+		"storage.luks[0].clevis.tang[0]":   {"expected a thumbprint of 43 characters", `found "x"`},
+		"storage.luks[0].clevis.custom":    {`pin sss: unknown pin "yubikey": expected tang, tpm2 or sss`, "sss"},
+		"storage.luks[0].clevis.threshold": {"expected a threshold of 1 to the number of pins, which is 1, found 2"},
 	}
 	for field, text := range map[string]string{
-		"storage.luks[0].clevis.tang":      `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"tang":[{"url":"http://h","thumbprint":"x"}]}}]}`,
-		"storage.luks[0].clevis.custom":    `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"custom":{"pin":"tang","config":"{}"}}}]}`,
+		"storage.luks[0].clevis.tang[0]":   `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"tang":[{"url":"http://h","thumbprint":"x"}]}}]}`,
+		"storage.luks[0].clevis.custom":    `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"custom":{"pin":"sss","config":"{\"pins\":{\"yubikey\":{}}}"}}}]}`,
 		"storage.luks[0].clevis.threshold": `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"tpm2":true,"threshold":2}}]}`,
 		"storage.luks[0].cex":              `"storage":{"luks":[{"name":"l","device":"/dev/vdz","cex":{"enabled":true}}]}`,
 		"kernelArguments.shouldExist[0]":   `"kernelArguments":{"shouldExist":["proa.roothash=x"]}`,
