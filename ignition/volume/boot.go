@@ -60,25 +60,26 @@ func (c Cryptsetup) Prepare(ctx context.Context, device, dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, locksFile), b, 0o644)
+	name := filepath.Join(dir, locksFile)
+	return errors.Join(os.WriteFile(name, b, 0o644), os.Chmod(name, 0o644)) // whoever answers is another user; locks are no secret
 }
 
 // Answer gives the key to the first who asks at a listening socket, a descriptor that systemd has passed. It needs the directory that Prepare has filled, and no device. As long as no
 // lock opens it tries again, until total is over: then it hangs up, which whoever has asked takes for no key.
 func Answer(ctx context.Context, socket int, k *clevis.Locker, dir string, total time.Duration, log *slog.Logger) error {
+	c, err := accept(socket)
+	if err != nil {
+		return fmt.Errorf("wait for who asks for the key: %w", err)
+	}
+	defer c.Close()
 	b, err := os.ReadFile(filepath.Join(dir, locksFile))
 	var locks []Token
 	if err == nil {
 		err = json.Unmarshal(b, &locks)
 	}
 	if err != nil {
-		return fmt.Errorf("read locks: %w", err)
+		return fmt.Errorf("read locks, which clevis prepare leaves: %w", err)
 	}
-	c, err := accept(socket)
-	if err != nil {
-		return fmt.Errorf("wait for who asks for the key: %w", err)
-	}
-	defer c.Close()
 	var last string
 	var key []byte
 	err = retry.Do(ctx, total, func(ctx context.Context) error {

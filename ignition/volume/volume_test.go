@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,8 +163,14 @@ func TestAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := l.Prepare(t.Context(), l.device, dir); err != nil {
+	old := syscall.Umask(0o077)
+	err := l.Prepare(t.Context(), l.device, dir)
+	syscall.Umask(old)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir + "/" + locksFile); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("who answers cannot read the locks: %v, %v", info, err)
 	}
 	socket, err := net.Listen("unix", dir+"/box.sock")
 	if err != nil {
