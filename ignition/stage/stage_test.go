@@ -341,7 +341,7 @@ func TestUnits(t *testing.T) {
 		"provision-failed.service": {"DefaultDependencies=no", "RemainAfterExit=yes"},
 		// Volumes of early boot may wait for these; only the first step has rights, and the names are those that Ignition writes.
 		"clevis@.socket":  {"DefaultDependencies=no", "ListenStream=/run/clevis/%I.sock", "SocketMode=0600", "FileDescriptorName=ask"},
-		"clevis@.service": {"DefaultDependencies=no", "DynamicUser=yes", "CapabilityBoundingSet=", "ExecStartPre=+/usr/bin/ignition clevis prepare %I", "OpenFile=/dev/tpmrm0:tpm:graceful", "StartLimitIntervalSec=0"},
+		"clevis@.service": {"DefaultDependencies=no", "DynamicUser=yes", "CapabilityBoundingSet=", "ExecStartPre=-+/usr/bin/ignition clevis prepare %I", "OpenFile=/dev/tpmrm0:tpm:graceful", "StartLimitBurst=5"},
 	}
 	for name, lines := range want {
 		f, err := os.Open(dir + name)
