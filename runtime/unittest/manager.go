@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,42 +80,6 @@ func parse(unit string) map[string][]string {
 		}
 	}
 	return text
-}
-
-// Connect does nothing.
-func (m *Manager) Connect(context.Context) {}
-
-// Once starts a unit without a file.
-func (m *Manager) Once(_ context.Context, name, text string, f unit.Files) (<-chan unit.End, error) {
-	m.mu.Lock()
-	if s := m.units[name]; s != nil && s.active != "inactive" && s.active != "failed" {
-		m.mu.Unlock()
-		return nil, unit.ErrTaken
-	}
-	if _, err := m.load(name); err == nil {
-		m.mu.Unlock()
-		return nil, unit.ErrTaken
-	}
-	s := &service{name: name, given: parse(text), files: f, ends: make(chan unit.End, 1), failed: make(chan unit.End, 1)}
-	m.units[name] = s
-	m.mu.Unlock()
-	done := make(chan error, 1)
-	m.done.Go(func() {
-		s.job.Lock()
-		defer s.job.Unlock()
-		done <- m.start(s)
-	})
-	select {
-	case err := <-done:
-		return s.ends, err
-	case e := <-s.failed:
-		return nil, &unit.StartError{Unit: name, End: e}
-	}
-}
-
-// ControlGroup says that there is none.
-func (m *Manager) ControlGroup(context.Context, string) (string, error) {
-	return "", errors.New("no cgroups")
 }
 
 // Refresh does nothing: files are read at each start.
@@ -266,34 +229,6 @@ func (m *Manager) finish(s *service, result string, ws *syscall.WaitStatus) {
 	}
 }
 
-// fail tells who has started it by Once that it has not come up, before what follows.
-func (s *service) fail(ws *syscall.WaitStatus) {
-	if s.failed == nil {
-		return
-	}
-	e := unit.End{Code: unit.Exited, Status: 1, Result: "exit-code"}
-	if ws != nil {
-		e.Status = ws.ExitStatus()
-	}
-	s.failed <- e
-}
-
-// tell tells who has started it by Once.
-func (s *service) tell(result string, ws *syscall.WaitStatus) {
-	if s.ends == nil {
-		return
-	}
-	e := unit.End{Code: unit.Exited, Status: 1, Result: result}
-	if ws != nil {
-		e.Status = ws.ExitStatus()
-		if ws.Signaled() {
-			e.Code, e.Status = unit.Killed, int(ws.Signal())
-		}
-	}
-	s.ends <- e
-	close(s.ends)
-}
-
 // run runs one Exec line to its end and returns what it prints.
 func (m *Manager) run(s *service, line string, env ...string) (string, error) {
 	if line == "" {
@@ -317,58 +252,6 @@ func (m *Manager) run(s *service, line string, env ...string) (string, error) {
 	err = c.Run()
 	b, _ := os.ReadFile(log.Name())
 	return string(b[min(int(before), len(b)):]), err
-}
-
-// notify is the socket of a unit that speaks for itself.
-func (m *Manager) notify(s *service) (env string, main <-chan int, err error) {
-	path := filepath.Join(m.Logs, s.name+".sock")
-	os.Remove(path)
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path})
-	if err != nil {
-		return "", nil, err
-	}
-	os.Chmod(path, 0o777)
-	pids := make(chan int, 1)
-	go func() {
-		defer conn.Close()
-		pid, ready := 0, false
-		for b, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4)); ; {
-			conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-			n, on, _, _, err := conn.ReadMsgUnix(b, oob)
-			if err != nil {
-				pids <- -1
-				return
-			}
-			closeFiles(oob[:on]) // of BARRIER=1
-			for l := range strings.Lines(string(b[:n])) {
-				k, v, _ := strings.Cut(strings.TrimSpace(l), "=")
-				if k == "MAINPID" {
-					pid, _ = strconv.Atoi(v)
-				}
-				ready = ready || k == "READY" && v == "1"
-			}
-			if pid > 0 && ready {
-				select {
-				case pids <- pid:
-				default: // told already
-				}
-			}
-		}
-	}()
-	return "NOTIFY_SOCKET=" + path, pids, nil
-}
-
-func closeFiles(oob []byte) {
-	ms, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return
-	}
-	for _, m := range ms {
-		fds, _ := unix.ParseUnixRights(&m)
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}
 }
 
 // Stop stops a unit and waits until it is down.

@@ -1,0 +1,73 @@
+package unittest
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/proa-os/proa/runtime/unit"
+)
+
+// Connect does nothing.
+func (m *Manager) Connect(context.Context) {}
+
+// Once starts a unit without a file.
+func (m *Manager) Once(_ context.Context, name, text string, f unit.Files) (<-chan unit.End, error) {
+	m.mu.Lock()
+	if s := m.units[name]; s != nil && s.active != "inactive" && s.active != "failed" {
+		m.mu.Unlock()
+		return nil, unit.ErrTaken
+	}
+	if _, err := m.load(name); err == nil {
+		m.mu.Unlock()
+		return nil, unit.ErrTaken
+	}
+	s := &service{name: name, given: parse(text), files: f, ends: make(chan unit.End, 1), failed: make(chan unit.End, 1)}
+	m.units[name] = s
+	m.mu.Unlock()
+	done := make(chan error, 1)
+	m.done.Go(func() {
+		s.job.Lock()
+		defer s.job.Unlock()
+		done <- m.start(s)
+	})
+	select {
+	case err := <-done:
+		return s.ends, err
+	case e := <-s.failed:
+		return nil, &unit.StartError{Unit: name, End: e}
+	}
+}
+
+// ControlGroup says that there is none.
+func (m *Manager) ControlGroup(context.Context, string) (string, error) {
+	return "", errors.New("no cgroups")
+}
+
+// fail tells who has started it by Once that it has not come up, before what follows.
+func (s *service) fail(ws *syscall.WaitStatus) {
+	if s.failed == nil {
+		return
+	}
+	e := unit.End{Code: unit.Exited, Status: 1, Result: "exit-code"}
+	if ws != nil {
+		e.Status = ws.ExitStatus()
+	}
+	s.failed <- e
+}
+
+// tell tells who has started it by Once.
+func (s *service) tell(result string, ws *syscall.WaitStatus) {
+	if s.ends == nil {
+		return
+	}
+	e := unit.End{Code: unit.Exited, Status: 1, Result: result}
+	if ws != nil {
+		e.Status = ws.ExitStatus()
+		if ws.Signaled() {
+			e.Code, e.Status = unit.Killed, int(ws.Signal())
+		}
+	}
+	s.ends <- e
+	close(s.ends)
+}
