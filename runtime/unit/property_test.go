@@ -1,0 +1,41 @@
+package unit
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/proa-os/proa/runtime/store"
+)
+
+// TestOnceProperties: whatever flags ask of a unit's file can be asked of systemd without one.
+func TestOnceProperties(t *testing.T) {
+	swap := int64(2)
+	c := &store.Container{Name: "web", Image: "a:1", Network: "bridge", PID: "container:db", Remove: true, Restart: "no", StopSignal: "USR1", Memory: 1, MemorySwap: &swap, MemoryLow: 3,
+		CPUs: 1.5, CPUShares: 1024, CPUSet: "0-2,9", MemSet: "0", BlkioWeight: 10, Pids: 5, NoLog: true, Devices: []store.Device{{Source: "/dev/kvm", Target: "/dev/kvm", Access: "rw"}},
+		Health: &store.Health{Interval: 1}}
+	for _, s := range []string{"IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax"} {
+		c.Rates = append(c.Rates, store.Rate{Setting: s, Device: "/dev/vda", Most: 7})
+	}
+	for _, privileged := range []bool{false, true} {
+		c.Privileged = privileged
+		got, err := properties(Once(c, "/bin/start web", "/bin/ended web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := map[string]any{}
+		for _, p := range got {
+			names[p.Name] = p.Value.Value()
+		}
+		for _, want := range []string{"MemoryLow", "AllowedMemoryNodes", "IOWeight", "IOReadBandwidthMax", "IOWriteIOPSMax", "CPUQuotaPerSecUSec", "KillSignal"} {
+			if names[want] == nil {
+				t.Errorf("%s is not asked for: %v", want, names)
+			}
+		}
+		if m, _ := names["AllowedCPUs"].([]byte); !slices.Equal(m, []byte{7, 2}) {
+			t.Errorf("processors: %v", m)
+		}
+		if r, _ := names["IOReadIOPSMax"].([]perDevice); len(r) != 1 || r[0] != (perDevice{"/dev/vda", 7}) {
+			t.Errorf("rate: %v", r)
+		}
+	}
+}
