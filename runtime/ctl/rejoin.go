@@ -67,8 +67,11 @@ func (f *attachFlags) run(ctx context.Context, c *call) error {
 	if st.Status == run.StatePaused || frozen(st.Pid) {
 		return fmt.Errorf("%s is paused: containerctl unpause %s", k.Name, k.Name)
 	}
-	if conn := findAttachment(c.bundle(k.Name)); conn != nil {
+	conn := findAttachment(c.bundle(k.Name))
+	if conn != nil {
 		conn.Close()
+	}
+	if conn != nil || k.Instance != "" { // the one of Env.once has no socket
 		return fmt.Errorf("%s runs in the foreground: its input and output are with who started it", k.Name)
 	}
 	ctx, leave := context.WithCancel(context.WithoutCancel(ctx))

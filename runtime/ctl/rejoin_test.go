@@ -166,4 +166,17 @@ func TestAttach(t *testing.T) {
 		t.Errorf("exit %d, the container is %s", c.ProcessState.ExitCode(), m.inspect("deaf").Status)
 	}
 	m.must("rm", "-f", "deaf")
+
+	for _, flags := range [][]string{{}, {"--rm"}} {
+		c := exec.Command("/proc/self/exe", append(append([]string{"run", "--name", "front", "--network", "none"}, flags...), m.image(), "sleep")...)
+		c.Env = append(os.Environ(), "CTL_DIR="+m.dir)
+		out, err := c.StdoutPipe()
+		if err != nil || c.Start() != nil {
+			t.Fatal(err)
+		}
+		readFull(out, make([]byte, len("sleeping")))
+		m.mustFail("runs in the foreground", "attach", "front")
+		m.must("rm", "-f", "front")
+		c.Wait()
+	}
 }
