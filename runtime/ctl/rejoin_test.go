@@ -144,9 +144,9 @@ func TestAttach(t *testing.T) {
 	m.mustFail("no such container", "attach", "clac")
 	m.must("rm", "calc")
 
-	m.must("run", "-d", "--rm", "--name", "still", "--network", "none", m.image(), "sleep")
-	c, in, _ = attach("still")
-	time.Sleep(300 * time.Millisecond)
+	m.must("run", "-d", "-i", "--rm", "--name", "still", "--network", "none", m.image(), "echo")
+	c, in, out = attach("still")
+	hears(in, out, "three") // so it has signals in hand
 	c.Process.Signal(unix.SIGTERM)
 	if c.Wait(); c.ProcessState.ExitCode() != 2 { // what Go makes of TERM as process 1
 		t.Errorf("TERM did not reach the workload: exit %d", c.ProcessState.ExitCode())
@@ -158,9 +158,9 @@ func TestAttach(t *testing.T) {
 		t.Errorf("got %+v, %v, want what the journal tells", x, err)
 	}
 	in.Close()
-	m.must("run", "-d", "--rm", "--name", "deaf", "--network", "none", m.image(), "sleep")
-	c, _, _ = attach("--sig-proxy=false", "deaf")
-	time.Sleep(300 * time.Millisecond)
+	m.must("run", "-d", "-i", "--rm", "--name", "deaf", "--network", "none", m.image(), "echo")
+	c, in, out = attach("--sig-proxy=false", "deaf")
+	hears(in, out, "four")
 	c.Process.Signal(unix.SIGINT)
 	if c.Wait(); c.ProcessState.ExitCode() != 0 || m.inspect("deaf").Status != "running" {
 		t.Errorf("exit %d, the container is %s", c.ProcessState.ExitCode(), m.inspect("deaf").Status)
