@@ -2,12 +2,17 @@ package judge
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/proa-os/proa/runtime/cgroup"
 )
 
 func TestParseTAP(t *testing.T) {
@@ -104,4 +109,60 @@ func TestDialects(t *testing.T) {
 			t.Errorf("%v: %v %s, want %s", c.words, err, out, c.want)
 		}
 	}
+}
+
+// TestTidy: a group whose last process is killed and frozen goes, and one with somebody alive in it stays.
+func TestTidy(t *testing.T) {
+	h, err := cgroup.Find()
+	freezer := h.V1["freezer"]
+	if os.Geteuid() != 0 || err != nil || freezer == "" {
+		t.Skip("NOT TESTED: needs root and the freezer of cgroup v1")
+	}
+	top := filepath.Join(freezer, fmt.Sprintf("proa-test-tidy-%d", os.Getpid()))
+	for name, dies := range map[string]bool{"dead": true, "alive": false} {
+		dir := filepath.Join(top, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command("sleep", "100")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		write := func(file, value string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("cgroup.procs", strconv.Itoa(c.Process.Pid))
+		write("freezer.state", "FROZEN")
+		if dies {
+			c.Process.Kill()
+		}
+		gone := false
+		for range 50 {
+			if gone = removeGroup(dir); gone {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if gone != dies {
+			t.Errorf("%s: gone %v", name, gone)
+		}
+		if !dies {
+			if state, _ := os.ReadFile(filepath.Join(dir, "freezer.state")); string(state) != "FROZEN\n" {
+				t.Errorf("somebody else's group is %s", state)
+			}
+			write("freezer.state", "THAWED")
+			c.Process.Kill()
+		}
+		c.Wait()
+	}
+	for range 50 {
+		if removeGroup(top) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the group of the test is left behind")
 }
