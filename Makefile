@@ -62,7 +62,7 @@ test: check unit ## everything: checks, unit tests, foreign judges, the stories 
 
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (about an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost)$$' ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost|TestBound)$$' ./qemu-tests/
 
 unit: builder ## unit tests and foreign judges, no machines
 	$(WITH_TOOLS) $(WITH_JUDGES) PROA_REQUIRE_TOOLS=1 $(GO) test -p 4 ./... # some packages wait more than they work
