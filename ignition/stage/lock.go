@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/proa-os/proa/ignition/clevis"
 	"github.com/proa-os/proa/ignition/device"
@@ -15,27 +16,29 @@ import (
 
 // locks are what package device needs for volumes that servers and the TPM open. Servers have as long as devices have to appear.
 func locks(o Options) (bind func(context.Context, string, pin.Pin, []byte) error, unlock func(context.Context, string, string, ...string) error) {
-	cryptsetup, locker := volume.Cryptsetup(volume.Program), clevis.ThisMachine()
-	patiently := func(ctx context.Context, what, device string, f func(context.Context) error) error {
-		said := retrying(o)
-		err := retry.Do(ctx, deviceTimeout, func(ctx context.Context) error {
-			err := f(ctx)
-			var status tang.StatusError
-			if errors.As(err, new(*clevis.ServerError)) && !(errors.As(err, &status) && status == http.StatusNotFound) {
-				said(what+" "+device, err)
-				err = retry.Temporary(err)
-			}
-			return err
-		})
-		return explainLock(err)
-	}
+	cryptsetup, locker, said := volume.Cryptsetup(volume.Program), clevis.ThisMachine(), retrying(o)
 	bind = func(ctx context.Context, device string, p pin.Pin, existing []byte) error {
-		return patiently(ctx, "bind", device, func(ctx context.Context) error { return cryptsetup.Bind(ctx, locker, device, p, existing) })
+		return patiently(ctx, deviceTimeout, func(err error) { said("bind "+device, err) },
+			func(ctx context.Context) error { return cryptsetup.Bind(ctx, locker, device, p, existing) })
 	}
 	unlock = func(ctx context.Context, device, name string, options ...string) error {
-		return patiently(ctx, "open", device, func(ctx context.Context) error { return cryptsetup.Open(ctx, locker, device, name, options...) })
+		return patiently(ctx, deviceTimeout, func(err error) { said("open "+device, err) },
+			func(ctx context.Context) error { return cryptsetup.Open(ctx, locker, device, name, options...) })
 	}
 	return bind, unlock
+}
+
+// patiently tries again as long as servers do not answer. One that answers that it does not have the key is believed.
+func patiently(ctx context.Context, total time.Duration, said func(error), f func(context.Context) error) error {
+	return explainLock(retry.Do(ctx, total, func(ctx context.Context) error {
+		err := f(ctx)
+		var status tang.StatusError
+		if errors.As(err, new(*clevis.ServerError)) && !(errors.As(err, &status) && status == http.StatusNotFound) {
+			said(err)
+			err = retry.Temporary(err)
+		}
+		return err
+	}))
 }
 
 // explainLock makes what a server has said something for the screen.
@@ -43,7 +46,7 @@ func explainLock(err error) error {
 	var server *clevis.ServerError
 	switch {
 	case errors.As(err, &server):
-		return device.Problem("cannot reach the tang server "+server.URL, "an answer for key "+server.Thumbprint, server.Err.Error(), "start the server, correct the url, or give its advertisement in the config")
+		return device.Problem("cannot use the tang server "+server.URL, "an answer for key "+server.Thumbprint, server.Err.Error(), "start the server, correct url or thumbprint, or give its advertisement in the config")
 	case errors.Is(err, clevis.ErrUntrusted):
 		return device.Problem("the tang server is not to be trusted", "an advertisement signed by the key of the config", err.Error(), "correct the thumbprint (tang-show-keys on the server), or look who answers there")
 	}
