@@ -119,6 +119,8 @@ var workloadEnds = []asked{
 // workloadLives: what is done to a container that runs.
 var workloadLives = []asked{
 	{`$R -d --name base --memory 64m $I sh -c 'trap "exit 0" TERM; trap "echo usr1" USR1; echo up; while :; do n=$((n+1)); echo $n > /tmp/n; sleep 0.1; done'; poll 'containerctl exec base test -s /tmp/n'`, `base`},
+	// Each of them one connection to systemd, which is given descriptors on it.
+	{`for i in $(seq 12); do $R --rm $I true || echo "$i: $?"; done`, ``},
 	{`containerctl pause base; a=$(containerctl cp base:/tmp/n - | tar xO -f -); sleep 1; b=$(containerctl cp base:/tmp/n - | tar xO -f -); [ $a = $b ] && cat /sys/fs/cgroup/system.slice/proa-base.service/cgroup.freeze; containerctl ps; containerctl exec base true`,
 		`base\n1\nNAME .* \(paused\) .*base is paused: containerctl unpause base\nexit 1`},
 	{`containerctl unpause base; a=$(containerctl exec base cat /tmp/n); poll '[ "$(containerctl exec base cat /tmp/n)" -gt '$a' ]'`, `base`},

@@ -54,7 +54,13 @@ func dialPrivate(ctx context.Context) (*dbus.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+	err = c.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))})
+	if err == nil {
+		// Once sends descriptors. If they come while systemd still reads the last words of the authentication, it takes them for a part of
+		// that and closes the connection (systemd, sd-bus/bus-socket.c, bus_socket_read_auth): only an answer shows that it is past that.
+		err = c.Object(bus, "/org/freedesktop/systemd1").CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0).Err
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
