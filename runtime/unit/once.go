@@ -49,22 +49,38 @@ const (
 // private is systemd's own socket, at which there is no bus and which needs root.
 const private = "unix:path=/run/systemd/private"
 
-func dialPrivate(ctx context.Context) (*dbus.Conn, error) {
-	c, err := dbus.Dial(private, dbus.WithContext(ctx), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+func dialPrivate(ctx context.Context) (*dbus.Conn, error) { return dial(ctx, private) }
+
+func dial(ctx context.Context, address string) (*dbus.Conn, error) {
+	c, err := dbus.Dial(address, dbus.WithContext(ctx), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
 		return nil, err
 	}
 	err = c.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))})
 	if err == nil {
-		// Once sends descriptors. If they come while systemd still reads the last words of the authentication, it takes them for a part of
-		// that and closes the connection (systemd, sd-bus/bus-socket.c, bus_socket_read_auth): only an answer shows that it is past that.
-		err = c.Object(bus, "/org/freedesktop/systemd1").CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0).Err
+		err = settle(ctx, c)
 	}
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// settle waits until systemd has let a connection in. What it reads together with the last words of the authentication is not looked at
+// before something more comes, and if that has descriptors the connection is closed (systemd's sd-bus/bus-socket.c). So these questions, of
+// which one behind the other is answered.
+func settle(ctx context.Context, c *dbus.Conn) error {
+	answers := make(chan *dbus.Call, 64)
+	for range cap(answers) {
+		c.Object(bus, "/org/freedesktop/systemd1").GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
+		select {
+		case a := <-answers:
+			return a.Err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return errors.New("no answer from systemd")
 }
 
 const (
