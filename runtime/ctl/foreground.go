@@ -46,7 +46,8 @@ func (c *call) attend(ctx context.Context, k *store.Container, a *attachment, on
 	}()
 	look := time.NewTicker(2 * time.Second)
 	defer look.Stop()
-	var early *store.Exit // of one that did not start
+	var early *store.Exit    // of one that did not start
+	var asked syscall.Signal // to end, before it has
 	for up := false; ; {
 		select {
 		case err := <-started:
@@ -61,9 +62,17 @@ func (c *call) attend(ctx context.Context, k *store.Container, a *attachment, on
 				return startError{exit(1), early.Code}
 			}
 			up = true
+			if asked != 0 {
+				f.signal(ctx, asked)
+			}
 		case master := <-a.master:
 			f.session = a.join(master)
 		case x, told := <-a.ended:
+			select { // its last output may be there
+			case master := <-a.master:
+				f.session = a.join(master)
+			default:
+			}
 			switch {
 			case !told:
 				return f.silent()
@@ -74,7 +83,14 @@ func (c *call) attend(ctx context.Context, k *store.Container, a *attachment, on
 			}
 			early = x
 		case s := <-signals:
-			f.signal(ctx, s.(syscall.Signal))
+			sig := s.(syscall.Signal)
+			switch ends := sig == unix.SIGINT || sig == unix.SIGTERM || sig == unix.SIGHUP || sig == unix.SIGQUIT; {
+			case f.signal(ctx, sig) || up || !ends:
+			case asked != 0: // twice: what holds it up may do so for long
+				return startError{errors.New("interrupted before it has started"), 128 + int(sig)}
+			default:
+				asked = sig
+			}
 		case <-look.C:
 			if up && !once {
 				if gone, err := f.gone(ctx); gone || err != nil {
@@ -127,10 +143,11 @@ func (f *following) exit(x *store.Exit) error {
 
 // signal passes a signal on. One that asks this process to end stops the container as containerctl stop would, for a first process without
 // a handler would never see it; so does a second interrupt, at once.
-func (f *following) signal(ctx context.Context, s syscall.Signal) {
+// It reports whether there was somebody to pass it on to.
+func (f *following) signal(ctx context.Context, s syscall.Signal) bool {
 	st, err := f.OCIRoot.Load(f.k.Name)
 	if err != nil {
-		return
+		return false
 	}
 	switch {
 	case s == unix.SIGWINCH:
@@ -145,6 +162,7 @@ func (f *following) signal(ctx context.Context, s syscall.Signal) {
 		f.interrupt = f.interrupt || s == unix.SIGINT
 		st.Signal(s)
 	}
+	return true
 }
 
 // askToEnd has the container stopped.

@@ -275,7 +275,10 @@ func exitOf(getenv func(string) string, st *run.Container, oom bool) *store.Exit
 
 // takeAway removes what a container leaves behind that does not run any more, but for what systemd knows of it.
 func (e *Env) takeAway(ctx context.Context, s *store.Store, k *store.Container) error {
-	if k.Unit == "" {
+	if k.Instance != "" && !isThere(s, k) {
+		return store.ErrNoContainer
+	}
+	if k.Unit == "" && k.Instance == "" { // no file describes the unit of one run
 		if err := unit.Uninstall(e.unitDir(k), k.Name); err != nil {
 			return err
 		}
@@ -299,6 +302,12 @@ func (e *Env) takeAway(ctx context.Context, s *store.Store, k *store.Container) 
 	}
 	e.event(k, "remove", k.Name+" is removed")
 	return removeAnonymous(s, k)
+}
+
+// isThere reports whether a container of one run is the one that has its name. As long as it is, no other one can be.
+func isThere(s *store.Store, k *store.Container) bool {
+	now, err := s.Container(k.Name)
+	return !errors.Is(err, store.ErrNoContainer) && (err != nil || now.Instance == k.Instance)
 }
 
 // unitDir is where a container's unit lies.

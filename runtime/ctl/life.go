@@ -292,6 +292,9 @@ func (e *Env) removeOnce(ctx context.Context, s *store.Store, k *store.Container
 			return err
 		}
 	}
+	if !isThere(s, k) {
+		return nil // and the unit is another's by now
+	}
 	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +67,7 @@ func (c *call) once(ctx context.Context, k *store.Container) error {
 // startOnce prepares the container and has systemd start it.
 func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment) (<-chan unit.End, error) {
 	c.Units.Connect(ctx) // while the bundle is made
+	c.wake(ctx, k)
 	dir := c.bundle(k.Name)
 	namespaces, err := c.furnish(ctx, k, dir)
 	defer func() {
@@ -80,11 +82,17 @@ func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment)
 	for i := range namespaces {
 		words = append(words, "--enter", strconv.Itoa(3+i))
 	}
+	stdio, err := a.parcel()
+	if err != nil {
+		return nil, err
+	}
+	defer stdio.Close()
+	words = append(words, "--stdio", strconv.Itoa(3+len(namespaces)))
 	if k.Terminal {
 		words = append(words, "--console-socket", filepath.Join(dir, consoleSocket))
 	}
 	text := unit.Once(k, strings.Join(append(words, k.Name), " "), "/usr/bin/containerctl ended "+k.Name+" "+k.Instance)
-	files := unit.Files{Standard: a.stdio, More: namespaces}
+	files := unit.Files(append(slices.Clone(namespaces), stdio))
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		ends, err := c.Units.Once(ctx, unit.Name(k.Name), text, files)
 		// Systemd may be about to forget the last one of that name.
@@ -94,11 +102,14 @@ func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment)
 			}
 			var failed *unit.StartError
 			if errors.As(err, &failed) {
-				code := ourFailure
-				if s := failed.End.Status; failed.End.Code == unit.Exited && (s == 126 || s == 127) {
-					code = s
+				switch s := failed.End.Status; {
+				case failed.End.Code != unit.Exited || s > 127: // systemd's own codes are from 200 on
+					err = startError{failed, ourFailure}
+				case s == 126 || s == 127:
+					err = startError{exit(1), s} // oci-runtime has said why
+				default:
+					err = startError{exit(1), ourFailure}
 				}
-				err = startError{exit(1), code} // oci-runtime has said why
 			}
 			return ends, err
 		}
@@ -107,6 +118,34 @@ func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment)
 
 // failureFile has, in a bundle, the exit code of a workload that could not be executed when systemd had been told of it.
 const failureFile = "failure"
+
+// wake starts the container whose namespaces this one shares, as Wants= of a unit would.
+func (c *call) wake(ctx context.Context, k *store.Container) {
+	for _, mode := range []string{k.Network, k.PID} {
+		if other, ok := strings.CutPrefix(mode, "container:"); ok {
+			if x, err := c.store.Container(other); err == nil && x.Instance == "" {
+				c.Units.Start(ctx, unit.Of(x)) // furnish tells if it does not run
+			}
+		}
+	}
+}
+
+// parcel is a socket with the standard descriptors in it. Systemd would hold the descriptors themselves until the unit has gone, give them to
+// all of its programs, and look after terminals.
+func (a *attachment) parcel() (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pass standard descriptors on: %w", err)
+	}
+	rights := unix.UnixRights(int(a.stdio[0].Fd()), int(a.stdio[1].Fd()), int(a.stdio[2].Fd()))
+	err = unix.Sendmsg(pair[0], []byte{'k'}, rights, nil, 0)
+	unix.Close(pair[0])
+	if err != nil {
+		unix.Close(pair[1])
+		return nil, fmt.Errorf("pass standard descriptors on: %w", err)
+	}
+	return os.NewFile(uintptr(pair[1]), "standard descriptors"), nil
+}
 
 // furnish makes the container's bundle, and returns the namespaces in which oci-runtime finds it.
 func (c *call) furnish(ctx context.Context, k *store.Container, dir string) (namespaces []*os.File, err error) {
@@ -121,6 +160,10 @@ func (c *call) furnish(ctx context.Context, k *store.Container, dir string) (nam
 	go func() { // on a thread that ends with it, being in other namespaces
 		defer close(done)
 		runtime.LockOSThread()
+		if err = unix.Unshare(unix.CLONE_FS); err != nil {
+			return
+		}
+		unix.Umask(0o022) // as a unit has it, whatever the caller's is
 		if err = c.enterNetwork(ctx, k.Name); err != nil {
 			return
 		}
@@ -182,6 +225,9 @@ func (c *call) exitOfOnce(ctx context.Context, k *store.Container, end unit.End)
 // cleanUp notes how the workload ended and removes the container.
 func (c *call) cleanUp(ctx context.Context, k *store.Container, end unit.End) *store.Exit {
 	x := c.exitOfOnce(ctx, k, end)
+	if !isThere(c.store, k) {
+		return x // rm -f was faster
+	}
 	err := c.store.SetExit(k, x) // for whoever waits for it elsewhere
 	c.tellEnd(k, x)
 	away := c.takeAway(ctx, c.store, k)

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/runtime/store"
+	"github.com/proa-os/proa/runtime/unit"
 )
 
 // left waits until nothing of containers is left.
@@ -76,8 +80,42 @@ func TestOnce(t *testing.T) {
 	c.Wait()
 	m.must("kill", "alone")
 	m.left(t)
+	// A caller's mask of permissions is not the container's, and its own ports are free for the next one although nobody has cleaned up.
+	before := unix.Umask(0o077)
+	out2 := m.must("run", "--rm", "--network", "none", "--user", "7", "--stop-signal", "sigint", m.image(), "show", "/etc/hosts")
+	unix.Umask(before)
+	if !strings.Contains(out2, "localhost") {
+		t.Errorf("with umask 077 a user sees %q in /etc/hosts", out2)
+	}
+	m.left(t)
 	m.mustFail("stat /nothing", "run", "--rm", "--network", "none", "--entrypoint", "/nothing", m.image())
 	m.left(t)
+}
+
+// TestRemoveAnother: what removes or cleans up late leaves another container of that name alone.
+func TestRemoveAnother(t *testing.T) {
+	m := newMachine(t)
+	e := testEnv(m.dir)
+	add(t, e, &store.Container{Name: "x", Remove: true, Restart: "no", Instance: "2", Created: time.Now()})
+	s, err := e.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &store.Container{Name: "x", Remove: true, Restart: "no", Instance: "1"}
+	if err := e.takeAway(t.Context(), s, old); !errors.Is(err, store.ErrNoContainer) {
+		t.Errorf("take away: %v", err)
+	}
+	if err := e.removeOnce(t.Context(), s, old); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	c := &call{Env: e, store: s}
+	c.cleanUp(t.Context(), old, unit.End{Code: unit.Exited})
+	if out := m.must("ps", "-aq"); out != "x\n" {
+		t.Errorf("there is %q", out)
+	}
+	if x, err := s.Exit("x"); x != nil || err != nil {
+		t.Errorf("it has ended as %v, %v", x, err)
+	}
 }
 
 // TestEndedOfAnother: what comes late for a container that has gone leaves another one of its name alone.

@@ -124,6 +124,22 @@ func (r *runFlags) add(ctx context.Context, c *call, k *store.Container) (releas
 			return nil, err
 		}
 	}
+	release, err = r.place(c, k)
+	if err != nil && !errors.Is(err, store.ErrExists) && c.forgetAll(ctx) == nil {
+		release, err = r.place(c, k) // what it lacked, a port perhaps, may have been left by a killed program
+	}
+	if errors.Is(err, store.ErrExists) {
+		return nil, fmt.Errorf("%w: remove it first: containerctl rm %s", err, k.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.event(k, "create", k.Name+" is made of "+k.Image)
+	return release, nil
+}
+
+// place gives the container what it has alone, and puts it into the store.
+func (r *runFlags) place(c *call, k *store.Container) (release func(), err error) {
 	unlock, err := c.store.Lock()
 	if err != nil {
 		return nil, err
@@ -139,13 +155,9 @@ func (r *runFlags) add(ctx context.Context, c *call, k *store.Container) (releas
 	if err = c.planNetwork(k, true); err == nil {
 		err = c.store.AddContainer(k)
 	}
-	if errors.Is(err, store.ErrExists) {
-		return nil, fmt.Errorf("%w: remove it first: containerctl rm %s", err, k.Name)
-	}
 	if err != nil {
 		return nil, err
 	}
-	c.event(k, "create", k.Name+" is made of "+k.Image)
 	return c.store.HoldContainer(k.Name)
 }
 

@@ -25,6 +25,10 @@ func (u *unitFlags) flags(s *flagset.Set, o *run.Options) {
 		o.Enter = append(o.Enter, fd)
 		return err
 	})
+	s.Func("stdio", "FD", "take standard input, output and error from a message at this socket", func(v string) (err error) {
+		o.Stdio, err = strconv.Atoi(v)
+		return err
+	})
 	s.String(&u.failures, "failure-file", "FILE", "write the exit code of a failed start here, before the unit's main process ends")
 }
 

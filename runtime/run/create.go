@@ -39,6 +39,7 @@ type Options struct {
 
 	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
 
+	Stdio  int                 // socket with a message that has this process's standard descriptors, closed then; 0 for none
 	Enter  []int               // descriptors of namespaces to enter first, which are closed
 	Before func(pid int) error // called when the container is there, before its workload runs; nil for nothing
 	Failed func(error)         // called when the container cannot be, before it is undone; nil for nothing
@@ -62,6 +63,9 @@ func (r Root) Run(o Options) (*Process, error) { return r.launch(o, false) }
 
 func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if err := CheckID(o.ID); err != nil {
+		return nil, err
+	}
+	if err := takeStdio(o.Stdio); err != nil {
 		return nil, err
 	}
 	bundle, err := filepath.Abs(o.Bundle)

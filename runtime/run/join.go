@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -53,6 +54,32 @@ func (k *creation) joinNamespaces(l *launching, ns map[specs.LinuxNamespaceType]
 		l.forks = 2
 	}
 	return nil
+}
+
+// takeStdio takes standard input, output and error from a message at a socket.
+func takeStdio(socket int) error {
+	if socket == 0 {
+		return nil
+	}
+	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(3*4))
+	_, n, _, _, err := unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("take standard descriptors: %w", err)
+	}
+	unix.Close(socket)
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(messages) != 1 {
+		return fmt.Errorf("take standard descriptors: found %d messages: %w", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 3 {
+		closeAll(fds)
+		return fmt.Errorf("take standard descriptors: found %d: %w", len(fds), err)
+	}
+	for to, fd := range fds {
+		err = errors.Join(err, unix.Dup3(fd, to, 0), unix.Close(fd))
+	}
+	return err
 }
 
 // enter puts this thread into namespaces, for what it does and makes from now on. The descriptors are closed. It is locked for good.

@@ -17,10 +17,7 @@ import (
 var ErrTaken = errors.New("systemd has a unit of that name already")
 
 // Files are what a unit of Systemd.Once gets from its maker.
-type Files struct {
-	Standard [3]*os.File // input, output, error
-	More     []*os.File  // descriptors from 3 on
-}
+type Files []*os.File // descriptors from 3 on
 
 // An End is how a unit's main process has ended.
 type End struct {
@@ -72,12 +69,12 @@ func dial(ctx context.Context, address string) (*dbus.Conn, error) {
 // which one behind the other is answered.
 func settle(ctx context.Context, c *dbus.Conn) error {
 	answers := make(chan *dbus.Call, 64)
-	for range cap(answers) {
+	for n := range cap(answers) {
 		c.Object(bus, "/org/freedesktop/systemd1").GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
 		select {
 		case a := <-answers:
 			return a.Err
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(time.Duration(n+1) * 50 * time.Millisecond): // a minute and a half in all: systemd may be busy
 		}
 	}
 	return errors.New("no answer from systemd")
@@ -100,17 +97,12 @@ func (s *Systemd) Once(ctx context.Context, name, text string, f Files) (<-chan 
 	if err != nil {
 		return nil, err
 	}
-	for i, p := range []string{"StandardInputFileDescriptor", "StandardOutputFileDescriptor", "StandardErrorFileDescriptor"} {
-		if f.Standard[i] != nil {
-			props = append(props, busProperty{p, dbus.MakeVariant(dbus.UnixFD(f.Standard[i].Fd()))})
-		}
-	}
 	type extra struct {
 		FD   dbus.UnixFD
 		Name string
 	}
 	var more []extra
-	for _, m := range f.More {
+	for _, m := range f {
 		more = append(more, extra{dbus.UnixFD(m.Fd()), "more"})
 	}
 	if more != nil {
@@ -187,6 +179,8 @@ type once struct {
 	started   chan error
 	ended     chan End
 	end       End
+	pid       uint32 // of the main process that was told of last
+	handed    bool   // that is another one than the first: the workload
 }
 
 // listen ends with the main process of the unit, or with systemd's connection: at daemon-reexec a new one is asked.
@@ -205,8 +199,11 @@ func (o *once) listen(conn *dbus.Conn, signals <-chan *dbus.Signal) {
 		}
 		o.note(s)
 		switch {
-		case o.end.Code == 0:
-		case up:
+		case o.end.Code == 0 && (up || o.end.Result == "" || o.end.Result == "success"):
+		case up || o.handed:
+			if !up { // what goes on behind the start, ExecStartPost=, holds the job up
+				o.started <- nil
+			}
 			o.ended <- o.end
 			return
 		default: // the job goes on until all that follows has ended
@@ -242,6 +239,9 @@ func (o *once) note(s *dbus.Signal) {
 	get := func(name string) (n int) {
 		v, _ := now[name].Value().(int32)
 		return int(v)
+	}
+	if pid, _ := now["ExecMainPID"].Value().(uint32); pid != 0 && pid != o.pid {
+		o.handed, o.pid = o.pid != 0, pid
 	}
 	if _, told := now["ExecMainCode"]; told {
 		o.end.Code, o.end.Status = get("ExecMainCode"), get("ExecMainStatus")

@@ -54,7 +54,7 @@ func signalNumber(v string) (any, error) {
 	if n, err := strconv.Atoi(v); err == nil {
 		return int32(n), nil
 	}
-	n := unix.SignalNum("SIG" + strings.TrimPrefix(v, "SIG"))
+	n := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(v), "SIG"))
 	if n == 0 {
 		return nil, fmt.Errorf("no signal is called %q", v)
 	}

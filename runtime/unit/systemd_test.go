@@ -224,7 +224,7 @@ func TestOnce(t *testing.T) {
 	s := connect(t, m)
 	k := &store.Container{Name: "a-b", Image: "example.org/x%y:1", Network: "bridge", Restart: "no", Remove: true, Memory: 1 << 20, CPUs: 1.5, Pids: 7, CPUShares: 512,
 		MemSet: "1", MemoryLow: 5, BlkioWeight: 10, Rates: []store.Rate{{Setting: "IOReadIOPSMax", Device: "/dev/vda", Most: 7}}, NoLog: true,
-		CPUSet: "0-2,9", StopSignal: "QUIT", StopTimeout: 3, Health: &store.Health{Interval: time.Second}, Devices: []store.Device{{Source: "/dev/a b", Access: "rw"}}}
+		CPUSet: "0-2,9", StopSignal: "quit", StopTimeout: 3, Health: &store.Health{Interval: time.Second}, Devices: []store.Device{{Source: "/dev/a b", Access: "rw"}}}
 	text := unit.Once(k, "/usr/bin/oci-runtime run --unit a-b", "/usr/bin/containerctl ended a-b 1")
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -237,7 +237,7 @@ func TestOnce(t *testing.T) {
 			map[string]dbus.Variant{"ExecMainCode": dbus.MakeVariant(code), "ExecMainStatus": dbus.MakeVariant(status), "Result": dbus.MakeVariant(result)}, []string{})
 	}
 	s.Connect(t.Context())
-	ends, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{Standard: [3]*os.File{nil, write, write}, More: []*os.File{read}})
+	ends, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{read, write})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestOnce(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Description": `s "Container a-b (example.org/x%y:1)";`, "After": `as ["network-online.target"];`, "StartLimitIntervalUSec": "t @t 0;",
-		"CollectMode": `s "inactive-or-failed";`, "Type": `s "notify";`, "KillSignal": "i 3;", "TimeoutStopUSec": "t @t 3000000;", "Restart": `s "no";`,
+		"CollectMode": `s "inactive-or-failed";`, "Type": `s "notify";`, "KillSignal": "i 3;", "TimeoutStopUSec": "t @t 10000000;", "Restart": `s "no";`,
 		"ExecStart":         `a(sasb) [["/usr/bin/oci-runtime", ["/usr/bin/oci-runtime", "run", "--unit", "a-b"], false]];`,
 		"ExecStartPost":     `a(sasb) [["/usr/bin/containerctl", ["/usr/bin/containerctl", "watch", "a-b"], true]];`,
 		"ExecStopPost":      `a(sasb) [["/usr/bin/containerctl", ["/usr/bin/containerctl", "ended", "a-b", "1"], true]];`,
@@ -260,13 +260,12 @@ func TestOnce(t *testing.T) {
 		"DeviceAllow": `a(ss) [["/dev/tty", "rwm"]];a(ss) [["char-pts", "rw"]];a(ss) [["/dev/a b", "rw"]];`,
 		"MemoryMax":   "t @t 1048576;", "CPUQuotaPerSecUSec": "t @t 1500000;", "TasksMax": "t @t 7;", "CPUWeight": "t @t 59;", "AllowedCPUs": "ay @ay [0x7, 0x2];",
 		"AllowedMemoryNodes": "ay @ay [0x2];", "MemoryLow": "t @t 5;", "IOWeight": "t @t 1;", "IOReadIOPSMax": `a(st) @a(st) [["/dev/vda", 7]];`, "StandardOutput": "",
-		"StandardInputFileDescriptor": "",
 	} {
 		if got[name] != want {
 			t.Errorf("%s: %s, want %s", name, got[name], want)
 		}
 	}
-	for name, sig := range map[string]string{"StandardOutputFileDescriptor": "h", "StandardErrorFileDescriptor": "h", "ExtraFileDescriptors": "a(hs)"} {
+	for name, sig := range map[string]string{"ExtraFileDescriptors": "a(hs)"} {
 		if !strings.HasPrefix(got[name], sig+" ") {
 			t.Errorf("%s: %s, want %s", name, got[name], sig)
 		}
@@ -274,6 +273,18 @@ func TestOnce(t *testing.T) {
 	m.mu.Lock()
 	m.result = "" // the job goes on
 	m.mu.Unlock()
+	tell := func(pid uint32, code, status int32) {
+		path := dbus.ObjectPath("/org/freedesktop/systemd1/unit/proa_2da_2db_2eservice")
+		m.conn.Emit(path, "org.freedesktop.DBus.Properties.PropertiesChanged", "org.freedesktop.systemd1.Service",
+			map[string]dbus.Variant{"ExecMainPID": dbus.MakeVariant(pid), "ExecMainCode": dbus.MakeVariant(code), "ExecMainStatus": dbus.MakeVariant(status)}, []string{})
+	}
+	// A workload that has ended before ExecStartPost= has.
+	time.AfterFunc(100*time.Millisecond, func() { tell(1, 0, 0); tell(2, 0, 0); tell(2, 1, 7) })
+	if ends, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{}); err != nil {
+		t.Error(err)
+	} else if e := <-ends; e.Code != unit.Exited || e.Status != 7 {
+		t.Errorf("end %+v", e)
+	}
 	time.AfterFunc(100*time.Millisecond, func() { say(1, 127, "exit-code") })
 	var failed *unit.StartError
 	if _, err := s.Once(t.Context(), "proa-a-b.service", text, unit.Files{}); !errors.As(err, &failed) || failed.End.Status != 127 {

@@ -247,7 +247,7 @@ func (m *Manager) run(s *service, line string, env ...string) (string, error) {
 	before, _ := log.Seek(0, 2)
 	c.Stdout, c.Stderr = log, log
 	if line == first(s.given["ExecStart"]) {
-		c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = s.files.Standard[0], s.files.Standard[1], s.files.Standard[2], s.files.More
+		c.ExtraFiles = s.files
 	}
 	err = c.Run()
 	b, _ := os.ReadFile(log.Name())

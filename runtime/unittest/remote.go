@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/runtime/unit"
 )
 
@@ -41,7 +43,8 @@ type Request struct {
 	On       bool
 	Interval time.Duration
 	Text     string
-	Files    []string // standard ones first
+	Pid      int
+	Files    []int // its descriptors
 }
 
 // Reply is what it gets.
@@ -56,24 +59,19 @@ type server struct {
 	ends map[string]<-chan unit.End
 }
 
-// open opens the files of another process by their names in /proc.
-func open(names []string) (f unit.Files, err error) {
-	for i, n := range names {
-		fd, err := os.OpenFile(n, os.O_RDWR, 0)
-		if err != nil {
-			fd, err = os.OpenFile(n, os.O_WRONLY, 0) // a pipe's end, or a namespace
-		}
-		if err != nil {
-			fd, err = os.Open(n)
-		}
+// take gets descriptors of another process.
+func take(pid int, fds []int) (f unit.Files, err error) {
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(process)
+	for _, fd := range fds {
+		got, err := unix.PidfdGetfd(process, fd, 0)
 		if err != nil {
 			return f, err
 		}
-		if i < 3 {
-			f.Standard[i] = fd
-			continue
-		}
-		f.More = append(f.More, fd)
+		f = append(f, os.NewFile(uintptr(got), "taken"))
 	}
 	return f, nil
 }
@@ -101,12 +99,12 @@ func (s *server) Call(q Request, p *Reply) (err error) {
 	case "Restarts":
 		p.Number, err = s.m.Restarts(ctx, name)
 	case "Once":
-		f, err := open(q.Files)
+		f, err := take(q.Pid, q.Files)
 		if err != nil {
 			return err
 		}
 		ends, err := s.m.Once(ctx, name, q.Text, f)
-		for _, o := range append(f.Standard[:], f.More...) {
+		for _, o := range f {
 			o.Close()
 		}
 		if err == nil {
@@ -194,9 +192,9 @@ func (c Client) Connect(context.Context) {}
 
 // Once is the manager's.
 func (c Client) Once(_ context.Context, name, text string, f unit.Files) (<-chan unit.End, error) {
-	q := Request{Verb: "Once", Names: []string{name}, Text: text}
-	for _, file := range append(f.Standard[:], f.More...) {
-		q.Files = append(q.Files, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()))
+	q := Request{Verb: "Once", Names: []string{name}, Text: text, Pid: os.Getpid()}
+	for _, file := range f {
+		q.Files = append(q.Files, int(file.Fd()))
 	}
 	if _, err := c.call(q); err != nil {
 		if err.Error() == unit.ErrTaken.Error() {
