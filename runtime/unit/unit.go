@@ -86,6 +86,7 @@ func text(c *store.Container, start string, end ...string) string {
 	line("[Unit]")
 	line("Description=Container %s (%s)", c.Name, escape(c.Image))
 	line("RequiresMountsFor=/var/lib/proa/containers")
+	line("Wants=system-containers.slice")
 	for _, mode := range []string{c.Network, c.PID} {
 		if other, ok := strings.CutPrefix(mode, "container:"); ok {
 			line("Wants=%s", Name(other))
@@ -151,7 +152,7 @@ func restart(c *store.Container) []string {
 
 // limits are what the unit's cgroup keeps the container from.
 func limits(c *store.Container) []string {
-	// Not cpuset, which costs a start more than the others: --cpuset-cpus is the unit's. The image keeps these switched on.
+	// Not cpuset, which costs a start more than the others: --cpuset-cpus is the unit's. system-containers.slice keeps them switched on.
 	out := []string{"Delegate=cpu io memory pids"}
 	if c.Privileged {
 		out[0] = "Delegate=yes" // may hold a service manager, which wants all there is

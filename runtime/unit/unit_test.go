@@ -16,6 +16,7 @@ func TestText(t *testing.T) {
 [Unit]
 Description=Container web (example.org/a%%b:1)
 RequiresMountsFor=/var/lib/proa/containers
+Wants=system-containers.slice
 Wants=network-online.target
 After=network-online.target
 StartLimitIntervalSec=0
