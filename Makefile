@@ -43,7 +43,7 @@ diff: builder ## what changed from OLD to NEW, two releases or images (OLD=out/1
 reproducible: builder ## build VERSION twice, as differently as can be; name the first byte that differs
 	$(BUILDER) reproduce --version $(VERSION) --dir $(OUT)/reproduce
 
-run: builder ## build the image and boot it in QEMU (CONFIG=file: an Ignition config)
+run: builder ## build the image and boot it in QEMU (CONFIG=file: Ignition JSON or Butane YAML)
 	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION) --no-qcow2
 	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/run --image $(OUT)/$(VERSION)/disk.img $(if $(CONFIG),--config $(CONFIG))
 

@@ -45,13 +45,17 @@ func (s *screen) wait(t *testing.T, re string) string {
 	return ""
 }
 
-// TestRun does as a person does with `make run`: reads how to get in, works on the console, comes in by the ssh command as it is
-// printed, and stops the machine with the keys that are named.
+// TestRun does as a person does with `make run CONFIG=web.bu`: reads how to get in, works on the console, comes in by the ssh command as it is
+// printed, finds what the config has made, and stops the machine with the keys that are named.
 func TestRun(t *testing.T) {
 	s := begin(t)
 	tools := testenv.Tools(t)
 	dir := filepath.Join(s.dir, "1.0.0")
 	if _, err := s.programs.Build(t.Context(), os.Stderr, dir, "1.0.0", ""); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(s.dir, "web.bu")
+	if err := os.WriteFile(config, []byte("variant: proa\nversion: 1.0.0\nstorage: {files: [{path: /etc/web, contents: {inline: from-web.bu}}]}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	in, keyboard, err := os.Pipe()
@@ -65,7 +69,7 @@ func TestRun(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- terminal.Run(ctx, terminal.Options{Image: dir, Memory: 1024, CPUs: 2, DiskGiB: 8, In: in, Out: out, Messages: out})
+		ended <- terminal.Run(ctx, terminal.Options{Image: dir, Config: config, Memory: 1024, CPUs: 2, DiskGiB: 8, In: in, Out: out, Messages: out})
 	}()
 	typed := func(text string) {
 		t.Helper()
@@ -84,8 +88,8 @@ func TestRun(t *testing.T) {
 	typed("run0 sh -c 'echo uid-$(id -u)'\r")
 	out.wait(t, `uid-(0)`)
 
-	if b, err := tools.Command(t.Context(), "ssh", append(ssh, "-o", "BatchMode=yes", "id -un")...).Output(); err != nil || string(b) != "core\n" {
-		t.Errorf("ssh %s: got %q, %v, want core", strings.Join(ssh, " "), b, err)
+	if b, err := tools.Command(t.Context(), "ssh", append(ssh, "-o", "BatchMode=yes", "id -un; cat /etc/web")...).Output(); err != nil || string(b) != "core\nfrom-web.bu" {
+		t.Errorf("ssh %s: got %q, %v, want core and what the config has written", strings.Join(ssh, " "), b, err)
 	}
 	typed("\x01x")
 	select {

@@ -2,7 +2,7 @@
 //
 // A story says what a machine needs in Go; what comes out is a config as a person would write it, given to the machine by
 // the front door. Upstream's own parser has accepted it before the machine sees it, so that a story fails at its desk
-// and not on a console. Only what the stories need is here: ssh keys, files and units; Merge brings in any other config.
+// and not on a console. Only what the stories need is here: ssh keys, files and units; Include brings in any other config.
 package provision
 
 import (
@@ -58,16 +58,6 @@ func (c *Config) KernelArguments(words ...string) *Config {
 		a.ShouldExist = append(a.ShouldExist, types.KernelArgument(w))
 	}
 	return c.merge(types.Config{KernelArguments: a})
-}
-
-// Merge lays a whole config, of any 3.x version, over c as ignition.config.merge would.
-func (c *Config) Merge(raw []byte) error {
-	child, report, err := v3_6.ParseCompatibleVersion(raw)
-	if err != nil {
-		return fmt.Errorf("merge config: %w\n%s", err, report.String())
-	}
-	c.merge(child)
-	return nil
 }
 
 // Include has the machine merge a config of its own, of any kind that it accepts.

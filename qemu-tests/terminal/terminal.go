@@ -16,8 +16,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/coreos/ignition/v2/config/v3_6/types"
 	"golang.org/x/term"
 
+	"github.com/proa-os/proa/ignition/butane"
+	"github.com/proa-os/proa/ignition/config"
+	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/ignition/source"
 	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
@@ -26,7 +31,7 @@ import (
 // Options are the flags of cmd/run.
 type Options struct {
 	Image    string // disk.img, or its folder, or a folder of releases of which the newest is run
-	Config   string // Ignition config to lay over the default one, "" for none
+	Config   string // config, Ignition JSON or Butane YAML, to lay over the default one, "" for none
 	Headless bool   // the console goes to its log only
 	Keep     bool   // go on with the disk of the last run
 	Memory   int    // MiB
@@ -53,14 +58,14 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	config, err := ignition(key, o.Config)
+	described, err := ignition(ctx, key, o.Config)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(o.Messages, "Starting Proa %s (the first start on a host also tries KVM).\n", image.Version())
 	m, err := vm.Start(ctx, vm.Config{
 		Name: "proa-" + image.Version(), Dir: dir, Disk: image.Disk(), DiskSize: o.DiskGiB << 30, KeepDisk: o.Keep,
-		Ignition: config, MemoryMiB: o.Memory, CPUs: o.CPUs, Ports: o.Ports, Key: key,
+		Ignition: described, MemoryMiB: o.Memory, CPUs: o.CPUs, Ports: o.Ports, Key: key,
 	})
 	if err != nil {
 		return err
@@ -115,19 +120,59 @@ func loadKey(dir string, keep bool) (*vm.Key, error) {
 const autologin = "[Service]\nExecStart=\nExecStart=-/usr/sbin/agetty --autologin core --noclear --keep-baud 115200,57600,38400,9600 - $TERM\n"
 
 // ignition is the default config, the key for core and root and a session on the console, with the person's own laid over it.
-func ignition(key *vm.Key, file string) ([]byte, error) {
+func ignition(ctx context.Context, key *vm.Key, file string) ([]byte, error) {
 	c := provision.New().SSHKey("core", key.AuthorizedKey()).SSHKey("root", key.AuthorizedKey()).
 		File("/etc/systemd/system/serial-getty@ttyS0.service.d/10-autologin.conf", 0o644, autologin)
 	if file != "" {
-		raw, err := os.ReadFile(file)
+		own, err := checked(ctx, file)
 		if err != nil {
-			return nil, fmt.Errorf("read config: %w", err)
+			return nil, err
 		}
-		if err := c.Merge(raw); err != nil {
-			return nil, fmt.Errorf("read config %s: %w", file, err)
-		}
+		c.Include(string(own))
 	}
 	return c.JSON()
+}
+
+// checked is the person's config, found right by the machine's own checks, so that a mistake costs no boot. The machine gets it as it is
+// written and its errors name the person's lines, unless it takes files from beside it: a machine has none.
+func checked(ctx context.Context, file string) ([]byte, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	root, err := os.OpenRoot(filepath.Dir(file))
+	if err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	defer root.Close()
+	m, err := config.LoadWithFiles(ctx, file, raw, fetchHere, root.FS())
+	if err != nil {
+		return nil, fmt.Errorf("check config: %w", err)
+	}
+	if _, err := plan.Build(m); err != nil {
+		return nil, fmt.Errorf("check config: %w", err)
+	}
+	if !butane.Is(raw) {
+		return raw, nil
+	}
+	if _, err := butane.Translate(raw, nil); err == nil {
+		return raw, nil
+	}
+	translated, err := butane.Translate(raw, root.FS())
+	if err != nil {
+		return nil, fmt.Errorf("translate config %s: %w", file, err)
+	}
+	return translated.JSON, nil
+}
+
+// fetchHere reads the configs that a config holds itself. Those on a network are the machine's to fetch: it may be one that only the
+// machine is on.
+func fetchHere(ctx context.Context, r types.Resource, sofar types.Config) ([]byte, error) {
+	raw, err := source.Fetcher{Offline: true}.Config(ctx, r, sofar)
+	if errors.Is(err, source.ErrNeedNetwork) {
+		return []byte(`{"ignition":{"version":"3.6.0"}}`), nil
+	}
+	return raw, err
 }
 
 // welcome says how to get in and how to stop.

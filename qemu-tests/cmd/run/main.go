@@ -4,7 +4,7 @@
 //
 // --image is a disk image, its folder, or a folder of releases, of which the newest is booted. The machine works on a copy,
 // in `run` beside the image; --keep goes on with the copy of the last run. It is provisioned with a new ssh key for core and root;
-// --config lays an Ignition config over that. --port forwards ports of the machine to the host's loopback.
+// --config lays a config, Ignition JSON or Butane YAML, over that. --port forwards ports of the machine to the host's loopback.
 //
 // Ctrl-A x ends the machine at once, Ctrl-A h lists the other keys. Whether KVM or TCG runs it is found out by trying;
 // PROA_ACCEL=kvm or tcg decides instead.
@@ -26,7 +26,7 @@ import (
 func main() {
 	o := terminal.Options{In: os.Stdin, Out: os.Stdout, Messages: os.Stderr}
 	flag.StringVar(&o.Image, "image", "out", "disk image, its `folder`, or a folder of releases")
-	flag.StringVar(&o.Config, "config", "", "Ignition config `file` to lay over the default one")
+	flag.StringVar(&o.Config, "config", "", "config `file`, Ignition JSON or Butane YAML, to lay over the default one")
 	flag.BoolVar(&o.Keep, "keep", false, "go on with the disk of the last run")
 	flag.BoolVar(&o.Headless, "headless", false, "leave the console to its log")
 	flag.IntVar(&o.Memory, "memory", 1024, "memory in `MiB`")
