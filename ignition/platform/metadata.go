@@ -1,12 +1,18 @@
 package platform
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"mime"
+	"mime/multipart"
+	"net/textproto"
 	"sort"
 	"strconv"
 	"strings"
@@ -146,7 +152,7 @@ func pick(v any, path []string) (all []string) {
 }
 
 // yamlValue picks the value, or the list of values, of a key at the top of the simple YAML that hypervisors write: one "key: value" a
-// line, lists as "- value" lines. Quotes around a value are taken off.
+// line, lists as "- value" lines, either folded into indented lines. Quotes around a value are taken off.
 func yamlValue(key string) reading {
 	return func(_ func(string) ([]byte, error), raw []byte) (all []string, err error) {
 		in := false
@@ -155,18 +161,68 @@ func yamlValue(key string) reading {
 			v, isItem := strings.CutPrefix(text, "- ")
 			switch {
 			case in && isItem:
-				all = append(all, strings.Trim(strings.TrimSpace(v), `"'`))
-			case text == "" || text[0] == '#' || line[0] == ' ':
+				all = append(all, unquoted(v))
+			case text == "" || text[0] == '#':
+			case line[0] == ' ':
+				if in && len(all) > 0 {
+					all[len(all)-1] += " " + unquoted(text)
+				}
 			default:
 				var name string
 				name, v, _ = strings.Cut(text, ":")
 				in = strings.Trim(name, `"'`) == key
-				if v = strings.Trim(strings.TrimSpace(v), `"'`); in && v != "" {
+				if v = unquoted(v); in && v != "" {
 					all = append(all, v)
 				}
 			}
 		}
 		return all, nil
+	}
+}
+
+func unquoted(s string) string { return strings.Trim(strings.TrimSpace(s), `"'`) }
+
+// cloudConfigs reads every part of a MIME message that is cloud-config, as IBM Cloud's vendor data is. The message may end without its last
+// boundary.
+func cloudConfigs(as reading) reading {
+	wrong := errors.New("expected a MIME message of several parts, found something else")
+	return func(get func(string) ([]byte, error), raw []byte) (all []string, err error) {
+		message := textproto.NewReader(bufio.NewReader(bytes.NewReader(raw)))
+		header, err := message.ReadMIMEHeader()
+		if err != nil {
+			return nil, wrong
+		}
+		_, words, err := mime.ParseMediaType(header.Get("Content-Type"))
+		if err != nil || words["boundary"] == "" {
+			return nil, wrong
+		}
+		parts := multipart.NewReader(message.R, words["boundary"])
+		for {
+			part, err := parts.NextPart()
+			if errors.Is(err, io.EOF) {
+				return all, nil
+			}
+			if err != nil {
+				return nil, wrong
+			}
+			text, err := io.ReadAll(part)
+			if err != nil {
+				return nil, wrong
+			}
+			if kind, _, _ := mime.ParseMediaType(part.Header.Get("Content-Type")); kind != "text/cloud-config" {
+				continue
+			}
+			if strings.EqualFold(part.Header.Get("Content-Transfer-Encoding"), "base64") {
+				if text, err = fromBase64(text); err != nil {
+					return nil, err
+				}
+			}
+			values, err := as(get, text)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, values...)
+		}
 	}
 }
 

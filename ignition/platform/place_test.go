@@ -165,11 +165,43 @@ func TestCloudStackDrive(t *testing.T) {
 	}
 }
 
+// IBM Cloud has ssh keys in its vendor data: of the parts of that message, those that are cloud-config, at their top. Its drive may come late.
 func TestIBMCloud(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, t.TempDir(), "")
-	attach(t, m, "vdb", disc(t, "cloudstack", "cidata"), map[string]string{"size": "2048"})
-	if a, err := lookup(t, "ibmcloud").Read(t.Context(), m, true); err != nil || string(a.Config) != ign || a.Hostname != "ibm1" {
+	keys := []string{"ssh-ed25519 AAAA a@example.com", "ssh-rsa BBBB b"}
+	late := time.AfterFunc(100*time.Millisecond, func() {
+		attach(t, m, "vdb", disc(t, "ibmcloud", "cidata"), map[string]string{"size": "2048"})
+	})
+	defer late.Stop()
+	a, err := lookup(t, "ibmcloud").Read(t.Context(), m, true)
+	if err != nil || string(a.Config) != ign || a.Hostname != "ibm1" || !slices.Equal(a.Keys, keys) || len(a.Warnings) > 0 {
 		t.Errorf("got %+v, %v", a, err)
+	}
+	attach(t, m, "vdb", disc(t, "cloudstack", "cidata"), map[string]string{"size": "2048"}) // has no vendor data
+	if a, err := lookup(t, "ibmcloud").Read(t.Context(), m, true); err != nil || len(a.Keys) > 0 || len(a.Warnings) > 0 {
+		t.Errorf("no vendor data: got %+v, %v", a, err)
+	}
+}
+
+func TestCloudConfigs(t *testing.T) {
+	const head, part = "Content-Type: multipart/mixed; boundary=\"b\"\n\n", "--b\nContent-Type: text/cloud-config; charset=utf-8\n"
+	wrong := "expected a MIME message of several parts, found something else"
+	for _, tt := range []struct{ name, text, want, err string }{
+		{"two parts", head + part + "\nk:\n- 'a\n  b'\n" + part + "\nk: [\n" + "--b--\n", "a b|[", ""},
+		{"CR LF", strings.ReplaceAll(head+part+"\nk: a\n--b--\n", "\n", "\r\n"), "a", ""},
+		{"base64", head + part + "Content-Transfer-Encoding: base64\n\n" + b64("k: a\n") + "\n--b--\n", "a", ""},
+		{"no base64", head + part + "Content-Transfer-Encoding: base64\n\nk: a\n--b--\n", "", "expected base64, found something else"},
+		{"no parts", head + "--b--\n", "", ""},
+		{"cut off", head + part + "\nk: a", "", wrong},
+		{"plain", "#cloud-config\nk: a\n", "", wrong},
+		{"one part", "Content-Type: text/cloud-config\n\nk: a\n", "", wrong},
+		{"empty", "", "", wrong},
+	} {
+		got, err := cloudConfigs(yamlValue("k"))(nil, []byte(tt.text))
+		if strings.Join(got, "|") != tt.want || (err == nil) != (tt.err == "") || err != nil && err.Error() != tt.err {
+			t.Errorf("%s: got %q, %v", tt.name, got, err)
+		}
 	}
 }
 

@@ -36,6 +36,8 @@ func table() []Platform {
 		at: drive{labels: []string{"cidata"}}, config: []string{"/user-data"},
 		hostname: item{path: "/meta-data", as: yamlValue("local-hostname")},
 	}
+	ibm := waiting(noCloud, 30*time.Second)
+	ibm.keys = item{path: "/vendor-data", as: cloudConfigs(yamlValue("ssh_authorized_keys"))}
 	return []Platform{
 		{ID: "akamai", origins: []origin{{at: akamai, config: []string{"/v1/user-data"}, as: fromBase64,
 			keys: item{path: "/v1/ssh-keys", as: jsonAt("users.*.*")}, facts: akamaiFacts}}},
@@ -64,7 +66,7 @@ func table() []Platform {
 		{ID: "hetzner", origins: []origin{{at: plain, config: []string{"/hetzner/v1/userdata"},
 			hostname: item{path: "/hetzner/v1/metadata/hostname", as: lines}, keys: item{path: "/hetzner/v1/metadata/public-keys", as: jsonAt("*")}}}},
 		{ID: "hyperv", origins: []origin{{at: guestPlace{label: "Hyper-V key ignition.config", read: hypervConfig}, config: []string{""}}}},
-		{ID: "ibmcloud", origins: []origin{waiting(noCloud, 30*time.Second)}},
+		{ID: "ibmcloud", origins: []origin{ibm}},
 		{ID: "kubevirt", origins: []origin{noCloud, novaOrigin(configDrive)}},
 		{ID: "metal", inTurn: true, origins: []origin{
 			{at: commandLineDrive{}, config: []string{""}},
