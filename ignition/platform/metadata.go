@@ -151,6 +151,16 @@ func pick(v any, path []string) (all []string) {
 	return all
 }
 
+// jsonOr is jsonAt where the text is a JSON object, as of KubeVirt, and other where it is not.
+func jsonOr(path string, other reading) reading {
+	return func(get func(string) ([]byte, error), raw []byte) ([]string, error) {
+		if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) {
+			return jsonAt(path)(get, raw)
+		}
+		return other(get, raw)
+	}
+}
+
 // yamlValue picks the value, or the list of values, of a key at the top of the simple YAML that hypervisors write: one "key: value" a
 // line, lists as "- value" lines, either folded into indented lines. Quotes around a value are taken off.
 func yamlValue(key string) reading {

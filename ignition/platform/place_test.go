@@ -73,18 +73,19 @@ func disc(t *testing.T, name, label string) []byte {
 func TestDrives(t *testing.T) {
 	const nova, vendor = `{"ignition":{"version":"3.4.0"}}`, `{"ignition":{"version":"3.5.0"}}`
 	tests := []struct {
-		id, label, config, hostname string
-		keys                        []string
+		id, disc, label, config, hostname string
+		keys                              []string
 	}{
-		{"openstack", "CONFIG-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
-		{"brightbox", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
-		{"nutanix", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
-		{"powervs", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
-		{"kubevirt", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
-		{"proxmoxve", "cidata", vendor, "pve1", []string{"ssh-ed25519 BBBB b"}},
+		{"openstack", "joliet", "CONFIG-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"brightbox", "joliet", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"nutanix", "joliet", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"powervs", "joliet", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"kubevirt", "joliet", "config-2", nova, "web1.example", []string{"ssh-ed25519 AAAA a"}},
+		{"kubevirt", "kubevirt", "cidata", ign, "kv1", []string{"ssh-ed25519 AAAA a"}},
+		{"proxmoxve", "joliet", "cidata", vendor, "pve1", []string{"ssh-ed25519 BBBB b"}},
 	}
 	for _, tt := range tests {
-		t.Run(tt.id, func(t *testing.T) {
+		t.Run(tt.id+" "+tt.label, func(t *testing.T) {
 			m := newMachine(t, t.TempDir(), "")
 			attach(t, m, "vda", make([]byte, 1<<20), map[string]string{"size": "2048"})
 			loads := 0
@@ -92,7 +93,7 @@ func TestDrives(t *testing.T) {
 				if loads++; !slices.Contains(names, "sr_mod") || !slices.Contains(names, "pci:v00001AF4d00001001") {
 					t.Errorf("loaded %v", names)
 				}
-				attach(t, m, "sr0", disc(t, "joliet", tt.label), map[string]string{"size": "768", "device/type": "5"})
+				attach(t, m, "sr0", disc(t, tt.disc, tt.label), map[string]string{"size": "768", "device/type": "5"})
 				return nil
 			}
 			if err := errors.Join(m.Sys.MkdirAll("devices/pci0/0000:00:04.0", 0o755), m.Sys.WriteFile("devices/pci0/0000:00:04.0/modalias", []byte("pci:v00001AF4d00001001\n"), 0o644)); err != nil {

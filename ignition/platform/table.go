@@ -34,10 +34,12 @@ func table() []Platform {
 	}
 	noCloud := origin{
 		at: drive{labels: []string{"cidata"}}, config: []string{"/user-data"},
-		hostname: item{path: "/meta-data", as: yamlValue("local-hostname")},
+		hostname: item{path: "/meta-data", as: jsonOr("local-hostname", yamlValue("local-hostname"))},
 	}
 	ibm := waiting(noCloud, 30*time.Second)
 	ibm.keys = item{path: "/vendor-data", as: cloudConfigs(yamlValue("ssh_authorized_keys"))}
+	kubevirt := noCloud
+	kubevirt.keys = item{path: "/meta-data", as: jsonOr("public-keys.*", yamlValue("public-keys"))}
 	return []Platform{
 		{ID: "akamai", origins: []origin{{at: akamai, config: []string{"/v1/user-data"}, as: fromBase64,
 			keys: item{path: "/v1/ssh-keys", as: jsonAt("users.*.*")}, facts: akamaiFacts}}},
@@ -67,7 +69,7 @@ func table() []Platform {
 			hostname: item{path: "/hetzner/v1/metadata/hostname", as: lines}, keys: item{path: "/hetzner/v1/metadata/public-keys", as: jsonAt("*")}}}},
 		{ID: "hyperv", origins: []origin{{at: guestPlace{label: "Hyper-V key ignition.config", read: hypervConfig}, config: []string{""}}}},
 		{ID: "ibmcloud", origins: []origin{ibm}},
-		{ID: "kubevirt", origins: []origin{noCloud, novaOrigin(configDrive)}},
+		{ID: "kubevirt", origins: []origin{kubevirt, novaOrigin(configDrive)}},
 		{ID: "metal", inTurn: true, origins: []origin{
 			{at: commandLineDrive{}, config: []string{""}},
 			{at: drive{labels: []string{"ignition"}, wait: 5 * time.Second}, config: []string{"/config.ign", "/ignition/config.ign"}}}},
