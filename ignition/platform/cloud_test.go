@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -19,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -26,6 +29,17 @@ import (
 const ign = `{"ignition":{"version":"3.4.0"}}`
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func zipped(t *testing.T, text string) string {
+	t.Helper()
+	var b strings.Builder
+	z := gzip.NewWriter(&b)
+	_, err := z.Write([]byte(text))
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
 
 // answer is what a fake metadata service says to one question: the headers it insists on, and the body.
 type answer struct {
@@ -204,6 +218,30 @@ func clouds() map[string]*cloud {
 	}
 }
 
+// User data may be compressed before it is written in base64.
+func TestCompressedUserData(t *testing.T) {
+	t.Parallel()
+	c := clouds()["akamai"]
+	c.answers["GET /v1/user-data"] = answer{body: b64(zipped(t, ign))}
+	m, _ := serve(t, c)
+	if a, err := lookup(t, "akamai").Read(t.Context(), m, false); err != nil || string(a.Config) != ign {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+// An instance of gcp can refuse the keys of its project: they are not even asked for.
+func TestGoogleBlocksProjectKeys(t *testing.T) {
+	t.Parallel()
+	const attributes, project = "GET /computeMetadata/v1/instance/attributes/", "GET /computeMetadata/v1/project/attributes/ssh-keys"
+	c := clouds()["gcp"]
+	c.answers[attributes+"block-project-ssh-keys"] = answer{need: []string{"Metadata-Flavor: Google"}, body: "true\n"}
+	m, _ := serve(t, c)
+	a, err := lookup(t, "gcp").Read(t.Context(), m, false)
+	if err != nil || !slices.Equal(a.Keys, []string{"ssh-ed25519 AAAA a"}) || c.asked[project] != 0 || c.asked[attributes+"block-project-ssh-keys"] != 2 {
+		t.Errorf("got %+v, %v, asked %v", a, err, c.asked)
+	}
+}
+
 // Each cloud is asked as it wants to be, though it fails first, and its config, hostname and keys arrive.
 func TestClouds(t *testing.T) {
 	for id, c := range clouds() {
@@ -344,26 +382,24 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// Azure answers 404 and 429 while it is not ready, and an empty text when there is no user data.
-func TestAzureIsLate(t *testing.T) {
-	t.Parallel()
-	p, err := Lookup("azure")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n++
-		status := map[int]int{1: 404, 2: 410, 3: 429}[n]
-		if status != 0 {
-			w.WriteHeader(status)
-			return
-		}
-		fmt.Fprint(w, b64(ign))
-	}))
-	defer server.Close()
-	if a, err := p.Read(t.Context(), newMachine(t, t.TempDir(), server.URL), false); err != nil || string(a.Config) != ign {
-		t.Errorf("got %+v, %v after %d", a, err, n)
+// Some answer with a status that is final elsewhere while they are not ready: Azure with 404, 410 and 429, Oracle with 429.
+func TestServicesAreLate(t *testing.T) {
+	for id, late := range map[string][]int{"azure": {404, 410, 429}, "oraclecloud": {429, 429}} {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			var n atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if n := int(n.Add(1)); n <= len(late) {
+					w.WriteHeader(late[n-1])
+					return
+				}
+				fmt.Fprint(w, b64(ign))
+			}))
+			defer server.Close()
+			if a, err := lookup(t, id).Read(t.Context(), newMachine(t, t.TempDir(), server.URL), false); err != nil || string(a.Config) != ign {
+				t.Errorf("got %+v, %v after %d", a, err, n.Load())
+			}
+		})
 	}
 }
 

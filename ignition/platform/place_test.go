@@ -472,6 +472,7 @@ func TestVMware(t *testing.T) {
 	}{
 		{"plain", ign, "", map[string]string{guestConfig: ign}},
 		{"base64", ign, "", map[string]string{guestConfig: b64(ign), guestEncoding: "b64"}},
+		{"gzip", ign, "", map[string]string{guestConfig: b64(zipped(t, ign)), guestEncoding: "gzip+base64"}},
 		{"OVF", ign, "", map[string]string{guestOVF: fmt.Sprintf(ovf, b64(ign))}},
 		{"none", "", "", map[string]string{guestOVF: "no XML"}},
 		{"unknown encoding", "", `read guestinfo.ignition.config.data.encoding: expected base64, gzip+base64 or nothing, found "zstd"`, map[string]string{guestConfig: ign, guestEncoding: "zstd"}},
