@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,6 +75,25 @@ func TestFetchTriesAgain(t *testing.T) {
 	got, err := fetch(t, types.Config{}, withHash(resource(srv.URL), "whole"))
 	if err != nil || got != "whole" || calls != 3 {
 		t.Errorf("got %q, %v after %d calls", got, err, calls)
+	}
+}
+
+// A server that takes a request and never answers is asked again when the time for response headers is over.
+func TestFetchLeavesWhoHangs(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			<-r.Context().Done() // until the client leaves
+			return
+		}
+		w.Write([]byte("whole"))
+	}))
+	defer srv.Close()
+	second := 1
+	cfg := types.Config{Ignition: types.Ignition{Timeouts: types.Timeouts{HTTPResponseHeaders: &second}}}
+	if got, err := fetch(t, cfg, resource(srv.URL)); err != nil || got != "whole" || calls.Load() != 2 {
+		t.Errorf("got %q, %v after %d calls", got, err, calls.Load())
 	}
 }
 
