@@ -1,6 +1,9 @@
 package stage
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,6 +66,35 @@ func TestWhoseConfig(t *testing.T) {
 	}
 	m.CommandLine += " ignition.config.url=data:;base64,eyJpZ25pdGlvbiI6eyJ2ZXJzaW9uIjoiMy40LjAifSwic3RvcmFnZSI6eyJmaWxlcyI6W3sicGF0aCI6Ii9ldGMvYSIsImNvbnRlbnRzIjp7InNvdXJjZSI6ImRhdGE6LGxpbmUifX1dfX0="
 	check("line")
+}
+
+// The URL on the kernel command line needs the network, and its server may come up later than the machine.
+func TestConfigURL(t *testing.T) {
+	tries := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if tries++; tries == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, file("/etc/a", "served"))
+	}))
+	defer server.Close()
+	m, o, dir := machine(t, "")
+	m.CommandLine = "quiet ignition.platform.id=metal ignition.config.url=" + server.URL + "/c.ign\n"
+	o.Stage = "fetch-offline"
+	if err := Run(t.Context(), m, o); err != nil || tries > 0 {
+		t.Fatalf("offline: got %v after %d requests", err, tries)
+	}
+	if _, err := os.Stat(o.NeedNet); err != nil {
+		t.Errorf("flag file: %v", err)
+	}
+	o.Stage = "fetch,files"
+	if err := Run(t.Context(), m, o); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(dir + "/root/etc/a"); string(got) != "served" || tries != 2 {
+		t.Errorf("got %q, %v after %d requests", got, err, tries)
+	}
 }
 
 // What a platform knows lies beneath the config: keys are added, a hostname of the config wins.
