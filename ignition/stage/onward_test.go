@@ -1,14 +1,20 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/proa-os/proa/ignition/platform"
 )
 
 // firstBoot runs one below dir/root and returns what was asked of systemctl, and whether the marker was there then.
@@ -118,5 +124,114 @@ func TestFirstBootFails(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "root", Marker)); err == nil {
 		t.Error("it counts as provisioned")
+	}
+}
+
+// A machine that is provisioned has its platform delete the config, which is there as long as the marker is not; that it cannot be is a warning.
+func TestFirstBootForgets(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config  string
+		forgets bool
+	}{
+		"a config":     {file("/etc/a", "x"), true},
+		"kept":         {`{"ignition":{"version":"3.4.0"},"systemd":{"units":[{"name":"ignition-delete-config.service","mask":true}]}}`, false},
+		"wrong config": {`{"ignition":{"version":"3.4.0"},"storage":{"filez":[]}}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, o, dir := machine(t, "")
+			systemConfig(t, dir, "user.ign", tt.config)
+			var log bytes.Buffer
+			o.Log, o.Platform = slog.New(slog.NewTextHandler(&log, nil)), "vmware"
+			o.Restart, o.Reread = dir+"/run/ignition/restart", dir+"/run/ignition/reread"
+			asked := 0
+			m.Guest.Backdoor = func(*platform.Registers) error {
+				asked++
+				if _, err := os.Stat(filepath.Join(dir, "root", Marker)); err != nil {
+					t.Error("the config is deleted before the machine is provisioned")
+				}
+				return errors.New("no answer")
+			}
+			err := FirstBoot(t.Context(), m, o, Boot{ID: "b", Now: time.Unix(0, 0), Systemctl: func(context.Context, ...string) error { return nil }})
+			if (err != nil) != (name == "wrong config") || (asked > 0) != tt.forgets {
+				t.Errorf("got %v, the hypervisor was asked %d times", err, asked)
+			}
+			if got := strings.Contains(log.String(), "the platform keeps the config of this machine"); got != tt.forgets {
+				t.Errorf("log:\n%s", &log)
+			}
+		})
+	}
+}
+
+// snapshot is a tree as text: what is at each path, with its mode.
+func snapshot(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		var b []byte
+		switch {
+		case info.Mode().IsRegular():
+			b, err = os.ReadFile(name)
+		case info.Mode()&fs.ModeSymlink != 0:
+			var to string
+			to, err = os.Readlink(name)
+			b = []byte(to)
+		}
+		all[strings.TrimPrefix(name, dir)] = info.Mode().String() + " " + string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Power goes while the result is written: everything is there but it and the marker. The next boot leaves the tree as one boot would have.
+func TestFirstBootAgain(t *testing.T) {
+	const config = `{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"web","sshAuthorizedKeys":["k"]},{"name":"root","sshAuthorizedKeys":["k"]}]},
+		"storage":{"directories":[{"path":"/var/web"}],"links":[{"path":"/etc/l","target":"a"}],
+			"files":[{"path":"/etc/a","contents":{"source":"data:,a"},"append":[{"source":"data:,b"}]},{"path":"/etc/hosts","append":[{"source":"data:,more"}]}]},
+		"systemd":{"units":[{"name":"a.service","enabled":true,"contents":"[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"}]}}`
+	m, o, dir := machine(t, config)
+	o.Restart, o.Reread = dir+"/run/ignition/restart", dir+"/run/ignition/reread"
+	for _, image := range []string{"bin/bash", "bin/sh", "root/.keep"} {
+		put(t, dir, "root/"+image, "")
+	}
+	put(t, dir, "root/etc/hosts", "127.0.0.1 localhost\n")
+	var onwards int
+	boot := func() {
+		t.Helper()
+		err := FirstBoot(t.Context(), m, o, Boot{ID: "b", Now: time.Unix(0, 0), Systemctl: func(context.Context, ...string) error {
+			onwards++
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	boot()
+	first, state := snapshot(t, dir+"/root"), filepath.Dir(filepath.Join(dir, "root", Marker))
+	if err := errors.Join(os.Remove(filepath.Join(dir, "root", Marker)), os.Rename(state+"/result.json", state+"/result.json.tmp"), os.Truncate(state+"/result.json.tmp", 7)); err != nil {
+		t.Fatal(err)
+	}
+	boot()
+	if again := snapshot(t, dir+"/root"); !maps.Equal(again, first) || onwards != 4 {
+		for name := range first {
+			if again[name] != first[name] {
+				t.Errorf("%s: got %q, want %q", name, again[name], first[name])
+			}
+		}
+		for name := range again {
+			if first[name] == "" {
+				t.Errorf("%s: got %q, want nothing", name, again[name])
+			}
+		}
+		t.Errorf("asked systemctl %d times, want twice a boot", onwards)
 	}
 }
