@@ -6,8 +6,10 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/secret"
@@ -57,7 +59,7 @@ func TestCheckReportsAll(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{{"check"}, {"plan", "a", "b"}, {"frobnicate"}, {"-nope"}, {"-stage", "files", "extra"}, {"-stage", "file"}, {"-stage", "fetch,disk"},
-		{"-platform", "qemu"}, {"-stage", "files", "-platform", "nowhere"}, {"-fetch-timeout", "soon", "-stage", "fetch"}, {"reset", "/etc/a"}, {"drift", "x"}} {
+		{"-platform", "qemu"}, {"rmcfg", "-platform", "nowhere"}, {"-stage", "files", "-platform", "nowhere"}, {"-fetch-timeout", "soon", "-stage", "fetch"}, {"reset", "/etc/a"}, {"drift", "x"}} {
 		if _, _, err := do(t, args...); err == nil || exitStatus(err) != 2 {
 			t.Errorf("%q: got %v", args, err)
 		}
@@ -198,27 +200,85 @@ func TestUpstreamsFlags(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("got %v", got)
 	}
+	for _, name := range []string{"disks", "fetch", "fetch-offline", "files", "kargs", "mount", "umount"} {
+		if !slices.Contains(stage.Stages(), name) {
+			t.Errorf("there is no stage %s", name)
+		}
+	}
 }
 
-// stages runs upstream's command line against the platform "file".
-func stages(t *testing.T, dir, config string, env map[string]string, names ...string) error {
+// upstreams runs a stage by upstream's command line against the platform "file", or another that more names.
+func upstreams(t *testing.T, dir, config string, env map[string]string, name string, more ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	if err := os.WriteFile(dir+"/config.ign", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}, getenv: func(name string) string {
+	var out, errs strings.Builder
+	p := &program{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: func(name string) string {
 		if name == "IGNITION_CONFIG_FILE" {
 			return dir + "/config.ign"
 		}
 		return env[name]
 	}}
+	p.Fetcher.Route = func(string) string { return "127.0.0.1:1" } // where nobody listens
+	p.Failure = dir + "/failure"
+	args := append([]string{"-platform", "file", "-stage", name, "-root", dir + "/root", "-config-cache", dir + "/cache", "-state-file", dir + "/state", "-neednet", dir + "/neednet", "-fetch-timeout", "5s"}, more...)
+	err = p.run(t.Context(), args)
+	return out.String(), errs.String(), err
+}
+
+func stages(t *testing.T, dir, config string, env map[string]string, names ...string) error {
+	t.Helper()
 	for _, name := range names {
-		err := p.run(t.Context(), []string{"-platform", "file", "-stage", name, "-root", dir + "/root", "-config-cache", dir + "/cache", "-state-file", dir + "/state", "-neednet", dir + "/neednet", "-log-to-stdout", "-fetch-timeout", "5s"})
-		if err != nil {
+		if _, _, err := upstreams(t, dir, config, env, name, "-log-to-stdout"); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// What upstream's flags are for: where the log goes, who may read the cache, that the network is needed, when to give up.
+func TestUpstreamsFetch(t *testing.T) {
+	const config = `{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core","passwordHash":"hunter2"}]}}`
+	dir := t.TempDir()
+	out, errs, err := upstreams(t, dir, config, nil, "fetch-offline", "-log-to-stdout")
+	if err != nil || !strings.Contains(out, `msg="fetched config"`) || errs != "" {
+		t.Errorf("got %v, on standard output %q, on standard error %q", err, out, errs)
+	}
+	if info, err := os.Stat(dir + "/cache"); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the cache, which holds secrets: got %v, %v, want mode 0600", info, err)
+	}
+	if _, err := os.Stat(dir + "/neednet"); err == nil {
+		t.Error("a config without sources needs the network")
+	}
+	dir = t.TempDir()
+	if out, errs, err = upstreams(t, dir, config, nil, "fetch"); err != nil || out != "" || !strings.Contains(errs, `msg="fetched config"`) {
+		t.Errorf("got %v, on standard output %q, on standard error %q", err, out, errs)
+	}
+	dir = t.TempDir()
+	if _, _, err := upstreams(t, dir, `{"ignition":{"version":"3.4.0","config":{"replace":{"source":"http://127.0.0.1:1/c.ign"}}}}`, nil, "fetch-offline"); err != nil {
+		t.Fatal(err)
+	}
+	_, cerr := os.Stat(dir + "/cache")
+	if _, err := os.Stat(dir + "/neednet"); err != nil || cerr == nil {
+		t.Errorf("a config on the network: flag file %v, cache %v", err, cerr)
+	}
+	start := time.Now()
+	_, _, err = upstreams(t, dir, config, nil, "fetch", "-platform", "hetzner", "-fetch-timeout", "300ms")
+	if screen, _ := os.ReadFile(dir + "/failure"); !strings.Contains(string(screen), "platform hetzner") {
+		t.Errorf("the screen says %q", screen)
+	}
+	if err == nil || !strings.Contains(err.Error(), "gave up") || time.Since(start) > time.Minute { // ten minutes without the flag
+		t.Errorf("got %v after %s", err, time.Since(start))
+	}
+}
+
+// Where a platform has no way to delete its user data, a person is told so.
+func TestRmcfg(t *testing.T) {
+	_, _, err := do(t, "rmcfg", "-platform", "file")
+	if err == nil || exitStatus(err) != exitError || !strings.Contains(err.Error(), "platform file has no way to") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestUpstreamsCommandLine(t *testing.T) {

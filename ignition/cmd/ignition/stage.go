@@ -77,7 +77,9 @@ func (p *program) stageFlags(flags *flag.FlagSet) (toStdout *bool, fetchTimeout 
 	flags.StringVar(&p.ConfigCache, "config-cache", "/run/ignition.json", "`file` for the merged config; it holds secrets, for root only")
 	flags.StringVar(&p.StateFile, "state-file", "/run/ignition/state", "`file` for what else stages pass on")
 	flags.StringVar(&p.NeedNet, "neednet", "/run/ignition/neednet", "flag `file` that fetch-offline makes if it needs the network")
-	p.Failure, p.Restart, p.Reread = "/run/ignition/failure", "/run/ignition/restart", "/run/ignition/reread"
+	if p.Failure == "" { // tests have their own, and leave the host's alone
+		p.Failure, p.Restart, p.Reread = "/run/ignition/failure", "/run/ignition/restart", "/run/ignition/reread"
+	}
 	return flags.Bool("log-to-stdout", false, "log to standard output, not to standard error"),
 		flags.Duration("fetch-timeout", 0, "how long the config of the platform may take, a `duration` (default 10m0s)")
 }
@@ -145,7 +147,7 @@ func (p *program) machine() (*platform.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Getenv = p.getenv
+	m.Getenv, m.Route = p.getenv, p.Fetcher.Route
 	return m, nil
 }
 
