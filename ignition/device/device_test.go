@@ -262,7 +262,7 @@ func TestFitsFilesystem(t *testing.T) {
 
 func TestMount(t *testing.T) {
 	m, _ := prepare(t, true)
-	_, mounts, _ := plan.Split(planOf(t, `{"filesystems":[{"device":"/dev/vdb1","format":"ext4","path":"/var/a/b","mountOptions":["ro"]},{"device":"/dev/vdc","format":"xfs","path":"/var/a"}]}`))
+	_, mounts, _ := plan.Split(planOf(t, `{"filesystems":[{"device":"/dev/vdb1","format":"ext4","path":"/var/a/b"},{"device":"/dev/vdc","format":"xfs","path":"/var/a","mountOptions":["noatime","pquota"]}]}`))
 	mounts[1] = plan.Mount{Device: "/dev/vdb1", Path: "/var/a/b", Options: []string{"ro"}} // its format is seen on the device
 	m.ran = nil
 	if err := Mount(t.Context(), m, mounts); err != nil {
@@ -271,7 +271,7 @@ func TestMount(t *testing.T) {
 	if err := Unmount(m, mounts); err != nil {
 		t.Fatal(err)
 	}
-	const want = "mount xfs /dev/vdc /var/a\nmount ext4 /dev/vdb1 /var/a/b\numount /var/a/b\numount /var/a"
+	const want = "mount xfs /dev/vdc /var/a -o noatime,pquota\nmount ext4 /dev/vdb1 /var/a/b -o ro\numount /var/a/b\numount /var/a"
 	if got := strings.Join(m.ran, "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -146,7 +146,11 @@ func (m *files) mark(name string, at int64, text string) error {
 }
 
 func (m *files) Mount(_ context.Context, p plan.Mount, format, device string) error {
-	m.ran = append(m.ran, fmt.Sprintf("mount %s %s %s", format, strings.ReplaceAll(device, m.dir+"/", "/dev/"), p.Path))
+	line := fmt.Sprintf("mount %s %s %s", format, strings.ReplaceAll(device, m.dir+"/", "/dev/"), p.Path)
+	if len(p.Options) > 0 {
+		line += " -o " + strings.Join(p.Options, ",")
+	}
+	m.ran = append(m.ran, line)
 	return nil
 }
 
