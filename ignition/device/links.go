@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -115,15 +116,14 @@ func (l links) holds(block string, is func(signature.Signature) bool) bool {
 	}
 	defer f.Close()
 	found, err := signature.Probe(f, sectors*512)
-	for _, s := range found {
-		if err == nil && is(s) {
-			return true
-		}
+	// What a member of an array or a group of volumes seems to hold is in the array: with metadata at the end its first bytes are the same.
+	if err != nil || slices.ContainsFunc(found, func(s signature.Signature) bool { return strings.HasSuffix(s.Type, "_member") }) {
+		return false
 	}
-	return false
+	return slices.ContainsFunc(found, is)
 }
 
-// id knows the names that are made of what sysfs says: virtio-SERIAL, nvme-MODEL_SERIAL, nvme-WWID and wwn-0xWWN, each with -partN.
+// id knows the names that are made of what sysfs says: virtio-SERIAL, nvme-MODEL_SERIAL, the same with _NSID, nvme-WWID and wwn-0xWWN, each with -partN.
 func (l links) id(block, value string) bool {
 	whole := block
 	if number := l.read(block, "partition"); number != "" {
@@ -149,16 +149,12 @@ func (l links) id(block, value string) bool {
 		if serial == "" {
 			serial = l.read(whole, "device/serial")
 		}
-		names = []string{"nvme-" + clean(model) + "_" + clean(serial), "nvme-" + wwid}
+		name := "nvme-" + clean(model) + "_" + clean(serial)
+		names = []string{name, name + "_" + l.read(whole, "nsid"), "nvme-" + wwid}
 	default:
 		if naa, ok := strings.CutPrefix(wwid, "naa."); ok {
 			names = []string{"wwn-0x" + naa}
 		}
 	}
-	for _, n := range names {
-		if n == value {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(names, value)
 }

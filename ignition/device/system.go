@@ -1,6 +1,7 @@
 package device
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -26,22 +27,31 @@ import (
 type System struct {
 	Root    string        // of the tree that files go to
 	Timeout time.Duration // how long a device may take to appear
+	Sys     string        // where the kernel tells of its devices; "" is /sys
+	Dev     string        // where their nodes are; "" is /dev
 }
 
 const sysBlock = "/sys/class/block"
 
 // Open waits for a device and opens it.
 func (s System) Open(ctx context.Context, name string) (Device, error) {
+	path, err := s.find(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return openNode(path)
+}
+
+// find waits for the node of a device.
+func (s System) find(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
+	known := links{sys: os.DirFS(cmp.Or(s.Sys, "/sys")), dev: cmp.Or(s.Dev, "/dev")}
 	asked := false
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		path, err := links{sys: os.DirFS("/sys"), dev: "/dev"}.resolve(name)
-		if err == nil {
-			return openNode(path)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		path, err := known.resolve(name)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return path, err
 		}
 		if strings.HasPrefix(name, "/dev/disk/") && !asked && wait > 500*time.Millisecond {
 			// Names that only udev's rules make. Without it there may be none: the timeout says so.
@@ -50,7 +60,7 @@ func (s System) Open(ctx context.Context, name string) (Device, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, problem("no such device", "a block device called "+name, "none within "+s.Timeout.String(), "correct the name, or attach the disk")
+			return "", problem("no such device", "a block device called "+name, "none within "+s.Timeout.String(), "correct the name, or attach the disk")
 		case <-time.After(wait):
 		}
 	}
