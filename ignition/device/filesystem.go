@@ -196,10 +196,8 @@ func (r *run) mkfs(op plan.Filesystem, d Device) error {
 	return r.exec(nil, program, append(args, d.Path())...)
 }
 
+// mkswap needs no program; package plan has refused the options that one would take.
 func (r *run) mkswap(op plan.Filesystem, d Device) error {
-	if len(op.Filesystem.Options) > 0 {
-		return problem("unknown option of swap", "none", string(op.Filesystem.Options[0]), "leave options out")
-	}
 	id, label := "", ""
 	if op.Label != nil {
 		label = *op.Label

@@ -158,6 +158,9 @@ func (b *builder) devices() {
 		if f.Format != nil && *f.Format != "" {
 			b.add(Filesystem{at, f})
 		}
+		if str(f.Format) == "swap" && len(f.Options) > 0 { // there is no mkswap(8) that would know it
+			b.refuse(b.at("storage.filesystems[%d].options", n), "unknown option of swap", "none", fmt.Sprintf("%q", f.Options[0]))
+		}
 		if util.NotEmpty(f.Path) && path.Clean(*f.Path) == StatePath {
 			b.checkState(n, f)
 			continue

@@ -99,6 +99,7 @@ func TestRefusedByName(t *testing.T) {
 		"storage.luks[0].clevis.threshold": `"storage":{"luks":[{"name":"l","device":"/dev/vdz","clevis":{"tpm2":true,"threshold":2}}]}`,
 		"storage.luks[0].cex":              `"storage":{"luks":[{"name":"l","device":"/dev/vdz","cex":{"enabled":true}}]}`,
 		"kernelArguments.shouldExist[0]":   `"kernelArguments":{"shouldExist":["proa.roothash=x"]}`,
+		"storage.filesystems[0].options":   `"storage":{"filesystems":[{"device":"/dev/vdz","format":"swap","options":["--check"]}]}`,
 		"storage.filesystems[0].path":      `"storage":{"filesystems":[{"device":"/dev/vdz","format":"ext4","path":"/usr"}]}`,
 	} {
 		name := filepath.Join(t.TempDir(), "c.ign")
