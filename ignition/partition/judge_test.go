@@ -29,7 +29,7 @@ func TestAgainstSgdisk(t *testing.T) {
 	if out, err := tools.Command(t.Context(), "sgdisk", "--version").CombinedOutput(); err != nil {
 		testenv.Missing(t, "by sgdisk: %v: %s; run image-builder tools", err, out)
 	}
-	const size = 64 * mib
+	const size = 72 * mib // what randomTable takes at most, and some
 	random := rand.New(rand.NewPCG(1, 2))
 	kinds := map[Kind]int{}
 	refused := 0
@@ -72,13 +72,16 @@ func TestAgainstSgdisk(t *testing.T) {
 	}
 }
 
+// linuxHome is a type that partitions have seldom enough to differ.
+const linuxHome = "933ac7e1-2eb4-4f13-b844-0e14e2aef915"
+
 func randomTable(r *rand.Rand, size int64) *gpt.Table {
 	tab := &gpt.Table{DiskGUID: gpt.NewGUID([16]byte{1}), SectorSize: 512, Sectors: uint64(size) / 512, Conventional: true}
 	at := uint64(1)
 	for _, n := range r.Perm(4)[:1+r.IntN(3)] {
 		at += uint64(r.IntN(3) * 5)
 		length := uint64(1 + r.IntN(3)*5)
-		tab.Partitions = append(tab.Partitions, gpt.Partition{Number: n + 1, Name: string('a' + rune(r.IntN(3))), TypeGUID: gpt.TypeLinux,
+		tab.Partitions = append(tab.Partitions, gpt.Partition{Number: n + 1, Name: string('a' + rune(r.IntN(3))), TypeGUID: []gpt.GUID{gpt.TypeLinux, gpt.TypeLinux, linuxHome}[r.IntN(3)],
 			GUID: gpt.NewGUID([16]byte{0: byte(n + 1)}), FirstLBA: at * 2048, LastLBA: (at+length)*2048 - 1})
 		at += length
 	}
@@ -88,7 +91,11 @@ func randomTable(r *rand.Rand, size int64) *gpt.Table {
 
 func randomDisk(r *rand.Rand) types.Disk {
 	var d types.Disk
-	for _, n := range r.Perm(4)[:1+r.IntN(3)] {
+	numbers := r.Perm(4)[:1+r.IntN(3)]
+	if r.IntN(4) == 0 {
+		numbers = append(numbers, -1) // number 0: the next
+	}
+	for _, n := range numbers {
 		p := types.Partition{Number: n + 1}
 		pick := func(values ...int) *int {
 			if v := values[r.IntN(len(values))]; v >= 0 {
@@ -99,7 +106,7 @@ func randomDisk(r *rand.Rand) types.Disk {
 		if r.IntN(2) == 0 {
 			p.WipePartitionEntry = util.BoolToPtr(true)
 		}
-		if r.IntN(4) == 0 {
+		if r.IntN(4) == 0 && p.Number != 0 {
 			p.ShouldExist = util.BoolToPtr(false)
 			d.Partitions = append(d.Partitions, p)
 			continue
@@ -107,6 +114,12 @@ func randomDisk(r *rand.Rand) types.Disk {
 		p.StartMiB, p.SizeMiB = pick(-1, -1, 0, 1, 6, 11), pick(-1, -1, 0, 1, 6, 11)
 		if r.IntN(3) == 0 {
 			p.Label = util.StrToPtr(string('a' + rune(r.IntN(3))))
+		}
+		if p.Number == 0 {
+			p.Label = util.StrToPtr("next") // with the label of another, ours is that one (see the package)
+		}
+		if r.IntN(3) == 0 {
+			p.TypeGUID = util.StrToPtr([]string{gpt.TypeLinux.String(), linuxHome, "", strings.ToUpper(linuxHome)}[r.IntN(4)])
 		}
 		if r.IntN(2) == 0 {
 			p.Resize = util.BoolToPtr(true)
@@ -133,11 +146,11 @@ func writeImage(t *testing.T, name string, tab *gpt.Table, size int64) {
 	}
 }
 
-// showTable leaves out GUIDs, which are random, and takes the end down to a whole MiB: ours end there, sgdisk's on the last sector.
+// showTable leaves out the GUIDs of partitions, which are random, and takes the end down to a whole MiB: ours end there, sgdisk's on the last sector.
 func showTable(tab *gpt.Table) string {
 	var b strings.Builder
 	for _, p := range tab.Partitions {
-		fmt.Fprintf(&b, "%d %s %d-%d\n", p.Number, p.Name, p.FirstLBA, (p.LastLBA+1)/2048*2048)
+		fmt.Fprintf(&b, "%d %s %s %d-%d\n", p.Number, p.Name, p.TypeGUID, p.FirstLBA, (p.LastLBA+1)/2048*2048)
 	}
 	return b.String()
 }
@@ -153,6 +166,9 @@ func showDisk(d types.Disk) string {
 		}
 		if p.Label != nil {
 			b.WriteString(" label " + *p.Label)
+		}
+		if p.TypeGUID != nil {
+			b.WriteString(" type " + *p.TypeGUID)
 		}
 		fmt.Fprintf(&b, " exist %t wipe %t resize %t}", !util.IsFalse(p.ShouldExist), util.IsTrue(p.WipePartitionEntry), util.IsTrue(p.Resize))
 	}
@@ -218,7 +234,7 @@ func (s sgdisk) upstream(before *gpt.Table, d types.Disk) (ok, odd bool) {
 	var inspected []int
 	for _, p := range d.Partitions {
 		start, size := sectors(p.StartMiB), sectors(p.SizeMiB)
-		if start != nil && *start == 0 || size != nil && *size == 0 {
+		if p.Number != 0 && (start != nil && *start == 0 || size != nil && *size == 0) {
 			infos, inspected = append(infos, fmt.Sprintf("--info=%d", p.Number)), append(inspected, p.Number)
 		}
 		if q, exists := has(p.Number); exists {
@@ -258,7 +274,8 @@ func (s sgdisk) upstream(before *gpt.Table, d types.Disk) (ok, odd bool) {
 			}
 		}
 		q, exists := has(p.Number)
-		common := exists && (start == nil || *start == int(q.FirstLBA)) && (p.Label == nil || *p.Label == q.Name)
+		common := exists && (start == nil || *start == int(q.FirstLBA)) && (p.Label == nil || *p.Label == q.Name) &&
+			(util.NilOrEmpty(p.TypeGUID) || strings.EqualFold(*p.TypeGUID, q.TypeGUID.String()))
 		matches := common && (size == nil || *size == int(q.Sectors()))
 		wanted, wipe := !util.IsFalse(p.ShouldExist), util.IsTrue(p.WipePartitionEntry)
 		switch {
@@ -267,7 +284,7 @@ func (s sgdisk) upstream(before *gpt.Table, d types.Disk) (ok, odd bool) {
 		case exists && !wipe && !(wanted && util.IsTrue(p.Resize) && common):
 			return false, false
 		case exists && wanted && !wipe:
-			start, p.Label = util.IntToPtr(int(q.FirstLBA)), &q.Name
+			start, p.Label, p.TypeGUID = util.IntToPtr(int(q.FirstLBA)), &q.Name, util.StrToPtr(q.TypeGUID.String())
 		}
 		if exists {
 			deletions = append(deletions, fmt.Sprintf("--delete=%d", p.Number))
@@ -276,6 +293,9 @@ func (s sgdisk) upstream(before *gpt.Table, d types.Disk) (ok, odd bool) {
 			creations = append(creations, create(p, start, size))
 			if p.Label != nil {
 				creations = append(creations, fmt.Sprintf("--change-name=%d:%s", p.Number, *p.Label))
+			}
+			if util.NotEmpty(p.TypeGUID) {
+				creations = append(creations, fmt.Sprintf("--typecode=%d:%s", p.Number, *p.TypeGUID))
 			}
 		}
 	}

@@ -2,7 +2,11 @@ package partition
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,6 +79,8 @@ func show(p *Plan) string {
 func TestMatrix(t *testing.T) {
 	const size = 100 * mib
 	const two = "1 a 1-11\n2 b 11-31\n"
+	const other = "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1"
+	second := gpt.NewGUID([16]byte{0: 0xaa, 15: 2}).String()
 	tests := []struct{ name, before, want, plan string }{
 		{"absent, shall not exist", two, `{"partitions":[{"number":3,"shouldExist":false}]}`, "leave out 0\n"},
 		{"absent, shall not exist, wipe", two, `{"partitions":[{"number":3,"shouldExist":false,"wipePartitionEntry":true}]}`, "leave out 0\n"},
@@ -94,6 +100,12 @@ func TestMatrix(t *testing.T) {
 		{"there, size 0 matches", "1 a 1-11\n2 b 11-99\n", `{"partitions":[{"number":2,"sizeMiB":0}]}`, "keep 2\n"},
 		{"there, start 0 matches", "1 a 1-11\n2 b 11-99\n", `{"partitions":[{"number":2,"startMiB":0}]}`, "keep 2\n"},
 		{"there, start 0 is elsewhere", "1 a 1-11\n2 b 21-31\n", `{"partitions":[{"number":2,"startMiB":0}]}`, `partition 2 does not match: expected a partition as the config describes it, found start is 21 MiB, not 11 MiB; correct the config, or set "wipePartitionEntry": true to replace it; what it holds is lost then`},
+		{"there, other type GUID", two, `{"partitions":[{"number":2,"typeGuid":"C12A7328-F81F-11D2-BA4B-00A0C93EC93B"}]}`, `partition 2 does not match: expected a partition as the config describes it, found type is 0fc63daf-8483-4772-8e79-3d69d8477de4, not c12a7328-f81f-11d2-ba4b-00a0c93ec93b; correct the config, or set "wipePartitionEntry": true to replace it; what it holds is lost then`},
+		{"there, other type GUID and size, resize", two, `{"partitions":[{"number":2,"sizeMiB":30,"resize":true,"typeGuid":"C12A7328-F81F-11D2-BA4B-00A0C93EC93B"}]}`, `partition 2 does not match: expected a partition as the config describes it, found type is 0fc63daf-8483-4772-8e79-3d69d8477de4, not c12a7328-f81f-11d2-ba4b-00a0c93ec93b; correct the config, or set "wipePartitionEntry": true to replace it; what it holds is lost then`},
+		{"there, other type GUID, wipe", two, `{"partitions":[{"number":2,"typeGuid":"c12a7328-f81f-11d2-ba4b-00a0c93ec93b","wipePartitionEntry":true}]}`, "replace 2: type is 0fc63daf-8483-4772-8e79-3d69d8477de4, not c12a7328-f81f-11d2-ba4b-00a0c93ec93b\n= 1 a 1-11\n= 2  11-99\n"},
+		{"there, other GUID", two, `{"partitions":[{"number":2,"guid":"` + strings.ToUpper(other) + `"}]}`, `partition 2 does not match: expected a partition as the config describes it, found GUID is ` + second + `, not ` + other + `; correct the config, or set "wipePartitionEntry": true to replace it; what it holds is lost then`},
+		{"there, other GUID, wipe", two, `{"partitions":[{"number":2,"guid":"` + other + `","wipePartitionEntry":true}]}`, "replace 2: GUID is " + second + ", not " + other + "\n= 1 a 1-11\n= 2  11-99\n"},
+		{"there, its GUID", two, `{"partitions":[{"number":2,"guid":"` + strings.ToUpper(second) + `"}]}`, "keep 2\n"},
 		{"largest block is not the first", "1 a 21-31\n", `{"partitions":[{"number":2,"label":"b","sizeMiB":5}]}`, "create 2\n= 1 a 21-31\n= 2 b 31-36\n"},
 		{"number 0 takes the first free", "1 a 1-11\n3 c 11-31\n", `{"partitions":[{"label":"x","sizeMiB":5},{"number":2,"label":"y","sizeMiB":6}]}`, "create 4\ncreate 2\n= 1 a 1-11\n= 2 y 31-37\n= 3 c 11-31\n= 4 x 37-42\n"},
 		{"number 0 that is there", two, `{"partitions":[{"label":"b","sizeMiB":20}]}`, "keep 2\n"},
@@ -131,6 +143,37 @@ func TestMatrix(t *testing.T) {
 				t.Errorf("again: %v\n%s", err, show(p))
 			}
 		})
+	}
+}
+
+// The GUIDs of the config are those on the disk; what the config leaves open is a Linux file system with a GUID of its own.
+func TestGUIDs(t *testing.T) {
+	const esp, id = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1"
+	p, err := Decide(Disk{Size: 100 * mib, SectorSize: 512}, disk(t, `{"partitions":[{"number":1,"sizeMiB":5,"typeGuid":"`+strings.ToUpper(esp)+`","guid":"`+strings.ToUpper(id)+`"},
+		{"number":2,"sizeMiB":5,"typeGuid":"","guid":""},{"number":3,"guid":"`+esp+`"}]}`), counter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Truncate(100*mib), p.Table.Write(f)); err != nil {
+		t.Fatal(err)
+	}
+	tab, err := gpt.Read(f, 100*mib, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, q := range tab.Partitions {
+		got = append(got, fmt.Sprintf("%d %s %s", q.Number, q.TypeGUID, q.GUID))
+	}
+	// The first GUID of the counter is the table's, and one is asked for before the config's is taken.
+	want := []string{"1 " + esp + " " + id, "2 " + gpt.TypeLinux.String() + " " + gpt.NewGUID([16]byte{15: 3}).String(), "3 " + gpt.TypeLinux.String() + " " + esp}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
