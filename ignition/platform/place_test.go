@@ -7,6 +7,9 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
 	"io"
 	"maps"
 	"net"
@@ -15,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -580,17 +584,63 @@ func TestVirtualBox(t *testing.T) {
 	}
 }
 
-// Every platform of the table is in one of the tests above.
-func TestAllArePlatformsAreTested(t *testing.T) {
-	tested := []string{"applehv", "azurestack", "file", "hyperv", "ibmcloud", "kubevirt", "metal", "nutanix", "nvidiabluefield", "powervs", "proxmoxve",
-		"qemu", "virtualbox", "vmware"}
-	for id := range clouds() {
-		tested = append(tested, id)
+// Every platform of the table is read by a test: by its name there, in a row of the test's table, or in clouds, which TestClouds reads.
+func TestEveryPlatformIsTested(t *testing.T) {
+	names, err := filepath.Glob("*_test.go")
+	if err != nil || len(names) == 0 {
+		t.Fatal("no tests", err)
 	}
-	slices.Sort(tested)
-	if got := IDs(); !slices.Equal(got, tested) {
-		t.Errorf("got  %v\nwant %v", got, tested)
+	tested := map[string]bool{}
+	for _, name := range names {
+		f, err := parser.ParseFile(gotoken.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && (f.Name.Name == "clouds" || strings.HasPrefix(f.Name.Name, "Test") && reads(f)) {
+				ast.Inspect(f, func(n ast.Node) bool {
+					tested[subject(n)] = true
+					return true
+				})
+			}
+		}
 	}
+	for _, id := range IDs() {
+		if !tested[strconv.Quote(id)] {
+			t.Errorf("platform %s is read by no test", id)
+		}
+	}
+}
+
+// reads reports whether a test asks a platform for its config.
+func reads(f *ast.FuncDecl) (does bool) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		s, ok := n.(*ast.SelectorExpr)
+		does = does || ok && s.Sel.Name == "Read"
+		return true
+	})
+	return does
+}
+
+// subject is the text by which a piece of a test may name a platform: what it looks up, the key of an entry, the first field of a row.
+func subject(n ast.Node) string {
+	var x ast.Expr
+	switch n := n.(type) {
+	case *ast.CallExpr:
+		if f, ok := n.Fun.(*ast.Ident); ok && strings.EqualFold(f.Name, "lookup") {
+			x = n.Args[len(n.Args)-1]
+		}
+	case *ast.KeyValueExpr:
+		x = n.Key
+	case *ast.CompositeLit:
+		if n.Type == nil && len(n.Elts) > 0 {
+			x = n.Elts[0]
+		}
+	}
+	if text, ok := x.(*ast.BasicLit); ok {
+		return text.Value
+	}
+	return ""
 }
 
 func TestArgument(t *testing.T) {
