@@ -11,11 +11,7 @@ import (
 
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
-	"github.com/proa-os/proa/ignition/device"
-	"github.com/proa-os/proa/ignition/partition"
 	"github.com/proa-os/proa/ignition/plan"
-	"github.com/proa-os/proa/internal/command"
-	"github.com/proa-os/proa/internal/gpt"
 )
 
 // planned is an operation as JSON.
@@ -80,11 +76,17 @@ func (p *program) effects(ops []plan.Op, flags []string) (all []planned, refused
 	all = []planned{}
 	for _, op := range ops {
 		one := planned{Operation: op.String(), Place: op.At()}
-		switch d, isDisk := op.(plan.Disk); {
-		case isDisk && images[d.Device] != "":
-			one.Effect, err = onImage(d, images[d.Device])
-		case there != nil:
-			one.Effect, err = there.Effect(op)
+		switch op := op.(type) {
+		case plan.Disk:
+			if d := images[op.Device]; d != nil {
+				one.Effect, err = d.partition(op)
+			}
+		case plan.Filesystem:
+			one.Effect, err = images.filesystem(op)
+		default:
+			if there != nil {
+				one.Effect, err = there.Effect(op)
+			}
 		}
 		var problem *apply.Problem
 		if errors.As(err, &problem) {
@@ -112,69 +114,4 @@ func (p *program) printPlan(all []planned) error {
 	}
 	_, err := io.WriteString(p.stdout, b.String())
 	return err
-}
-
-// imagesOf reads DEVICE=IMAGE, or an image alone for the one disk that the config describes.
-func imagesOf(flags []string, ops []plan.Op) (map[string]string, error) {
-	var disks []string
-	for _, op := range ops {
-		if d, ok := op.(plan.Disk); ok {
-			disks = append(disks, d.Device)
-		}
-	}
-	images := map[string]string{}
-	for _, f := range flags {
-		device, image, named := strings.Cut(f, "=")
-		if !named && len(disks) == 1 {
-			device, image = disks[0], f
-		}
-		if image == "" || !strings.Contains(strings.Join(disks, "\n")+"\n", device+"\n") {
-			return nil, command.Wrong("--image %s: expected DEVICE=IMAGE with one of the disks that the config describes: %s", f, strings.Join(disks, ", "))
-		}
-		images[device] = image
-	}
-	return images, nil
-}
-
-// onImage decides about a disk as the machine would, with sectors of 512 bytes, or of 4096 where the image has such a table.
-func onImage(op plan.Disk, image string) ([]string, error) {
-	f, err := os.Open(image)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	have, err := device.Look(f, info.Size(), 512)
-	if err != nil {
-		return nil, err
-	}
-	if large, lerr := device.Look(f, info.Size(), 4096); lerr == nil && have.Table == nil && large.Table != nil {
-		have = large
-	}
-	n := byte(0)
-	p, err := device.PlanDisk(op, have, func() gpt.GUID {
-		n++
-		return gpt.NewGUID([16]byte{15: n})
-	})
-	if err != nil {
-		return nil, err
-	}
-	if !p.Writes() && len(p.Changes) == 0 {
-		return []string{"nothing to do"}, nil
-	}
-	return lines(p), nil
-}
-
-func lines(p *partition.Plan) []string {
-	var all []string
-	if p.Erase {
-		all = append(all, "new partition table; what the disk holds is lost")
-	}
-	for _, c := range p.Changes {
-		all = append(all, device.Describe(c))
-	}
-	return all
 }
