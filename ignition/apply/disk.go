@@ -162,9 +162,13 @@ func (d *disk) remove(name string) error {
 	return d.root.RemoveAll(name)
 }
 
-// rename gives tmp its name. Whatever has that name goes, a directory too.
+// rename gives tmp its name. Whatever has that name goes: rename(2) itself replaces no directory, and nothing by one.
 func (d *disk) rename(tmp, name string) error {
-	if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
+	made, err := d.root.Lstat(tmp)
+	if err != nil {
+		return err
+	}
+	if old, err := d.root.Lstat(name); err == nil && (old.IsDir() || made.IsDir()) {
 		if err := d.remove(name); err != nil {
 			return err
 		}
