@@ -350,14 +350,14 @@ func (a *accounts) groupID(group string) (int, error) {
 	if gid, err := strconv.Atoi(group); err == nil && a.groups.ids()[gid] {
 		return gid, nil
 	}
-	return 0, &Problem{What: "unknown group", Expected: "a group of /etc/group or of passwd.groups", Found: group}
+	return 0, unknown("group", "group", group)
 }
 
 // memberships makes op's groups the user's supplementary groups, and no others (usermod -G).
 func (a *accounts) memberships(op plan.User) error {
 	for _, g := range op.Groups {
 		if a.groups.find(string(g)) == nil {
-			return &Problem{What: "unknown group", Expected: "a group of /etc/group or of passwd.groups", Found: string(g)}
+			return unknown("group", "group", string(g))
 		}
 	}
 	for _, t := range []*table{&a.groups, &a.gshadow} {

@@ -156,7 +156,7 @@ func TestCorrectedConfigRunsOnWhatTheFirstLeft(t *testing.T) {
 	root, owners := newTree(t), ownerMap{}
 	build(t, root, owners, accountsBefore)
 	err := Run(t.Context(), root, planOf(t, "a.ign", first), options(owners))
-	want := "a.ign:4:11: storage.files[2].path: write file /etc/x/zz: unknown user: expected a user of /etc/passwd or of passwd.users, found nobody-here"
+	want := "a.ign:4:11: storage.files[2].path: write file /etc/x/zz: unknown user: expected a user of /etc/passwd or of passwd.users, found nobody-here; add it to passwd.users, or correct the name"
 	if err == nil || err.Error() != want {
 		t.Fatalf("got error %v, want %s", err, want)
 	}
@@ -225,7 +225,7 @@ func TestErrors(t *testing.T) {
 		{"network", `"storage":{"files":[{"path":"/etc/x","contents":{"source":"http://user:password@example.com/x?token=1"}}]}`,
 			`c.ign:1:61: storage.files[0].path: write file /etc/x: fetch http://example.com/x: needs the network; put the contents into the config as a data: URL`},
 		{"unknown group", `"storage":{"directories":[{"path":"/srv/x","group":{"name":"web"}}]}`,
-			`c.ign:1:67: storage.directories[0].path: make directory /srv/x: unknown group: expected a group of /etc/group or of passwd.groups, found web`},
+			`c.ign:1:67: storage.directories[0].path: make directory /srv/x: unknown group: expected a group of /etc/group or of passwd.groups, found web; add it to passwd.groups, or correct the name`},
 		{"parent is a file", `"storage":{"files":[{"path":"/etc/passwd/x"}]}`,
 			`c.ign:1:61: storage.files[0].path: write file /etc/passwd/x: not a directory: expected a directory at /etc/passwd, found a file`},
 		{"directory over file", `"storage":{"directories":[{"path":"/etc/passwd"}]}`,
@@ -235,7 +235,7 @@ func TestErrors(t *testing.T) {
 		{"hard link to nothing", `"storage":{"links":[{"path":"/etc/h","target":"/etc/none","hard":true}]}`,
 			`c.ign:1:61: storage.links[0].path: make link /etc/h -> /etc/none: no file to link to: expected a file at /etc/none, found nothing`},
 		{"supplementary group", `"passwd":{"users":[{"name":"core","groups":["docker"]}]}`,
-			`c.ign:1:60: passwd.users[0].name: ensure user core: unknown group: expected a group of /etc/group or of passwd.groups, found docker`},
+			`c.ign:1:60: passwd.users[0].name: ensure user core: unknown group: expected a group of /etc/group or of passwd.groups, found docker; add it to passwd.groups, or correct the name`},
 		{"no such shell", `"passwd":{"users":[{"name":"core","shell":"/bin/bash"}]}`,
 			`c.ign:1:60: passwd.users[0].name: ensure user core: no such shell: expected a program of the root image, such as /bin/sh, found /bin/bash`},
 		{"move home", `"passwd":{"users":[{"name":"core","homeDir":"/srv/core"}]}`,

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -61,18 +62,25 @@ func (r *run) owner(o plan.Owner, a attributes) (attributes, error) {
 	if o.User != "" {
 		u, ok := acc.lookupUser(o.User)
 		if !ok {
-			return a, &Problem{What: "unknown user", Expected: "a user of /etc/passwd or of passwd.users", Found: o.User}
+			return a, unknown("user", "passwd", o.User)
 		}
 		a.uid = u.uid
 	}
 	if o.Group != "" {
 		gid, ok := acc.lookupGroup(o.Group)
 		if !ok {
-			return a, &Problem{What: "unknown group", Expected: "a group of /etc/group or of passwd.groups", Found: o.Group}
+			return a, unknown("group", "group", o.Group)
 		}
 		a.gid = gid
 	}
 	return a, nil
+}
+
+// unknown is the problem with a name that is not in a file of /etc.
+func unknown(kind, file, name string) error {
+	list := "passwd." + kind + "s"
+	return &Problem{What: "unknown " + kind, Expected: fmt.Sprintf("a %s of /etc/%s or of %s", kind, file, list), Found: name,
+		Next: "add it to " + list + ", or correct the name"}
 }
 
 func (r *run) directory(op plan.Directory) error {

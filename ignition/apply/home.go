@@ -113,7 +113,7 @@ func (r *run) home(user string) (string, entry, error) {
 	}
 	u, ok := a.lookupUser(user)
 	if !ok {
-		return "", u, &Problem{What: "unknown user", Expected: "a user of /etc/passwd or of passwd.users", Found: user}
+		return "", u, unknown("user", "passwd", user)
 	}
 	name, err := r.resolve(u.home, true)
 	if err != nil {

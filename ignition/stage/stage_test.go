@@ -217,6 +217,12 @@ func TestScreens(t *testing.T) {
 		"unreachable server": {one(closed.URL, ""), false, []string{"write file /etc/a", "gave up after 1s", "connection refused", "storage.files[0].path", "next step: check the address, the server and the network"}},
 		"wrong hash": {one(server.URL, `,"verification":{"hash":"sha256-`+strings.Repeat("0", 64)+`"}`), false,
 			[]string{"write file /etc/a: wrong hash", "expected:  " + strings.Repeat("0", 64), "found:     8f990ba0b577", "next step: correct the hash"}},
+		"unknown user": {`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","contents":{"source":"data:,hunter2"},"user":{"name":"web"}}]}}`, false,
+			[]string{"write file /etc/a: unknown user\n", "storage.files[0].path\n", "expected:  a user of /etc/passwd or of passwd.users\n", "found:     web\n", "next step: add it to passwd.users, or correct the name\n"}},
+		"unknown group": {`{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core","passwordHash":"hunter2","groups":["sail"]}]}}`, false,
+			[]string{"unknown group\n", "expected:  a group of /etc/group or of passwd.groups\n", "found:     sail\n", "next step: add it to passwd.groups, or correct the name\n"}},
+		"wrong type": {`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","mode":"0644","contents":{"source":"data:,hunter2"}}]}}`, false,
+			[]string{"problem:   wrong type\n", "storage.files[0].mode\n", "expected:  an integer\n", "found:     a string\n", "next step: write 420, which is 0644 in decimal\n"}},
 		"full disk": {one(server.URL, ""), true, []string{"no space left on device", "next step: use a larger disk"}},
 	} {
 		t.Run(name, func(t *testing.T) {
