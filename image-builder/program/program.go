@@ -24,14 +24,14 @@ func withoutInlining() (flags []string) {
 	for _, pattern := range []string{
 		"github.com/proa-os/proa/ignition/...", "github.com/proa-os/proa/internal/...", "github.com/coreos/...", "github.com/aws/...", "github.com/vincent-petithory/...",
 		"net", "net/http/...", "net/netip", "net/textproto", "net/url", "mime/...", "vendor/golang.org/x/net/...", "vendor/golang.org/x/text/...",
-		"crypto/tls", "crypto/hpke", "crypto/x509", "encoding/asn1", "encoding/json", "encoding/pem", "log/slog", "regexp", "regexp/syntax",
+		"crypto/tls", "crypto/hpke", "crypto/x509/...", "encoding/asn1", "encoding/base64", "encoding/binary", "encoding/hex", "encoding/json", "encoding/pem", "log/...", "regexp", "regexp/syntax",
 		// Of handshakes; P-256 is assembly.
 		"math/big", "crypto/ecdh", "crypto/ecdsa", "crypto/ed25519", "crypto/elliptic", "crypto/rsa", "crypto/internal/fips140/bigmod",
 		"crypto/internal/fips140/drbg", "crypto/internal/fips140/ecdh", "crypto/internal/fips140/ecdsa", "crypto/internal/fips140/ed25519",
 		"crypto/internal/fips140/edwards25519/...", "crypto/internal/fips140/hkdf", "crypto/internal/fips140/hmac", "crypto/internal/fips140/mlkem",
 		"crypto/internal/fips140/nistec/...", "crypto/internal/fips140/rsa", "crypto/internal/fips140/sha3", "crypto/internal/fips140/tls12",
 		"crypto/internal/fips140/tls13", "vendor/golang.org/x/crypto/...", "golang.org/x/crypto/chacha20poly1305",
-		"bufio", "compress/gzip", "context", "flag", "fmt", "internal/poll", "io/fs", "os/...", "path/filepath", "syscall", "time",
+		"bufio", "compress/gzip", "container/list", "context", "errors", "flag", "fmt", "internal/poll", "io/...", "os/...", "path/...", "reflect", "sort", "strconv", "internal/strconv", "syscall", "time",
 	} {
 		flags = append(flags, "-gcflags="+pattern+"=-l")
 	}
