@@ -80,12 +80,12 @@ func TestOnce(t *testing.T) {
 	c.Wait()
 	m.must("kill", "alone")
 	m.left(t)
-	// A caller's mask of permissions is not the container's, and its own ports are free for the next one although nobody has cleaned up.
+	// A caller's mask of permissions is not the container's, and a stop signal may be spelt as docker takes it.
 	before := unix.Umask(0o077)
-	out2 := m.must("run", "--rm", "--network", "none", "--user", "7", "--stop-signal", "sigint", m.image(), "show", "/etc/hosts")
+	seen := m.must("run", "--rm", "--network", "none", "--user", "7", "--stop-signal", "sigint", m.image(), "show", "/etc/hosts")
 	unix.Umask(before)
-	if !strings.Contains(out2, "localhost") {
-		t.Errorf("with umask 077 a user sees %q in /etc/hosts", out2)
+	if !strings.Contains(seen, "localhost") {
+		t.Errorf("with umask 077 a user sees %q in /etc/hosts", seen)
 	}
 	m.left(t)
 	m.mustFail("stat /nothing", "run", "--rm", "--network", "none", "--entrypoint", "/nothing", m.image())

@@ -11,6 +11,9 @@
 // the workload itself and nothing of ours stays in between. Its output goes to the journal through the descriptors it inherits. What
 // the container may take is the unit's to limit (MemoryMax= and the like).
 //
+// A container of one run in the foreground has no unit file: Once is its text, and Systemd.Once gives that to systemd over D-Bus, setting by
+// setting; one that is not in the table of property.go is refused. Its one program is oci-runtime run --unit.
+//
 // At the end containerctl ended notes how the workload ended, and takes a container away that was to live for one run; the unit of
 // such a one lies in /run. A container with a health check has a transient timer, proa-<name>:health.timer, bound to its unit.
 package unit
