@@ -101,9 +101,9 @@ bench-pull: builder ## measure pulling an image of many layers beside pinned con
 	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/containerctl ./runtime/cmd/containerctl && $(GO) build -o $(OUT)/bin/bench-pull ./qemu-tests/cmd/bench-pull
 	@$(WITH_JUDGES) $(OUT)/bin/bench-pull --containerctl $(OUT)/bin/containerctl --rounds $(or $(BENCH_ROUNDS),5)
 
-bench-run: builder ## time containerctl run on a machine, end to end, beside pinned crun (BENCH_ROUNDS=40)
+bench-run: builder ## time containerctl run on a machine, end to end, beside pinned crun (BENCH_ROUNDS=50)
 	$(BUILDER) build --version $(VERSION) --out $(OUT)/$(VERSION) --no-qcow2
-	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-run --image $(OUT)/$(VERSION) --out $(OUT)/bench/run --rounds $(or $(BENCH_ROUNDS),40)
+	@$(WITH_TOOLS) $(GO) run ./qemu-tests/cmd/bench-run --image $(OUT)/$(VERSION) --out $(OUT)/bench/run --rounds $(or $(BENCH_ROUNDS),50)
 
 judge-runtime: builder ## the OCI's validation suite, fetched and built, against oci-runtime; with RUNC=DIR and CRUN=DIR, checkouts or git directories, their suites too (as root; minutes)
 	$(WITH_TOOLS) PROA_JUDGES=1 $(GO) test -count=1 -timeout 30m -run '^TestValidationSuite$$' -v ./runtime/oci

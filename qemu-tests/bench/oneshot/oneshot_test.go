@@ -18,11 +18,17 @@ func TestReport(t *testing.T) {
 		return out
 	}
 	for _, c := range []struct {
-		none []rounds.Sample
-		met  bool
-		want string
-	}{{samples(8, 40, 12), true, "1.20  bar 1.5  met"}, {samples(16, 16, 16), false, "1.60  bar 1.5  MISSED"}, {nil, true, "0.00  bar"}} {
-		r := newReport(3, "tcg", map[string][]rounds.Sample{Crun: samples(10, 5, 20), OCIRuntime: samples(4, 4, 4), None: c.none, Bridge: samples(24, 24, 24)})
+		own, none []rounds.Sample
+		met       bool
+		want      string
+	}{
+		{samples(4, 4, 4), samples(8, 40, 12), true, "1.20  bar 1.5  met"},
+		{samples(4, 4, 4), samples(16, 16, 16), false, "1.60  bar 1.5  MISSED"},
+		{samples(4, 4, 4), nil, false, "0.00  bar 1.5  MISSED"},
+		{samples(8, 8, 8), samples(8, 8, 8), false, "0.80  bar 0.7  MISSED"},
+		{samples(9, 9, 9), samples(8, 8, 8), false, "0.90  bar 0.8  MISSED"},
+	} {
+		r := newReport(3, "tcg", map[string][]rounds.Sample{Crun: samples(10, 5, 20), OCIRuntime: c.own, None: c.none, Bridge: samples(24, 24, 24)})
 		var b strings.Builder
 		if met := r.WriteText(&b); met != c.met || !strings.Contains(b.String(), c.want) {
 			t.Errorf("met %v, want %v; %q in\n%s", met, c.met, c.want, b.String())

@@ -1,8 +1,8 @@
 // Bench-run measures `containerctl run --rm` end to end on a machine in QEMU, beside pinned crun with the same profile, and prints both.
 //
-//	bench-run [--image out/VERSION] [--rounds 40] [--out out/bench/run] [--json]
+//	bench-run [--image out/VERSION] [--rounds 50] [--out out/bench/run] [--json]
 //
-// The image is a built release; crun comes from manifests/peers.toml. The exit code is 1 if the bar is missed.
+// The image is a built release; crun comes from manifests/peers.toml. The exit code is 1 if a bar is missed.
 package main
 
 import (
@@ -21,7 +21,7 @@ func main() {
 	flag.StringVar(&o.Image, "image", "out/0.1.0", "`folder` of a built release")
 	flag.StringVar(&o.Out, "out", "out/bench/run", "`folder` for what is made meanwhile")
 	flag.StringVar(&o.Manifests, "manifests", "manifests", "`folder` of peers.toml")
-	flag.IntVar(&o.Rounds, "rounds", 40, "how many `rounds`, each of every command once")
+	flag.IntVar(&o.Rounds, "rounds", 50, "how many `rounds`, each of every command once")
 	asJSON := flag.Bool("json", false, "print JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
