@@ -15,25 +15,32 @@ import (
 )
 
 // settle makes everything but the links themselves follow from the records: first what leads to containers, last what they stand on.
+// The service manager, which takes its time, opens the responders' sockets meanwhile.
 func (h *held) settle(ctx context.Context) error {
 	all := make([]*network.Endpoint, 0, len(h.endpoints))
 	for _, name := range sortedKeys(h.endpoints) {
 		all = append(all, h.endpoints[name])
 	}
+	resolvers := make(chan error, 1)
+	go func() { resolvers <- h.settleResolvers(ctx, all) }()
+	err := errors.Join(h.settleTraffic(all), <-resolvers)
+	if err != nil {
+		return err
+	}
+	return h.settleLinks(ctx, all)
+}
+
+// settleTraffic is what the kernel forwards, and the names.
+func (h *held) settleTraffic(all []*network.Endpoint) error {
 	rules := network.RulesOf(h.networks, all)
-	if err := h.settleForwarding(&rules); err != nil {
+	settled, err := h.settleForwarding(&rules)
+	if err == nil && !settled {
+		err = h.settleFirewall(rules)
+	}
+	if err != nil {
 		return err
 	}
-	if err := h.settleFirewall(rules); err != nil {
-		return err
-	}
-	if err := h.settleNames(all); err != nil {
-		return err
-	}
-	if err := h.settleLinks(ctx, all); err != nil {
-		return err
-	}
-	return h.settleResolvers(ctx, all)
+	return h.settleNames(all)
 }
 
 func (h *held) settleFirewall(r network.Rules) error {
@@ -45,8 +52,9 @@ func (h *held) settleFirewall(r network.Rules) error {
 	return f.Apply(r)
 }
 
-// settleForwarding switches forwarding on while a network with a way out is in use, and off again if it was off before.
-func (h *held) settleForwarding(r *network.Rules) error {
+// settleForwarding switches forwarding on while a network with a way out is in use, and off again if it was off before. It reports whether
+// the firewall had to have the rules before, and has them.
+func (h *held) settleForwarding(r *network.Rules) (settled bool, err error) {
 	var marked link.Forwarding
 	file := h.dir("forwarding")
 	b, err := os.ReadFile(file)
@@ -54,36 +62,31 @@ func (h *held) settleForwarding(r *network.Rules) error {
 		err = json.Unmarshal(b, &marked)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read %s: %w", file, err)
+		return false, fmt.Errorf("read %s: %w", file, err)
 	}
 	if len(r.Bridges) == len(r.Internal) {
 		if err := link.SetForwarding(marked, false); err != nil {
-			return err
+			return false, err
 		}
-		return remove(file)
+		return false, remove(file)
 	}
 	now, err := link.ReadForwarding()
 	if err != nil {
-		return err
+		return false, err
 	}
-	if !now.IPv4 || !now.IPv6 {
-		missing := link.Forwarding{IPv4: !now.IPv4, IPv6: !now.IPv6}
-		marked = link.Forwarding{IPv4: marked.IPv4 || missing.IPv4, IPv6: marked.IPv6 || missing.IPv6}
-		if err := write(file, marked, 0o600); err != nil {
-			return err
-		}
-		// The rules that close what we open come first.
-		closed := *r
-		closed.Closed4, closed.Closed6 = marked.IPv4, marked.IPv6
-		if err := h.settleFirewall(closed); err != nil {
-			return err
-		}
-		if err := link.SetForwarding(missing, true); err != nil {
-			return err
-		}
+	missing := link.Forwarding{IPv4: !now.IPv4, IPv6: !now.IPv6}
+	r.Closed4, r.Closed6 = marked.IPv4 || missing.IPv4, marked.IPv6 || missing.IPv6
+	if now.IPv4 && now.IPv6 {
+		return false, nil
 	}
-	r.Closed4, r.Closed6 = marked.IPv4, marked.IPv6
-	return nil
+	if err := write(file, link.Forwarding{IPv4: r.Closed4, IPv6: r.Closed6}, 0o600); err != nil {
+		return false, err
+	}
+	// The rules that close what we open come first.
+	if err := h.settleFirewall(*r); err != nil {
+		return false, err
+	}
+	return true, link.SetForwarding(missing, true)
 }
 
 func (h *held) settleNames(all []*network.Endpoint) error {
