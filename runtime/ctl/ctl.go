@@ -44,7 +44,7 @@ type Units interface {
 	Restarts(ctx context.Context, unit string) (int, error)
 	Watch(ctx context.Context, unit string, interval time.Duration, command []string) error
 	Status(ctx context.Context, units []string) (map[string]unit.Status, error)
-	Connect(ctx context.Context) // ahead of Once
+	Connect(ctx context.Context) // ahead of the first call
 	Once(ctx context.Context, name, text string, f unit.Files) (<-chan unit.End, error)
 	ControlGroup(ctx context.Context, unit string) (string, error)
 }

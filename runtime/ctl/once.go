@@ -66,7 +66,6 @@ func (c *call) once(ctx context.Context, k *store.Container) error {
 
 // startOnce prepares the container and has systemd start it.
 func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment) (<-chan unit.End, error) {
-	c.Units.Connect(ctx) // while the bundle is made
 	c.wake(ctx, k)
 	dir := c.bundle(k.Name)
 	namespaces, err := c.furnish(ctx, k, dir)

@@ -73,6 +73,7 @@ func (r *runFlags) run(ctx context.Context, c *call) error {
 	if err := r.checkFlags(c); err != nil {
 		return err
 	}
+	c.Units.Connect(ctx) // while the container is made
 	k, err := c.describe(ctx, r)
 	if err != nil {
 		return err

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 )
 
 // ErrTaken says that systemd has a unit of that name.
@@ -43,51 +40,6 @@ const (
 	Dumped = 3
 )
 
-// private is systemd's own socket, at which there is no bus and which needs root.
-const private = "unix:path=/run/systemd/private"
-
-func dialPrivate(ctx context.Context) (*dbus.Conn, error) { return dial(ctx, private) }
-
-func dial(ctx context.Context, address string) (*dbus.Conn, error) {
-	c, err := dbus.Dial(address, dbus.WithContext(ctx), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
-	if err != nil {
-		return nil, err
-	}
-	err = c.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))})
-	if err == nil {
-		err = settle(ctx, c)
-	}
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-// settle waits until systemd has let a connection in. What it reads together with the last words of the authentication is not looked at
-// before something more comes, and if that has descriptors the connection is closed (systemd's sd-bus/bus-socket.c). So these questions, of
-// which one behind the other is answered.
-func settle(ctx context.Context, c *dbus.Conn) error {
-	answers := make(chan *dbus.Call, 64)
-	for n := range cap(answers) {
-		c.Object(bus, "/org/freedesktop/systemd1").GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
-		select {
-		case a := <-answers:
-			return a.Err
-		case <-time.After(time.Duration(n+1) * 50 * time.Millisecond): // a minute and a half in all: systemd may be busy
-		}
-	}
-	return errors.New("no answer from systemd")
-}
-
-const (
-	bus          = "org.freedesktop.systemd1"
-	managerIface = bus + ".Manager"
-	serviceIface = bus + ".Service"
-	jobRemoved   = managerIface + ".JobRemoved"
-	changed      = "org.freedesktop.DBus.Properties.PropertiesChanged"
-)
-
 // Once starts a unit that no file describes, with the text that the function Once returns, and waits until it is up. What comes out of the
 // channel is how its main process ended, while what follows may still be under way; nothing comes before it is closed if nobody knows.
 //
@@ -106,69 +58,31 @@ func (s *Systemd) Once(ctx context.Context, name, text string, f Files) (<-chan 
 		more = append(more, extra{dbus.UnixFD(m.Fd()), "more"})
 	}
 	if more != nil {
-		props = append(props, busProperty{"ExtraFileDescriptors", dbus.MakeVariant(more)})
+		props = append(props, property("ExtraFileDescriptors", more))
 	}
-	conn, err := s.connected(ctx)
+	l, err := s.line(ctx)
 	if err != nil {
 		return nil, err
 	}
-	signals := make(chan *dbus.Signal, 64)
-	conn.Signal(signals)
-	var job dbus.ObjectPath
-	call := conn.Object(bus, "/org/freedesktop/systemd1").CallWithContext(ctx, managerIface+".StartTransientUnit", 0, name, "fail", props, []struct {
-		Name  string
-		Props []busProperty
-	}{})
-	if err := call.Store(&job); err != nil {
-		conn.Close()
+	signals := l.listen()
+	job, err := l.call(ctx, "StartTransientUnit", name, "fail", props, []other{})
+	if err != nil {
+		l.conn.RemoveSignal(signals)
 		var told dbus.Error
 		if errors.As(err, &told) && told.Name == bus+".UnitExists" {
 			return nil, fmt.Errorf("%w: %w", ErrTaken, err)
 		}
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	o := &once{systemd: s, name: name, path: dbus.ObjectPath("/org/freedesktop/systemd1/unit/" + sd.PathBusEscape(name)), job: job,
-		started: make(chan error, 1), ended: make(chan End, 1)}
-	go o.listen(conn, signals)
+	o := &once{systemd: s, name: name, path: pathOf(name), job: job, started: make(chan error, 1), ended: make(chan End, 1)}
+	go o.attend(l, signals)
 	select {
 	case err := <-o.started:
 		return o.ended, err
 	case <-ctx.Done():
-		conn.Close()
+		l.conn.Close()
 		return nil, fmt.Errorf("start %s: %w", name, ctx.Err())
 	}
-}
-
-// dialed is the outcome of Connect.
-type dialed struct {
-	conn *dbus.Conn
-	err  error
-}
-
-// Connect makes the connection of the next Once, behind the scenes.
-func (s *Systemd) Connect(ctx context.Context) {
-	dial := s.Bus
-	if dial == nil {
-		dial = dialPrivate
-	}
-	done := make(chan dialed, 1)
-	s.once = done
-	go func() {
-		c, err := dial(ctx)
-		done <- dialed{c, err}
-	}()
-}
-
-func (s *Systemd) connected(ctx context.Context) (*dbus.Conn, error) {
-	if s.once == nil {
-		s.Connect(ctx)
-	}
-	d := <-s.once
-	s.once = nil
-	if d.err != nil {
-		return nil, fmt.Errorf("connect to systemd (needs root): %w", d.err)
-	}
-	return d.conn, nil
 }
 
 // once listens to what systemd says of one unit.
@@ -178,44 +92,91 @@ type once struct {
 	path, job dbus.ObjectPath
 	started   chan error
 	ended     chan End
+	up        bool
 	end       End
 	pid       uint32 // of the main process that was told of last
 	handed    bool   // that is another one than the first: the workload
 }
 
-// listen ends with the main process of the unit, or with systemd's connection: at daemon-reexec a new one is asked.
-func (o *once) listen(conn *dbus.Conn, signals <-chan *dbus.Signal) {
+// attend ends with the main process of the unit. Systemd closes the connection at daemon-reexec: it is asked at a new one then.
+func (o *once) attend(l *line, signals chan *dbus.Signal) {
 	defer close(o.ended)
-	defer conn.Close()
-	up := false
+	for more := true; more; {
+		more = o.hear(signals)
+		l.conn.RemoveSignal(signals)
+		if more && !o.up {
+			o.started <- fmt.Errorf("start %s: systemd has closed the connection", o.name)
+			return
+		}
+		if more {
+			l, signals, more = o.again()
+		}
+	}
+}
+
+// hear listens until nothing more can be told of the unit, or there is no connection any more: then it returns true.
+func (o *once) hear(signals <-chan *dbus.Signal) bool {
 	for s := range signals {
 		if result, ok := o.removed(s); ok {
 			if result != "done" {
 				o.started <- fmt.Errorf("start %s: the job ends with %q: see journalctl -u %s", o.name, result, o.name)
-				return
+				return false
 			}
-			up = true
+			o.up = true
 			o.started <- nil
 		}
 		o.note(s)
 		switch {
-		case o.end.Code == 0 && (up || o.end.Result == "" || o.end.Result == "success"):
-		case up || o.handed:
-			if !up { // what goes on behind the start, ExecStartPost=, holds the job up
+		case o.end.Code == 0 && (o.up || o.end.Result == "" || o.end.Result == "success"):
+		case o.up || o.handed:
+			if !o.up { // what goes on behind the start, ExecStartPost=, holds the job up
 				o.started <- nil
 			}
 			o.ended <- o.end
-			return
+			return false
 		default: // the job goes on until all that follows has ended
 			o.started <- &StartError{o.name, o.end}
-			return
+			return false
 		}
 	}
-	if !up {
-		o.started <- fmt.Errorf("start %s: systemd has closed the connection", o.name)
-		return
+	return true
+}
+
+// again connects again, and asks for what was missed. It returns false if there is nothing to be waited for.
+func (o *once) again() (*line, chan *dbus.Signal, bool) {
+	for range 30 {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		l, signals, p, err := o.ask(ctx)
+		cancel()
+		if err != nil {
+			time.Sleep(time.Second)
+			continue
+		}
+		o.take(p)
+		if o.end.Code != 0 {
+			o.ended <- o.end
+		}
+		if pid, _ := p["ExecMainPID"].Value().(uint32); pid != 0 && o.end.Code == 0 {
+			return l, signals, true
+		}
+		l.conn.RemoveSignal(signals) // it has ended, or systemd knows nothing of it any more
+		break
 	}
-	o.ask()
+	return nil, nil, false
+}
+
+func (o *once) ask(ctx context.Context) (*line, chan *dbus.Signal, map[string]dbus.Variant, error) {
+	l, err := o.systemd.line(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	signals := l.listen()
+	var p map[string]dbus.Variant
+	if err := l.conn.Object(bus, o.path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, serviceIface).Store(&p); err != nil {
+		l.conn.RemoveSignal(signals)
+		return nil, nil, nil, err
+	}
+	return l, signals, p, nil
 }
 
 // removed reports whether a signal tells the end of the job.
@@ -236,6 +197,10 @@ func (o *once) note(s *dbus.Signal) {
 	if !ok {
 		return
 	}
+	o.take(now)
+}
+
+func (o *once) take(now map[string]dbus.Variant) {
 	get := func(name string) (n int) {
 		v, _ := now[name].Value().(int32)
 		return int(v)
@@ -249,51 +214,4 @@ func (o *once) note(s *dbus.Signal) {
 	if r, ok := now["Result"].Value().(string); ok {
 		o.end.Result = r
 	}
-}
-
-// ask asks again and again, after the connection has gone.
-func (o *once) ask() {
-	for failures := 0; failures < 30; time.Sleep(time.Second) {
-		s := &Systemd{Dial: o.systemd.Dial}
-		c, err := s.open(context.Background())
-		if err != nil {
-			failures++
-			continue
-		}
-		p, err := c.GetUnitTypePropertiesContext(context.Background(), o.name, "Service")
-		s.Close()
-		if err != nil {
-			failures++
-			continue
-		}
-		code, _ := p["ExecMainCode"].(int32)
-		status, _ := p["ExecMainStatus"].(int32)
-		pid, _ := p["ExecMainPID"].(uint32)
-		result, _ := p["Result"].(string)
-		switch {
-		case pid == 0: // systemd knows nothing of it any more
-			return
-		case code != 0:
-			o.ended <- End{int(code), int(status), result}
-			return
-		}
-		failures = 0
-	}
-}
-
-// ControlGroup is the directory of a unit's cgroup.
-func (s *Systemd) ControlGroup(ctx context.Context, unit string) (string, error) {
-	c, err := s.open(ctx)
-	if err != nil {
-		return "", err
-	}
-	p, err := c.GetUnitTypePropertyContext(ctx, unit, "Service", "ControlGroup")
-	if err != nil {
-		return "", fmt.Errorf("ask about %s: %w", unit, err)
-	}
-	group, _ := p.Value.Value().(string)
-	if group == "" {
-		return "", fmt.Errorf("ask about %s: it has no cgroup: %w", unit, unix.ENOENT)
-	}
-	return "/sys/fs/cgroup" + group, nil
 }

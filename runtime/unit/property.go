@@ -156,6 +156,8 @@ type busProperty struct {
 	Value dbus.Variant
 }
 
+func property(name string, value any) busProperty { return busProperty{name, dbus.MakeVariant(value)} }
+
 // properties is the text of a unit as systemd's D-Bus interface takes it.
 func properties(text string) ([]busProperty, error) {
 	var out []busProperty
@@ -178,7 +180,7 @@ func properties(text string) ([]busProperty, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tell systemd of a unit: %s=%s: %w", key, v, err)
 		}
-		out = append(out, busProperty{s.name, dbus.MakeVariant(value)})
+		out = append(out, property(s.name, value))
 	}
 	return out, nil
 }

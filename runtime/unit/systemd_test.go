@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 
 	"github.com/proa-os/proa/internal/testenv"
@@ -30,6 +29,18 @@ type manager struct {
 	result string
 	timer  []property
 	aux    []auxiliary
+	// clients are the connections to it.
+	clients []*dbus.Conn
+	service map[string]dbus.Variant // what GetAll tells
+}
+
+// hangUp closes the connection of the clients, as systemd does at daemon-reexec.
+func (m *manager) hangUp() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.clients {
+		c.Close()
+	}
 }
 
 type property struct {
@@ -125,13 +136,19 @@ func (m *manager) Get(msg dbus.Message, of, name string) (dbus.Variant, *dbus.Er
 	return dbus.MakeVariant(uint32(3)), nil
 }
 
+// GetAll is of org.freedesktop.DBus.Properties.
+func (m *manager) GetAll(string) (map[string]dbus.Variant, *dbus.Error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.service, nil
+}
+
 // connect runs a private bus with the manager on it.
 func connect(t *testing.T, m *manager) *unit.Systemd {
 	t.Helper()
 	address := testenv.Bus(t, testenv.OpenPolicy, "")
 	var err error
-	dial := func() (*dbus.Conn, error) { return dbus.Connect(address) }
-	if m.conn, err = dial(); err != nil {
+	if m.conn, err = dbus.Connect(address); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.conn.Close() })
@@ -149,9 +166,12 @@ func connect(t *testing.T, m *manager) *unit.Systemd {
 		if err == nil { // systemd's own socket gives all signals unasked
 			err = c.AddMatchSignal(dbus.WithMatchPathNamespace("/org/freedesktop/systemd1"))
 		}
+		m.mu.Lock()
+		m.clients = append(m.clients, c)
+		m.mu.Unlock()
 		return c, err
 	}
-	s := &unit.Systemd{Dial: func(context.Context) (*sd.Conn, error) { return sd.NewConnection(dial) }, Bus: bus}
+	s := &unit.Systemd{Bus: bus}
 	t.Cleanup(s.Close)
 	return s
 }
@@ -181,6 +201,70 @@ func TestSystemd(t *testing.T) {
 	}
 	if err := s.Queue(ctx, "jump", "a.service"); err == nil {
 		t.Error("an unknown verb is queued")
+	}
+}
+
+// TestHangUp: a connection that goes ends the wait for a job with an error that says so, and the next call makes another one.
+func TestHangUp(t *testing.T) {
+	m := &manager{} // jobs go on
+	s := connect(t, m)
+	time.AfterFunc(200*time.Millisecond, m.hangUp)
+	if err := s.Start(t.Context(), "a.service"); err == nil || !strings.Contains(err.Error(), "closed the connection") {
+		t.Errorf("a connection that goes: %v", err)
+	}
+	m.mu.Lock()
+	m.result = "done"
+	m.mu.Unlock()
+	if err := s.Stop(t.Context(), "a.service"); err != nil || len(m.clients) != 2 {
+		t.Errorf("after it: %v, %d connections", err, len(m.clients))
+	}
+}
+
+// TestOnceHangUp: a unit's end is told truly after systemd has closed the connection: one that comes later, and one that came meanwhile. Of
+// a unit that is not there any more nothing is told.
+func TestOnceHangUp(t *testing.T) {
+	main := func(pid uint32, code, status int32, result string) map[string]dbus.Variant {
+		return map[string]dbus.Variant{"ExecMainPID": dbus.MakeVariant(pid), "ExecMainCode": dbus.MakeVariant(code), "ExecMainStatus": dbus.MakeVariant(status), "Result": dbus.MakeVariant(result)}
+	}
+	for _, c := range []struct {
+		name         string
+		asked, later map[string]dbus.Variant
+		want         unit.End
+	}{
+		{"later", main(7, 0, 0, "success"), main(7, 2, 9, "oom-kill"), unit.End{Code: unit.Killed, Status: 9, Result: "oom-kill"}},
+		{"meanwhile", main(7, 1, 3, "exit-code"), nil, unit.End{Code: unit.Exited, Status: 3, Result: "exit-code"}},
+		{"gone", main(0, 0, 0, "success"), nil, unit.End{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := &manager{result: "done", service: c.asked}
+			s := connect(t, m)
+			ends, err := s.Once(t.Context(), "proa-a.service", "[Service]\nType=notify\n", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.hangUp()
+			if c.later != nil {
+				for range 50 { // until somebody listens
+					m.mu.Lock()
+					n := len(m.clients)
+					m.mu.Unlock()
+					if n > 1 {
+						break
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				time.Sleep(200 * time.Millisecond)
+				m.conn.Emit("/org/freedesktop/systemd1/unit/proa_2da_2eservice", "org.freedesktop.DBus.Properties.PropertiesChanged", "org.freedesktop.systemd1.Service", c.later, []string{})
+			}
+			select {
+			case e := <-ends:
+				if e != c.want {
+					t.Errorf("end %+v, want %+v", e, c.want)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("nothing is told")
+			}
+		})
 	}
 }
 
