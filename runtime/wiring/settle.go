@@ -15,7 +15,8 @@ import (
 )
 
 // settle makes everything but the links themselves follow from the records: first what leads to containers, last what they stand on.
-// The service manager, which takes its time, opens the responders' sockets meanwhile.
+// The service manager, which takes its time, opens the responders' sockets meanwhile. That alone can be done on another thread: a network
+// namespace is a thread's.
 func (h *held) settle(ctx context.Context) error {
 	all := make([]*network.Endpoint, 0, len(h.endpoints))
 	for _, name := range sortedKeys(h.endpoints) {
@@ -171,7 +172,7 @@ func (h *held) settleResolvers(ctx context.Context, all []*network.Endpoint) err
 	return nil
 }
 
-// stopResolver stops socket and service; the mark goes last.
+// stopResolver stops the socket, and with it the service that requires it; the mark goes last.
 func (h *held) stopResolver(ctx context.Context, bridge string) error {
 	mark := h.dir("resolvers", bridge)
 	if _, err := os.Lstat(mark); errors.Is(err, fs.ErrNotExist) || h.Sockets == nil {
@@ -179,10 +180,8 @@ func (h *held) stopResolver(ctx context.Context, bridge string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, u := range []string{SocketUnit(bridge), serviceUnit(bridge)} {
-		if err := h.Sockets.Stop(ctx, u); err != nil {
-			h.warn(err) // the machine is going down, and systemd stops them itself
-		}
+	if err := h.Sockets.Stop(ctx, SocketUnit(bridge)); err != nil {
+		h.warn(err) // the machine is going down, and systemd stops them itself
 	}
 	return remove(mark)
 }

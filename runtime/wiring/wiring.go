@@ -65,9 +65,8 @@ type Wiring struct {
 	Warn       func(error) // told what goes wrong without stopping a container from working
 }
 
-// SocketUnit and ServiceUnit are a bridge's responder.
-func SocketUnit(bridge string) string  { return "proa-dns@" + bridge + ".socket" }
-func serviceUnit(bridge string) string { return "proa-dns@" + bridge + ".service" }
+// SocketUnit is where a bridge's responder is asked.
+func SocketUnit(bridge string) string { return "proa-dns@" + bridge + ".socket" }
 
 // held is the wiring with its lock taken and its records read.
 type held struct {
