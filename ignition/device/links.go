@@ -26,10 +26,11 @@ func (l links) resolve(name string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("find device %s: expected a name below /dev", name)
 	}
-	if node, err := filepath.EvalSymlinks(filepath.Join(l.dev, rest)); err == nil {
-		return node, nil
-	}
 	dir, value := path.Split(rest)
+	linked, err := filepath.EvalSymlinks(filepath.Join(l.dev, rest))
+	if err == nil && dir != "disk/by-partlabel/" && dir != "disk/by-partuuid/" {
+		return linked, nil
+	}
 	var is func(block string) bool
 	value = unescape(value)
 	switch dir {
@@ -58,6 +59,9 @@ func (l links) resolve(name string) (string, error) {
 		if is(b.Name()) {
 			return filepath.Join(l.dev, strings.ReplaceAll(b.Name(), "!", "/")), nil
 		}
+	}
+	if linked != "" { // the kernel has read no table there
+		return linked, nil
 	}
 	return "", fmt.Errorf("find device %s: %w", name, fs.ErrNotExist)
 }

@@ -91,6 +91,28 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// Who has changed a table asks before udev has made its links anew.
+func TestStaleLinks(t *testing.T) {
+	s := sysfs(t)
+	for link, node := range map[string]string{"by-partlabel/a\\x2fb": "vda1", "by-partlabel/volume": "dm-0", "by-label/x": "vdb", "by-label/my\\x20data": "dm-0"} {
+		link = filepath.Join(s.Dev, "disk", link)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.WriteFile(s.Dev+"/vda1", nil, 0o600), os.Symlink(s.Dev+"/"+node, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"by-partlabel/a\\x2fb":     "vda12", // not vda1
+		"by-partlabel/volume":      "dm-0",
+		"by-label/x":               "vdb",
+		"by-label/my\\x20data":     "dm-0", // udev knows which one of two counts
+		"by-partlabel/my\\x20data": "vda1",
+	} {
+		if got, err := (links{sys: os.DirFS(s.Sys), dev: s.Dev}).resolve("/dev/disk/" + name); err != nil || got != filepath.Join(s.Dev, want) {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
 func TestUnescape(t *testing.T) {
 	for in, want := range map[string]string{`a\x20b`: "a b", `\x2f\x5c`: `/\`, `a\x2`: `a\x2`, `a\xzz\x20`: `a\xzz `, `a\x`: `a\x`, "a": "a"} {
 		if got := unescape(in); got != want {
