@@ -78,3 +78,11 @@ func holds(t *testing.T, m *files, name string) string {
 	}
 	return strings.Join(all, ", ")
 }
+
+// What a program says is on the screen, and nothing is beside it: some answer a mistake with all that they could have been asked.
+func TestProgramThatSaysMuch(t *testing.T) {
+	err := System{}.Run(t.Context(), []byte("first\nexit 3\n"), "sh", "-c", "read word; echo $word is wrong; seq 1000; read word; $word")
+	if err == nil || !strings.HasPrefix(err.Error(), "sh: exit status 3: first is wrong 1 2") || len(err.Error()) > 500 {
+		t.Errorf("got %v", err)
+	}
+}

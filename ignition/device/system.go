@@ -78,7 +78,7 @@ func (s System) Run(ctx context.Context, input []byte, program string, args ...s
 	cmd.Stdin = strings.NewReader(string(input))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", program, err, strings.Join(strings.Fields(string(out)), " "))
+		return fmt.Errorf("%s: %w: %.400s", program, err, strings.Join(strings.Fields(string(out)), " "))
 	}
 	return nil
 }
