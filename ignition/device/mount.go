@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,21 +13,22 @@ import (
 	"github.com/proa-os/proa/ignition/signature"
 )
 
-// Mount mounts the file systems of a plan, outer ones first. A format that the config leaves open is seen on the device.
-func Mount(ctx context.Context, m Machine, ops []plan.Op) error {
+// Mount mounts the file systems of a plan below root, outer ones first, unless they are. A format that the config leaves open is seen on
+// the device.
+func Mount(ctx context.Context, m Machine, root string, ops []plan.Op) error {
 	for _, op := range ops {
 		mount, ok := op.(plan.Mount)
 		if !ok {
 			return fmt.Errorf("unknown operation %T", op)
 		}
-		if err := mountOne(ctx, m, mount); err != nil {
+		if err := mountOne(ctx, m, root, mount); err != nil {
 			return apply.Explain(op, err)
 		}
 	}
 	return nil
 }
 
-func mountOne(ctx context.Context, m Machine, op plan.Mount) error {
+func mountOne(ctx context.Context, m Machine, root string, op plan.Mount) error {
 	d, err := m.Open(ctx, op.Device)
 	if err != nil {
 		return err
@@ -43,7 +45,7 @@ func mountOne(ctx context.Context, m Machine, op plan.Mount) error {
 		}
 		format = found[0].Type
 	}
-	if by, err := d.Busy(0); err != nil || by == "mounted on "+op.Path {
+	if by, err := d.Busy(0); err != nil || by == "mounted on "+filepath.Join(root, op.Path) {
 		return err
 	}
 	return m.Mount(ctx, op, format, d.Path())

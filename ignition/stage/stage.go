@@ -281,7 +281,7 @@ func devices(ctx context.Context, o Options) error {
 	m := device.System{Root: o.Root, Timeout: deviceTimeout}
 	switch o.Stage {
 	case "mount":
-		return device.Mount(ctx, m, mounts)
+		return device.Mount(ctx, m, o.Root, mounts)
 	case "umount":
 		if err := device.Unmount(m, mounts); err != nil || filepath.Clean(o.Root) != "/" {
 			return err // whoever has another root goes on with what is open
