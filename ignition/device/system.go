@@ -131,7 +131,8 @@ func (s System) UUID() (string, error) {
 type node struct {
 	*blockdev.Disk
 	path   string
-	name   string // the kernel's, below /sys/class/block
+	block  string // /sys/class/block
+	name   string // the kernel's, there
 	size   int64
 	sector int
 }
@@ -141,7 +142,7 @@ func openNode(path string) (Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{Disk: d, path: path}
+	n := &node{Disk: d, path: path, block: sysBlock}
 	n.size, err = d.Seek(0, io.SeekEnd)
 	if err == nil {
 		n.sector, err = unix.IoctlGetInt(int(d.Fd()), unix.BLKSSZGET)
@@ -172,13 +173,13 @@ type kernelPartition struct {
 }
 
 func (n *node) partitions() (map[int]kernelPartition, error) {
-	entries, err := os.ReadDir(filepath.Join(sysBlock, n.name))
+	entries, err := os.ReadDir(filepath.Join(n.block, n.name))
 	if err != nil {
 		return nil, err
 	}
 	found := map[int]kernelPartition{}
 	for _, e := range entries {
-		dir := filepath.Join(sysBlock, n.name, e.Name())
+		dir := filepath.Join(n.block, n.name, e.Name())
 		number, err := readInt(dir + "/partition")
 		if err != nil {
 			continue // no partition, or gone
@@ -201,31 +202,41 @@ func readInt(name string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 }
 
-// Busy looks for holders, mounts and swap.
+// Busy looks at a partition, or at the device and its partitions.
 func (n *node) Busy(partition int) (string, error) {
-	name := n.name
+	parts, err := n.partitions()
+	if err != nil {
+		return "", err
+	}
 	if partition != 0 {
-		parts, err := n.partitions()
-		if err != nil {
-			return "", err
-		}
 		p, ok := parts[partition]
 		if !ok {
 			return "", nil
 		}
-		name = p.name
+		return n.busy(p.name)
 	}
-	holders, err := os.ReadDir(filepath.Join(sysBlock, name, "holders"))
+	for _, p := range parts {
+		if by, err := n.busy(p.name); by != "" || err != nil {
+			return "partition " + p.name + ", " + by, err
+		}
+	}
+	return n.busy(n.name)
+}
+
+// busy looks for holders, mounts and swap; and whether the kernel has the device for something else: another member of a file system, or a mount
+// that only a container sees.
+func (n *node) busy(name string) (string, error) {
+	holders, err := os.ReadDir(filepath.Join(n.block, name, "holders"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	for _, h := range holders {
-		if b, err := os.ReadFile(filepath.Join(sysBlock, h.Name(), "dm/name")); err == nil {
+		if b, err := os.ReadFile(filepath.Join(n.block, h.Name(), "dm/name")); err == nil {
 			return "volume " + strings.TrimSpace(string(b)), nil
 		}
 		return "array " + h.Name(), nil
 	}
-	number, err := os.ReadFile(filepath.Join(sysBlock, name, "dev"))
+	number, err := os.ReadFile(filepath.Join(n.block, name, "dev"))
 	if err != nil {
 		return "", err
 	}
@@ -233,10 +244,9 @@ func (n *node) Busy(partition int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 4 && f[2] == strings.TrimSpace(string(number)) {
-			return "mounted on " + f[4], nil
-		}
+	node := filepath.Join("/dev", strings.ReplaceAll(name, "!", "/"))
+	if where := mountedOn(string(mounts), strings.TrimSpace(string(number)), node); where != "" {
+		return "mounted on " + where, nil
 	}
 	swaps, err := os.ReadFile("/proc/swaps")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -247,7 +257,38 @@ func (n *node) Busy(partition int) (string, error) {
 			return "swap", nil
 		}
 	}
+	// A device that somebody has for himself is nobody else's (open(2), O_EXCL). Other errors are for those who write to it.
+	fd, err := unix.Open(node, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return "the kernel has it", nil
+	}
+	if err == nil {
+		return "", unix.Close(fd)
+	}
 	return "", nil
+}
+
+// mountedOn looks for a device, by number and node, in mountinfo (proc_pid_mountinfo(5)): file systems that can have several devices, btrfs,
+// have a number of their own there. What is after a space or a line break in a name is escaped.
+func mountedOn(mountinfo, number, node string) string {
+	for line := range strings.Lines(mountinfo) {
+		mount, rest, _ := strings.Cut(line, " - ")
+		f, source := strings.Fields(mount), strings.Fields(rest)
+		if len(f) < 5 || len(source) < 2 || f[2] != number && !sameNode(source[1], node) {
+			continue
+		}
+		return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(f[4])
+	}
+	return ""
+}
+
+// sameNode reports whether the source of a mount is a device; the kernel has the name by which it was mounted.
+func sameNode(source, node string) bool {
+	if source == node || !strings.HasPrefix(source, "/dev/") {
+		return source == node
+	}
+	to, err := filepath.EvalSymlinks(source)
+	return err == nil && to == node
 }
 
 // Own finds the disk that the running root image is on. What Proa needs there are the partitions with its names (package disk).
