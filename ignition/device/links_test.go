@@ -151,3 +151,20 @@ func TestWaitForDevice(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A partition that is gone for a moment, with its node, is opened when it is back.
+func TestOpenAgain(t *testing.T) {
+	s := sysfs(t)
+	made := make(chan error)
+	time.AfterFunc(50*time.Millisecond, func() { made <- os.Symlink("/dev/null", s.Dev+"/vda12") })
+	_, err := s.Open(t.Context(), "/dev/disk/by-partlabel/a\\x2fb")
+	if merr := <-made; merr != nil || err == nil || !strings.Contains(err.Error(), "expected a block device") {
+		t.Errorf("got %v, %v, want the node opened that came late, which is none of a disk", err, merr)
+	}
+	if err := os.Remove(s.Dev + "/vda12"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(t.Context(), "/dev/disk/by-partlabel/a\\x2fb"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("never there: got %v", err)
+	}
+}

@@ -33,13 +33,19 @@ type System struct {
 
 const sysBlock = "/sys/class/block"
 
-// Open waits for a device and opens it.
+// Open waits for a device and opens it. Where udev runs, it has the kernel read a table again that somebody has written: for a moment
+// all partitions of that disk are gone.
 func (s System) Open(ctx context.Context, name string) (Device, error) {
-	path, err := s.find(ctx, name)
-	if err != nil {
-		return nil, err
+	for again := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
+		path, err := s.find(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		d, err := openNode(path)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENXIO) || time.Now().After(again) {
+			return d, err
+		}
 	}
-	return openNode(path)
 }
 
 // find waits for the node of a device.
