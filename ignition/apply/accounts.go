@@ -55,7 +55,7 @@ func (t *table) add(row ...string) []string {
 
 func (t *table) set(row []string, field int, value string) error {
 	if field >= len(row) {
-		return &Problem{What: "damaged line of /" + t.file, Expected: "more fields", Found: row[0] + " with " + strconv.Itoa(len(row))}
+		return damaged("/"+t.file, field+1, row)
 	}
 	if row[field] != value {
 		row[field], t.changed = value, true
@@ -182,6 +182,22 @@ func (t *table) ids() map[int]bool {
 	return m
 }
 
+func noID(what string, first, last int) error {
+	return NewProblem("no free "+what, fmt.Sprintf("one of %d to %d", first, last), "none", "give the user or group a free id in the config")
+}
+
+func otherID(kind, id, has string, want int) error {
+	return NewProblem("cannot change the id of a "+kind, id+" "+has+", which it has", strconv.Itoa(want), "leave "+id+" out, or describe a new "+kind)
+}
+
+func idInUse(kind, id string, want int) error {
+	return NewProblem(kind+" id in use", "a free "+id, strconv.Itoa(want), "choose another "+id+", or leave it out to get a free one")
+}
+
+func damaged(file string, fields int, row []string) error {
+	return NewProblem("damaged line of "+file, fmt.Sprintf("%d fields or more", fields), fmt.Sprintf("%s with %d", row[0], len(row)), "correct the line of "+row[0]+" in "+file)
+}
+
 // free picks an id as useradd(8) does: behind the highest one, or, for system accounts, below the lowest.
 func free(taken map[int]bool, system bool) (int, error) {
 	if system {
@@ -190,7 +206,7 @@ func free(taken map[int]bool, system bool) (int, error) {
 				return id, nil
 			}
 		}
-		return 0, &Problem{What: "no free system id", Expected: fmt.Sprintf("one of %d to %d", firstSystemID, lastSystemID), Found: "none"}
+		return 0, noID("system id", firstSystemID, lastSystemID)
 	}
 	next := firstID
 	for id := range taken {
@@ -199,7 +215,7 @@ func free(taken map[int]bool, system bool) (int, error) {
 		}
 	}
 	if taken[next] {
-		return 0, &Problem{What: "no free id", Expected: fmt.Sprintf("one above the highest of %d to %d", firstID, lastID), Found: "none"}
+		return 0, noID("id above the highest one", firstID, lastID)
 	}
 	return next, nil
 }
@@ -216,7 +232,7 @@ func (a *accounts) group(op plan.Group) error {
 		}
 		row = a.addGroup(op.Name, gid)
 	} else if op.Gid != nil && row[2] != strconv.Itoa(*op.Gid) {
-		return &Problem{What: "cannot change the id of a group", Expected: "gid " + row[2] + ", which it has", Found: strconv.Itoa(*op.Gid)}
+		return otherID("group", "gid", row[2], *op.Gid)
 	}
 	a.addGshadow(op.Name)
 	if util.NilOrEmpty(op.PasswordHash) {
@@ -234,7 +250,7 @@ func (a *accounts) newGID(want *int, system *bool) (int, error) {
 		return free(taken, util.IsTrue(system))
 	}
 	if taken[*want] {
-		return 0, &Problem{What: "group id in use", Expected: "a free gid", Found: strconv.Itoa(*want)}
+		return 0, idInUse("group", "gid", *want)
 	}
 	return *want, nil
 }
@@ -255,7 +271,7 @@ func (a *accounts) removeGroup(name string) error {
 	gid, ok := a.lookupGroup(name)
 	for _, row := range a.passwd.rows {
 		if ok && len(row) > 3 && row[3] == strconv.Itoa(gid) {
-			return &Problem{What: "cannot remove a primary group", Expected: "a group that is nobody's primary group", Found: "that of user " + row[0]}
+			return NewProblem("cannot remove a primary group", "a group that is nobody's primary group", "that of user "+row[0], "remove that user too, or give it another primaryGroup")
 		}
 	}
 	a.groups.drop(name)
@@ -274,13 +290,13 @@ func (a *accounts) user(op plan.User) error {
 		}
 	}
 	if len(row) < 7 {
-		return &Problem{What: "damaged line of /etc/passwd", Expected: "7 fields", Found: op.Name + " with " + strconv.Itoa(len(row))}
+		return damaged("/etc/passwd", 7, row)
 	}
 	if op.UID != nil && row[2] != strconv.Itoa(*op.UID) {
-		return &Problem{What: "cannot change the id of a user", Expected: "uid " + row[2] + ", which it has", Found: strconv.Itoa(*op.UID)}
+		return otherID("user", "uid", row[2], *op.UID)
 	}
 	if util.NotEmpty(op.HomeDir) && path.Clean(row[5]) != path.Clean(*op.HomeDir) {
-		return &Problem{What: "cannot move a home directory", Expected: row[5] + ", which it has", Found: *op.HomeDir, Next: "remove homeDir, or describe a new user"}
+		return NewProblem("cannot move a home directory", row[5]+", which it has", *op.HomeDir, "remove homeDir, or describe a new user")
 	}
 	for field, value := range map[int]*string{4: op.Gecos, 6: op.Shell} {
 		if value != nil {
@@ -314,7 +330,7 @@ func (a *accounts) newUser(op plan.User) ([]string, error) {
 	case op.UID == nil:
 		uid, err = free(taken, util.IsTrue(op.System))
 	case taken[*op.UID]:
-		err = &Problem{What: "user id in use", Expected: "a free uid", Found: strconv.Itoa(*op.UID)}
+		err = idInUse("user", "uid", *op.UID)
 	default:
 		uid = *op.UID
 	}

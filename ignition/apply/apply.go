@@ -66,8 +66,13 @@ type Options struct {
 	Done func(op plan.Op)
 }
 
-// A Problem is an error of an operation, in the parts that a person needs.
+// A Problem is an error of an operation, in the parts that a person needs. NewProblem makes one.
 type Problem struct{ What, Expected, Found, Next string }
+
+// NewProblem takes every part, as nobody can act on half an error: what is wrong, what would be right, what is there, what to do.
+func NewProblem(what, expected, found, next string) error {
+	return &Problem{What: what, Expected: expected, Found: found, Next: next}
+}
 
 func (p *Problem) Error() string { return p.Issue().Text() }
 
@@ -148,7 +153,6 @@ func Explain(op plan.Op, err error) error {
 	i := config.Issue{Place: op.At(), Problem: op.String() + ": " + err.Error()}
 	var p *Problem
 	var h *source.HashError
-	var n *net.OpError
 	switch {
 	case errors.As(err, &p):
 		i = p.Issue()
@@ -156,18 +160,30 @@ func Explain(op plan.Op, err error) error {
 	case errors.As(err, &h):
 		i.Problem, i.Expected, i.Found = op.String()+": wrong hash", h.Want, h.Got
 		i.Next = "correct the hash, or what the source serves"
-	case errors.Is(err, source.ErrNeedNetwork):
-		i.Next = "put the contents into the config as a data: URL"
-	case errors.As(err, &n):
-		i.Next = "check the address, the server and the network"
-	case errors.Is(err, syscall.EROFS):
-		i.Next = "the root image is read-only: use /etc, /var, /opt or /usr/local"
-	case errors.Is(err, syscall.ENOSPC):
-		i.Next = "use a larger disk"
-	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
-		i.Next = "run as root"
 	case errors.Is(err, context.Canceled):
 		return err
+	default:
+		i.Next = NextStep(err)
 	}
 	return config.Issues{i}
+}
+
+const moreRoom = "make room or use a larger disk: the next run goes on from here"
+
+// NextStep is what to do about an error that does not say it itself.
+func NextStep(err error) string {
+	var n *net.OpError
+	switch {
+	case errors.Is(err, source.ErrNeedNetwork):
+		return "put the contents into the config as a data: URL"
+	case errors.As(err, &n):
+		return "check the address, the server and the network"
+	case errors.Is(err, syscall.EROFS):
+		return "the root image is read-only: use /etc, /var, /opt or /usr/local"
+	case errors.Is(err, syscall.ENOSPC):
+		return moreRoom
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return "run as root"
+	}
+	return "correct what is named here, and run it again"
 }

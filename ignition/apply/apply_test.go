@@ -217,33 +217,33 @@ func TestTornJournal(t *testing.T) {
 func TestErrors(t *testing.T) {
 	tests := []struct{ name, config, want string }{
 		{"file exists", `"storage":{"files":[{"path":"/etc/profile","contents":{"source":"data:,x"}}]}`,
-			`c.ign:1:61: storage.files[0].path: write file /etc/profile: a file with other contents exists: expected no file at /etc/profile, or "overwrite": true, found a file`},
+			`c.ign:1:61: storage.files[0].path: write file /etc/profile: a file with other contents exists: expected no file at /etc/profile, or the same contents, found a file; choose another path or set "overwrite": true`},
 		{"wrong hash", `"storage":{"files":[{"path":"/etc/x","contents":{"source":"data:,x","verification":{"hash":"sha256-0000000000000000000000000000000000000000000000000000000000000000"}}}]}`,
 			`c.ign:1:61: storage.files[0].path: write file /etc/x: wrong hash: expected 0000000000000000000000000000000000000000000000000000000000000000, found 2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881; correct the hash, or what the source serves`},
 		{"not gzip", `"storage":{"files":[{"path":"/etc/x","contents":{"source":"data:,secretsecretsecret","compression":"gzip"}}]}`,
-			`c.ign:1:61: storage.files[0].path: write file /etc/x: decompress: expected gzip: gzip: invalid header`},
+			`c.ign:1:61: storage.files[0].path: write file /etc/x: decompress: expected gzip: gzip: invalid header; correct what is named here, and run it again`},
 		{"network", `"storage":{"files":[{"path":"/etc/x","contents":{"source":"http://user:password@example.com/x?token=1"}}]}`,
 			`c.ign:1:61: storage.files[0].path: write file /etc/x: fetch http://example.com/x: needs the network; put the contents into the config as a data: URL`},
 		{"unknown group", `"storage":{"directories":[{"path":"/srv/x","group":{"name":"web"}}]}`,
 			`c.ign:1:67: storage.directories[0].path: make directory /srv/x: unknown group: expected a group of /etc/group or of passwd.groups, found web; add it to passwd.groups, or correct the name`},
 		{"parent is a file", `"storage":{"files":[{"path":"/etc/passwd/x"}]}`,
-			`c.ign:1:61: storage.files[0].path: write file /etc/passwd/x: not a directory: expected a directory at /etc/passwd, found a file`},
+			`c.ign:1:61: storage.files[0].path: write file /etc/passwd/x: not a directory: expected a directory at /etc/passwd, found a file; remove what is there, or choose another path`},
 		{"directory over file", `"storage":{"directories":[{"path":"/etc/passwd"}]}`,
 			`c.ign:1:67: storage.directories[0].path: make directory /etc/passwd: something exists at /etc/passwd: expected nothing, or a directory, found a file; choose another path or set "overwrite": true`},
 		{"link over file", `"storage":{"links":[{"path":"/etc/profile","target":"x"}]}`,
 			`c.ign:1:61: storage.links[0].path: make link /etc/profile -> x: something exists at /etc/profile: expected nothing, or a link to x, found a file; choose another path or set "overwrite": true`},
 		{"hard link to nothing", `"storage":{"links":[{"path":"/etc/h","target":"/etc/none","hard":true}]}`,
-			`c.ign:1:61: storage.links[0].path: make link /etc/h -> /etc/none: no file to link to: expected a file at /etc/none, found nothing`},
+			`c.ign:1:61: storage.links[0].path: make link /etc/h -> /etc/none: no file to link to: expected a file at /etc/none, found nothing; correct target, or describe that file in the config`},
 		{"supplementary group", `"passwd":{"users":[{"name":"core","groups":["docker"]}]}`,
 			`c.ign:1:60: passwd.users[0].name: ensure user core: unknown group: expected a group of /etc/group or of passwd.groups, found docker; add it to passwd.groups, or correct the name`},
 		{"no such shell", `"passwd":{"users":[{"name":"core","shell":"/bin/bash"}]}`,
-			`c.ign:1:60: passwd.users[0].name: ensure user core: no such shell: expected a program of the root image, such as /bin/sh, found /bin/bash`},
+			`c.ign:1:60: passwd.users[0].name: ensure user core: no such shell: expected a program of the root image, such as /bin/sh, found /bin/bash; correct shell, or leave it out`},
 		{"move home", `"passwd":{"users":[{"name":"core","homeDir":"/srv/core"}]}`,
 			`c.ign:1:60: passwd.users[0].name: ensure user core: cannot move a home directory: expected /home/core, which it has, found /srv/core; remove homeDir, or describe a new user`},
 		{"remove root", `"passwd":{"users":[{"name":"root","shouldExist":false}]}`,
-			`c.ign:1:60: passwd.users[0].name: remove user root: refuse to remove a user with uid 0: found root`},
+			`c.ign:1:60: passwd.users[0].name: remove user root: refuse to remove a user with uid 0: expected another user, found root; remove this entry from the config`},
 		{"uid in use", `"passwd":{"users":[{"name":"bob","uid":1000}]}`,
-			`c.ign:1:60: passwd.users[0].name: ensure user bob: user id in use: expected a free uid, found 1000`},
+			`c.ign:1:60: passwd.users[0].name: ensure user bob: user id in use: expected a free uid, found 1000; choose another uid, or leave it out to get a free one`},
 		{"keys of nobody", `"passwd":{"users":[{"name":"core","shouldExist":false},{"name":"core2","shouldExist":false}]},"systemd":{"units":[{"name":"nope.service","enabled":true}]}`,
 			`c.ign:1:180: systemd.units[0].enabled: enable unit nope.service: no such unit: expected a unit file in /etc/systemd/system, /usr/local/lib/systemd/system, /usr/lib/systemd/system, found none; correct the name or give the unit contents`},
 	}
@@ -298,7 +298,7 @@ func TestLinkInHomeIsNotFollowed(t *testing.T) {
 	root, owners := newTree(t), ownerMap{}
 	build(t, root, owners, accountsBefore+"home dir 0755 0:0\nhome/core dir 0700 1000:1000\nhome/core/.ssh link 1000:1000 -> /etc\n")
 	err := Run(t.Context(), root, planOf(t, "c.ign", cfg), options(owners))
-	want := "c.ign:1:87: passwd.users[0].sshAuthorizedKeys: write 1 ssh keys of user core: not a directory: expected a directory at /home/core/.ssh, found a symbolic link; remove it"
+	want := "c.ign:1:87: passwd.users[0].sshAuthorizedKeys: write 1 ssh keys of user core: not a directory: expected a directory at /home/core/.ssh, found a symbolic link; remove what is there, or choose another path"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

@@ -61,7 +61,7 @@ func (d *disk) resolve(name string, last bool) (string, error) {
 			return "", err
 		case info.Mode()&fs.ModeSymlink != 0:
 			if links++; links > 40 {
-				return "", &Problem{What: "too many symbolic links", Found: "/" + path.Join(next...), Next: "look for links that point to each other"}
+				return "", NewProblem("too many symbolic links", "a path that ends", "/"+path.Join(next...), "look for links that point to each other")
 			}
 			target, err := d.root.Readlink(path.Join(next...))
 			if err != nil {
@@ -72,7 +72,7 @@ func (d *disk) resolve(name string, last bool) (string, error) {
 			}
 			rest = append(strings.Split(target, "/"), rest...)
 		case !info.IsDir() && len(rest) > 0:
-			return "", &Problem{What: "not a directory", Expected: "a directory at /" + path.Join(next...), Found: kind(info)}
+			return "", notDirectory(path.Join(next...), info)
 		default:
 			done = next
 		}

@@ -70,8 +70,7 @@ func Record(root *os.Root, ops []plan.Op, owners Owners, look Look) error {
 func Drift(root *os.Root, owners Owners, look Look) ([]Difference, error) {
 	b, err := root.ReadFile(appliedFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Problem{What: "nothing is known of a provisioning", Expected: "the file /" + appliedFile, Found: "none",
-			Next: "provision the machine, or apply a config to this tree"}
+		return nil, NewProblem("nothing is known of a provisioning", "the file /"+appliedFile, "none", "provision the machine, or apply a config to this tree")
 	}
 	if err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ func entryEffect(is map[string]string, path, expected string, overwrite, fits bo
 	case expected == "a file" && is["type"] == "a file":
 		return nil, nil
 	}
-	return nil, &Problem{What: "something exists at " + path, Expected: "nothing, or " + expected, Found: describe(is), Next: `choose another path or set "overwrite": true`}
+	return nil, exists(strings.TrimPrefix(path, "/"), expected, describe(is))
 }
 
 func describe(is map[string]string) string {

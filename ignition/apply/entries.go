@@ -27,7 +27,7 @@ func (r *run) parents(name string) error {
 	}
 	if info, err := r.root.Lstat(dir); err == nil {
 		if !info.IsDir() {
-			return &Problem{What: "not a directory", Expected: "a directory at /" + dir, Found: kind(info)}
+			return notDirectory(dir, info)
 		}
 		return nil
 	}
@@ -79,8 +79,7 @@ func (r *run) owner(o plan.Owner, a attributes) (attributes, error) {
 // unknown is the problem with a name that is not in a file of /etc.
 func unknown(kind, file, name string) error {
 	list := "passwd." + kind + "s"
-	return &Problem{What: "unknown " + kind, Expected: fmt.Sprintf("a %s of /etc/%s or of %s", kind, file, list), Found: name,
-		Next: "add it to " + list + ", or correct the name"}
+	return NewProblem("unknown "+kind, fmt.Sprintf("a %s of /etc/%s or of %s", kind, file, list), name, "add it to "+list+", or correct the name")
 }
 
 func (r *run) directory(op plan.Directory) error {
@@ -100,7 +99,7 @@ func (r *run) directory(op plan.Directory) error {
 	case err == nil && info.IsDir() && !op.Overwrite:
 		return r.existingDirectory(name, op, r.attributesOf(info))
 	case err == nil && !op.Overwrite:
-		return exists(name, info, "a directory")
+		return exists(name, "a directory", kind(info))
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -127,11 +126,12 @@ func (r *run) existingDirectory(name string, op plan.Directory, a attributes) er
 	return nil
 }
 
-func exists(name string, info fs.FileInfo, expected string) error {
-	return &Problem{
-		What: "something exists at /" + name, Expected: "nothing, or " + expected, Found: kind(info),
-		Next: `choose another path or set "overwrite": true`,
-	}
+func exists(name, expected, found string) error {
+	return NewProblem("something exists at /"+name, "nothing, or "+expected, found, `choose another path or set "overwrite": true`)
+}
+
+func notDirectory(name string, info fs.FileInfo) error {
+	return NewProblem("not a directory", "a directory at /"+name, kind(info), "remove what is there, or choose another path")
 }
 
 func (r *run) file(op plan.File) error {
@@ -150,7 +150,7 @@ func (r *run) file(op plan.File) error {
 	}
 	hasContents := op.Contents != nil || op.Text != nil
 	if old != absent && !strings.HasPrefix(old, "sha256:") {
-		return &Problem{What: "something exists at /" + name, Expected: "nothing, or a file", Found: old, Next: `choose another path or set "overwrite": true`}
+		return exists(name, "a file", show(old))
 	}
 	a, err := r.fileAttributes(name, op, now != absent && !hasContents)
 	if err != nil {
@@ -162,7 +162,7 @@ func (r *run) file(op plan.File) error {
 	fill := func(f *os.File) error { return r.fill(f, op, name, now, old) }
 	return r.writeFile(name, a, fill, func(id string) error {
 		if hasContents && old != absent && old != id {
-			return &Problem{What: "a file with other contents exists", Expected: `no file at /` + name + `, or "overwrite": true`, Found: "a file"}
+			return NewProblem("a file with other contents exists", "no file at /"+name+", or the same contents", "a file", `choose another path or set "overwrite": true`)
 		}
 		return r.journal.announce(name, now, before, id)
 	})
@@ -252,7 +252,7 @@ func (r *run) symlink(op plan.Link) error {
 	}
 	before, after := r.journal.before(name, now), "link:"+op.Target
 	if before != absent && before != after && !op.Overwrite {
-		return &Problem{What: "something exists at /" + name, Expected: "nothing, or a link to " + op.Target, Found: show(before), Next: `choose another path or set "overwrite": true`}
+		return exists(name, "a link to "+op.Target, show(before))
 	}
 	a, err := r.owner(op.Owner, attributes{})
 	if err != nil {
@@ -298,7 +298,7 @@ func (r *run) hardLink(op plan.Link) error {
 	}
 	want, err := r.root.Lstat(target)
 	if err != nil || want.IsDir() {
-		return &Problem{What: "no file to link to", Expected: "a file at /" + target, Found: foundAt(want)}
+		return NewProblem("no file to link to", "a file at /"+target, foundAt(want), "correct target, or describe that file in the config")
 	}
 	if info, err := r.root.Lstat(name); err == nil && os.SameFile(info, want) {
 		return nil
@@ -309,7 +309,7 @@ func (r *run) hardLink(op plan.Link) error {
 	}
 	before := r.journal.before(name, now)
 	if before != absent && !op.Overwrite {
-		return &Problem{What: "something exists at /" + name, Expected: "nothing, or the same file as /" + target, Found: show(before), Next: `choose another path or set "overwrite": true`}
+		return exists(name, "the same file as /"+target, show(before))
 	}
 	after, err := r.identity(target)
 	if err != nil {

@@ -22,7 +22,7 @@ func (r *run) user(op plan.User) error {
 			return err
 		}
 		if _, err := r.root.Lstat(name); err != nil {
-			return &Problem{What: "no such shell", Expected: "a program of the root image, such as " + defaultShell, Found: *shell}
+			return NewProblem("no such shell", "a program of the root image, such as "+defaultShell, *shell, "correct shell, or leave it out")
 		}
 	}
 	if err := r.editAccounts(func(a *accounts) error { return a.user(op) }); err != nil {
@@ -45,7 +45,7 @@ func (r *run) removeUser(op plan.User) error {
 		return nil
 	}
 	if u.uid == 0 {
-		return &Problem{What: "refuse to remove a user with uid 0", Found: op.Name}
+		return NewProblem("refuse to remove a user with uid 0", "another user", op.Name, "remove this entry from the config")
 	}
 	home, err := r.resolve(u.home, true)
 	if err != nil {
@@ -121,7 +121,7 @@ func (r *run) home(user string) (string, entry, error) {
 	}
 	switch info, err := r.root.Lstat(name); {
 	case err == nil && !info.IsDir():
-		return "", u, &Problem{What: "home is not a directory", Expected: "a directory at /" + name, Found: kind(info)}
+		return "", u, notDirectory(name, info)
 	case err == nil:
 		return name, u, nil
 	case !errors.Is(err, fs.ErrNotExist):
@@ -161,7 +161,7 @@ func (r *run) keys(op plan.Keys) error {
 		case errors.Is(err, os.ErrNotExist):
 			err = r.makeDirectory(dir, attributes{uid: u.uid, gid: u.gid, mode: homeMode})
 		case err == nil && !info.IsDir():
-			err = &Problem{What: "not a directory", Expected: "a directory at /" + dir, Found: kind(info), Next: "remove it"}
+			err = notDirectory(dir, info)
 		}
 		if err != nil {
 			return err

@@ -43,17 +43,21 @@ func RequestReset(root *os.Root, keep []string) ([]string, error) {
 	return kept, d.sync()
 }
 
+func cannotKeep(found, expected, next string) error {
+	return NewProblem("cannot keep a path", expected, found, next)
+}
+
 // keptName translates an absolute path of the tree to one of state.
 func (d *disk) keptName(p string) (string, error) {
 	if !path.IsAbs(p) || strings.ContainsAny(p, "\n\x00") {
-		return "", &Problem{What: "cannot keep a path", Expected: "an absolute path", Found: fmt.Sprintf("%q", p)}
+		return "", cannotKeep(fmt.Sprintf("%q", p), "an absolute path", "begin the path with /; nothing was done")
 	}
 	name, err := d.resolve(p, false)
 	if err != nil {
 		return "", err
 	}
 	if _, err := d.root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-		return "", &Problem{What: "cannot keep a path", Expected: "something that exists", Found: p, Next: "correct the path; nothing was done"}
+		return "", cannotKeep(p, "something that exists", "correct the path; nothing was done")
 	} else if err != nil {
 		return "", err
 	}
@@ -62,11 +66,11 @@ func (d *disk) keptName(p string) (string, error) {
 		inState, ok = etcUpper+"/"+etc, true
 	}
 	if !ok {
-		return "", &Problem{What: "cannot keep a path", Expected: "a path below /var or /etc, or in /home, /root, /opt, /srv or /usr/local", Found: p,
-			Next: "leave it out: what is elsewhere comes from the image, and /var and /etc as a whole are what a reset forgets"}
+		return "", cannotKeep(p, "a path below /var or /etc, or in /home, /root, /opt, /srv or /usr/local",
+			"leave it out: what is elsewhere comes from the image, and /var and /etc as a whole are what a reset forgets")
 	}
 	if marker, _ := strings.CutPrefix(StateDir, stateMount+"/"); marker == inState || strings.HasPrefix(marker, inState+"/") || strings.HasPrefix(inState, marker+"/") {
-		return "", &Problem{What: "cannot keep a path", Expected: "a path without /" + StateDir + ", which says that the machine is provisioned", Found: p}
+		return "", cannotKeep(p, "a path without /"+StateDir+", which says that the machine is provisioned", "leave it out; nothing was done")
 	}
 	return inState, nil
 }

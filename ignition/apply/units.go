@@ -59,10 +59,7 @@ func (r *run) find(name string) (file string, err error) {
 			}
 		}
 	}
-	return "", &Problem{
-		What: "no such unit", Expected: "a unit file in /" + strings.Join(unitDirs(), ", /"), Found: "none",
-		Next: "correct the name or give the unit contents",
-	}
+	return "", NewProblem("no such unit", "a unit file in /"+strings.Join(unitDirs(), ", /"), "none", "correct the name or give the unit contents")
 }
 
 // templateOf returns name@.service of name@instance.service.
@@ -113,7 +110,7 @@ func (r *run) install(name, file string) (map[string][]string, error) {
 // units in Also=. A unit without an [Install] section gets none.
 func (r *run) enable(name string, depth int) error {
 	if depth > 16 {
-		return &Problem{What: "units enable each other without end (Also=)", Found: name}
+		return NewProblem("units enable each other without end", "Also= that ends", name, "remove Also= from one of them")
 	}
 	file, err := r.find(name)
 	if err != nil {
@@ -132,7 +129,7 @@ func (r *run) enable(name string, depth int) error {
 	for _, d := range dependencyDirs() {
 		for _, target := range settings[d.setting] {
 			if strings.Contains(name, "@.") {
-				return &Problem{What: "cannot enable a template", Expected: "an instance, such as " + strings.Replace(name, "@.", "@NAME.", 1), Found: name}
+				return NewProblem("cannot enable a template", "an instance, such as "+strings.Replace(name, "@.", "@NAME.", 1), name, "name an instance, or give the unit DefaultInstance=")
 			}
 			target, err := expand(target, name)
 			if err != nil {
@@ -174,7 +171,7 @@ func expand(s, name string) (string, error) {
 	prefix, instance, _ := strings.Cut(stem, "@")
 	out := strings.NewReplacer("%%", "\x00", "%i", instance, "%n", name, "%N", stem, "%p", prefix).Replace(s)
 	if strings.Contains(out, "%") || strings.ContainsAny(out, "/\n") || out == "" || out == "." || out == ".." {
-		return "", &Problem{What: "invalid value in [Install]", Expected: "a unit name, with %i, %n, %N or %p at most", Found: s}
+		return "", NewProblem("invalid value in [Install]", "a unit name, with %i, %n, %N or %p at most", s, "correct the unit "+name)
 	}
 	return strings.ReplaceAll(out, "\x00", "%"), nil
 }
@@ -193,7 +190,7 @@ func (r *run) unitLink(rel, target string) error {
 	case id == "link:"+target:
 		return nil
 	case id != absent && !strings.HasPrefix(id, "link:"):
-		return &Problem{What: "something exists at /" + name, Expected: "nothing, or a link", Found: show(id)}
+		return NewProblem("something exists at /"+name, "nothing, or a link", show(id), "remove what is there, or do not enable the unit")
 	}
 	if err := r.parents(name); err != nil {
 		return err

@@ -173,10 +173,7 @@ func keyOf(kind string, v any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Problem is for Bind and Unlock, which know what is wrong and what to do.
-func Problem(what, expected, found, next string) error { return problem(what, expected, found, next) }
-
 // problem is apply's: what, expected, found, next step.
 func problem(what, expected, found, next string) error {
-	return &apply.Problem{What: what, Expected: expected, Found: found, Next: next}
+	return apply.NewProblem(what, expected, found, next)
 }

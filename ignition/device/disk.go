@@ -46,7 +46,7 @@ func PlanDisk(op plan.Disk, have partition.Disk, id func() gpt.GUID) (*partition
 	p, err := partition.Decide(have, op.Disk, id)
 	var refusal *partition.Refusal
 	if errors.As(err, &refusal) {
-		return nil, &apply.Problem{What: refusal.What, Expected: refusal.Expected, Found: refusal.Found, Next: refusal.Next}
+		return nil, apply.NewProblem(refusal.What, refusal.Expected, refusal.Found, refusal.Next)
 	}
 	return p, err
 }

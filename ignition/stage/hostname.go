@@ -48,10 +48,8 @@ func parseHostname(text string) (string, error) {
 			return "", nil
 		}
 		if !validHostname(line) {
-			return "", &apply.Problem{
-				What: "invalid /etc/hostname", Expected: "1 to 64 letters, digits, - and ., no label empty",
-				Found: fmt.Sprintf("%.80q", line), Next: "correct the contents of /etc/hostname in the config",
-			}
+			return "", apply.NewProblem("invalid /etc/hostname", "1 to 64 letters, digits, - and ., no label empty",
+				fmt.Sprintf("%.80q", line), "correct the contents of /etc/hostname in the config")
 		}
 		return line, nil
 	}

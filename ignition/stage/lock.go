@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/clevis"
-	"github.com/proa-os/proa/ignition/device"
 	"github.com/proa-os/proa/ignition/pin"
 	"github.com/proa-os/proa/ignition/retry"
 	"github.com/proa-os/proa/ignition/tang"
@@ -46,9 +46,9 @@ func explainLock(err error) error {
 	var server *clevis.ServerError
 	switch {
 	case errors.As(err, &server):
-		return device.Problem("cannot use the tang server "+server.URL, "an answer for key "+server.Thumbprint, server.Err.Error(), "start the server, correct url or thumbprint, or give its advertisement in the config")
+		return apply.NewProblem("cannot use the tang server "+server.URL, "an answer for key "+server.Thumbprint, server.Err.Error(), "start the server, correct url or thumbprint, or give its advertisement in the config")
 	case errors.Is(err, clevis.ErrUntrusted):
-		return device.Problem("the tang server is not to be trusted", "an advertisement signed by the key of the config", err.Error(), "correct the thumbprint (tang-show-keys on the server), or look who answers there")
+		return apply.NewProblem("the tang server is not to be trusted", "an advertisement signed by the key of the config", err.Error(), "correct the thumbprint (tang-show-keys on the server), or look who answers there")
 	}
 	return err
 }

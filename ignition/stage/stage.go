@@ -371,10 +371,8 @@ func load(o Options) (*state, error) {
 	b, err := os.ReadFile(o.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(o.NeedNet); err == nil {
-			return nil, &apply.Problem{
-				What: "the config was not fetched yet", Expected: "a run of stage fetch", Found: "one of fetch-offline, which has found that it needs the network",
-				Next: "run stage fetch when the network is up",
-			}
+			return nil, apply.NewProblem("the config was not fetched yet", "a run of stage fetch", "one of fetch-offline, which has found that it needs the network",
+				"run stage fetch when the network is up")
 		}
 		return nil, fmt.Errorf("read cached config: %w; run the fetch stage first", err)
 	}
