@@ -228,11 +228,19 @@ func (d *disk) makeHardLink(name, target string) error {
 }
 
 // writeFile fills a temporary file, syncs it, tells ready the sum of what was written, and renames.
-func (d *disk) writeFile(name string, a attributes, fill func(*os.File) error, ready func(id string) error) error {
+func (d *disk) writeFile(name string, a attributes, fill func(*sink) error, ready func(id string) error) error {
 	tmp, err := d.prepare(name)
 	if err != nil {
 		return err
 	}
+	if err := d.writeTemporary(tmp, name, a, fill, ready); err != nil {
+		d.remove(tmp) // if that fails too, the next run does it
+		return err
+	}
+	return d.rename(tmp, name)
+}
+
+func (d *disk) writeTemporary(tmp, name string, a attributes, fill func(*sink) error, ready func(id string) error) error {
 	if err := d.step("create", name); err != nil {
 		return err
 	}
@@ -241,8 +249,11 @@ func (d *disk) writeFile(name string, a attributes, fill func(*os.File) error, r
 		return err
 	}
 	defer f.Close()
-	if err := fill(f); err != nil {
-		d.remove(tmp) // if that fails too, the next run does it
+	s := &sink{f: f}
+	if err := fill(s); err != nil {
+		return err
+	}
+	if err := s.full(); err != nil {
 		return err
 	}
 	if err := d.dress(tmp, a); err != nil {
@@ -255,21 +266,15 @@ func (d *disk) writeFile(name string, a attributes, fill func(*os.File) error, r
 		return err
 	}
 	id, err := d.identity(tmp)
-	if err != nil {
+	if err != nil || ready == nil {
 		return err
 	}
-	if ready != nil {
-		if err := ready(id); err != nil {
-			d.remove(tmp) // if that fails too, the next run does it
-			return err
-		}
-	}
-	return d.rename(tmp, name)
+	return ready(id)
 }
 
 func (d *disk) writeBytes(name string, a attributes, b []byte) error {
-	return d.writeFile(name, a, func(f *os.File) error {
-		_, err := f.Write(b)
+	return d.writeFile(name, a, func(s *sink) error {
+		_, err := s.Write(b)
 		return err
 	}, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/proa-os/proa/ignition/plan"
 )
@@ -159,7 +160,7 @@ func (r *run) file(op plan.File) error {
 	if err := r.parents(name); err != nil {
 		return err
 	}
-	fill := func(f *os.File) error { return r.fill(f, op, name, now, old) }
+	fill := func(s *sink) error { return r.fill(s, op, name, now, old) }
 	return r.writeFile(name, a, fill, func(id string) error {
 		if hasContents && old != absent && old != id {
 			return NewProblem("a file with other contents exists", "no file at /"+name+", or the same contents", "a file", `choose another path or set "overwrite": true`)
@@ -187,11 +188,10 @@ func (r *run) fileAttributes(name string, op plan.File, keep bool) (attributes, 
 }
 
 // fill writes the new content: what the config gives or what was there, and then what is appended.
-func (r *run) fill(f *os.File, op plan.File, name, now, old string) error {
-	s := &sink{f: f}
+func (r *run) fill(s *sink, op plan.File, name, now, old string) error {
 	switch {
 	case op.Text != nil:
-		if _, err := f.WriteString(*op.Text); err != nil {
+		if _, err := io.WriteString(s, *op.Text); err != nil {
 			return err
 		}
 	case op.Contents != nil:
@@ -203,7 +203,7 @@ func (r *run) fill(f *os.File, op plan.File, name, now, old string) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, from)
+		_, err = io.Copy(s, from)
 		if err := errors.Join(err, from.Close()); err != nil {
 			return err
 		}
@@ -219,10 +219,12 @@ func (r *run) fill(f *os.File, op plan.File, name, now, old string) error {
 	return nil
 }
 
-// sink is the end of a file, to which one resource at a time is written.
+// sink is the end of a file, to which one resource at a time is written. When the file system is full it takes the rest and only counts it:
+// a person wants to know how much room is missing.
 type sink struct {
-	f     *os.File
-	start int64
+	f       *os.File
+	start   int64
+	missing int64 // bytes that there was no room for
 }
 
 func (s *sink) begin() (err error) {
@@ -230,10 +232,33 @@ func (s *sink) begin() (err error) {
 	return err
 }
 
-func (s *sink) Write(p []byte) (int, error) { return s.f.Write(p) }
+func (s *sink) Write(p []byte) (n int, err error) {
+	if s.missing == 0 {
+		n, err = s.f.Write(p)
+	}
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return n, err
+	}
+	s.missing += int64(len(p) - n)
+	return len(p), nil
+}
+
+// full is the problem with a file that there was no room for.
+func (s *sink) full() error {
+	if s.missing == 0 {
+		return nil
+	}
+	size, err := s.f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	return NewProblem("the file system is full", fmt.Sprintf("room for %d bytes", size+s.missing),
+		fmt.Sprintf("%d bytes missing", s.missing), moreRoom)
+}
 
 // Reset forgets the resource that was begun.
 func (s *sink) Reset() error {
+	s.missing = 0
 	if err := s.f.Truncate(s.start); err != nil {
 		return err
 	}

@@ -149,13 +149,13 @@ func (j *journal) keep(name, id string) error {
 	if err := j.makeDirs(originalsDir); err != nil {
 		return err
 	}
-	err := j.d.writeFile(saved, attributes{mode: 0o600}, func(f *os.File) error {
+	err := j.d.writeFile(saved, attributes{mode: 0o600}, func(s *sink) error {
 		from, err := j.d.root.Open(name)
 		if err != nil {
 			return err
 		}
 		defer from.Close()
-		_, err = io.Copy(f, from)
+		_, err = io.Copy(s, from)
 		return err
 	}, nil)
 	if err != nil {
