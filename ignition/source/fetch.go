@@ -99,18 +99,27 @@ func (f Fetcher) For(ctx context.Context, cfg types.Config) (*Fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range authorities {
+	for i, r := range authorities {
 		var pem buffer
 		if err := plain.Fetch(ctx, r, &pem); err != nil {
-			return nil, fmt.Errorf("fetch certificate authority: %w", err)
+			return nil, &AuthorityError{i, fmt.Errorf("fetch certificate authority: %w", err)}
 		}
 		if !pool.AppendCertsFromPEM(pem.Bytes()) {
-			return nil, fmt.Errorf("read certificate authority %s: expected PEM certificates, found none", config.Redact(*r.Source))
+			return nil, &AuthorityError{i, fmt.Errorf("read certificate authority %s: expected PEM certificates, found none", config.Redact(*r.Source))}
 		}
 	}
 	n.client = n.newClient(pool, cfg.Ignition.Proxy)
 	return n, nil
 }
+
+// An AuthorityError is what is wrong with one of a config's certificate authorities.
+type AuthorityError struct {
+	Index int
+	error
+}
+
+// Unwrap returns what is wrong.
+func (e *AuthorityError) Unwrap() error { return e.error }
 
 func (f *Fetcher) newClient(pool *x509.CertPool, p types.Proxy) *http.Client {
 	dial := net.Dialer{Timeout: f.deadline}

@@ -22,8 +22,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/ignition/v2/config/v3_6/types"
-
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
 	"github.com/proa-os/proa/ignition/device"
@@ -243,7 +241,7 @@ func files(ctx context.Context, o Options) error {
 	defer root.Close()
 	all := ops
 	_, _, ops = plan.Split(ops)
-	if ops, err = applyFiles(ctx, root, st.Config, ops, o); err != nil {
+	if ops, err = applyFiles(ctx, root, &st.Merged, ops, o); err != nil {
 		return err
 	}
 	if err := apply.Record(root, append(made(all), ops...), o.Owners, device.Observer{Sys: "/sys", Dev: "/dev", Proc: "/proc"}.Look); err != nil {
@@ -296,7 +294,7 @@ func devices(ctx context.Context, o Options) error {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
-	fetcher, err := source.Fetcher{Secrets: o.Fetcher.Secrets, Retrying: retrying(o)}.For(ctx, st.Config)
+	fetcher, err := fetcherFor(ctx, source.Fetcher{Secrets: o.Fetcher.Secrets, Retrying: retrying(o)}, &st.Merged)
 	if err != nil {
 		return err
 	}
@@ -307,9 +305,20 @@ func devices(ctx context.Context, o Options) error {
 	})
 }
 
-// Apply carries ops, the plan of cfg, out on root. What the plan says of devices is left out, with a warning.
-func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) error {
-	ops, err := applyFiles(ctx, root, cfg, ops, o)
+// fetcherFor is f.For, whose error says where m names what is wrong.
+func fetcherFor(ctx context.Context, f source.Fetcher, m *config.Merged) (*source.Fetcher, error) {
+	fetcher, err := f.For(ctx, m.Config)
+	var a *source.AuthorityError
+	if errors.As(err, &a) {
+		at := m.Place(fmt.Sprintf("ignition.security.tls.certificateAuthorities[%d].source", a.Index))
+		err = config.Issues{{Place: at, Problem: err.Error(), Next: apply.NextStep(err)}}
+	}
+	return fetcher, err
+}
+
+// Apply carries ops, the plan of m, out on root. What the plan says of devices is left out, with a warning.
+func Apply(ctx context.Context, root *os.Root, m *config.Merged, ops []plan.Op, o Options) error {
+	ops, err := applyFiles(ctx, root, m, ops, o)
 	if err != nil {
 		return err
 	}
@@ -317,8 +326,8 @@ func Apply(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, 
 }
 
 // applyFiles does that, and returns what it did.
-func applyFiles(ctx context.Context, root *os.Root, cfg types.Config, ops []plan.Op, o Options) ([]plan.Op, error) {
-	fetcher, err := o.Fetcher.For(ctx, cfg)
+func applyFiles(ctx context.Context, root *os.Root, m *config.Merged, ops []plan.Op, o Options) ([]plan.Op, error) {
+	fetcher, err := fetcherFor(ctx, o.Fetcher, m)
 	if err != nil {
 		return nil, err
 	}

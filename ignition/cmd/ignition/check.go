@@ -116,6 +116,6 @@ func (p *program) apply(flags *flag.FlagSet) func(context.Context, []string) err
 			return fmt.Errorf("open root: %w", err)
 		}
 		defer root.Close()
-		return stage.Apply(ctx, root, merged.Config, ops, p.Options)
+		return stage.Apply(ctx, root, merged, ops, p.Options)
 	}
 }
