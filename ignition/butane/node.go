@@ -98,6 +98,19 @@ func (n *node) name(path string) {
 	}
 }
 
+// what says which kind of value it is, and which text, for a person.
+func (n *node) what() string {
+	switch {
+	case n.kind == mapping:
+		return "a mapping"
+	case n.kind == sequence:
+		return "a list"
+	case n.isNull():
+		return "nothing"
+	}
+	return fmt.Sprintf("the text %.80q", n.text)
+}
+
 // isNull says whether a plain scalar is YAML's null.
 func (n *node) isNull() bool {
 	if n.kind != scalar || n.quoted {

@@ -57,7 +57,7 @@ func hostname(root *node) error {
 		return nil
 	}
 	if name.kind != scalar || name.text == "" {
-		return name.wrong("wrong type", "a name", "something else", "")
+		return name.wrong("wrong type", "a name", name.what(), "")
 	}
 	files := root.child("storage", mapping, name).child("files", sequence, name)
 	files.items = append(files.items, mapNode(name,
@@ -74,7 +74,7 @@ func (d *desugar) resources(n *node) error {
 			return n.wrong("more than one of age, inline, local and source", "one of them", "", "remove the others")
 		}
 		if sealed.kind != scalar {
-			return sealed.wrong("wrong type", "an armored age file", "something else", "")
+			return sealed.wrong("wrong type", "an armored age file", sealed.what(), "")
 		}
 		if err := secret.Check([]byte(sealed.text)); err != nil {
 			return sealed.wrong("damaged secret: "+err.Error(), "", "", "encrypt the value again: ignition secret encrypt, or age -a -r")
@@ -111,7 +111,7 @@ func (d *desugar) resources(n *node) error {
 func (d *desugar) content(inline, local *node) ([]byte, *node, error) {
 	if inline != nil {
 		if inline.kind != scalar {
-			return nil, nil, inline.wrong("wrong type", "a string", "something else", "")
+			return nil, nil, inline.wrong("wrong type", "a string", inline.what(), "")
 		}
 		return []byte(inline.text), inline, nil
 	}
@@ -313,7 +313,7 @@ func mountUnits(root *node) error {
 			continue
 		}
 		if yes, ok := with.boolean(); !ok {
-			return with.wrong("wrong type", "true or false", "something else", "")
+			return with.wrong("wrong type", "true or false", with.what(), "")
 		} else if !yes {
 			continue
 		}

@@ -61,7 +61,7 @@ func parseJSON(name string, raw []byte) (*Document, error) {
 	}
 	d := &Document{Name: name, places: w.places()}
 	if err := json.Unmarshal(raw, &d.Config); err != nil {
-		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error()}}
+		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error(), Next: correct}}
 	}
 	rpt := upgrade(&d.Config, minor)
 	rpt.Merge(validateValue(d.Config))
@@ -77,13 +77,15 @@ func parseJSON(name string, raw []byte) (*Document, error) {
 func (d *Document) Place(path string) Place { return place(d.places, d.Name, path) }
 
 func place(places map[string]Place, name, path string) Place {
-	for p := path; p != ""; p = p[:max(0, strings.LastIndexAny(p, ".["))] {
+	for p := path; ; p = p[:max(0, strings.LastIndexAny(p, ".["))] {
 		if at, ok := places[p]; ok {
 			at.Path += path[len(p):]
 			return at
 		}
+		if p == "" {
+			return Place{Config: name, Path: path}
+		}
 	}
-	return Place{Config: name, Path: path}
 }
 
 func (w *walker) places() map[string]Place {
@@ -97,7 +99,7 @@ func (w *walker) places() map[string]Place {
 
 // notJSON reports what is not JSON at all, with a guess at what it is.
 func notJSON(name string, raw []byte) (Issue, bool) {
-	i := Issue{Place: Place{Config: name}, Expected: "an Ignition config: a JSON object with ignition.version"}
+	i := Issue{Place: Place{Config: name}, Expected: "an Ignition config: a JSON object with ignition.version", Next: "give it a whole config; ignition check tells whether it is one"}
 	switch trimmed := bytes.TrimSpace(raw); {
 	case len(trimmed) == 0:
 		i.Problem, i.Found = "empty config", fmt.Sprintf("%d bytes", len(raw))
@@ -114,10 +116,11 @@ func notJSON(name string, raw []byte) (Issue, bool) {
 	var whole json.RawMessage
 	err := json.Unmarshal(raw, &whole)
 	if err == nil {
-		i.Problem, i.Found = "wrong type", "another kind of JSON value"
+		tok, _ := json.NewDecoder(bytes.NewReader(raw)).Token() // it is valid
+		i.Problem, i.Found = "wrong type", kindOfToken(tok)
 		return i, bytes.TrimSpace(raw)[0] != '{'
 	}
-	i.Problem, i.Expected = "invalid JSON", ""
+	i.Problem, i.Expected, i.Next = "invalid JSON", "", correct
 	i.Found = err.Error()
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {

@@ -63,25 +63,33 @@ func explain(i *Issue, path string, value json.RawMessage) {
 		}
 	}
 	i.Found = reveal(path, value)
+	if i.Next == "" {
+		i.Next = correct
+	}
 }
 
 // reveal shows a value only where the spec puts nothing secret: a list of what is harmless, so that a
 // section added to the spec is hidden until somebody has looked at it.
 func reveal(path string, value json.RawMessage) string {
-	key := path[strings.LastIndexByte(path, '.')+1:]
-	switch key {
-	case "path", "name", "mode", "id", "hash", "compression", "target", "enabled", "mask", "overwrite", "hard", "homeDir", "shell":
-		if len(value) == 0 {
-			return "nothing"
-		}
+	var s string
+	switch {
+	case harmless(path) && len(value) == 0:
+		return "nothing"
+	case harmless(path):
 		return clip(string(value))
-	case "source":
-		var s string
-		if json.Unmarshal(value, &s) == nil {
-			return Redact(s)
-		}
+	case strings.HasSuffix(path, ".source") && json.Unmarshal(value, &s) == nil:
+		return Redact(s)
 	}
 	return ""
+}
+
+func harmless(path string) bool {
+	switch path[strings.LastIndexByte(path, '.')+1:] {
+	case "path", "name", "mode", "id", "hash", "compression", "target", "enabled", "mask", "overwrite", "hard", "homeDir", "shell",
+		"version", "device", "format", "label", "level", "uuid", "guid", "typeGuid", "primaryGroup":
+		return true
+	}
+	return false
 }
 
 // Redact returns what of a source may be shown: of http and https URLs the address without user, password

@@ -25,6 +25,9 @@ func (p Place) String() string {
 	return s
 }
 
+// correct is the next step where nothing better is known than the place.
+const correct = "correct it there; ignition check tells whether it is right"
+
 // An Issue is one thing wrong with a config. Found never holds a secret: no file contents, hashes of
 // passwords, headers, or credentials of URLs.
 type Issue struct {
@@ -32,7 +35,7 @@ type Issue struct {
 	Problem  string // "unknown key"
 	Expected string // what would have been right; may be empty
 	Found    string // what is there; may be empty
-	Next     string // what to do; may be empty
+	Next     string // what to do
 	Warning  bool   // true: the config can be applied all the same
 	cause    error  // what a caller may branch on
 }

@@ -75,8 +75,8 @@ func (w *walker) value(path string, t reflect.Type) {
 		w.next()
 	case scalarFits(tok, t):
 	default:
-		w.mismatch(path, from, tok, t)
 		w.skipRest(delim)
+		w.mismatch(path, from, tok, t)
 	}
 }
 
@@ -128,8 +128,15 @@ func (w *walker) skipRest(delim json.Delim) {
 	}
 }
 
+// mismatch reports the value that begins with tok and has just been read. It shows the value itself where no secret can be: the key, or the
+// type that belongs there, says so.
 func (w *walker) mismatch(path string, from int, tok json.Token, t reflect.Type) {
-	i := Issue{Place: Place{Path: path}, Problem: "wrong type", Expected: kindOf(t), Found: kindOfToken(tok)}
+	i := Issue{Place: Place{Path: path}, Problem: "wrong type", Found: kindOfToken(tok)}
+	i.Expected, i.Next = kindOf(t)
+	_, always := tok.(bool)
+	if always || t.Kind() == reflect.Int || t.Kind() == reflect.Bool || harmless(path) {
+		i.Found += ", " + clip(strings.Join(strings.Fields(string(w.raw[from:w.dec.InputOffset()])), " "))
+	}
 	if s, ok := tok.(string); ok && strings.HasSuffix(path, ".mode") {
 		if v, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32); err == nil {
 			i.Next = fmt.Sprintf("write %d, which is %#o in decimal", v, v)
@@ -158,18 +165,19 @@ func scalarFits(tok json.Token, t reflect.Type) bool {
 	return false
 }
 
-func kindOf(t reflect.Type) string {
+// kindOf says what a t is written as, and how to come there.
+func kindOf(t reflect.Type) (kind, next string) {
 	switch t.Kind() {
 	case reflect.Struct:
-		return "an object"
+		return "an object", "write it as keys with values"
 	case reflect.Slice:
-		return "a list"
+		return "a list", "put it into a list, even if it is the only one"
 	case reflect.Bool:
-		return "true or false"
+		return "true or false", "write true or false, without quotes"
 	case reflect.Int:
-		return "an integer"
+		return "an integer", "write its digits, without quotes and without a point"
 	}
-	return "a string"
+	return "a string", "write one value, in quotes"
 }
 
 func kindOfToken(tok json.Token) string {
@@ -177,9 +185,9 @@ func kindOfToken(tok json.Token) string {
 	case string:
 		return "a string"
 	case bool:
-		return strconv.FormatBool(v)
-	case json.Number:
-		return "the number " + clip(v.String())
+		return "a boolean"
+	case json.Number, float64:
+		return "a number"
 	case json.Delim:
 		if v == '[' {
 			return "a list"

@@ -13,13 +13,16 @@ func parseButane(name string, raw []byte, files fs.FS) (*Document, error) {
 	out, err := butane.Translate(raw, files)
 	var wrong *butane.Error
 	if errors.As(err, &wrong) {
+		if wrong.NextStep == "" {
+			wrong.NextStep = correct
+		}
 		return nil, Issues{{
 			Place:   Place{Config: name, Path: wrong.Path, Line: wrong.Line, Column: wrong.Column},
 			Problem: wrong.Problem, Expected: wrong.Expected, Found: wrong.Found, Next: wrong.NextStep,
 		}}
 	}
 	if err != nil {
-		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error()}}
+		return nil, Issues{{Place: Place{Config: name}, Problem: err.Error(), Next: correct}}
 	}
 	places := make(map[string]Place, len(out.Places))
 	for path, at := range out.Places {

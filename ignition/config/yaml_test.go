@@ -12,10 +12,10 @@ func TestMalformedYAML(t *testing.T) {
 		{"unknown key", head + "storage:\n  filez: []\n", `c.bu:4:3: storage.filez: unknown key: expected one of directories, disks, files, filesystems, links, luks, raid, found "filez"; did you mean "files"?`},
 		{"snake case", head + "passwd:\n  users:\n  - name: core\n    ssh_authorised_keys: []\n", `c.bu:6:5: passwd.users[0].ssh_authorised_keys: unknown key: expected one of gecos, groups, home_dir, name, no_create_home, no_log_init, no_user_group, password_hash, primary_group, shell, should_exist, ssh_authorized_keys, system, uid, found "ssh_authorised_keys"; did you mean "ssh_authorized_keys"?`},
 		{"JSON's name", head + "passwd:\n  users:\n  - name: core\n    sshAuthorizedKeys: []\n", `found "sshAuthorizedKeys"; did you mean "ssh_authorized_keys"?`},
-		{"wrong type", head + "storage:\n  files:\n  - path: /a\n    mode: rw\n", "c.bu:6:11: storage.files[0].mode: wrong type: expected an integer, found a string"},
-		{"relative path", head + "storage:\n  files:\n  - path: a\n", `c.bu:5:11: storage.files[0].path: path not absolute: expected a path that begins with /, found "a"`},
-		{"syntax", head + "storage:\n  files: [\n", "c.bu:5:1: invalid YAML: expected ], found the end"},
-		{"secret", head + "passwd:\n  users:\n  - name: core\n    password_hash: [hunter2]\n", "c.bu:6:20: passwd.users[0].password_hash: wrong type: expected a string, found a list"},
+		{"wrong type", head + "storage:\n  files:\n  - path: /a\n    mode: rw\n", "c.bu:6:11: storage.files[0].mode: wrong type: expected an integer, found a string, \"rw\"; write its digits, without quotes and without a point"},
+		{"relative path", head + "storage:\n  files:\n  - path: a\n", `c.bu:5:11: storage.files[0].path: path not absolute: expected a path that begins with /, found "a"; correct it there; ignition check tells whether it is right`},
+		{"syntax", head + "storage:\n  files: [\n", "c.bu:5:1: invalid YAML: expected ], found the end; correct it there; ignition check tells whether it is right"},
+		{"secret", head + "passwd:\n  users:\n  - name: core\n    password_hash: [hunter2]\n", "c.bu:6:20: passwd.users[0].password_hash: wrong type: expected a string, found a list; write one value, in quotes"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -176,7 +176,7 @@ func (b *builder) at(format string, args ...any) base {
 func (b *builder) add(op Op) { b.ops = append(b.ops, op) }
 
 func (b *builder) refuse(at base, problem, expected, found string) {
-	b.issues = append(b.issues, config.Issue{Place: at.place, Problem: problem, Expected: expected, Found: found})
+	b.issues = append(b.issues, config.Issue{Place: at.place, Problem: problem, Expected: expected, Found: found, Next: "write what is expected, or remove it from the config"})
 }
 
 func (b *builder) passwd() {

@@ -32,7 +32,8 @@ func Reveal(ops []Op, open func(sealed []byte) ([]byte, error)) ([]Op, error) {
 			err = fmt.Errorf("open a secret: expected one line without %q, found something else", strings.Trim(forbidden, "\n\r\x00"))
 		}
 		if err != nil {
-			return "", config.Issues{{Place: op.At(), Problem: op.String() + ": " + err.Error()}}
+			return "", config.Issues{{Place: op.At(), Problem: op.String() + ": " + err.Error(),
+				Next: "give the machine its key, or encrypt the value again for the key that it has"}}
 		}
 		return strings.TrimRight(string(plain), "\r\n"), nil
 	}

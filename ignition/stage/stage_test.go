@@ -222,7 +222,7 @@ func TestScreens(t *testing.T) {
 		"unknown group": {`{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core","passwordHash":"hunter2","groups":["sail"]}]}}`, false,
 			[]string{"unknown group\n", "expected:  a group of /etc/group or of passwd.groups\n", "found:     sail\n", "next step: add it to passwd.groups, or correct the name\n"}},
 		"wrong type": {`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","mode":"0644","contents":{"source":"data:,hunter2"}}]}}`, false,
-			[]string{"problem:   wrong type\n", "storage.files[0].mode\n", "expected:  an integer\n", "found:     a string\n", "next step: write 420, which is 0644 in decimal\n"}},
+			[]string{"problem:   wrong type\n", "storage.files[0].mode\n", "expected:  an integer\n", "found:     a string, \"0644\"\n", "next step: write 420, which is 0644 in decimal\n"}},
 		"full disk": {one(server.URL, ""), true, []string{"write file /etc/a: the file system is full\n", "storage.files[0].path\n", "expected:  room for 1048576 bytes\n", " bytes missing\n", "next step: make room or use a larger disk: the next run goes on from here\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {

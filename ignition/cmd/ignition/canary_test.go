@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/ignition/config"
 )
 
 // canary stands for every secret. It is in the config below in each field that may hold one, plain and as base64 has it.
@@ -47,7 +50,29 @@ func leaves(v any, path string, set func(any), visit func(path string, v any, se
 	visit(path, v, set)
 }
 
-// Whatever is wrong with a config, no error, warning or log shows a secret of it.
+// whole fails if anything that a command has found lacks what a person needs: which config, where in it, what is wrong, what to do.
+func whole(t *testing.T, what, command, out string, err error) {
+	t.Helper()
+	var all []checked
+	if command == "check" && json.Unmarshal([]byte(out), &all) != nil {
+		t.Fatalf("%s: check: %v, no answer in\n%s", what, err, out)
+	}
+	var issues config.Issues
+	if errors.As(err, &issues) {
+		all = append(all, checked{Findings: findings(issues)})
+	} else if command == "apply" && err != nil {
+		t.Errorf("%s: apply: an error without a place: %v", what, err)
+	}
+	for _, one := range all {
+		for _, f := range one.Findings {
+			if f.Config == "" || f.Problem == "" || f.Next == "" || f.Path != "" && f.Line == 0 {
+				t.Errorf("%s: %s: want config, line, problem and next step, got %+v", what, command, f)
+			}
+		}
+	}
+}
+
+// Whatever is wrong with a config, no error, warning or log shows a secret of it, and each says where it is and what to do.
 func TestNoSecretIsShown(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "c.ign")
@@ -72,6 +97,7 @@ func TestNoSecretIsShown(t *testing.T) {
 				failed++
 				log += err.Error()
 			}
+			whole(t, what, args[0], out, err)
 			for _, h := range hidden {
 				if strings.Contains(out+log, h) {
 					t.Errorf("%s: ignition %s shows the secret:\n%s%s", what, args[0], out, log)
@@ -79,14 +105,14 @@ func TestNoSecretIsShown(t *testing.T) {
 			}
 		}
 	}
-	whole := secrets()
-	try("nothing changed", []byte(whole))
+	text := secrets()
+	try("nothing changed", []byte(text))
 	wrong := []any{7.5, true, nil, "", "wrong", "/x y", map[string]any{"x": 1}, []any{"x"}}
 	// What stands where a secret is, and is wrong there.
 	sealed := []any{canary, "http://u:" + canary + "@h/?" + canary, "ftp://" + canary, "data:;base64," + canary, "data:" + canary, "[Unit " + canary, "[Unit]\n" + canary, []any{canary}, "x:" + canary + "\n" + canary, "%" + canary}
 	var count int
 	var probe any
-	if err := json.Unmarshal([]byte(whole), &probe); err != nil {
+	if err := json.Unmarshal([]byte(text), &probe); err != nil {
 		t.Fatal(err)
 	}
 	leaves(probe, "", func(any) {}, func(string, any, func(any)) { count++ })
@@ -96,7 +122,7 @@ func TestNoSecretIsShown(t *testing.T) {
 				continue
 			}
 			var doc any
-			if err := json.Unmarshal([]byte(whole), &doc); err != nil {
+			if err := json.Unmarshal([]byte(text), &doc); err != nil {
 				t.Fatal(err)
 			}
 			at, n := "", 0
@@ -118,8 +144,8 @@ func TestNoSecretIsShown(t *testing.T) {
 			try(fmt.Sprintf("%s = %v", at, mutation), raw)
 		}
 	}
-	for cut := 0; cut < len(whole); cut += 41 {
-		try(fmt.Sprintf("cut off after %d bytes", cut), []byte(whole[:cut]))
+	for cut := 0; cut < len(text); cut += 41 {
+		try(fmt.Sprintf("cut off after %d bytes", cut), []byte(text[:cut]))
 	}
 	if failed < runs/3 {
 		t.Errorf("%d of %d runs failed: the configs are not wrong enough", failed, runs)
