@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/ignition/secret"
 	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
@@ -37,10 +38,14 @@ func TestLine(t *testing.T) {
 		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n").
 		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
 		File("/etc/containers/systemd/site.container", 0o644, declaredSite(registry))
-	m := s.machineFrom("line", first.Disk(), config, func(c *vm.Config) { c.Ports = []int{pagesPort} })
+	key := must(secret.NewKey())(t)
+	config.Include(sealedFile("/etc/lab/token", must(secret.Encrypt([]byte(token), key.Recipient()))(t)))
+	m := s.machineFrom("line", first.Disk(), config, func(c *vm.Config) {
+		c.Ports, c.Credentials = []int{pagesPort}, map[string]string{"ignition.age-key": key.Identity()}
+	})
 
 	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
-	step(t, m, "provision", func(t *testing.T) { provisioned(t, m) })
+	step(t, m, "provision", func(t *testing.T) { provisioned(t, m); keptSecret(t, m, key.Identity()) })
 	step(t, m, "container", func(t *testing.T) { startContainer(t, m, registry) })
 	step(t, m, "declared container", func(t *testing.T) { declaredStarts(t, m) })
 	step(t, m, "web server", func(t *testing.T) { declarePages(t, m, registry) })
@@ -163,6 +168,44 @@ func provisioned(t *testing.T, m *vm.Machine) {
 	}
 	if got := run(t, m, "ls /var/lib/ignition/provisioned"); got == "" {
 		t.Error("got no marker of the provisioning")
+	}
+}
+
+// token is a secret of the story's config.
+const token = "t0ken-0f-the-l1ne"
+
+// sealedFile is a config with a file that only the machine can read.
+func sealedFile(path, sealed string) string {
+	return fmt.Sprintf("variant: proa\nversion: 1.0.0\nstorage:\n  files:\n  - path: %s\n    mode: 0600\n    contents:\n      age: |\n        %s\n",
+		path, strings.ReplaceAll(strings.TrimSpace(sealed), "\n", "\n        "))
+}
+
+// keptSecret looks for the secret of the config where it belongs, and for it and the key that opened it everywhere else: nobody but root can
+// read them, and no report tells them.
+func keptSecret(t *testing.T, m *vm.Machine, identity string) {
+	t.Helper()
+	const file = "/etc/lab/token"
+	if got := run(t, m, "stat -c '%a %U' "+file+"; cat "+file); got != "600 root\n"+token {
+		t.Errorf("got %q, want the secret in a file of root's", got)
+	}
+	if out, err := m.Run(t.Context(), "core", "cat "+file+" /run/credentials/@system/ignition.age-key"); err == nil || out != "" {
+		t.Errorf("core reads %q, %v, want neither the secret nor the key", out, err)
+	}
+	if got := run(t, m, `grep -rlaF "$(cat `+file+`)" /var/log /var/lib/ignition /run /tmp || true`); got != "" {
+		t.Errorf("got the secret in %s, want it in %s only", got, file)
+	}
+	reports := map[string]string{
+		"the journal":                 run(t, m, "journalctl -b -q -o export"),
+		"what provisioning remembers": run(t, m, "cat /var/lib/ignition/*.json /var/lib/ignition/journal"),
+		"what differs":                run(t, m, "ignition drift --json || true"),
+	}
+	for _, l := range m.Console().Lines(0) {
+		reports["the console"] += l.Text + "\n"
+	}
+	for where, text := range reports {
+		if text == "" || strings.Contains(text, token) || strings.Contains(text, identity) {
+			t.Errorf("%s: want it there, without the secret and its key:\n%s", where, text)
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package vm
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +29,7 @@ type hardware struct {
 	kernel     string // a bzImage to start without firmware or loader
 	initrd     string
 	kernelArgs []string // added to the boot program's, or all there is for kernel
+	given      []string // system credentials, NAME=VALUE
 
 	disk       string   // raw image, "" for none
 	more       []string // raw images of further disks
@@ -100,7 +103,18 @@ func (h hardware) bootArgs() []string {
 		extra := "io.systemd.stub.kernel-cmdline-extra=" + strings.Join(h.kernelArgs, " ")
 		a = append(a, "-smbios", "type=11,value="+value(extra))
 	}
+	for _, c := range h.given {
+		a = append(a, "-smbios", "type=11,value="+value("io.systemd.credential:"+c))
+	}
 	return a
+}
+
+// pairs are the entries of m as NAME=VALUE, in the order of names.
+func pairs(m map[string]string) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, name+"="+m[name])
+	}
+	return list
 }
 
 // value escapes s for use in a QEMU option list (qemu(1): a comma is doubled).

@@ -13,7 +13,7 @@ import (
 func TestArgs(t *testing.T) {
 	h := hardware{
 		name: "one,two", accel: TCG, memoryMiB: 1024, cpus: 2, dataDirs: []string{"/t/share/qemu"},
-		code: "/t/CODE.fd", vars: "/run/a,b/vars.fd", kernelArgs: []string{"no_timer_check", "console=ttyS0,115200"},
+		code: "/t/CODE.fd", vars: "/run/a,b/vars.fd", kernelArgs: []string{"no_timer_check", "console=ttyS0,115200"}, given: pairs(map[string]string{"b.key": "KEY-1", "a.list": "x,y"}),
 		disk: "/run/a,b/disk.raw", ignition: "/run/a,b/config.ign",
 		forwards: []Forward{{Host: 20022, Guest: 22}, {Host: 20080, Guest: 80}}, consoleFD: 3, qmpFD: 4,
 	}
@@ -26,7 +26,8 @@ func TestArgs(t *testing.T) {
 		"readonly=on,file=/t/CODE.fd",
 		"file=/run/a,,b/vars.fd",
 		"file=/run/a,,b/disk.raw -device virtio-blk-pci",
-		"-smbios type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check console=ttyS0,,115200",
+		"-smbios type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check console=ttyS0,,115200" +
+			" -smbios type=11,value=io.systemd.credential:a.list=x,,y -smbios type=11,value=io.systemd.credential:b.key=KEY-1",
 		"hostfwd=tcp:127.0.0.1:20022-:22,hostfwd=tcp:127.0.0.1:20080-:80",
 		"-device virtio-net-pci,netdev=net,romfile=",
 		"-fw_cfg name=opt/com.coreos/config,file=/run/a,,b/config.ign",

@@ -55,6 +55,9 @@ type Config struct {
 	// Ignition is a provisioning config, given to the guest by fw_cfg.
 	Ignition []byte
 
+	// Credentials are system credentials, given to the guest by SMBIOS strings (systemd.system-credentials(7)). Their values are text.
+	Credentials map[string]string
+
 	MemoryMiB int // 1024 by default
 	CPUs      int // 2 by default
 

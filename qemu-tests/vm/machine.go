@@ -92,7 +92,7 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 	m.hw = hardware{
 		name: cfg.Name, memoryMiB: cfg.MemoryMiB, cpus: cfg.CPUs,
 		dataDirs: []string{tree.Path("usr/share/qemu"), tree.Path("usr/share/seabios")},
-		kernel:   cfg.Kernel, initrd: cfg.Initrd, kernelArgs: cfg.KernelArgs, nics: cfg.NICs,
+		kernel:   cfg.Kernel, initrd: cfg.Initrd, kernelArgs: cfg.KernelArgs, given: pairs(cfg.Credentials), nics: cfg.NICs,
 	}
 	if cfg.Disk != "" {
 		if err := m.prepareDisk(tree); err != nil {
