@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -167,24 +166,4 @@ func (s *Store) claimed(keep map[string]bool) error {
 		f.Close()
 	}
 	return nil
-}
-
-// intake is where a blob arrives: it hashes and writes, and takes no byte more than was promised.
-type intake struct {
-	file   *os.File
-	sum    hash.Hash
-	total  int64
-	event  Event
-	report func(Event)
-}
-
-func (i *intake) Write(p []byte) (int, error) {
-	if int64(len(p)) > i.total-i.event.Done {
-		return 0, &digest.MismatchError{Name: "blob", WantSize: i.total, GotSize: i.event.Done + int64(len(p)), WantSum: digest.SHA256(i.event.Layer)}
-	}
-	i.sum.Write(p)
-	n, err := i.file.Write(p)
-	i.event.Done += int64(n)
-	i.report(i.event)
-	return n, err
 }

@@ -329,3 +329,12 @@ func (s *Store) discard(p string) error {
 	}
 	return removeAll(tmp)
 }
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
