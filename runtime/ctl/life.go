@@ -119,10 +119,7 @@ func (c *call) stop(ctx context.Context, f stopFlags) error {
 			return err
 		}
 		defer done()
-		if err := c.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
-			return err
-		}
-		return nil
+		return c.halt(ctx, k)
 	})
 }
 
@@ -142,6 +139,11 @@ func (c *call) start(ctx context.Context) error {
 		if k.Instance != "" {
 			return nil // it runs: it is gone when it does not
 		}
+		release, err := c.store.HoldStart(k)
+		if err != nil {
+			return err
+		}
+		defer release()
 		if err := c.renew(ctx, k); err != nil {
 			return err
 		}
@@ -158,6 +160,11 @@ func (c *call) restart(ctx context.Context, f stopFlags) error {
 			return err
 		}
 		if k.Unit == "" {
+			release, err := c.store.HoldStart(k)
+			if err != nil {
+				return err
+			}
+			defer release()
 			if err := c.renew(ctx, k); err != nil {
 				return err
 			}
@@ -233,6 +240,14 @@ func (c *call) rm(ctx context.Context, force bool) error {
 		c.args = there
 	}
 	return c.each(func(k *store.Container) error {
+		release, err := c.keepStill(ctx, k, force)
+		if errors.Is(err, store.ErrNoContainer) {
+			return nil // whoever has made it has removed it
+		}
+		if err != nil {
+			return err
+		}
+		defer release()
 		vs, err := c.views(ctx, []*store.Container{k})
 		if err != nil {
 			return err
@@ -242,6 +257,38 @@ func (c *call) rm(ctx context.Context, force bool) error {
 		}
 		return c.remove(ctx, c.store, k.Name)
 	})
+}
+
+// keepStill keeps others from starting a container, until release. With force one that somebody starts just now is stopped first.
+func (c *call) keepStill(ctx context.Context, k *store.Container, force bool) (release func(), err error) {
+	if k.Unit != "" {
+		return func() {}, nil // a declared one is anew at each start
+	}
+	for {
+		release, ok, err := c.store.SeizeStart(k)
+		if ok || err != nil {
+			return release, err
+		}
+		if !force {
+			return nil, fmt.Errorf("%s is about to start: stop it first, or use --force", k.Name)
+		}
+		if err := c.halt(ctx, k); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// halt stops a container's unit, if systemd knows it.
+func (e *Env) halt(ctx context.Context, k *store.Container) error {
+	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
+		return err
+	}
+	return nil
 }
 
 // remove takes a container away in an order in which each step leaves less: not started at boot, stopped, no unit, no files.
@@ -268,7 +315,7 @@ func (e *Env) remove(ctx context.Context, s *store.Store, name string) error {
 	if k.Instance != "" {
 		return e.removeOnce(ctx, s, k)
 	}
-	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
+	if err := e.halt(ctx, k); err != nil {
 		return err
 	}
 	if err := e.takeAway(ctx, s, k); err != nil && !errors.Is(err, store.ErrNoContainer) {
@@ -295,7 +342,7 @@ func (e *Env) removeOnce(ctx context.Context, s *store.Store, k *store.Container
 	if !isThere(s, k) {
 		return nil // and the unit is another's by now
 	}
-	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {
+	if err := e.halt(ctx, k); err != nil {
 		return err
 	}
 	if err := e.takeAway(ctx, s, k); err != nil && !errors.Is(err, store.ErrNoContainer) {
@@ -310,15 +357,23 @@ func rename(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	switch {
+	case k.Unit != "":
+		return fmt.Errorf("%s is declared: say ContainerName= in the file of %s", k.Name, k.Unit)
+	case k.Instance != "":
+		return fmt.Errorf("%s lives for one run, in the foreground of whoever has made it (--rm): its name is said there, run --name", k.Name)
+	}
+	release, err := c.keepStill(ctx, k, false)
+	if err != nil {
+		return err
+	}
+	defer release()
 	vs, err := c.views(ctx, []*store.Container{k})
 	if err != nil {
 		return err
 	}
 	if !vs[0].over() {
 		return fmt.Errorf("%s is %s: stop it first", k.Name, vs[0].Status)
-	}
-	if k.Unit != "" {
-		return fmt.Errorf("%s is declared: say ContainerName= in the file of %s", k.Name, k.Unit)
 	}
 	to := c.args[1]
 	if err := c.unitIsFree(ctx, c.store, to); err != nil {

@@ -66,6 +66,11 @@ func (c *call) once(ctx context.Context, k *store.Container) error {
 
 // startOnce prepares the container and has systemd start it.
 func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment) (<-chan unit.End, error) {
+	release, err := c.store.HoldStart(k) // until systemd has it: who removes it then stops it
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	c.wake(ctx, k)
 	dir := c.bundle(k.Name)
 	namespaces, err := c.furnish(ctx, k, dir)

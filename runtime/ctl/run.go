@@ -302,6 +302,11 @@ func (r *runFlags) checkPlatform(name ref.Ref) error {
 
 // startUnit installs the unit and starts it.
 func (c *call) startUnit(ctx context.Context, k *store.Container) error {
+	release, err := c.store.HoldStart(k)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := unit.Install(c.unitDir(k), k); err != nil {
 		return err
 	}

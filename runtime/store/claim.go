@@ -136,6 +136,55 @@ func (s *Store) AwaitContainer(name, instance string) (release func(), err error
 	return func() { f.Close() }, nil
 }
 
+// HoldStart keeps a container's record and name as they are while somebody starts it, until release. Who removes it just now is waited
+// for; ErrNoContainer says that it has gone, or is another instance.
+func (s *Store) HoldStart(c *Container) (release func(), err error) {
+	f, err := s.startLock(c, unix.LOCK_SH)
+	if err != nil {
+		return nil, fmt.Errorf("start container %s: %w", c.Name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// SeizeStart keeps others from starting a container that is about to be removed or renamed, until release; ok is false while somebody
+// starts it.
+func (s *Store) SeizeStart(c *Container) (release func(), ok bool, err error) {
+	f, err := s.startLock(c, unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case err == nil:
+		return func() { f.Close() }, true, nil
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, false, nil
+	}
+	return nil, false, fmt.Errorf("seize container %s: %w", c.Name, err)
+}
+
+// startLock locks the directory that a container's root is mounted on: its own is locked as long as somebody waits for its end.
+func (s *Store) startLock(c *Container, how int) (*os.File, error) {
+	name := filepath.Join(s.ContainerDir(c.Name), "rootfs")
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoContainer
+	}
+	if err != nil {
+		return nil, err
+	}
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Flock(int(f.Fd()), how)
+	}
+	if err == nil {
+		err = s.isInstance(c.Name, c.Instance)
+	}
+	if err == nil && !named(f, name) {
+		err = ErrNoContainer // it went while this waited, and there is another one of its name
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func (s *Store) isInstance(name, instance string) error {
 	c, err := s.Container(name)
 	if err == nil && c.Instance != instance {

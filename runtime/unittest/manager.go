@@ -93,7 +93,7 @@ func (m *Manager) Start(ctx context.Context, name string) error {
 		m.mu.Unlock()
 		return nil
 	}
-	if s == nil {
+	if s == nil || s.given != nil && (s.active == "inactive" || s.active == "failed") { // one of Once is forgotten then
 		s = &service{name: name}
 		m.units[name] = s
 	}
