@@ -84,14 +84,14 @@ func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment)
 	}
 	words := []string{"/usr/bin/oci-runtime", "run", "--unit", "--failure-file", filepath.Join(dir, failureFile), "--bundle", dir}
 	for i := range namespaces {
-		words = append(words, "--enter", strconv.Itoa(3+i))
+		words = append(words, "--enter", unit.FileName(i))
 	}
 	stdio, err := a.parcel()
 	if err != nil {
 		return nil, err
 	}
 	defer stdio.Close()
-	words = append(words, "--stdio", strconv.Itoa(3+len(namespaces)))
+	words = append(words, "--stdio", unit.FileName(len(namespaces)))
 	if k.Terminal {
 		words = append(words, "--console-socket", filepath.Join(dir, consoleSocket))
 	}

@@ -641,6 +641,11 @@ func TestActivation(t *testing.T) {
 	if got := string(out); got != "1 1 1 web true\n" {
 		t.Errorf("got %q", got)
 	}
+	// Also those of one that lives for one run in the foreground, which has descriptors of its own.
+	m.mgr.Sockets = []*os.File{socket}
+	if got := m.must("run", "--rm", "--network", "none", m.image(), "sockets"); got != "1 1 1 web true\n" {
+		t.Errorf("in the foreground: got %q", got)
+	}
 	began := time.Now()
 	m.must("run", "-d", "--restart", "no", "--network", "none", "--sdnotify", "container", "--name", "ready", m.image(), "ready", "x")
 	if time.Since(began) < 300*time.Millisecond {

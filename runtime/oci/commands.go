@@ -38,7 +38,7 @@ func (g *global) commands() []command {
 		{"run", "[flags] ID", "create and start a container; wait for its end unless --detach", func(s *flagset.Set) {
 			bundle(s)
 			s.Bool(&detach, "d,detach", "return when the workload runs")
-			inUnit.flags(s, &o)
+			inUnit.flags(s)
 		}, true, func(ctx context.Context, w []string) (int, error) { return inUnit.run(ctx, g, w, o, detach) }},
 		{"create", "[flags] ID", "set a container up, short of running its workload", bundle, true,
 			func(_ context.Context, w []string) (int, error) {

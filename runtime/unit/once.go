@@ -14,7 +14,11 @@ import (
 var ErrTaken = errors.New("systemd has a unit of that name already")
 
 // Files are what a unit of Systemd.Once gets from its maker.
-type Files []*os.File // descriptors from 3 on
+type Files []*os.File
+
+// FileName is what systemd calls one of Files, in LISTEN_FDNAMES (sd_listen_fds_with_names(3)). Its number it knows from there only: sockets
+// of socket units, and files of a drop-in's OpenFile=, are passed on as well.
+func FileName(n int) string { return "containerctl-" + strconv.Itoa(n) }
 
 // An End is how a unit's main process has ended.
 type End struct {
@@ -54,8 +58,8 @@ func (s *Systemd) Once(ctx context.Context, name, text string, f Files) (<-chan 
 		Name string
 	}
 	var more []extra
-	for _, m := range f {
-		more = append(more, extra{dbus.UnixFD(m.Fd()), "more"})
+	for n, m := range f {
+		more = append(more, extra{dbus.UnixFD(m.Fd()), FileName(n)})
 	}
 	if more != nil {
 		props = append(props, property("ExtraFileDescriptors", more))

@@ -27,6 +27,8 @@ import (
 type Manager struct {
 	Dirs []string // of unit files
 	Logs string   // directory of what units print, one file each
+	// Sockets are those of active socket units, which every unit of Once gets, called "web", in front of its files.
+	Sockets []*os.File
 	// Command makes the process of an Exec line's words.
 	Command func(words []string) *exec.Cmd
 
@@ -247,7 +249,7 @@ func (m *Manager) run(s *service, line string, env ...string) (string, error) {
 	before, _ := log.Seek(0, 2)
 	c.Stdout, c.Stderr = log, log
 	if line == first(s.given["ExecStart"]) {
-		c.ExtraFiles = s.files
+		m.listen(c, s)
 	}
 	err = c.Run()
 	b, _ := os.ReadFile(log.Name())

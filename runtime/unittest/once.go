@@ -3,6 +3,10 @@ package unittest
 import (
 	"context"
 	"errors"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/proa-os/proa/runtime/unit"
@@ -37,6 +41,19 @@ func (m *Manager) Once(_ context.Context, name, text string, f unit.Files) (<-ch
 	case e := <-s.failed:
 		return nil, &unit.StartError{Unit: name, End: e}
 	}
+}
+
+// listen passes descriptors on, as systemd does (sd_listen_fds_with_names(3)), but for LISTEN_PID=.
+func (m *Manager) listen(c *exec.Cmd, s *service) {
+	var names []string
+	for range m.Sockets {
+		names = append(names, "web")
+	}
+	for n := range s.files {
+		names = append(names, unit.FileName(n))
+	}
+	c.ExtraFiles = slices.Concat(m.Sockets, s.files)
+	c.Env = append(c.Env, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 }
 
 // ControlGroup says that there is none.
