@@ -204,7 +204,9 @@ func ended(ctx context.Context, c *call) error {
 	name := c.args[0]
 	if len(c.args) > 1 {
 		// Of Env.once, which cleans up behind it unless it was killed. By then the name may be another container's.
+		late := c.noteLate(name, c.args[1])
 		release, err := c.store.AwaitContainer(name, c.args[1])
+		late.Stop()
 		if errors.Is(err, store.ErrNoContainer) {
 			return nil
 		}
@@ -224,10 +226,7 @@ func ended(ctx context.Context, c *call) error {
 	if err != nil && !errors.Is(err, run.ErrNotExist) {
 		return err
 	}
-	before, _ := os.ReadFile(filepath.Join(c.bundle(name), "oom")) // none: 0
-	baseline, _ := strconv.Atoi(string(before))
-	x := exitOf(os.Getenv, st, oomKills() > baseline)
-	x.Finished = time.Now().UTC()
+	x := c.exitNow(name, st)
 	waiting := findAttachment(c.bundle(name))
 	err = errors.Join(c.OCIRoot.Delete(name, true), c.store.SetExit(k, x))
 	c.tellEnd(k, x)
@@ -238,6 +237,32 @@ func ended(ctx context.Context, c *call) error {
 	}
 	tellAttachment(waiting, x) // last: then there is nothing left of one with --rm
 	return err
+}
+
+// exitNow is how a workload has just ended, as systemd tells the program of its ExecStopPost=.
+func (c *call) exitNow(name string, st *run.Container) *store.Exit {
+	before, _ := os.ReadFile(filepath.Join(c.bundle(name), "oom")) // none: 0
+	baseline, _ := strconv.Atoi(string(before))
+	x := exitOf(os.Getenv, st, oomKills() > baseline)
+	x.Finished = time.Now().UTC()
+	return x
+}
+
+// patience is how long ended waits for who has started a container for one run before it notes how that has ended, for those that wait
+// elsewhere, and in case systemd, which does not wait for ever, has forgotten it before it is asked.
+const patience = 2 * time.Second
+
+// noteLate notes how such a container has ended if nobody else does.
+func (c *call) noteLate(name, instance string) *time.Timer {
+	return time.AfterFunc(patience, func() {
+		k, err := c.store.Container(name)
+		if err != nil || k.Instance != instance {
+			return
+		}
+		if st, err := c.OCIRoot.Load(name); err == nil {
+			c.store.SetExit(k, c.exitNow(name, st)) // an error is one of a container that goes just now
+		}
+	})
 }
 
 // tellEnd tells the journal.

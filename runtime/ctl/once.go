@@ -47,7 +47,9 @@ func (c *call) once(ctx context.Context, k *store.Container) error {
 		c.event(k, "start", k.Name+" runs "+k.Image)
 		go func() {
 			if end, ok := <-ends; ok {
-				a.ended <- c.cleanUp(ctx, k, end)
+				a.ended <- c.cleanUp(ctx, k, c.exitOfOnce(ctx, k, end))
+			} else if x, err := c.store.Exit(k.Name); err == nil && x != nil { // ended has noted it
+				a.ended <- c.cleanUp(ctx, k, x)
 			} else {
 				close(a.ended)
 			}
@@ -222,13 +224,15 @@ func (c *call) exitOfOnce(ctx context.Context, k *store.Container, end unit.End)
 	if dir, err := c.Units.ControlGroup(ctx, unit.Name(k.Name)); err == nil {
 		n, _ := cgroupNumber(filepath.Join(dir, "memory.events"), "oom_kill")
 		x.OOM = n > 0
+	} else if noted, err := c.store.Exit(k.Name); err == nil && noted != nil {
+		x.OOM = noted.OOM // this process was so late that systemd has not waited for ended
 	}
+	x.OOM = x.OOM || end.Result == "oom-kill"
 	return x
 }
 
 // cleanUp notes how the workload ended and removes the container.
-func (c *call) cleanUp(ctx context.Context, k *store.Container, end unit.End) *store.Exit {
-	x := c.exitOfOnce(ctx, k, end)
+func (c *call) cleanUp(ctx context.Context, k *store.Container, x *store.Exit) *store.Exit {
 	if !isThere(c.store, k) {
 		return x // rm -f was faster
 	}

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/store"
-	"github.com/proa-os/proa/runtime/unit"
 )
 
 // left waits until nothing of containers is left.
@@ -109,7 +108,7 @@ func TestRemoveAnother(t *testing.T) {
 		t.Errorf("remove: %v", err)
 	}
 	c := &call{Env: e, store: s}
-	c.cleanUp(t.Context(), old, unit.End{Code: unit.Exited})
+	c.cleanUp(t.Context(), old, &store.Exit{})
 	if out := m.must("ps", "-aq"); out != "x\n" {
 		t.Errorf("there is %q", out)
 	}

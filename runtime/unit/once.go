@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -79,7 +80,7 @@ func (s *Systemd) Once(ctx context.Context, name, text string, f Files) (<-chan 
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	o := &once{systemd: s, name: name, path: pathOf(name), job: job, started: make(chan error, 1), ended: make(chan End, 1)}
-	go o.attend(l, signals)
+	go o.listen(l, signals)
 	select {
 	case err := <-o.started:
 		return o.ended, err
@@ -96,91 +97,72 @@ type once struct {
 	path, job dbus.ObjectPath
 	started   chan error
 	ended     chan End
-	up        bool
 	end       End
 	pid       uint32 // of the main process that was told of last
 	handed    bool   // that is another one than the first: the workload
+	up        bool   // the job has ended well
 }
 
-// attend ends with the main process of the unit. Systemd closes the connection at daemon-reexec: it is asked at a new one then.
-func (o *once) attend(l *line, signals chan *dbus.Signal) {
+// listen ends with the main process of the unit. At daemon-reexec systemd closes its connections and goes on: another one is made.
+func (o *once) listen(l *line, signals chan *dbus.Signal) {
 	defer close(o.ended)
-	for more := true; more; {
-		more = o.hear(signals)
+	for {
+		over := o.hear(signals)
 		l.conn.RemoveSignal(signals)
-		if more && !o.up {
-			o.started <- fmt.Errorf("start %s: systemd has closed the connection", o.name)
+		if over {
 			return
 		}
-		if more {
-			l, signals, more = o.again()
+		var err error
+		if l, signals, err = o.again(); err != nil {
+			if !o.up {
+				o.started <- fmt.Errorf("start %s: systemd has closed the connection: %w", o.name, err)
+			}
+			return
+		}
+		if o.judge() {
+			l.conn.RemoveSignal(signals)
+			return
 		}
 	}
 }
 
-// hear listens until nothing more can be told of the unit, or there is no connection any more: then it returns true.
+// hear reports whether all is over that there is to hear; otherwise the connection is.
 func (o *once) hear(signals <-chan *dbus.Signal) bool {
 	for s := range signals {
 		if result, ok := o.removed(s); ok {
 			if result != "done" {
 				o.started <- fmt.Errorf("start %s: the job ends with %q: see journalctl -u %s", o.name, result, o.name)
-				return false
+				return true
 			}
-			o.up = true
-			o.started <- nil
+			o.isUp()
 		}
 		o.note(s)
-		switch {
-		case o.end.Code == 0 && (o.up || o.end.Result == "" || o.end.Result == "success"):
-		case o.up || o.handed:
-			if !o.up { // what goes on behind the start, ExecStartPost=, holds the job up
-				o.started <- nil
-			}
-			o.ended <- o.end
-			return false
-		default: // the job goes on until all that follows has ended
-			o.started <- &StartError{o.name, o.end}
-			return false
+		if o.judge() {
+			return true
 		}
+	}
+	return false
+}
+
+func (o *once) isUp() {
+	if !o.up {
+		o.up = true
+		o.started <- nil
+	}
+}
+
+// judge tells of the end, if it has come.
+func (o *once) judge() bool {
+	switch {
+	case o.end.Code == 0 && (o.up || o.end.Result == "" || o.end.Result == "success"):
+		return false
+	case o.up || o.handed:
+		o.isUp() // what goes on behind the start, ExecStartPost=, holds the job up
+		o.ended <- o.end
+	default: // the job goes on until all that follows has ended
+		o.started <- &StartError{o.name, o.end}
 	}
 	return true
-}
-
-// again connects again, and asks for what was missed. It returns false if there is nothing to be waited for.
-func (o *once) again() (*line, chan *dbus.Signal, bool) {
-	for range 30 {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		l, signals, p, err := o.ask(ctx)
-		cancel()
-		if err != nil {
-			time.Sleep(time.Second)
-			continue
-		}
-		o.take(p)
-		if o.end.Code != 0 {
-			o.ended <- o.end
-		}
-		if pid, _ := p["ExecMainPID"].Value().(uint32); pid != 0 && o.end.Code == 0 {
-			return l, signals, true
-		}
-		l.conn.RemoveSignal(signals) // it has ended, or systemd knows nothing of it any more
-		break
-	}
-	return nil, nil, false
-}
-
-func (o *once) ask(ctx context.Context) (*line, chan *dbus.Signal, map[string]dbus.Variant, error) {
-	l, err := o.systemd.line(ctx)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	signals := l.listen()
-	var p map[string]dbus.Variant
-	if err := l.conn.Object(bus, o.path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, serviceIface).Store(&p); err != nil {
-		l.conn.RemoveSignal(signals)
-		return nil, nil, nil, err
-	}
-	return l, signals, p, nil
 }
 
 // removed reports whether a signal tells the end of the job.
@@ -192,18 +174,17 @@ func (o *once) removed(s *dbus.Signal) (result string, ok bool) {
 	return result, ok
 }
 
-// note takes what a signal says of the main process. A later main process, which is the workload behind its maker, begins anew.
+// note takes what a signal says of the main process.
 func (o *once) note(s *dbus.Signal) {
 	if s.Name != changed || s.Path != o.path || len(s.Body) < 2 || s.Body[0] != serviceIface {
 		return
 	}
-	now, ok := s.Body[1].(map[string]dbus.Variant)
-	if !ok {
-		return
+	if now, ok := s.Body[1].(map[string]dbus.Variant); ok {
+		o.take(now)
 	}
-	o.take(now)
 }
 
+// take takes properties of the service. A later main process, which is the workload behind its maker, begins anew.
 func (o *once) take(now map[string]dbus.Variant) {
 	get := func(name string) (n int) {
 		v, _ := now[name].Value().(int32)
@@ -218,4 +199,59 @@ func (o *once) take(now map[string]dbus.Variant) {
 	if r, ok := now["Result"].Value().(string); ok {
 		o.end.Result = r
 	}
+}
+
+// errForgotten says that systemd knows nothing of a unit any more.
+var errForgotten = errors.New("systemd has forgotten the unit")
+
+// again makes another connection, and asks what may have happened in between.
+func (o *once) again() (l *line, signals chan *dbus.Signal, err error) {
+	for range 300 { // half a minute
+		if l, signals, err = o.reconnect(); err == nil || errors.Is(err, errForgotten) {
+			return l, signals, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return nil, nil, err
+}
+
+func (o *once) reconnect() (*line, chan *dbus.Signal, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	l, err := o.systemd.line(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	signals := l.listen()
+	if err := o.ask(ctx, l); err != nil {
+		l.conn.RemoveSignal(signals)
+		return nil, nil, err
+	}
+	return l, signals, nil
+}
+
+// ask asks how the unit is.
+func (o *once) ask(ctx context.Context, l *line) error {
+	all := func(of string) (props map[string]dbus.Variant, err error) {
+		err = l.conn.Object(bus, o.path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, of).Store(&props)
+		return props, err
+	}
+	about, err := all(bus + ".Unit")
+	if err != nil {
+		return err
+	}
+	service, err := all(serviceIface)
+	if err != nil {
+		return err
+	}
+	job, _ := about["Job"].Value().([]any) // number, path
+	queued := len(job) == 2 && job[0] != uint32(0)
+	if pid, _ := service["ExecMainPID"].Value().(uint32); pid == 0 && !queued {
+		return errForgotten
+	}
+	o.take(service)
+	if about["ActiveState"].Value() == "active" {
+		o.isUp()
+	}
+	return nil
 }

@@ -29,18 +29,18 @@ type manager struct {
 	result string
 	timer  []property
 	aux    []auxiliary
-	// clients are the connections to it.
-	clients []*dbus.Conn
-	service map[string]dbus.Variant // what GetAll tells
+	// what GetAll says, by interface; the unit is forgotten if there is nothing
+	all map[string]map[string]dbus.Variant
+	// the last connection of a client, and how many there were
+	client  *dbus.Conn
+	clients int
 }
 
-// hangUp closes the connection of the clients, as systemd does at daemon-reexec.
+// hangUp closes the client's connection, as systemd does at daemon-reexec.
 func (m *manager) hangUp() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, c := range m.clients {
-		c.Close()
-	}
+	m.client.Close()
 }
 
 type property struct {
@@ -137,10 +137,10 @@ func (m *manager) Get(msg dbus.Message, of, name string) (dbus.Variant, *dbus.Er
 }
 
 // GetAll is of org.freedesktop.DBus.Properties.
-func (m *manager) GetAll(string) (map[string]dbus.Variant, *dbus.Error) {
+func (m *manager) GetAll(of string) (map[string]dbus.Variant, *dbus.Error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.service, nil
+	return m.all[of], nil
 }
 
 // connect runs a private bus with the manager on it.
@@ -167,7 +167,7 @@ func connect(t *testing.T, m *manager) *unit.Systemd {
 			err = c.AddMatchSignal(dbus.WithMatchPathNamespace("/org/freedesktop/systemd1"))
 		}
 		m.mu.Lock()
-		m.clients = append(m.clients, c)
+		m.client, m.clients = c, m.clients+1
 		m.mu.Unlock()
 		return c, err
 	}
@@ -215,56 +215,8 @@ func TestHangUp(t *testing.T) {
 	m.mu.Lock()
 	m.result = "done"
 	m.mu.Unlock()
-	if err := s.Stop(t.Context(), "a.service"); err != nil || len(m.clients) != 2 {
-		t.Errorf("after it: %v, %d connections", err, len(m.clients))
-	}
-}
-
-// TestOnceHangUp: a unit's end is told truly after systemd has closed the connection: one that comes later, and one that came meanwhile. Of
-// a unit that is not there any more nothing is told.
-func TestOnceHangUp(t *testing.T) {
-	main := func(pid uint32, code, status int32, result string) map[string]dbus.Variant {
-		return map[string]dbus.Variant{"ExecMainPID": dbus.MakeVariant(pid), "ExecMainCode": dbus.MakeVariant(code), "ExecMainStatus": dbus.MakeVariant(status), "Result": dbus.MakeVariant(result)}
-	}
-	for _, c := range []struct {
-		name         string
-		asked, later map[string]dbus.Variant
-		want         unit.End
-	}{
-		{"later", main(7, 0, 0, "success"), main(7, 2, 9, "oom-kill"), unit.End{Code: unit.Killed, Status: 9, Result: "oom-kill"}},
-		{"meanwhile", main(7, 1, 3, "exit-code"), nil, unit.End{Code: unit.Exited, Status: 3, Result: "exit-code"}},
-		{"gone", main(0, 0, 0, "success"), nil, unit.End{}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := &manager{result: "done", service: c.asked}
-			s := connect(t, m)
-			ends, err := s.Once(t.Context(), "proa-a.service", "[Service]\nType=notify\n", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			m.hangUp()
-			if c.later != nil {
-				for range 50 { // until somebody listens
-					m.mu.Lock()
-					n := len(m.clients)
-					m.mu.Unlock()
-					if n > 1 {
-						break
-					}
-					time.Sleep(20 * time.Millisecond)
-				}
-				time.Sleep(200 * time.Millisecond)
-				m.conn.Emit("/org/freedesktop/systemd1/unit/proa_2da_2eservice", "org.freedesktop.DBus.Properties.PropertiesChanged", "org.freedesktop.systemd1.Service", c.later, []string{})
-			}
-			select {
-			case e := <-ends:
-				if e != c.want {
-					t.Errorf("end %+v, want %+v", e, c.want)
-				}
-			case <-time.After(20 * time.Second):
-				t.Error("nothing is told")
-			}
-		})
+	if err := s.Stop(t.Context(), "a.service"); err != nil || m.clients != 2 {
+		t.Errorf("after it: %v, %d connections", err, m.clients)
 	}
 }
 
