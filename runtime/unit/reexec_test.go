@@ -102,9 +102,7 @@ func TestReexec(t *testing.T) {
 	})
 	t.Run("starts", func(t *testing.T) {
 		m, got, failed := start("") // no word of the job yet
-		for m.asked() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		m.awaitAsked()
 		m.reexec(t, 3, "inactive", 0, 0, 0, "success")
 		m.reexec(t, 3, "activating", 6, 0, 0, "success")
 		m.say(map[string]dbus.Variant{"ExecMainPID": dbus.MakeVariant(uint32(7))})
@@ -119,9 +117,7 @@ func TestReexec(t *testing.T) {
 	})
 	t.Run("has not started", func(t *testing.T) {
 		m, _, failed := start("")
-		for m.asked() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		m.awaitAsked()
 		m.reexec(t, 3, "deactivating", 6, 1, 127, "exit-code")
 		var told *unit.StartError
 		if err := <-failed; !errors.As(err, &told) || told.End.Status != 127 {
@@ -130,9 +126,11 @@ func TestReexec(t *testing.T) {
 	})
 }
 
-// asked is how many jobs were asked for.
-func (m *manager) asked() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return int(m.job)
+// awaitAsked waits until a job was asked for, and the answer is there.
+func (m *manager) awaitAsked() {
+	for asked := false; !asked; time.Sleep(200 * time.Millisecond) {
+		m.mu.Lock()
+		asked = m.job > 0
+		m.mu.Unlock()
+	}
 }
