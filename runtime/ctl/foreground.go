@@ -87,7 +87,7 @@ func (c *call) attend(ctx context.Context, k *store.Container, a *attachment, on
 			switch ends := sig == unix.SIGINT || sig == unix.SIGTERM || sig == unix.SIGHUP || sig == unix.SIGQUIT; {
 			case f.signal(ctx, sig) || up || !ends:
 			case asked != 0: // twice: what holds it up may do so for long
-				return startError{errors.New("interrupted before it has started"), 128 + int(sig)}
+				return startError{errInterrupted, 128 + int(sig)}
 			default:
 				asked = sig
 			}
@@ -100,6 +100,9 @@ func (c *call) attend(ctx context.Context, k *store.Container, a *attachment, on
 		}
 	}
 }
+
+// errInterrupted says that whoever waits for a start does so no longer.
+var errInterrupted = errors.New("interrupted before it has started")
 
 // startError is the error of a container that did not come to be, with an exit code that tells whose fault it is.
 type startError struct {

@@ -69,7 +69,16 @@ func (f *logsFlags) run(ctx context.Context, c *call) error {
 	}
 	w := bufio.NewWriterSize(c.Out, 64<<10)
 	defer w.Flush()
+	said := false
+	if k.Instance != "" { // what it writes has gone past the journal
+		defer func() {
+			if !said {
+				fmt.Fprintf(c.Err, "containerctl: %s runs in the foreground: its output is with who started it\n", k.Name)
+			}
+		}()
+	}
 	return c.journal(ctx, args, func(j entry) error {
+		said = true
 		if c.asJSON {
 			err = json.NewEncoder(w).Encode(map[string]any{"time": j.time(), "message": j.text("MESSAGE")})
 		} else {

@@ -60,6 +60,9 @@ func (c *call) once(ctx context.Context, k *store.Container) error {
 	if !errors.As(err, &failed) {
 		return err
 	}
+	if errors.Is(err, errInterrupted) { // systemd may have the unit by now, or get it at this moment
+		c.Units.Queue(context.WithoutCancel(ctx), "stop", unit.Name(k.Name))
+	}
 	if away := c.takeAway(context.WithoutCancel(ctx), c.store, k); !errors.Is(away, store.ErrNoContainer) {
 		err = errors.Join(err, away)
 	}
