@@ -69,12 +69,14 @@ type Agent struct {
 	Userspace Userspace
 	Store     *record.Store
 	Config    *config.Config
-	Anchor    []byte // root.json
-	TUFState  string // folder
-	Client    *client.Client
-	Now       func() time.Time
-	Log       *slog.Logger
-	Clock     Clock
+	// Broken is what is wrong with what people have configured last; nil if Config is that.
+	Broken   error
+	Anchor   []byte // root.json
+	TUFState string // folder
+	Client   *client.Client
+	Now      func() time.Time
+	Log      *slog.Logger
+	Clock    Clock
 	// Identity is the machine's id, for its place in waves; nil: among the last.
 	Identity []byte
 	// Epoch is when the running release was built: no clock is right before it. The zero time is unknown.
@@ -86,10 +88,11 @@ type Agent struct {
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 
-	mu      sync.Mutex // held for moments: by Status, while it reads the ESP
-	working bool       // one job at a time
-	meter   meter
-	fetched atomic.Int64 // bytes, not yet in the counters
+	mu        sync.Mutex // held for moments: by Status, while it reads the ESP
+	working   bool       // one job at a time
+	unsettled bool       // what this boot is could not be written down
+	meter     meter
+	fetched   atomic.Int64 // bytes, not yet in the counters
 }
 
 const maxSmallTarget = 4 << 20 // release.json, with its package list
@@ -118,14 +121,18 @@ func (a *Agent) fail(m *state.Machine, err error) error {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// bootNow reads the ESP for Status. A job has it mounted already, and then the phase says enough.
-func (a *Agent) bootNow(running state.Release, q state.Quarantine) (state.Boot, error) {
+// bootNow reads the ESP for Status, and corrects what m says by it. A job has it mounted already, and then the phase says enough.
+func (a *Agent) bootNow(running state.Release, q state.Quarantine, m *state.Machine) (state.Boot, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.working {
 		return state.Boot{}, nil
 	}
-	return a.judge(running, q)
+	boot, err := a.judge(running, q)
+	if err == nil && (a.unsettled || m.Phase == state.Checking || m.Phase == state.Downloading || m.Phase == state.Writing) {
+		settle(m, running, boot) // its end could not be written down
+	}
+	return boot, err
 }
 
 // Status reports what the machine runs and why. It does not wait for a job.
@@ -146,7 +153,7 @@ func (a *Agent) Status() (*state.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := a.bootNow(running, q)
+	boot, err := a.bootNow(running, q, &m)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +192,14 @@ func (a *Agent) why(running state.Release, boot state.Boot, m state.Machine, q s
 	if err != nil {
 		return fmt.Sprintf("stays on %s: %s", running.Version, oneLine(err.Error()))
 	}
-	return state.Why(state.Facts{
-		Running: running.Version, Server: a.Config.Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(), Waits: a.waits(m),
-	})
+	f := state.Facts{Running: running.Version, Server: a.Config.Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(), Waits: a.waits(m)}
+	if a.Broken != nil {
+		f.Broken = oneLine(a.Broken.Error())
+	}
+	if err := a.ready(); err != nil {
+		f.Unready = oneLine(err.Error())
+	}
+	return state.Why(f)
 }
 
 func programs(f install.Folder) ([]state.Program, error) {

@@ -16,6 +16,12 @@ import (
 // quarantined, jobs that a power cut ended are ended here too. On the ESP it changes nothing but the name of a boot program whose soft try has not come about. With an error, what could be found
 // out is returned too.
 func (a *Agent) Settle() (state.Boot, error) {
+	boot, err := a.settleBoot()
+	a.unsettled = err != nil
+	return boot, err
+}
+
+func (a *Agent) settleBoot() (state.Boot, error) {
 	running, err := a.Machine.Running()
 	if err != nil {
 		return state.Boot{}, err
@@ -73,6 +79,8 @@ func settle(m *state.Machine, running state.Release, boot state.Boot) {
 		m.Phase, m.Target, m.Error = state.Trying, &running, ""
 	case m.Target != nil && slices.Contains(boot.Lost, *m.Target):
 		m.Phase, m.Error = state.Failed, target()+": "+state.LostReason
+	case boot.Pending:
+		// The boot program is hidden until the machine is left, or the soft reboot is given up.
 	case m.Phase == state.Armed || m.Phase == state.Rebooting || m.Phase == state.Trying:
 		switch {
 		case m.Target != nil && m.Target.Root == running.Root:
@@ -83,6 +91,10 @@ func settle(m *state.Machine, running state.Release, boot state.Boot) {
 			m.Phase, m.Error = state.Failed, target()+" did not become good"
 		}
 	case m.Phase == state.Checking || m.Phase == state.Downloading || m.Phase == state.Writing:
+		if n, err := slot.Parse(boot.Next); err == nil && boot.Next != boot.File && m.Target != nil && n.Version == m.Target.Version {
+			m.Phase, m.Error = state.Armed, "" // the commit point is behind, and could not be written down
+			return
+		}
 		m.Phase, m.Error = state.Failed, target()+" was interrupted while "+string(m.Phase)+": apply it again"
 	}
 }

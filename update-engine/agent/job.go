@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"fmt"
+
 	"github.com/proa-os/proa/update-engine/state"
 )
 
@@ -49,6 +51,14 @@ func (a *Agent) asking(do func(running state.Release, m *state.Machine) (*state.
 		}
 		if err := a.ready(); err != nil {
 			return nil, a.postpone(&m, err)
+		}
+		if a.unsettled { // a release that came back without a verdict is not in the quarantine yet
+			if _, err := a.Settle(); err != nil {
+				return nil, fmt.Errorf("find out what this boot is: %w", err)
+			}
+			if m, err = a.Store.Machine(); err != nil {
+				return nil, err
+			}
 		}
 		return do(running, &m)
 	})

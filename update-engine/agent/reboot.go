@@ -77,14 +77,20 @@ func (a *Agent) wait(d reboot.Decision, target state.Release, m *state.Machine, 
 	return r
 }
 
-// leave gives the order.
+// leave gives the order. If nobody takes it the release is armed as before.
 func (a *Agent) leave(ctx context.Context, mode reboot.Mode, running, target state.Release, m *state.Machine) error {
 	a.remember(a.move(m, state.Rebooting), a.startGap(mode, running, target))
 	a.Log.Info("rebooting", "to", target.Version, "from", running.Version, "mode", mode)
+	var err error
 	if a.Userspace == nil {
-		return a.Machine.Reboot(ctx, false)
+		err = a.Machine.Reboot(ctx, false)
+	} else {
+		err = a.Userspace.Leave(ctx, mode)
 	}
-	return a.Userspace.Leave(ctx, mode)
+	if err != nil {
+		a.remember(a.move(m, state.Armed))
+	}
+	return err
 }
 
 // mayReboot looks at everything that a reboot into target depends on: the plan and the machine's orders, the windows, the inhibitors.

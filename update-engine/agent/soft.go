@@ -171,6 +171,8 @@ func (a *Agent) afterSoft(running state.Release, b state.Boot) (state.Boot, erro
 		b.File, b.Version = slot.Temporary(t.Version), t.Version
 	case reboot.Proven:
 		b.Soft, b.Trying, b.Left = true, false, 0
+	case reboot.Pending:
+		b.Pending = true
 	}
 	return b, nil
 }

@@ -21,7 +21,9 @@ type Boot struct {
 	Lost    []Release `json:"lost,omitempty"`     // releases whose tries are used up, and that are neither quarantined nor rolled back by hand
 	Next    string    `json:"next"`               // what boots next
 	// Soft means that a soft reboot has led here: the loader knows nothing of it, and the boot program of what runs has not been tried.
-	Soft    bool `json:"soft,omitempty"`
+	Soft bool `json:"soft,omitempty"`
+	// Pending means that a soft reboot is under way: Next is what runs now until the release is left for the next one.
+	Pending bool `json:"pending,omitempty"`
 	Leaving bool `json:"leaving,omitempty"` // File was rolled back by hand: Next is something else, and nothing is tried
 }
 

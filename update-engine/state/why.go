@@ -12,12 +12,14 @@ import (
 type Facts struct {
 	Running    string // version
 	Server     string // empty: no repository is configured
+	Broken     string // what is wrong with the configuration; empty if it can be used
 	Boot       Boot
 	Machine    Machine
 	Quarantine Quarantine
 	Orders     Orders
 	Now        time.Time
 	Waits      string // what the reboot into an armed release waits for; empty if it does not
+	Unready    string // why no update can begin, whatever is offered; empty if one can
 }
 
 // Why explains in one line why the machine is or is not updated, and names who sent wrong bytes in the last update.
@@ -30,25 +32,59 @@ func Why(f Facts) string {
 }
 
 func explain(f Facts) string {
-	for _, part := range []func(Facts) string{bootWhy, jobWhy, lookWhy, planWhy} {
+	for _, part := range []func(Facts) string{bootWhy, jobWhy, lookWhy} {
 		if why := part(f); why != "" {
 			return why
 		}
 	}
-	return fmt.Sprintf("runs %s: release %s is there, updatectl apply installs it", f.Running, f.Orders.Want(f.Machine.Check.Offered))
+	c, why := f.Machine.Check, planWhy(f)
+	if !c.Time.IsZero() && f.Now.Sub(c.Time) > fresh {
+		why += "; looked last on " + minute(c.Time)
+	}
+	return why
 }
 
-// bootWhy is about a boot that is to end.
+// fresh is for how long what a look has found is told as if it were so now.
+const fresh = 24 * time.Hour
+
+// bootWhy is about a boot that is to end, or to prove itself.
 func bootWhy(f Facts) string {
-	switch {
-	case f.Boot.Leaving && f.Orders.Back != nil:
+	if f.Boot.Leaving && f.Orders.Back != nil {
 		return fmt.Sprintf("runs %s: rolled back %s, the next boot runs %s", f.Running, f.Orders.Back.Given, f.Orders.Back.To.Version)
-	case f.Boot.Trying && f.Boot.Soft:
-		return fmt.Sprintf("runs %s on trial after a soft reboot: its health check decides, and any other start of the machine goes back", f.Running)
-	case f.Boot.Trying:
-		return fmt.Sprintf("runs %s on trial: its health check decides, %d tries are left", f.Running, f.Boot.Left)
+	}
+	if f.Boot.Trying {
+		return tryWhy(f)
+	}
+	if f.Machine.Phase == Trying && f.Boot.File == "" { // a job works, and nobody has looked at the ESP
+		return fmt.Sprintf("runs %s on trial: its health check decides", f.Running)
 	}
 	return ""
+}
+
+// tryWhy is about a try. A verdict is in the quarantine before the machine leaves.
+func tryWhy(f Facts) string {
+	if e := f.Quarantine.FindVersion(f.Running); e != nil && f.Boot.WayBack != "" {
+		return fmt.Sprintf("runs %s, which is bad and goes back to %s: %s", f.Running, versionOf(f.Boot.WayBack), e.Reason)
+	}
+	why := fmt.Sprintf("runs %s on trial: ", f.Running)
+	switch {
+	case f.Boot.Soft:
+		why = fmt.Sprintf("runs %s on trial after a soft reboot: its health check decides, and any other start of the machine goes back", f.Running)
+	case f.Boot.WayBack == "":
+		why += fmt.Sprintf("a good health check ends it, but no other release can boot if it is bad, %d tries are left", f.Boot.Left)
+	default:
+		why += fmt.Sprintf("its health check decides, %d tries are left", f.Boot.Left)
+	}
+	return why
+}
+
+// versionOf is the version that a boot program's name says.
+func versionOf(file string) string {
+	n, err := slot.Parse(file)
+	if err != nil {
+		return file
+	}
+	return n.Version
 }
 
 // jobWhy is about what works, or has worked and waits for a reboot.
@@ -57,12 +93,30 @@ func jobWhy(f Facts) string {
 	switch {
 	case m.Phase == Checking || m.Phase == Downloading || m.Phase == Writing || m.Phase == Rebooting:
 		return fmt.Sprintf("runs %s and is %s", f.Running, m.Phase)
-	case m.Phase == Armed && m.Target != nil && f.Waits != "":
-		return fmt.Sprintf("runs %s: release %s is written and armed, and %s", f.Running, m.Target.Version, f.Waits)
+	case f.Boot.Pending:
+		return fmt.Sprintf("runs %s: a soft reboot into the armed release was prepared and has not begun; the next boot arms it again, or the agent within the hour", f.Running)
 	case m.Phase == Armed && m.Target != nil:
-		return fmt.Sprintf("runs %s: release %s is written and armed, the next boot tries it", f.Running, m.Target.Version)
+		return armedWhy(f, m.Target.Version)
+	case f.Boot.File != "" && f.Boot.Next != "" && f.Boot.Next != f.Boot.File && !f.Boot.Soft: // and the agent's memory of it is lost
+		return armedWhy(f, versionOf(f.Boot.Next))
 	}
 	return ""
+}
+
+// armedWhy is about a release that the next boot tries: whether the machine reboots for it by itself.
+func armedWhy(f Facts, version string) string {
+	why := fmt.Sprintf("runs %s: release %s is written and armed", f.Running, version)
+	c := f.Machine.Check
+	forbidden := f.Orders.Forbid(version, f.Now)
+	switch {
+	case forbidden != "":
+		return why + ", but only a reboot by hand tries it: " + forbidden
+	case c != nil && c.Error == "" && c.Held != "" && version == c.Offered && f.Orders.Pin == nil:
+		return why + ", but only a reboot by hand tries it: " + c.Held
+	case f.Waits != "":
+		return why + ", and " + f.Waits
+	}
+	return why + ", the next boot tries it"
 }
 
 // lookWhy is about the last look at the repository. A hold is true whatever it found.
@@ -75,10 +129,12 @@ func lookWhy(f Facts) string {
 			why += fmt.Sprintf("; channel %s offers %s", c.Channel, c.Offered)
 		}
 		return why
+	case f.Broken != "":
+		return fmt.Sprintf("stays on %s: %s", f.Running, f.Broken)
 	case f.Server == "":
 		return fmt.Sprintf("stays on %s: no repository is configured in /etc/proa/update/config.json", f.Running)
 	case c == nil:
-		return fmt.Sprintf("runs %s: has not looked for a newer release yet", f.Running)
+		return fmt.Sprintf("runs %s: has not looked for a newer release yet%s", f.Running, after(": ", f.Unready))
 	case c.Error != "":
 		return fmt.Sprintf("runs %s: the last look for a newer release failed: %s", f.Running, c.Error)
 	}
@@ -113,8 +169,20 @@ func planWhy(f Facts) string {
 	switch {
 	case c.Held != "" && want == c.Offered:
 		return fmt.Sprintf("stays on %s: %s", f.Running, c.Held)
-	case f.Machine.Phase == Failed:
+	case f.Machine.Phase == Failed && f.Machine.Target != nil && f.Machine.Target.Version == want: // another failure says nothing of this release
 		return fmt.Sprintf("stays on %s: release %s could not be installed: %s", f.Running, want, cmp.Or(f.Machine.Error, "no reason is known"))
+	case f.Unready != "":
+		return fmt.Sprintf("stays on %s: release %s is there, but no update can begin: %s", f.Running, want, f.Unready)
+	case f.Boot.Soft:
+		return fmt.Sprintf("runs %s since a soft reboot: release %s is there, updatectl apply reboots in full first, to prove the boot program", f.Running, want)
 	}
-	return ""
+	return fmt.Sprintf("runs %s: release %s is there, updatectl apply installs it", f.Running, want)
+}
+
+// after is text behind a separator, or nothing.
+func after(separator, text string) string {
+	if text == "" {
+		return ""
+	}
+	return separator + text
 }
