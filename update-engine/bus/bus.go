@@ -85,8 +85,8 @@ type Engine interface {
 
 // A Server is the engine on a bus.
 type Server struct {
-	// Refresh is called before a call while no other works, if it is set: the engine reads what people write again. The call fails with
-	// its error.
+	// Refresh is called before a call while no other works, if it is set: the engine reads what people write again. With its error what is
+	// root's fails; questions are answered, and Why has it.
 	Refresh func() error
 
 	conn   *dbus.Conn
@@ -173,17 +173,15 @@ func (s *Server) Progress(stage string, done, total int64) {
 	s.tell(map[string]dbus.Variant{"Progress": dbus.MakeVariant(p)})
 }
 
-// begin and end frame every call; without an error there must be an end.
-func (s *Server) begin() error {
+// begin and end frame every call.
+func (s *Server) begin() (refreshErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.calls == 0 && s.Refresh != nil {
-		if err := s.Refresh(); err != nil {
-			return err
-		}
+		refreshErr = s.Refresh()
 	}
 	s.calls++
-	return nil
+	return refreshErr
 }
 
 func (s *Server) end() {
@@ -194,12 +192,10 @@ func (s *Server) end() {
 }
 
 // call frames a method, and turns its result into JSON.
-func (s *Server) call(work func() (any, error)) (string, *dbus.Error) {
-	if err := s.begin(); err != nil {
-		return "", failure(err)
-	}
+func (s *Server) call(work func(refreshErr error) (any, error)) (string, *dbus.Error) {
+	refreshErr := s.begin()
 	defer s.end()
-	v, err := work()
+	v, err := work(refreshErr)
 	if err != nil {
 		return "", failure(err)
 	}

@@ -176,11 +176,14 @@ func TestOverABus(t *testing.T) {
 	testOrders(t, c, e)
 	testProperties(t, connect(), c)
 	broken.Store(true)
-	if _, err := c.Status(t.Context()); err == nil || err.Error() != "read configuration: no" {
+	if _, err := c.Order(t.Context(), "Unhold", ""); err == nil || err.Error() != "read configuration: no" {
 		t.Errorf("with a broken configuration: %v", err)
 	}
-	broken.Store(false)
 	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("status with a broken configuration: %v: nobody can ask why", err)
+	}
+	broken.Store(false)
+	if _, err := c.Order(t.Context(), "Unhold", ""); err != nil {
 		t.Errorf("with a mended configuration: %v", err)
 	}
 	select {

@@ -52,6 +52,7 @@ func Messages() []Message {
 		{"soft try has not happened, the release is armed again", "660fdd01e7e3474104491a45f7692d91", false},
 		{"cannot ask again whether the release is wanted", "0559a29cf6078b8b9071f7a399ab8e97", false},
 		{"cannot look at the network", "0f616ef05a95d3448bdb0cf2483d26f4", false},
+		{"configuration cannot be used", "7cee7aa7a31323d74dad2d589d3e9eaa", false},
 		{"cannot write metrics", "8baa12c445fd48c0098d9c16d413625b", false},
 	}
 }

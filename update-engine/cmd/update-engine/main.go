@@ -141,7 +141,7 @@ func serve(ctx context.Context) error {
 	defer files.Close()
 	a.Client = &client.Client{Source: a.Counted(files), Retry: client.DefaultRetry()}
 	if err := configure(a, child, configDir); err != nil {
-		return err
+		a.Log.Error("configuration cannot be used", "error", err) // whoever asks is told, and it is read again for every call
 	}
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
@@ -155,7 +155,7 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	if _, err := a.Settle(); err != nil {
-		return err
+		a.Log.Error("cannot keep the update state", "error", err) // nor is anything installed before it can; the reason can be asked for
 	}
 	s, err := bus.NewServer(ctx, conn, a)
 	if err != nil {
@@ -171,8 +171,13 @@ func serve(ctx context.Context) error {
 }
 
 // configure reads what people write: the configuration, and the trust anchor beside it or else in the image. Nothing is changed if it cannot
-// be used.
+// be used, but that the agent knows why.
 func configure(a *agent.Agent, child *client.Child, dir string) error {
+	a.Broken = readConfig(a, child, dir)
+	return a.Broken
+}
+
+func readConfig(a *agent.Agent, child *client.Child, dir string) error {
 	c, err := config.Load(filepath.Join(dir, filepath.Base(configFile)))
 	if err != nil {
 		return err
