@@ -105,6 +105,27 @@ func TestMessagesAreWhole(t *testing.T) {
 	}
 }
 
+// Alarms are set on MESSAGE_IDs: one that was given stays with its message, whatever becomes of its text. testdata/ids has them as they were
+// given, and is only ever added to.
+func TestIDsStay(t *testing.T) {
+	given, err := os.ReadFile("testdata/ids")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := map[string]bool{}
+	for _, m := range Messages() {
+		now[m.ID] = true
+		if !strings.Contains("\n"+string(given), "\n"+m.ID+" ") {
+			t.Errorf("add %q to testdata/ids: %s", m.Text, m.ID)
+		}
+	}
+	for line := range strings.Lines(string(given)) {
+		if id, text, _ := strings.Cut(line, " "); !now[id] {
+			t.Errorf("the MESSAGE_ID %s of %q is gone: whoever waits for it waits for ever", id, strings.TrimSpace(text))
+		}
+	}
+}
+
 // logged returns the text of a call such as a.Log.Info("text", ...).
 func logged(n ast.Node) (string, bool) {
 	call, ok := n.(*ast.CallExpr)
