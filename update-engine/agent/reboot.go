@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/proa-os/proa/internal/digest"
@@ -129,11 +130,12 @@ func (a *Agent) decide(ctx context.Context) (reboot.Decision, reboot.Situation, 
 	return d, s, err
 }
 
-// keepBlocked writes down since when inhibitors alone stand in the way.
+// keepBlocked writes down since when inhibitors alone stand in the way. Those that only want a moment never do.
 func (a *Agent) keepBlocked(d reboot.Decision, s reboot.Situation) error {
+	blocking := slices.ContainsFunc(s.Inhibitors, func(i reboot.Inhibitor) bool { return !i.Delay })
 	return a.Store.ChangeReboots(func(m *reboot.Memory) {
 		switch {
-		case len(s.Inhibitors) == 0:
+		case !blocking:
 			m.BlockedSince = time.Time{}
 		case d.Blocked && (m.BlockedSince.IsZero() || m.BlockedSince.After(s.Now)):
 			m.BlockedSince = s.Now.UTC()

@@ -426,6 +426,58 @@ func TestLastStep(t *testing.T) {
 	}
 }
 
+// A full reboot has its last look, too, when nothing but the order is missing.
+func TestLastStepOfAFullReboot(t *testing.T) {
+	for name, change := range map[string]func(*userspace){
+		"window":    func(u *userspace) { u.repo.Time = u.repo.Time.Add(time.Hour) },
+		"inhibitor": func(u *userspace) { u.inhibitors = []reboot.Inhibitor{{Who: "backup"}} },
+	} {
+		u := withUserspace(newTinyMachine(t))
+		u.reboots = reboot.Default()
+		u.reboots.Strategy, u.reboots.Mode = reboot.InWindow, reboot.Full
+		u.reboots.Windows = []reboot.Window{{Start: "12:00", Duration: reboot.Duration(time.Hour)}}
+		asked := 0
+		u.moment = func() {
+			if asked == 1 { // all was well at the first look
+				asked++
+				change(u)
+			}
+		}
+		u.before = func(step string) {
+			if step == "inhibitors" {
+				asked++
+			}
+		}
+		if r, err := u.apply(); err != nil || u.rebooted || !r.Armed || r.AskAgain == nil {
+			t.Errorf("%s: %+v, %v, rebooted %v", name, r, err, u.rebooted)
+		}
+	}
+}
+
+// How long somebody has held the reboot up is forgotten when nobody does any more, whoever else only wants a moment.
+func TestInhibitorsDoNotInheritDelay(t *testing.T) {
+	u := withUserspace(newTinyMachine(t))
+	u.reboots = reboot.Default()
+	u.reboots.Strategy = reboot.InWindow
+	u.reboots.Windows = []reboot.Window{{Start: "12:00", Duration: reboot.Duration(time.Hour)}}
+	u.reboots.MaxDelay = reboot.Duration(24 * time.Hour)
+	web, backup := reboot.Inhibitor{Who: "web", Delay: true}, reboot.Inhibitor{Who: "backup"}
+	look := func(hours int, inhibitors ...reboot.Inhibitor) {
+		t.Helper()
+		u.repo.Time = u.repo.Time.Add(time.Duration(hours) * time.Hour)
+		if _, err := u.repo.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		u.inhibitors = inhibitors
+		if r, err := u.apply(); err != nil || u.rebooted || !r.Armed {
+			t.Fatalf("%d hours later: %+v, %v, rebooted %v", hours, r, err, u.rebooted)
+		}
+	}
+	look(0, web, backup)
+	look(2, web) // the window is closed, the backup is done
+	look(46, web, backup)
+}
+
 // moments runs what follows, and calls at before every look at the clock, the ESP and the machine, which are between all that is written.
 func (u *userspace) moments(at func(n int)) {
 	n := 0
