@@ -193,8 +193,8 @@ func TestSilentServer(t *testing.T) {
 		c := client.Client{Source: client.NewHTTP(50 * time.Millisecond), Retry: client.Retry{Attempts: 1}}
 		start := time.Now()
 		_, err := io.ReadAll(c.Stream(t.Context(), web.URL+path, 1000, nil))
-		if err == nil || time.Since(start) > 5*time.Second {
-			t.Errorf("%s: got %v after %s", path, err, time.Since(start))
+		if want := map[string]string{"/start": "timeout", "/middle": "the server sent nothing for 50ms"}[path]; err == nil || !strings.Contains(err.Error(), want) || time.Since(start) > 5*time.Second {
+			t.Errorf("%s: got %v after %s, want %q", path, err, time.Since(start), want)
 		}
 	}
 }
@@ -224,8 +224,8 @@ func TestDribblingServer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		c := client.Client{Source: client.NewHTTP(300 * time.Millisecond), Retry: quick()}
 		_, err := io.ReadAll(c.Stream(ctx, web.URL+path, 1_000_000, nil))
-		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "after 3 attempts") {
-			t.Errorf("%s: got %v", path, err)
+		if want := map[string]string{"/one": "expected at least 1024 a second", "/many": "EOF"}[path]; err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "after 3 attempts") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", path, err, want)
 		}
 		cancel()
 	}
