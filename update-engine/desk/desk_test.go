@@ -393,6 +393,11 @@ func TestJSON(t *testing.T) {
 	if s.err != "" {
 		t.Errorf("not quiet: %s", s.err)
 	}
+	s.run("discard --repo {}/repo --quiet")
+	s.run("stage --fast --repo {}/repo --json " + build.Dir)
+	if n := strings.Count(s.err, "100 %\n"); n < 2 || json.Unmarshal([]byte(s.out), &st) != nil { // what is slow says how far it is, beside the result
+		t.Errorf("%d steps are said to be done: %s", n, s.err)
+	}
 	s.run("sign --repo {}/repo --keys {}/keys --json")
 	var sg signed
 	if err := json.Unmarshal([]byte(s.out), &sg); err != nil || len(sg.By) != 1 || sg.Needed[0].Have != 1 || len(sg.Summary) < 3 {
