@@ -204,6 +204,36 @@ func TestSoftUpdate(t *testing.T) {
 	u.wantESP("proa_1.0.1.efi", "proa_1.0.2+3.efi")
 }
 
+// A release with another kernel is rebooted into in full, and check says so before anything is downloaded, and how long that took last time.
+func TestKernelChanges(t *testing.T) {
+	u := withUserspace(newMachine(t))
+	for i, version := range []string{"1.0.1", "1.0.2"} {
+		b := u.tiny(version)
+		b.SetKernel(t, "of "+version)
+		u.repo.Release(t, b)
+		r, err := u.agent().Check(t.Context())
+		if err != nil || r.Mode != "full" || r.ModeReason != "the kernel changes" || r.LastGap != float64(40*i) {
+			t.Fatalf("check: %+v, %v", r, err)
+		}
+		if want := []string{"; the reboot would be full (the kernel changes)", "; the reboot would be full (the kernel changes), which took 40 s last time"}[i]; !strings.HasSuffix(r.Text, want) {
+			t.Errorf("check says %q, want %q", r.Text, want)
+		}
+		if len(u.asked("payload")) > i {
+			t.Errorf("downloaded to say so: %q", u.server.Requests())
+		}
+		if r, err = u.apply(); err != nil || r.Mode != "full" || r.ModeReason != "the kernel changes" {
+			t.Fatalf("apply: %+v, %v", r, err)
+		}
+		u.wantLeft(reboot.Full)
+		u.repo.Time = u.repo.Time.Add(40 * time.Second)
+		u.start()
+		u.wantRuns(version)
+		if err := u.health(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSoftTryThatIsBad(t *testing.T) {
 	u := withUserspace(newMachine(t))
 	u.release("1.0.1")

@@ -101,13 +101,29 @@ func (b *Build) Write(t testing.TB) {
 	}
 }
 
+// SetKernel gives the build another kernel than all builds have.
+func (b *Build) SetKernel(t testing.TB, name string) {
+	t.Helper()
+	kernel := peFile()
+	copy(kernel[len(kernel)-len(name):], name) // in its section
+	r := b.Release
+	b.Boot = bootProgram(t, r.Version, r.Root.RootHash, r.Root.HashOffset, kernel)
+	r.Boot.Size, r.Boot.SHA256, r.Boot.Linux = int64(len(b.Boot)), digest.Of(b.Boot), digest.Of(kernel)
+	b.Write(t)
+}
+
 // BootProgram is a UKI with a toy kernel whose command line boots the root hash.
 func BootProgram(t testing.TB, version string, root digest.SHA256, hashOffset int64) []byte {
+	t.Helper()
+	return bootProgram(t, version, root, hashOffset, peFile())
+}
+
+func bootProgram(t testing.TB, version string, root digest.SHA256, hashOffset int64, kernel []byte) []byte {
 	t.Helper()
 	b, err := uki.Build(peFile(), uki.Contents{
 		OSRelease: "ID=proa\nIMAGE_ID=proa\nIMAGE_VERSION=" + version + "\n",
 		Cmdline:   commandLine(root, hashOffset),
-		Uname:     "6.12.0-toy", Linux: peFile(), Initrd: []byte(strings.Repeat("initrd of "+version+"\n", 5000)),
+		Uname:     "6.12.0-toy", Linux: kernel, Initrd: []byte(strings.Repeat("initrd of "+version+"\n", 5000)),
 	})
 	if err != nil {
 		t.Fatal(err)
