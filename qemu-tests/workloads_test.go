@@ -111,6 +111,11 @@ var workloadEnds = []asked{
 	{`$R -d --restart no --name code $I sh -c 'echo said; exit 4'; containerctl wait code; containerctl start -a code`, `code\n4\nsaid\nexit 4`},
 	{`containerctl ps -a --filter exited=4 --format '{{.name}} {{.exit.code}}'; containerctl rm code`, `code 4\ncode`},
 	{`$R -di --rm --name parrot $I sh -c 'read word; echo $word; exit 3'; echo polly | containerctl attach parrot`, `parrot\npolly\nexit 3`},
+	// What somebody has in the foreground, for one run.
+	{`$R --rm --name seat $I sh -c 'trap "exit 6" USR1; while :; do sleep 0.1; done' & poll 'containerctl exec seat true 2>/dev/null'; containerctl inspect --format '{{.status}} {{.unit}}' seat; containerctl logs seat; containerctl rename seat chair; containerctl wait seat & sleep 1; containerctl kill -s USR1 seat; wait %1; echo "code $?"; wait`,
+		`running proa-seat.service\n.*its output is with who started it\n.*lives for one run.*seat\n.*code 6(\n6)?`},
+	// Systemd closes its connections then.
+	{`$R --rm --name seat $I sh -c 'until [ -e /go ]; do sleep 0.1; done; exit 7' & poll 'containerctl exec seat true 2>/dev/null'; systemctl daemon-reexec; containerctl exec seat touch /go; wait $!; echo "code $?"`, `code 7`},
 	// A unit that was stopped has not failed: SIGTERM is how a container is.
 	{`$R -d --init --name term $I sleep 1000 && poll '[ "$(containerctl top term | grep -c sleep)" = 2 ]' && containerctl stop term && containerctl ps -a --filter name=term --format '{{.name}} {{.status}} {{.exit.code}}'; systemctl is-failed proa-term; containerctl rm term`,
 		`term\nterm\nterm exited 143\ninactive\nterm`},
@@ -152,6 +157,8 @@ var workloadReady = []asked{
 		`(.*start it first.*\n)?activating\nready\nactive\nready`},
 	{`$R -d --restart no --name door $I sh -c 'echo fds $LISTEN_FDS of $LISTEN_PID is $$; ls -l /proc/1/fd/3; exec sleep 1000' >/dev/null; containerctl stop door; systemctl daemon-reload; systemctl start proa-door.socket; (echo; sleep 1) | nc 127.0.0.1 7777 >/dev/null & poll 'containerctl logs door | grep -q socket:'; kill $!; containerctl logs --tail 2 door | grep -oE 'fds.*|socket'; systemctl stop proa-door.socket; containerctl rm -f door`,
 		`door\n(ls: .*\n)?fds 1 of 1 is 1\nsocket\n(.*\n)?door`},
+	// Beside what containerctl hands to the unit.
+	{`mkdir -p /run/systemd/system/proa-desk.service.d; printf '[Service]\nOpenFile=/etc/hostname:name:read-only\n' > /run/systemd/system/proa-desk.service.d/open.conf; systemctl daemon-reload; $R --rm --name desk $I sh -c 'echo $LISTEN_FDS $LISTEN_FDNAMES; cat <&3'`, `1 name\nship`},
 }
 
 // pods: the containers of a pod are up and down together, in one network namespace, which has the ports.
@@ -183,6 +190,8 @@ var trusted = []asked{
 // workloadIll: what goes wrong is told, and restarted as was asked for.
 var workloadIll = []asked{
 	{`$R -d --restart no --name big --memory 16m $I sh -c 'x=a; while :; do x=$x$x; done'; containerctl wait big; containerctl ps -a --filter name=big; containerctl rm big`, `big\n137\nNAME .*\nbig .* exited 137 \(out of memory\) .*\nbig`},
+	{`$R --rm --name big --memory 16m $I sh -c 'until [ -e /go ]; do sleep 0.1; done; x=a; while :; do x=$x$x; done' & poll 'containerctl exec big true 2>/dev/null'; systemctl daemon-reexec; containerctl exec big touch /go; wait $!; echo "code $?"`,
+		`containerctl: big: exited 137 \(out of memory\)\ncode 137`},
 	{`mkdir /tmp/c; : > /tmp/c/n; $R -d --restart on-failure:2 --name tries -v /tmp/c:/c $I sh -c 'echo x >> /c/n; exit 7'; poll '[ "$(wc -l < /tmp/c/n)" -ge 3 ] && [ "$(containerctl ps -aq --filter status=exited)" = tries ]'; sleep 3; wc -l < /tmp/c/n; containerctl ps -a --filter name=tries --format '{{.name}} {{.status}} {{.exit.code}}'; containerctl rm tries`, `tries\n3\ntries exited 7\ntries`},
 	{`$R -d --name ill --health-cmd 'test -f /tmp/ok' --health-interval 500ms --health-retries 2 $I sleep 1000; poll '[ "$(containerctl ps -q --filter health=unhealthy)" = ill ]'; systemctl is-active proa-ill:health.timer; containerctl exec ill touch /tmp/ok; poll '[ "$(containerctl ps -q --filter health=healthy)" = ill ]'; containerctl health ill && containerctl rm -f ill; systemctl list-units --all --plain -q 'proa-ill*'`,
 		`ill\nactive\nill`},

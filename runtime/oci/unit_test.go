@@ -1,9 +1,12 @@
 package oci
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -67,4 +70,45 @@ func TestInherit(t *testing.T) {
 		t.Errorf("a name that is missing: %v: %s", err, said)
 	}
 	b.leftNothing()
+}
+
+// TestSpawnFails: where no process can be made, here since no pid namespace can be made behind one that was entered, oci-runtime says so and notes it, and leaves nothing.
+func TestSpawnFails(t *testing.T) {
+	eachWay(t, func(t *testing.T) {
+		b := newBox(t, "view")
+		b.write()
+		first := exec.Command("/proc/self/exe")
+		first.Env = append(os.Environ(), "OCI_RUNTIME=1")
+		first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+		stdin, err := first.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Args = []string{"/probe", "line"}
+		if err := first.Start(); err != nil {
+			t.Fatal(err)
+		}
+		dead, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", first.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dead.Close()
+		first.Process.Kill()
+		first.Wait()
+		stdin.Close()
+		note := filepath.Join(b.dir, "failure")
+		for range 2 { // the second one under the same name
+			c := b.command("run", "--unit", "--failure-file", note, "--enter", "containerctl-0", "box")
+			c.ExtraFiles = []*os.File{dead}
+			c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=containerctl-0")
+			said, err := c.CombinedOutput()
+			if c.ProcessState.ExitCode() != 1 || !strings.Contains(string(said), "make child") {
+				t.Errorf("%v: %s", err, said)
+			}
+			if text, err := os.ReadFile(note); err != nil || string(text) != "1" {
+				t.Errorf("noted %q, %v", text, err)
+			}
+			b.leftNothing()
+		}
+	})
 }
