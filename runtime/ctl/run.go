@@ -208,8 +208,8 @@ func (e *Env) unitIsFree(ctx context.Context, s *store.Store, name string) error
 		if st.Load == "not-found" {
 			return nil
 		}
-		// Systemd is about to forget that of a container which lived for one run.
-		if st.Active != "deactivating" && st.Active != "inactive" || time.Now().After(deadline) {
+		// Systemd may be about to forget that of a container which lived for one run, whatever it says of it until then.
+		if time.Now().After(deadline) {
 			return fmt.Errorf("container name %s: systemd has a unit %s already (%s): choose another name", name, u, st.Load)
 		}
 		time.Sleep(50 * time.Millisecond)
