@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/proa-os/proa/ignition/signature"
+	"github.com/proa-os/proa/internal/gpt"
 )
 
 // links finds devices by the names that udev's rules give them (60-persistent-storage.rules), without udev: by what sysfs says, and
@@ -35,9 +36,9 @@ func (l links) resolve(name string) (string, error) {
 	value = unescape(value)
 	switch dir {
 	case "disk/by-partlabel/":
-		is = func(b string) bool { return l.property(b, "PARTNAME") == value }
+		is = func(b string) bool { name, _ := l.entry(b); return name == value }
 	case "disk/by-partuuid/":
-		is = func(b string) bool { return strings.EqualFold(l.property(b, "PARTUUID"), value) }
+		is = func(b string) bool { _, id := l.entry(b); return strings.EqualFold(id, value) }
 	case "disk/by-label/":
 		is = func(b string) bool { return l.holds(b, func(s signature.Signature) bool { return s.Label == value }) }
 	case "disk/by-uuid/":
@@ -57,10 +58,10 @@ func (l links) resolve(name string) (string, error) {
 	}
 	for _, b := range blocks {
 		if is(b.Name()) {
-			return filepath.Join(l.dev, strings.ReplaceAll(b.Name(), "!", "/")), nil
+			return l.node(b.Name()), nil
 		}
 	}
-	if linked != "" { // the kernel has read no table there
+	if linked != "" { // a table of another kind
 		return linked, nil
 	}
 	return "", fmt.Errorf("find device %s: %w", name, fs.ErrNotExist)
@@ -109,12 +110,61 @@ func (l links) property(block, key string) string {
 	return ""
 }
 
+// entry has the name and the GUID of a partition: from the table, as the kernel does not know those of partitions that it was told about one at
+// a time (BLKPG), and else from the kernel.
+func (l links) entry(block string) (name, id string) {
+	number := l.read(block, "partition")
+	if number == "" {
+		return "", ""
+	}
+	if t, err := l.table(l.whole(block, number)); err == nil {
+		for _, p := range t.Partitions {
+			if strconv.Itoa(p.Number) == number {
+				return p.Name, p.GUID.String()
+			}
+		}
+	}
+	return l.property(block, "PARTNAME"), l.property(block, "PARTUUID")
+}
+
+// table reads a disk's.
+func (l links) table(whole string) (*gpt.Table, error) {
+	sectors, err := strconv.ParseInt(l.read(whole, "size"), 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	sector, err := strconv.Atoi(l.read(whole, "queue/logical_block_size"))
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(l.node(whole))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return gpt.Read(f, sectors*512, sector)
+}
+
+// whole is the disk of a partition.
+func (l links) whole(block, number string) string {
+	whole := strings.TrimSuffix(strings.TrimSuffix(block, number), "p")
+	if l.read(whole, "size") == "" {
+		whole += "p" // the disk's own name ends in p
+	}
+	return whole
+}
+
+// node is where a device is.
+func (l links) node(block string) string {
+	return filepath.Join(l.dev, strings.ReplaceAll(block, "!", "/"))
+}
+
 func (l links) holds(block string, is func(signature.Signature) bool) bool {
 	sectors, err := strconv.ParseInt(l.read(block, "size"), 10, 64)
 	if err != nil || sectors == 0 || strings.HasPrefix(block, "fd") || strings.HasPrefix(block, "sr") {
 		return false
 	}
-	f, err := os.Open(filepath.Join(l.dev, strings.ReplaceAll(block, "!", "/")))
+	f, err := os.Open(l.node(block))
 	if err != nil {
 		return false
 	}
@@ -135,10 +185,7 @@ func (l links) id(block, value string) bool {
 		if value, ok = strings.CutSuffix(value, "-part"+number); !ok {
 			return false
 		}
-		whole = strings.TrimSuffix(strings.TrimSuffix(block, number), "p")
-		if l.read(whole, "size") == "" {
-			whole += "p" // the disk's own name ends in p
-		}
+		whole = l.whole(block, number)
 	}
 	clean := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), " ", "_") }
 	serial, model, wwid := l.read(whole, "serial"), l.read(whole, "device/model"), l.read(whole, "wwid")

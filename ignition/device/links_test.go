@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/ignition/signature"
+	"github.com/proa-os/proa/internal/gpt"
 )
 
 // sysfs is what the kernel says of some disks, and their nodes.
@@ -108,6 +109,40 @@ func TestStaleLinks(t *testing.T) {
 		"by-partlabel/my\\x20data": "vda1",
 	} {
 		if got, err := (links{sys: os.DirFS(s.Sys), dev: s.Dev}).resolve("/dev/disk/" + name); err != nil || got != filepath.Join(s.Dev, want) {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
+// Of a partition that it was told about by itself the kernel knows neither name nor GUID, and of one that was given another name the old one.
+func TestNamesOfTables(t *testing.T) {
+	s := sysfs(t)
+	for name, text := range map[string]string{
+		"vdd/size": "16384\n", "vdd/queue/logical_block_size": "512\n", "vdd/uevent": "DEVNAME=vdd\n", "vdd3/partition": "3\n", "vdd3/uevent": "PARTN=3\n",
+		"vdd4/partition": "4\n", "vdd4/uevent": "PARTN=4\nPARTNAME=new\nPARTUUID=2f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1\n", "vdd5/partition": "5\n", "vdd5/uevent": "PARTN=5\nPARTNAME=untold\n",
+	} {
+		name = filepath.Join(s.Sys, "class/block", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table := gpt.Table{DiskGUID: "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f0", SectorSize: 512, Sectors: 16384, Conventional: true, Partitions: []gpt.Partition{
+		{Number: 3, Name: "new", TypeGUID: gpt.TypeLinux, GUID: "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1", FirstLBA: 2048, LastLBA: 4095},
+		{Number: 4, Name: "old", TypeGUID: gpt.TypeLinux, GUID: "1f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1", FirstLBA: 4096, LastLBA: 8191},
+	}}
+	f, err := os.Create(s.Dev + "/vdd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(8<<20), table.Write(f), f.Close(), os.MkdirAll(s.Dev+"/disk/by-partlabel", 0o755), os.Symlink(s.Dev+"/vdb", s.Dev+"/disk/by-partlabel/new")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"by-partlabel/new": "vdd3", "by-partlabel/old": "vdd4", "by-partlabel/untold": "vdd5",
+		"by-partuuid/0F1E2D3C-4b5a-4978-8695-a4b3c2d1e0f1": "vdd3", "by-partuuid/1f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1": "vdd4", "by-partuuid/2f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1": "",
+	} {
+		got, err := links{sys: os.DirFS(s.Sys), dev: s.Dev}.resolve("/dev/disk/" + name)
+		if want == "" && !errors.Is(err, fs.ErrNotExist) || want != "" && (err != nil || got != filepath.Join(s.Dev, want)) {
 			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
 		}
 	}
