@@ -22,7 +22,7 @@ var flags = append([]string{"-trimpath", "-buildvcs=false", "-tags=nethttpomitht
 // smaller, and as quick: what takes time in TLS is assembly, and oci-runtime reads config.json with a decoder of its own.
 func withoutInlining() (flags []string) {
 	for _, pattern := range []string{
-		"github.com/proa-os/proa/ignition/...", "github.com/proa-os/proa/internal/...", "github.com/coreos/...", "github.com/aws/...", "github.com/vincent-petithory/...",
+		"github.com/proa-os/proa/ignition/...", "github.com/proa-os/proa/internal/...", "github.com/coreos/...", "github.com/aws/...", "github.com/vincent-petithory/...", "golang.org/x/sys/unix",
 		"net", "net/http/...", "net/netip", "net/textproto", "net/url", "mime/...", "vendor/golang.org/x/net/...", "vendor/golang.org/x/text/...",
 		"crypto/tls", "crypto/hpke", "crypto/x509/...", "encoding/asn1", "encoding/base64", "encoding/binary", "encoding/hex", "encoding/json", "encoding/pem", "log/...", "regexp", "regexp/syntax",
 		// Of handshakes; P-256 is assembly.
