@@ -28,10 +28,7 @@ func (l links) resolve(name string) (string, error) {
 		return "", fmt.Errorf("find device %s: expected a name below /dev", name)
 	}
 	dir, value := path.Split(rest)
-	linked, err := filepath.EvalSymlinks(filepath.Join(l.dev, rest))
-	if err == nil && dir != "disk/by-partlabel/" && dir != "disk/by-partuuid/" {
-		return linked, nil
-	}
+	linked, lerr := filepath.EvalSymlinks(filepath.Join(l.dev, rest))
 	var is func(block string) bool
 	value = unescape(value)
 	switch dir {
@@ -49,7 +46,11 @@ func (l links) resolve(name string) (string, error) {
 		is = func(b string) bool { return l.id(b, value) }
 	case "mapper/":
 		is = func(b string) bool { return l.read(b, "dm/name") == value }
-	default:
+	}
+	if lerr == nil && (is == nil || is(filepath.Base(linked))) {
+		return linked, nil
+	}
+	if is == nil {
 		return "", fmt.Errorf("find device %s: %w", name, fs.ErrNotExist)
 	}
 	blocks, err := fs.ReadDir(l.sys, "class/block")
@@ -61,7 +62,7 @@ func (l links) resolve(name string) (string, error) {
 			return l.node(b.Name()), nil
 		}
 	}
-	if linked != "" { // a table of another kind
+	if lerr == nil { // made by a rule that is not known here
 		return linked, nil
 	}
 	return "", fmt.Errorf("find device %s: %w", name, fs.ErrNotExist)
