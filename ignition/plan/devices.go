@@ -3,7 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/coreos/ignition/v2/config/util"
@@ -169,7 +169,7 @@ func (b *builder) devices() {
 			mounts = append(mounts, b.mount(n, f))
 		}
 	}
-	slices.SortStableFunc(mounts, func(p, q Op) int { return depth(p.(Mount).Path) - depth(q.(Mount).Path) })
+	sort.SliceStable(mounts, func(i, j int) bool { return depth(mounts[i].(Mount).Path) < depth(mounts[j].(Mount).Path) })
 	b.ops = append(b.ops, mounts...)
 }
 

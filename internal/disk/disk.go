@@ -26,6 +26,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -140,7 +141,7 @@ func (s *Scanner) Find(root digest.SHA256, hashOffset int64) (*Layout, error) {
 		}
 		return nil, fmt.Errorf("find the slot with root hash %s: %s", root, strings.Join(seen, "; "))
 	}
-	slices.SortStableFunc(found, candidate.compare)
+	sort.SliceStable(found, func(i, j int) bool { return found[i].compare(found[j]) < 0 })
 	best := found[0]
 	for _, c := range found[1:] {
 		best.layout.Others = append(best.layout.Others, c.device())
@@ -168,7 +169,7 @@ func (s *Scanner) disks() ([]string, error) {
 		}
 		names = append(names, name)
 	}
-	slices.SortFunc(names, compareNames)
+	sort.Slice(names, func(i, j int) bool { return compareNames(names[i], names[j]) < 0 })
 	return names, nil
 }
 
