@@ -24,6 +24,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/proa-os/proa/ignition/platform/platformtest"
 	"github.com/proa-os/proa/ignition/source"
 )
 
@@ -375,64 +376,6 @@ func TestHyperV(t *testing.T) {
 	}
 }
 
-// hypervisor is VMware's side of the backdoor: one channel at a time, with cookies, four bytes a call.
-type hypervisor struct {
-	t              *testing.T
-	info           map[string]string
-	open           bool
-	request, reply []byte
-	want           int
-}
-
-func (h *hypervisor) call(r *Registers) error {
-	if r.AX != 0x564d5868 || r.DX&0xffff != 0x5658 || r.CX&0xffff != 0x1e {
-		h.t.Errorf("got registers %+v", *r)
-		return nil
-	}
-	kind := r.CX >> 16
-	r.CX = 0
-	if kind != 0 && (!h.open || r.DX>>16 != 7 || r.SI != 0xc00c1e || r.DI != 0xbeef) {
-		return nil // refused
-	}
-	r.CX = 1 << 16
-	switch kind {
-	case 0:
-		if h.open || r.BX != 0xc9435052 {
-			r.CX = 0
-		}
-		h.open, r.DX, r.SI, r.DI = true, 7<<16|0x5658, 0xc00c1e, 0xbeef
-	case 1:
-		h.want, h.request = int(r.BX), nil
-	case 2:
-		h.request = binary.LittleEndian.AppendUint32(h.request, r.BX)
-		if len(h.request) >= h.want {
-			h.reply = []byte(h.answer(string(h.request[:h.want])))
-		}
-	case 3:
-		r.CX, r.BX, r.DX = 3<<16, uint32(len(h.reply)), 1<<16
-	case 4:
-		var word [4]byte
-		h.reply = h.reply[copy(word[:], h.reply):]
-		r.BX, r.DX = binary.LittleEndian.Uint32(word[:]), 2<<16
-	case 6:
-		h.open = false
-	}
-	return nil
-}
-
-func (h *hypervisor) answer(request string) string {
-	command, rest, _ := strings.Cut(request, " ")
-	name, value, _ := strings.Cut(rest, " ")
-	if command == "info-set" {
-		h.info[name] = value
-		return "1 "
-	}
-	if v, ok := h.info[name]; ok && command == "info-get" {
-		return "1 " + v
-	}
-	return "0 No value found"
-}
-
 // ovfProperties reads what an XML decoder reads.
 func TestOVFProperties(t *testing.T) {
 	const head = `<?xml version="1.0" encoding="UTF-8"?><Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:oe="http://schemas.dmtf.org/ovf/environment/1">`
@@ -484,28 +427,32 @@ func TestVMware(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := &hypervisor{t: t, info: tt.info}
+			h := &platformtest.Hypervisor{T: t, Info: tt.info}
 			m := newMachine(t, t.TempDir(), "")
-			m.Guest.Backdoor = h.call
+			m.Guest.Backdoor = backdoorOf(h)
 			a, err := lookup(t, "vmware").Read(t.Context(), m, true)
 			if tt.err != "" && (err == nil || err.Error() != tt.err) || tt.err == "" && (err != nil || string(a.Config) != tt.want) {
 				t.Errorf("got %+v, %v", a, err)
 			}
-			if h.open {
+			if h.Open() {
 				t.Error("the channel is still open")
 			}
 		})
 	}
-	h := &hypervisor{t: t, info: map[string]string{guestConfig: ign}}
+	h := &platformtest.Hypervisor{T: t, Info: map[string]string{guestConfig: ign}}
 	m := newMachine(t, t.TempDir(), "")
-	m.Guest.Backdoor = h.call
-	if ok, err := lookup(t, "vmware").Delete(t.Context(), m); !ok || err != nil || h.info[guestConfig] != "e30K" || h.info[guestEncoding] != "base64" {
-		t.Errorf("delete: got %v, %v, %v", ok, err, h.info)
+	m.Guest.Backdoor = backdoorOf(h)
+	if ok, err := lookup(t, "vmware").Delete(t.Context(), m); !ok || err != nil || h.Info[guestConfig] != "e30K" || h.Info[guestEncoding] != "base64" {
+		t.Errorf("delete: got %v, %v, %v", ok, err, h.Info)
 	}
 	m.Guest.Backdoor = nil
 	if _, err := lookup(t, "vmware").Read(t.Context(), m, true); err == nil || !strings.Contains(err.Error(), "find the hypervisor: expected VMware") {
 		t.Errorf("elsewhere: got %v", err)
 	}
+}
+
+func backdoorOf(h *platformtest.Hypervisor) func(*Registers) error {
+	return func(r *Registers) error { return h.Call(&r.AX, &r.BX, &r.CX, &r.DX, &r.SI, &r.DI) }
 }
 
 // vboxHost is the kernel's side of /dev/vboxguest with VirtualBox's service of guest properties behind it.

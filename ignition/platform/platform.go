@@ -219,6 +219,9 @@ func (p Platform) Report(ctx context.Context, m *Machine, stage string, err erro
 	return p.report(ctx, s, stage, err)
 }
 
+// Deletes reports whether the platform can delete user data.
+func (p Platform) Deletes() bool { return p.remove != nil }
+
 // Delete deletes the user data, so that what runs on the machine later cannot read it. ok is false where the platform cannot.
 func (p Platform) Delete(ctx context.Context, m *Machine) (ok bool, err error) {
 	if p.remove == nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/proa-os/proa/ignition/apply"
 	"github.com/proa-os/proa/ignition/config"
 	"github.com/proa-os/proa/ignition/plan"
+	"github.com/proa-os/proa/internal/durable"
 )
 
 // Marker is the file, relative to the root, whose existence says that a machine is provisioned; the generator looks for it.
@@ -33,8 +34,9 @@ type result struct {
 }
 
 // finish makes it durable that the machine is provisioned and removes the cached config.
-// Order, each harmless if it is the last that happened: everything written so far, result, marker, cache. If the config puts state on
-// another device, all that is written there, and where it is comes last; the machine has to start again then (Options.Restart).
+// Order, each harmless if it is the last that happened: everything written so far, result, what is still to be deleted, marker, cache. If the
+// config puts state on another device, all that is written there, and where it is comes last; the machine has to start again then
+// (Options.Restart).
 func finish(ctx context.Context, o Options, bootID string, now time.Time) error {
 	st, err := load(o)
 	if err != nil {
@@ -45,7 +47,9 @@ func finish(ctx context.Context, o Options, bootID string, now time.Time) error 
 		return err
 	}
 	defer root.Close()
-	unix.Sync()
+	if err := syncState(root); err != nil {
+		return err
+	}
 	b, err := json.MarshalIndent(result{
 		BootID: strings.TrimSpace(bootID), Date: now.UTC().Format(time.RFC3339), UserConfig: st.UserConfig,
 		Platform: st.Platform, ConfigSHA256: st.ConfigSHA256, Configs: st.Origins,
@@ -53,17 +57,19 @@ func finish(ctx context.Context, o Options, bootID string, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	mark := func(root *os.Root, dir string) error {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
+	mark := func(root *os.Root, dir string) error { return o.mark(root, dir, append(b, '\n'), st.Platform) }
+	var to *home
+	if where := plan.StateDevice(st.Config); o.home != nil || where != "" && filepath.Clean(o.Root) == "/" {
+		lookAt := o.home
+		if lookAt == nil {
+			lookAt = o.homeOn
+		}
+		if to, err = lookAt(ctx, where); err != nil {
 			return err
 		}
-		if err := writeDurably(root, dir+"/result.json", append(b, '\n')); err != nil {
-			return err
-		}
-		return writeDurably(root, dir+"/"+path.Base(Marker), nil)
 	}
-	if where := plan.StateDevice(st.Config); where != "" && filepath.Clean(o.Root) == "/" {
-		err = moveState(ctx, o, where, root, mark)
+	if to != nil {
+		err = o.moveState(to, root, mark)
 	} else {
 		err = mark(root, apply.StateDir)
 	}
@@ -79,24 +85,44 @@ func finish(ctx context.Context, o Options, bootID string, now time.Time) error 
 	return nil
 }
 
-// writeDurably writes a temporary file, syncs it, renames it, and syncs the directory.
-func writeDurably(root *os.Root, name string, b []byte) error {
-	tmp := name + ".tmp"
-	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
+// syncState makes durable what is in state, with the directory of the marker. Other file systems are: the stages that wrote there have seen to it.
+func syncState(root *os.Root) error {
+	if err := root.MkdirAll(apply.StateDir, 0o755); err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write /%s: %w", name, err)
-	}
-	if err := root.Rename(tmp, name); err != nil {
-		return err
-	}
-	dir, err := root.Open(path.Dir(name))
+	dir, err := root.Open(apply.StateDir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return dir.Sync()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("write /%s to disk: %w", apply.StateDir, err)
+	}
+	return nil
+}
+
+// mark writes what finish leaves in a state, in its order, each whole and durable before the next.
+func (o Options) mark(root *os.Root, dir string, result []byte, platform string) error {
+	write := func(name string, b []byte) error {
+		if err := o.step("write " + name); err != nil {
+			return err
+		}
+		return durable.WriteFile(root, dir+"/"+name, b, 0o644)
+	}
+	err := write("result.json", result)
+	if err == nil && o.deletes(platform) {
+		err = write(path.Base(toDelete), nil)
+	}
+	if err == nil {
+		err = write(path.Base(Marker), nil)
+	}
+	return err
+}
+
+// step is asked before everything that lasts.
+func (o Options) step(what string) error {
+	if o.Fault == nil {
+		return nil
+	}
+	return o.Fault(what)
 }

@@ -217,7 +217,7 @@ func TestFirstBootAgain(t *testing.T) {
 	}
 	boot()
 	first, state := snapshot(t, dir+"/root"), filepath.Dir(filepath.Join(dir, "root", Marker))
-	if err := errors.Join(os.Remove(filepath.Join(dir, "root", Marker)), os.Rename(state+"/result.json", state+"/result.json.tmp"), os.Truncate(state+"/result.json.tmp", 7)); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(dir, "root", Marker)), os.Rename(state+"/result.json", state+"/.result.json.new"), os.Truncate(state+"/.result.json.new", 7)); err != nil {
 		t.Fatal(err)
 	}
 	boot()

@@ -46,6 +46,9 @@ type Options struct {
 	Fetcher     source.Fetcher // of Apply
 	Owners      apply.Owners   // nil: the real ones
 	PlainKeys   bool           // ssh keys go into ~/.ssh/authorized_keys
+	// Fault is asked before every step on files that lasts, and stops the stage with the error it returns; nil never does.
+	Fault func(step string) error
+	home  func(ctx context.Context, where string) (*home, error) // nil: homeOn
 }
 
 // state is what later stages need besides the config.
@@ -244,6 +247,9 @@ func files(ctx context.Context, o Options) error {
 	if ops, err = applyFiles(ctx, root, &st.Merged, ops, o); err != nil {
 		return err
 	}
+	if err := o.step("remember what was made"); err != nil {
+		return err
+	}
 	if err := apply.Record(root, append(made(all), ops...), o.Owners, device.Observer{Sys: "/sys", Dev: "/dev", Proc: "/proc"}.Look); err != nil {
 		return err
 	}
@@ -351,6 +357,7 @@ func applyFiles(ctx context.Context, root *os.Root, m *config.Merged, ops []plan
 		Fetch:     fetcher.Fetch,
 		Owners:    o.Owners,
 		PlainKeys: o.PlainKeys,
+		Fault:     o.Fault,
 		Done:      func(op plan.Op) { o.Log.Info("done", "operation", op.String()) },
 	})
 	if err != nil {

@@ -304,27 +304,28 @@ func TestGenerator(t *testing.T) {
 	}
 	tests := []struct {
 		name, cmdline string
-		marker, want  bool
+		state         []string // files there
+		want, deletes bool
 	}{
-		{"first boot", "root=x ignition.platform.id=qemu quiet", false, true},
-		{"provisioned", "ignition.platform.id=qemu", true, false},
-		{"no platform", "quiet", false, false},
-		{"empty platform", "ignition.platform.id= quiet", false, false},
-		{"another key, globs", "x.ignition.platform.id=qemu * ?", false, false},
+		{"first boot", "root=x ignition.platform.id=qemu quiet", nil, true, false},
+		{"power lost before the marker", "ignition.platform.id=vmware", []string{toDelete}, true, false},
+		{"provisioned", "ignition.platform.id=qemu", []string{Marker}, false, false},
+		{"config still to delete", "ignition.platform.id=vmware", []string{Marker, toDelete}, false, true},
+		{"no platform", "quiet", nil, false, false},
+		{"empty platform", "ignition.platform.id= quiet", nil, false, false},
+		{"another key, globs", "x.ignition.platform.id=qemu * ?", nil, false, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			text := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/"+Marker, dir+"/marker", "/dev/kmsg", dir+"/kmsg").Replace(string(script))
+			text := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/var/lib", dir+"/var/lib", "/dev/kmsg", dir+"/kmsg").Replace(string(script))
 			for name, content := range map[string]string{"cmdline": tt.cmdline + "\n", "generator": text} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if tt.marker {
-				if err := os.WriteFile(dir+"/marker", nil, 0o644); err != nil {
-					t.Fatal(err)
-				}
+			for _, name := range tt.state {
+				put(t, dir, name, "")
 			}
 			if out, err := exec.Command("/bin/sh", dir+"/generator", dir+"/normal", dir, dir+"/late").CombinedOutput(); err != nil || len(out) > 0 {
 				t.Fatalf("%v: %s", err, out)
@@ -332,6 +333,10 @@ func TestGenerator(t *testing.T) {
 			target, err := os.Readlink(dir + "/default.target")
 			if got := err == nil; got != tt.want || got && target != "/usr/lib/systemd/system/provision.target" {
 				t.Errorf("got link %q, %v", target, err)
+			}
+			unit, err := os.Readlink(dir + "/normal/multi-user.target.wants/ignition-delete-config.service")
+			if got := err == nil; got != tt.deletes || got && unit != "/usr/lib/systemd/system/ignition-delete-config.service" {
+				t.Errorf("deletes the config: got link %q, %v", unit, err)
 			}
 		})
 	}
@@ -341,10 +346,11 @@ func TestGenerator(t *testing.T) {
 func TestUnits(t *testing.T) {
 	dir := imageFiles + "usr/lib/systemd/system/"
 	want := map[string][]string{
-		"provision.target":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Requires=ignition.service", "After=ignition.service"},
-		"ignition.service":         {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Before=provision.target", "IgnoreOnIsolate=yes", "OnSuccess=provision-reread.service", "ExecStart=/usr/bin/ignition first-boot"},
-		"provision-reread.service": {"DefaultDependencies=no", "After=multi-user.target", "ConditionPathExists=/run/ignition/reread", "ExecStart=systemctl daemon-reload"},
-		"provision-failed.service": {"DefaultDependencies=no", "RemainAfterExit=yes"},
+		"provision.target":               {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Requires=ignition.service", "After=ignition.service"},
+		"ignition.service":               {"DefaultDependencies=no", "OnFailure=provision-failed.service", "Before=provision.target", "IgnoreOnIsolate=yes", "OnSuccess=provision-reread.service", "ExecStart=/usr/bin/ignition first-boot"},
+		"provision-reread.service":       {"DefaultDependencies=no", "After=multi-user.target", "ConditionPathExists=/run/ignition/reread", "ExecStart=systemctl daemon-reload"},
+		"provision-failed.service":       {"DefaultDependencies=no", "RemainAfterExit=yes"},
+		"ignition-delete-config.service": {"ConditionPathExists=/" + toDelete, "ExecStart=-/usr/bin/ignition rmcfg"},
 		// Volumes of early boot may wait for these; only the first step has rights, and the names are those that Ignition writes.
 		"clevis@.socket":  {"DefaultDependencies=no", "ListenStream=/run/clevis/%I.sock", "SocketMode=0600", "FileDescriptorName=ask"},
 		"clevis@.service": {"DefaultDependencies=no", "DynamicUser=yes", "CapabilityBoundingSet=", "ExecStartPre=-+/usr/bin/ignition clevis prepare %I", "OpenFile=/dev/tpmrm0:tpm:graceful", "StartLimitBurst=5"},
@@ -369,7 +375,7 @@ func TestUnits(t *testing.T) {
 					t.Errorf("%s: %s=%s starts what a config can configure", name, o.Name, o.Value)
 				}
 			}
-			if o.Name == "ExecStart" && strings.HasPrefix(o.Value, "/usr/bin/") && !strings.HasPrefix(o.Value, "/usr/bin/ignition ") {
+			if o.Name == "ExecStart" && strings.HasPrefix(strings.TrimPrefix(o.Value, "-"), "/usr/bin/") && !strings.HasPrefix(strings.TrimPrefix(o.Value, "-"), "/usr/bin/ignition ") {
 				t.Errorf("%s: unknown program in %s", name, o.Value)
 			}
 		}
@@ -381,7 +387,7 @@ func TestUnits(t *testing.T) {
 		if have["AllowIsolate=yes"] { // whoever asks for the default target while it has that name would stop everything
 			t.Errorf("%s: may be isolated", name)
 		}
-		if !have["Conflicts=shutdown.target"] {
+		if have["DefaultDependencies=no"] && !have["Conflicts=shutdown.target"] {
 			t.Errorf("%s: would not stop at shutdown", name)
 		}
 	}

@@ -66,6 +66,7 @@ Files:
   /var/lib/ignition/original/     contents of files that provisioning has
                                   changed
   /var/lib/ignition/applied.json  what provisioning has made, for drift
+  /var/lib/ignition/delete-config the platform is still to delete the config
   /var/lib/ignition/reset         a request to forget all this at the next
                                   boot
   /run/ignition/failure           the error, for the consoles`
@@ -168,7 +169,7 @@ func (p *program) rmcfg(flags *flag.FlagSet) func(context.Context, []string) err
 		if err != nil {
 			return command.Wrong("%w", err)
 		}
-		deleted, err := found.Delete(ctx, m)
+		deleted, err := stage.Delete(ctx, m, p.Options, found)
 		switch {
 		case err != nil:
 			return fmt.Errorf("delete the config: %w", err)
