@@ -9,6 +9,7 @@ import (
 
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/client"
 	"github.com/proa-os/proa/update-engine/health"
 	"github.com/proa-os/proa/update-engine/state"
 )
@@ -70,6 +71,37 @@ func TestAuto(t *testing.T) {
 	c, err := m.agent().Store.Counters()
 	if err != nil || c.Checks < 4 || c.Fetched < 1_000_000 || c.Failures["metadata"] != 2 || c.Failures["space"] != 1 || c.LastSuccess.IsZero() {
 		t.Errorf("counters %+v, %v", c, err)
+	}
+}
+
+// Of two machines that looked at the same time one looks again before the other, and asks for nothing that it has.
+func TestMachinesDoNotPollAsOne(t *testing.T) {
+	m := newMachine(t)
+	m.repo.Release(t, m.running)
+	var next []time.Time
+	var fetched []int64 // bytes, so far
+	for _, jitter := range []float64{0, 1} {
+		a := m.agent()
+		a.Clock = agent.Clock{Boot: "this", Jitter: jitter}
+		a.Client.Source = a.Counted(child(t, client.Network{}))
+		before := len(m.server.Requests())
+		if r, err := a.Auto(t.Context()); err != nil || r.Armed {
+			t.Fatalf("auto: %+v, %v", r, err)
+		}
+		c, err := a.Store.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, fetched = append(next, m.schedule().Next), append(fetched, c.Fetched)
+		if asked := m.server.Requests()[before:]; jitter == 1 && len(asked) != 2 {
+			t.Errorf("the second time it asked for %q, want the next root and the timestamp", asked)
+		}
+	}
+	if fetched[0] == 0 || fetched[1] != fetched[0] {
+		t.Errorf("fetched %d bytes, then %d in all: an unchanged timestamp has none", fetched[0], fetched[1])
+	}
+	if got := next[1].Sub(next[0]); got != 12*time.Minute {
+		t.Errorf("they look again %s apart, want a fifth of the hour", got)
 	}
 }
 

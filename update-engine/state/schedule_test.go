@@ -54,6 +54,16 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// The earliest machine looks a tenth of the interval before it is over, the latest a tenth behind that.
+func TestJitterIsInThePause(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for jitter, want := range map[float64]time.Duration{0: 54 * time.Minute, 0.25: 57 * time.Minute, 1: 66 * time.Minute} {
+		if got := (Schedule{}).After(now, "a", Went, time.Hour, jitter).Next.Sub(now); got != want {
+			t.Errorf("jitter %v: looks after %s, want %s", jitter, got, want)
+		}
+	}
+}
+
 // Machines spread over the fifth of the interval, and each stays where it is.
 func TestJitter(t *testing.T) {
 	var low, high int
