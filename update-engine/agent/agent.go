@@ -319,17 +319,15 @@ func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) 
 	return a.read(t, want, running)
 }
 
-// newer compares as semver does; the loader's order is checked again before anything is written.
+// newer is state.Newer, and an error for what is no version.
 func newer(offered, running string) (bool, error) {
-	o, err := semver.NewVersion(offered)
-	if err != nil {
+	if _, err := semver.NewVersion(offered); err != nil {
 		return false, fmt.Errorf("offered version %q: %w", offered, err)
 	}
-	r, err := semver.NewVersion(running)
-	if err != nil {
+	if _, err := semver.NewVersion(running); err != nil {
 		return false, fmt.Errorf("running version %q: %w", running, err)
 	}
-	return r.LessThan(*o), nil
+	return state.Newer(offered, running), nil
 }
 
 // read gets a release and says whether this machine may take it.
@@ -351,8 +349,8 @@ func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*off
 	case r.Root.RootHash == running.Root:
 		return nil, fmt.Errorf("release %s has the root hash of the running %s", r.Version, running.Version)
 	}
-	if r.MinSource != "" {
-		if tooOld, err := newer(r.MinSource, running.Version); err != nil || tooOld {
+	if r.MinSource != "" && r.MinSource != running.Version {
+		if enough, err := newer(running.Version, r.MinSource); err != nil || !enough {
 			return nil, fmt.Errorf("release %s can be reached from %s on, this machine runs %s: update to a release in between first", r.Version, r.MinSource, running.Version)
 		}
 	}

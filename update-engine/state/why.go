@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/coreos/go-semver/semver"
+
 	"github.com/proa-os/proa/internal/slot"
 )
 
@@ -125,7 +127,7 @@ func lookWhy(f Facts) string {
 	switch {
 	case f.Orders.Held(f.Now):
 		why := fmt.Sprintf("stays on %s: %s", f.Running, f.Orders.Forbid("", f.Now))
-		if c != nil && c.Offered != "" && slot.Compare(c.Offered, f.Running) > 0 {
+		if c != nil && c.Offered != "" && Newer(c.Offered, f.Running) {
 			why += fmt.Sprintf("; channel %s offers %s", c.Channel, c.Offered)
 		}
 		return why
@@ -156,9 +158,9 @@ func planWhy(f Facts) string {
 		return why
 	case want == f.Running:
 		return fmt.Sprintf("runs %s, the release of channel %s", f.Running, c.Channel)
-	case slot.Compare(want, f.Running) < 0 && pinned:
+	case !Newer(want, f.Running) && pinned:
 		return fmt.Sprintf("stays on %s: pinned to the older %s %s, and machines never go back by plan: updatectl rollback does, if the other slot holds it", f.Running, want, f.Orders.Pin.Given)
-	case slot.Compare(want, f.Running) < 0:
+	case !Newer(want, f.Running):
 		return fmt.Sprintf("stays on %s: channel %s offers the older %s, and machines never go back by plan", f.Running, c.Channel, want)
 	case forbidden != "":
 		return fmt.Sprintf("stays on %s: %s", f.Running, forbidden)
@@ -177,6 +179,14 @@ func planWhy(f Facts) string {
 		return fmt.Sprintf("runs %s since a soft reboot: release %s is there, updatectl apply reboots in full first, to prove the boot program", f.Running, want)
 	}
 	return fmt.Sprintf("runs %s: release %s is there, updatectl apply installs it", f.Running, want)
+}
+
+// Newer reports whether a version may follow another on a machine: those who publish order versions as semver does, the loaders as systemd
+// does, which is another order of some pre-releases, and both must agree.
+func Newer(version, than string) bool {
+	v, err := semver.NewVersion(version)
+	t, otherErr := semver.NewVersion(than)
+	return err == nil && otherErr == nil && t.LessThan(*v) && slot.Compare(version, than) > 0
 }
 
 // after is text behind a separator, or nothing.

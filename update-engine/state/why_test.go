@@ -37,6 +37,8 @@ func TestWhy(t *testing.T) {
 		{"quarantine", Facts{Machine: Machine{Check: offer("1.0.2")}}, "stays on 1.0.1: release 1.0.2 is quarantined since 2026-01-01 12:00: kernel panic"},
 		{"newest", Facts{Machine: Machine{Check: offer("1.0.1")}}, "runs 1.0.1, the release of channel stable"},
 		{"older", Facts{Machine: Machine{Check: offer("1.0.0")}}, "stays on 1.0.1: channel stable offers the older 1.0.0, and machines never go back by plan"},
+		{"newer to the loaders, not to those who publish", Facts{Running: "1.0.0-alpha", Machine: Machine{Check: offer("1.0.0-1")}}, "stays on 1.0.0-alpha: channel stable offers the older 1.0.0-1, and machines never go back by plan"},
+		{"newer to those who publish, not to the loaders", Facts{Running: "1.0.0-1", Machine: Machine{Check: offer("1.0.0-alpha")}}, "stays on 1.0.0-1: channel stable offers the older 1.0.0-alpha, and machines never go back by plan"},
 		{"there", Facts{Machine: Machine{Check: offer("1.0.3")}}, "runs 1.0.1: release 1.0.3 is there, updatectl apply installs it"},
 		{"full ESP", Facts{Machine: Machine{Phase: Failed, Target: &next, Error: "the ESP has room for 9 bytes", Check: offer("1.0.3")}}, "stays on 1.0.1: release 1.0.3 could not be installed: the ESP has room for 9 bytes"},
 		{"failed without a reason", Facts{Machine: Machine{Phase: Failed, Target: &next, Check: offer("1.0.3")}}, "stays on 1.0.1: release 1.0.3 could not be installed: no reason is known"},
