@@ -137,6 +137,8 @@ func lookWhy(f Facts) string {
 		return fmt.Sprintf("stays on %s: no repository is configured in /etc/proa/update/config.json", f.Running)
 	case c == nil:
 		return fmt.Sprintf("runs %s: has not looked for a newer release yet%s", f.Running, after(": ", f.Unready))
+	case c.Error != "" && f.Unready != "": // that it failed may not even have been written down
+		return fmt.Sprintf("stays on %s: no update can begin: %s", f.Running, f.Unready)
 	case c.Error != "":
 		return fmt.Sprintf("runs %s: the last look for a newer release failed: %s", f.Running, c.Error)
 	}
