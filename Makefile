@@ -3,6 +3,9 @@ VERSION ?= 0.1.0
 OUT     ?= out
 GO      ?= go
 export CGO_ENABLED = 0
+# The builder compiles without paths, to be the same everywhere. What is vetted and tested is compiled so, too: once for all three.
+override GOFLAGS := $(filter-out -trimpath,$(GOFLAGS)) -trimpath
+export GOFLAGS
 # What is run calls go and gofmt, too: the same ones.
 export PATH := $(patsubst %/,%,$(dir $(shell command -v $(GO)))):$(PATH)
 
