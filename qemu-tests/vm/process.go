@@ -146,10 +146,25 @@ func (p *process) run(c *exec.Cmd, words *tailWriter, console io.Writer, started
 		p.qmp.Close()
 	}
 	if p.err == nil && err != nil {
-		p.err = fmt.Errorf("QEMU ended: %w; it said: %q", err, words)
+		p.err = failure(err, words.String())
 	}
 	p.mu.Unlock()
 	close(p.done)
+}
+
+// failure says of an error of Wait whose it is: a signal comes from QEMU's own code or from the host, whatever the guest did.
+func failure(err error, words string) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+			hint := "the emulator has crashed, the machine in it is not to blame: run it again, and keep the console if it comes back"
+			if s.Signal() == syscall.SIGKILL {
+				hint = "somebody on the host has killed it, the kernel perhaps, for want of memory: its log says so"
+			}
+			return fmt.Errorf("QEMU itself died of a signal (%w): %s; it said: %q", err, hint, words)
+		}
+	}
+	return fmt.Errorf("QEMU ended: %w; it said: %q", err, words)
 }
 
 // event is called for each event of the monitor, in order.
