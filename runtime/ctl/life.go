@@ -180,6 +180,9 @@ func (c *call) restart(ctx context.Context, f stopFlags) error {
 
 // renew writes a unit anew, before a start that somebody has asked for.
 func (c *call) renew(ctx context.Context, k *store.Container) error {
+	if err := c.begins(k); err != nil {
+		return err
+	}
 	// Also repairs a unit that a power cut in the middle of run has left out, and follows newer ways to write it.
 	if err := unit.Install(c.unitDir(k), k); err != nil {
 		return err

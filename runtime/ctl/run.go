@@ -52,7 +52,7 @@ func (r *runFlags) checkFlags(c *call) error {
 		return command.Wrong("run: %w", err)
 	}
 	switch {
-	case !r.detach && k.Restart != "" && k.Restart != "no":
+	case !r.detach && !r.later && k.Restart != "" && k.Restart != "no":
 		return command.Wrong("run: --restart needs -d")
 	case k.Remove && k.Restart != "" && k.Restart != "no":
 		return command.Wrong("run: --rm and --restart exclude each other")
@@ -62,7 +62,7 @@ func (r *runFlags) checkFlags(c *call) error {
 		return command.Wrong("run: --preserve-fds needs the foreground: use a socket unit, proa-NAME.socket, for -d")
 	case k.MemorySwap != nil && *k.MemorySwap >= 0 && *k.MemorySwap < k.Memory:
 		return command.Wrong("run: --memory-swap is the limit of both, so not less than --memory")
-	case k.Stdin && k.Terminal && !r.detach && !term.IsTerminal(int(c.In.Fd())):
+	case k.Stdin && k.Terminal && !r.detach && !r.later && !term.IsTerminal(int(c.In.Fd())):
 		return command.Wrong("run: -t: standard input is no terminal: leave out -t, or -i")
 	}
 	return nil
@@ -174,7 +174,7 @@ func (c *call) forgetAll(ctx context.Context) error {
 // forget removes a container that was to live for one run, and that a power cut or a kill has left.
 func (c *call) forget(ctx context.Context, name string) error {
 	k, err := c.store.Container(name)
-	if err != nil || !k.Remove {
+	if err != nil || !k.Remove || k.Waiting {
 		return nil // AddContainer tells
 	}
 	release, ok, err := c.store.SeizeContainer(name)
@@ -182,7 +182,7 @@ func (c *call) forget(ctx context.Context, name string) error {
 		return err // another run is about to start it, or another gc to remove it
 	}
 	defer release()
-	if k, err = c.store.Container(name); err != nil || !k.Remove {
+	if k, err = c.store.Container(name); err != nil || !k.Remove || k.Waiting {
 		return nil // another one by now
 	}
 	vs, err := c.views(ctx, []*store.Container{k})
@@ -307,6 +307,9 @@ func (c *call) startUnit(ctx context.Context, k *store.Container) error {
 		return err
 	}
 	defer release()
+	if err := c.begins(k); err != nil {
+		return err
+	}
 	if err := unit.Install(c.unitDir(k), k); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 type runFlags struct {
 	c         store.Container
 	detach    bool
+	later     bool // somebody else starts it: create
 	tlsVerify bool
 	pull      string
 	platform  string
@@ -44,7 +45,11 @@ func newRunFlags() *runFlags {
 
 func (r *runFlags) flags(s *flagset.Set) {
 	c := &r.c
-	s.Bool(&r.detach, "d,detach", "run in the background")
+	restart := "always, unless-stopped, on-failure[:TIMES], no (default)"
+	if !r.later {
+		s.Bool(&r.detach, "d,detach", "run in the background")
+		restart = "with -d: always (default), unless-stopped, on-failure[:TIMES], no"
+	}
 	s.Bool(&c.Stdin, "i,interactive", "pass standard input on; with -d keep it open, for attach")
 	s.Bool(&c.Terminal, "t,tty", "with a terminal")
 	s.Bool(&c.Init, "init", "put a process in front of the workload that passes signals on and waits for orphans")
@@ -52,7 +57,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 	s.String(&c.Name, "name", "NAME", "the container's name (default: made up)")
 	r.net.flags(s, c)
 	secretFlag(s, c)
-	s.Func("restart", "POLICY", "with -d: always (default), unless-stopped, on-failure[:TIMES], no", r.setRestart)
+	s.Func("restart", "POLICY", restart, r.setRestart)
 	r.processFlags(s)
 	r.fileFlags(s)
 	r.securityFlags(s)

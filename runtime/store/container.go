@@ -25,6 +25,7 @@ type Container struct {
 	Manifest image.Digest   `json:"manifest"` // and what that stood for then
 	Layers   []image.Digest `json:"layers"`   // diffIDs, lowest first
 	Created  time.Time      `json:"created"`
+	Waiting  bool           `json:"waiting,omitempty"`  // for its first start, which somebody else is to ask for
 	Instance string         `json:"instance,omitempty"` // tells it from others of its name; of those that live for one run in the foreground
 
 	Args            []string          `json:"args,omitempty"`       // instead of the image's Cmd
@@ -202,8 +203,8 @@ func (s *Store) AddContainer(c *Container) error {
 	if err := os.Chmod(filepath.Join(dir, "upper"), 0o755); err != nil {
 		return fmt.Errorf("add container %s: %w", c.Name, err)
 	}
-	write := durable.WritePath
-	if c.Remove {
+	write, brief := durable.WritePath, c.Remove && !c.Waiting
+	if brief {
 		write = os.WriteFile
 	}
 	if err := write(filepath.Join(dir, "container.json"), append(b, '\n'), 0o600); err != nil {
@@ -218,11 +219,26 @@ func (s *Store) AddContainer(c *Container) error {
 			}
 		}
 	}
-	if err == nil && !c.Remove {
+	if err == nil && !brief {
 		err = syncDir(s.path("containers"))
 	}
 	if err != nil {
 		return fmt.Errorf("add container %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// UpdateContainer stores what has changed of a container. The caller holds the lock.
+func (s *Store) UpdateContainer(c *Container) error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err == nil {
+		err = durable.WritePath(filepath.Join(s.ContainerDir(c.Name), "container.json"), append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("update container %s: %w", c.Name, err)
 	}
 	return nil
 }
@@ -284,11 +300,7 @@ func (s *Store) RenameContainer(c *Container, name string) error {
 		return fmt.Errorf("rename container %s to %s: %w", old, name, err)
 	}
 	c.Name = name
-	b, err := json.MarshalIndent(c, "", "  ")
-	if err == nil {
-		err = durable.WritePath(filepath.Join(s.ContainerDir(name), "container.json"), append(b, '\n'), 0o600)
-	}
-	if err != nil {
+	if err := s.UpdateContainer(c); err != nil {
 		return fmt.Errorf("rename container %s to %s: %w", old, name, err)
 	}
 	return syncDir(s.path("containers"))
