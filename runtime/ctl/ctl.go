@@ -46,6 +46,7 @@ type Units interface {
 	Status(ctx context.Context, units []string) (map[string]unit.Status, error)
 	Connect(ctx context.Context) // ahead of the first call
 	Once(ctx context.Context, name, text string, f unit.Files) (<-chan unit.End, error)
+	Limit(ctx context.Context, unit, text string) error // of a unit of Once that is up
 	ControlGroup(ctx context.Context, unit string) (string, error)
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // kinds are the events of containers, the values of PROA_EVENT in the journal.
-var kinds = [...]string{"create", "start", "die", "oom", "health", "remove", "rename"}
+var kinds = [...]string{"create", "start", "die", "oom", "health", "remove", "rename", "update"}
 
 // event tells the journal that something has happened to a container. Without a journal nobody hears it.
 func (e *Env) event(k *store.Container, kind, message string, fields ...string) {

@@ -27,10 +27,15 @@ type setting struct {
 	value func(string) (any, error)
 }
 
-func plain(v string) (any, error)  { return v, nil }
-func list(v string) (any, error)   { return []string{v}, nil }
-func yes(v string) (any, error)    { return v == "yes", nil }
-func number(v string) (any, error) { return strconv.ParseUint(v, 10, 64) }
+func plain(v string) (any, error) { return v, nil }
+func list(v string) (any, error)  { return []string{v}, nil }
+func yes(v string) (any, error)   { return v == "yes", nil }
+func number(v string) (any, error) {
+	if v == "infinity" {
+		return uint64(math.MaxUint64), nil
+	}
+	return strconv.ParseUint(v, 10, 64)
+}
 func count(v string) (any, error) {
 	n, err := strconv.ParseUint(v, 10, 32)
 	return uint32(n), err

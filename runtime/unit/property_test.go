@@ -39,3 +39,22 @@ func TestOnceProperties(t *testing.T) {
 		}
 	}
 }
+
+// TestLimits: each of them can be changed while a container runs, and the lack of one as well.
+func TestLimits(t *testing.T) {
+	for want, c := range map[string]*store.Container{"MemoryMax=1\nMemorySwapMax=1\nTasksMax=infinity\n": {Memory: 1}, "CPUQuota=150%\nTasksMax=7\n": {Pids: 7, CPUs: 1.5}} {
+		got := Limits(c)
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		props, err := properties(got)
+		if err != nil || len(props) < 2 {
+			t.Errorf("%q: %v, %v", got, props, err)
+		}
+		for _, p := range props {
+			if n, ok := p.Value.Value().(uint64); p.Name == "TasksMax" && (!ok || c.Pids == 0 && n != 1<<64-1) {
+				t.Errorf("%q: %v", got, p)
+			}
+		}
+	}
+}

@@ -126,6 +126,18 @@ func (s *Systemd) ControlGroup(ctx context.Context, unit string) (string, error)
 	return "/sys/fs/cgroup" + group, nil
 }
 
+// Limit changes limits of a unit of Once that is up; the text is lines of a unit's file. Systemd forgets them with the unit.
+func (s *Systemd) Limit(ctx context.Context, unit, text string) error {
+	props, err := properties(text)
+	if err == nil {
+		err = s.call(ctx, "SetUnitProperties", unit, true, props)
+	}
+	if err != nil {
+		return fmt.Errorf("limit %s: %w", unit, err)
+	}
+	return nil
+}
+
 // ResetFailed makes systemd forget that a unit failed.
 func (s *Systemd) ResetFailed(ctx context.Context, unit string) error {
 	if err := s.call(ctx, "ResetFailedUnit", unit); err != nil {

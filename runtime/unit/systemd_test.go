@@ -3,6 +3,7 @@ package unit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"slices"
@@ -111,6 +112,12 @@ func (m *manager) StartTransientUnit(name, _ string, props []property, aux []aux
 	}
 	return m.queue("transient", name)
 }
+func (m *manager) SetUnitProperties(name string, runtime bool, props []property) *dbus.Error {
+	for _, p := range props {
+		m.note("set", name, fmt.Sprint(runtime), p.Name, p.Value.String())
+	}
+	return nil
+}
 func (m *manager) ListUnitsByNames(names []string) ([]listed, *dbus.Error) {
 	var out []listed
 	for _, n := range names {
@@ -182,8 +189,8 @@ func TestSystemd(t *testing.T) {
 	s := connect(t, m)
 	ctx := t.Context()
 	err := errors.Join(s.Refresh(ctx, "a.service", true), s.Refresh(ctx, "a.service", false), s.Refresh(ctx, "new.service", true), s.Refresh(ctx, "old.service", true), s.Start(ctx, "a.service"), s.Stop(ctx, "a.service"), s.Restart(ctx, "a.service"), s.Freeze(ctx, "a.service", true), s.Freeze(ctx, "a.service", false),
-		s.ResetFailed(ctx, "a.service"), s.Queue(ctx, "stop", "b.service"))
-	want := []string{"reload", "reload", "reload", "start a.service", "stop a.service", "restart a.service", "freeze a.service", "thaw a.service", "reset a.service", "stop b.service"}
+		s.ResetFailed(ctx, "a.service"), s.Queue(ctx, "stop", "b.service"), s.Limit(ctx, "a.service", "MemoryMax=5\n"))
+	want := []string{"reload", "reload", "reload", "start a.service", "stop a.service", "restart a.service", "freeze a.service", "thaw a.service", "reset a.service", "stop b.service", "set a.service true MemoryMax @t 5"}
 	if err != nil || !slices.Equal(m.did, want) {
 		t.Errorf("%v, %q", err, m.did)
 	}

@@ -177,6 +177,21 @@ func limits(c *store.Container) []string {
 		line("StandardOutput=null")
 		line("StandardError=null")
 	}
+	return append(out, resources(c)...)
+}
+
+// Limits are the limits of a container of Once, as its unit has them, with what systemd has of them if there is none.
+func Limits(c *store.Container) string {
+	lines := resources(c)
+	if c.Pids == 0 {
+		lines = append(lines, "TasksMax=infinity")
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// resources are those limits that may change while it runs.
+func resources(c *store.Container) (out []string) {
+	line := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if c.Memory > 0 {
 		line("MemoryMax=%d", c.Memory)
 	}
@@ -280,6 +295,12 @@ func Disable(dir, container string) error {
 // Enabled reports whether the unit starts at boot, as far as Enable and Disable say.
 func Enabled(dir, container string) bool {
 	_, err := os.Lstat(filepath.Join(dir, wants, Name(container)))
+	return err == nil
+}
+
+// Installed reports whether there is a file of the unit.
+func Installed(dir, container string) bool {
+	_, err := os.Lstat(filepath.Join(dir, Name(container)))
 	return err == nil
 }
 

@@ -3,6 +3,7 @@ package unittest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -54,6 +55,30 @@ func (m *Manager) listen(c *exec.Cmd, s *service) {
 	}
 	c.ExtraFiles = slices.Concat(m.Sockets, s.files)
 	c.Env = append(c.Env, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+}
+
+// Limit changes lines of a unit of Once that is up.
+func (m *Manager) Limit(_ context.Context, name, text string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.units[name]
+	if s == nil || s.given == nil || s.active != "active" {
+		return fmt.Errorf("limit %s: Unit %[1]s not loaded", name)
+	}
+	for k, v := range parse(text) {
+		s.given[k] = v
+	}
+	return nil
+}
+
+// Given is what a unit of Once has of a setting.
+func (m *Manager) Given(name, setting string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.units[name]; s != nil {
+		return first(s.given[setting])
+	}
+	return ""
 }
 
 // ControlGroup says that there is none.

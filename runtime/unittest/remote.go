@@ -120,6 +120,8 @@ func (s *server) Call(q Request, p *Reply) (err error) {
 		for e := range ends {
 			p.Ends = append(p.Ends, e)
 		}
+	case "Limit":
+		return s.m.Limit(ctx, name, q.Text)
 	case "Watch":
 		return s.m.Watch(ctx, name, q.Interval, q.Names[1:])
 	default:
@@ -216,6 +218,12 @@ func (c Client) Once(_ context.Context, name, text string, f unit.Files) (<-chan
 		}
 	}()
 	return ends, nil
+}
+
+// Limit is the manager's.
+func (c Client) Limit(_ context.Context, name, text string) error {
+	_, err := c.call(Request{Verb: "Limit", Names: []string{name}, Text: text})
+	return err
 }
 
 // ControlGroup is the manager's.
