@@ -15,7 +15,8 @@ import (
 )
 
 // links finds devices by the names that udev's rules give them (60-persistent-storage.rules), without udev: by what sysfs says, and
-// by what is on them. Names whose rules ask the hardware itself are udev's alone.
+// by what is on them. Names whose rules ask the hardware itself are udev's alone. A link is believed when it leads to what has the name now:
+// where udev runs it is late, and another device may have had the name before.
 type links struct {
 	sys fs.FS
 	dev string // /dev
