@@ -30,7 +30,7 @@ func withoutInlining() (flags []string) {
 		"crypto/internal/fips140/drbg", "crypto/internal/fips140/ecdh", "crypto/internal/fips140/ecdsa", "crypto/internal/fips140/ed25519",
 		"crypto/internal/fips140/edwards25519/...", "crypto/internal/fips140/hkdf", "crypto/internal/fips140/hmac", "crypto/internal/fips140/mlkem",
 		"crypto/internal/fips140/nistec/...", "crypto/internal/fips140/rsa", "crypto/internal/fips140/sha3", "crypto/internal/fips140/tls12",
-		"crypto/internal/fips140/tls13", "vendor/golang.org/x/crypto/...", "golang.org/x/crypto/chacha20poly1305",
+		"crypto/internal/fips140/tls13", "vendor/golang.org/x/crypto/...", "golang.org/x/crypto/chacha20poly1305", "golang.org/x/sys/unix",
 		"bufio", "compress/gzip", "container/list", "context", "errors", "flag", "fmt", "internal/poll", "io/...", "os/...", "path/...", "reflect", "sort", "strconv", "internal/strconv", "syscall", "time",
 	} {
 		flags = append(flags, "-gcflags="+pattern+"=-l")
