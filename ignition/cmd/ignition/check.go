@@ -39,7 +39,7 @@ type checked struct {
 
 // check loads every config as a machine would, network sources included as far as configs are concerned.
 func (p *program) check(flags *flag.FlagSet) func(context.Context, []string) error {
-	flags.BoolVar(&p.json, "json", false, "print JSON")
+	p.jsonFlag(flags)
 	flags.BoolVar(&p.Fetcher.Offline, "offline", false, "refuse configs that refer to others on the network")
 	p.keyFlag(flags)
 	return func(ctx context.Context, names []string) error {
@@ -94,6 +94,7 @@ func (p *program) apply(flags *flag.FlagSet) func(context.Context, []string) err
 	flags.BoolVar(&p.Fetcher.Offline, "offline", false, "refuse what needs the network")
 	strict := flags.Bool("refuse-unsupported", false, "refuse configs with disks or kernel arguments, which a tree does not have")
 	p.keyFlag(flags)
+	p.jsonFlag(flags)
 	flags.Bool("ignore-unsupported", true, "leave out what a tree does not have (default: so it is)")
 	return func(ctx context.Context, args []string) error {
 		merged, err := p.loadFile(ctx, args[0])
@@ -116,6 +117,16 @@ func (p *program) apply(flags *flag.FlagSet) func(context.Context, []string) err
 			return fmt.Errorf("open root: %w", err)
 		}
 		defer root.Close()
-		return stage.Apply(ctx, root, merged, ops, p.Options)
+		if err := stage.Apply(ctx, root, merged, ops, p.Options); err != nil || !p.json {
+			return err
+		}
+		_, _, files := plan.Split(ops)
+		done := []planned{}
+		for _, op := range files {
+			done = append(done, planned{Operation: op.String(), Place: op.At()})
+		}
+		return p.answer(done)
 	}
 }
+
+func (p *program) jsonFlag(flags *flag.FlagSet) { flags.BoolVar(&p.json, "json", false, "print JSON") }

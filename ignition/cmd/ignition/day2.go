@@ -15,7 +15,7 @@ import (
 // drift prints what is no longer as it was provisioned; something is an error, as for diff(1).
 func (p *program) drift(flags *flag.FlagSet) func(context.Context, []string) error {
 	flags.StringVar(&p.Root, "root", "/", "the file tree, a `directory`")
-	flags.BoolVar(&p.json, "json", false, "print JSON")
+	p.jsonFlag(flags)
 	return func(context.Context, []string) error {
 		root, err := os.OpenRoot(p.Root)
 		if err != nil {
@@ -60,6 +60,7 @@ func (p *program) drift(flags *flag.FlagSet) func(context.Context, []string) err
 func (p *program) reset(flags *flag.FlagSet) func(context.Context, []string) error {
 	var keep []string
 	flags.StringVar(&p.Root, "root", "/", "the file tree, a `directory`")
+	p.jsonFlag(flags)
 	flags.Func("keep", "keep the file or directory `path`, and those named behind it", func(path string) error {
 		keep = append(keep, path)
 		return nil
@@ -68,7 +69,7 @@ func (p *program) reset(flags *flag.FlagSet) func(context.Context, []string) err
 		if len(keep) == 0 && len(args) > 0 {
 			return command.Wrong("reset: expected --keep before the paths to keep, found %q", args[0])
 		}
-		keep := append(keep, args...)
+		keep := append([]string{}, append(keep, args...)...)
 		root, err := os.OpenRoot(p.Root)
 		if err != nil {
 			return fmt.Errorf("open root: %w", err)
@@ -76,6 +77,9 @@ func (p *program) reset(flags *flag.FlagSet) func(context.Context, []string) err
 		defer root.Close()
 		if _, err := apply.RequestReset(root, keep); err != nil {
 			return err
+		}
+		if p.json {
+			return p.answer(map[string][]string{"kept": keep})
 		}
 		fmt.Fprintln(p.stdout, "the next boot forgets everything in /var and /etc and provisions this machine again")
 		for _, path := range keep {

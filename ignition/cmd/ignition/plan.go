@@ -30,7 +30,7 @@ func (p *program) plan(flags *flag.FlagSet) func(context.Context, []string) erro
 		return nil
 	})
 	flags.StringVar(&p.Root, "root", "", "a file tree to look at, a `directory`")
-	flags.BoolVar(&p.json, "json", false, "print JSON")
+	p.jsonFlag(flags)
 	flags.BoolVar(&p.Fetcher.Offline, "offline", false, "refuse configs that refer to others on the network")
 	p.keyFlag(flags)
 	return func(ctx context.Context, args []string) error {
