@@ -253,7 +253,7 @@ func (a *Agent) check(ctx context.Context, running state.Release, m *state.Machi
 		name := o.name()
 		r.Offered, r.Size, r.Payload, r.Full = &name, o.ways[0].Size, o.ways[0].String(), o.ways[len(o.ways)-1].Size
 		r.Armed = m.Phase == state.Armed && m.Target != nil && *m.Target == name
-		a.foretell(running, o, r)
+		a.foretell(running, boot, o, r)
 	}
 	return r, nil
 }

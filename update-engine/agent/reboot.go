@@ -233,14 +233,20 @@ func kernel(folder install.Folder, file string) (reboot.Kernel, error) {
 	return k, nil
 }
 
+// mustProve is why a machine reboots in full before it takes the next release after a soft reboot.
+const mustProve = "the boot program has to prove itself"
+
 // foretell fills in how the machine would reboot into an offer, before it is downloaded, and how long that took last time.
-func (a *Agent) foretell(running state.Release, o *offer, r *state.Result) {
+func (a *Agent) foretell(running state.Release, boot state.Boot, o *offer, r *state.Result) {
 	next := reboot.Kernel{Image: o.release.Boot.Linux, CommandLine: o.release.Boot.CommandLine}
 	now, _, err := a.kernels(running.Root, digest.SHA256{})
 	mode, why := reboot.Full, ""
-	if err != nil {
+	switch {
+	case err != nil:
 		why = oneLine(err.Error())
-	} else {
+	case boot.Soft:
+		why = mustProve // see prove
+	default:
 		mode, why = a.choose(o.name(), now, next)
 	}
 	r.Mode, r.ModeReason = string(mode), why

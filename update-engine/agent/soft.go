@@ -267,7 +267,7 @@ func (a *Agent) prove(ctx context.Context, running state.Release, o *offer, doRe
 		return r, a.Store.SetMachine(*m)
 	}
 	a.Log.Info("rebooting to prove the boot program", "version", running.Version)
-	r.Text, r.Mode, r.ModeReason = why+": rebooting", string(reboot.Full), "the boot program has to prove itself"
+	r.Text, r.Mode, r.ModeReason = why+": rebooting", string(reboot.Full), mustProve
 	m.Phase = state.Idle
 	a.remember(a.Store.SetMachine(*m), a.startGap(reboot.Full, running, running))
 	return r, a.Userspace.Leave(ctx, reboot.Full)

@@ -79,10 +79,14 @@ func TestWhyBeforeASoftReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.repo.Release(t, u.tiny("1.0.2"))
-	if _, err := u.agent().Check(t.Context()); err != nil {
-		t.Fatal(err)
+	r, err := u.agent().Check(t.Context())
+	if err != nil || r.Mode != "full" || !strings.HasSuffix(r.Text, "; the reboot would be full (the boot program has to prove itself)") {
+		t.Errorf("check: %+v, %v", r, err)
 	}
 	u.wantWhy("updatectl apply reboots in full first")
+	if after, err := u.apply(); err != nil || after.Mode != r.Mode || after.ModeReason != r.ModeReason {
+		t.Errorf("apply: %+v, %v, want what check said, %+v", after, err, r)
+	}
 }
 
 // What is armed and then halted is not rebooted into by the agent, and the line says so.
