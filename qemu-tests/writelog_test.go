@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -69,7 +70,8 @@ func copyRange(name string, from *os.File, begin, size int64) error {
 	return f.Truncate(size)
 }
 
-// firstDifference is where two disks begin to differ, -1 if they do not.
+// firstDifference is where two disks begin to differ, -1 if they do not. What is a hole in both is not read: of a disk's gigabytes that is
+// nearly all.
 func firstDifference(a, b string) (int64, error) {
 	fa, err := os.Open(a)
 	if err != nil {
@@ -81,24 +83,90 @@ func firstDifference(a, b string) (int64, error) {
 		return 0, err
 	}
 	defer fb.Close()
+	sizeA, err := fa.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	sizeB, err := fb.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	size := min(sizeA, sizeB)
 	ba, bb := make([]byte, 1<<20), make([]byte, 1<<20)
 	for at := int64(0); ; {
-		na, erra := io.ReadFull(fa, ba)
-		nb, errb := io.ReadFull(fb, bb)
-		if !bytes.Equal(ba[:na], bb[:nb]) {
-			for i := range min(na, nb) {
+		dataA, err := nextData(fa, at)
+		if err != nil {
+			return at, err
+		}
+		dataB, err := nextData(fb, at)
+		if err != nil {
+			return at, err
+		}
+		at = min(dataA, dataB)
+		if at >= size {
+			break
+		}
+		n := min(size-at, int64(len(ba)))
+		if _, err := fa.ReadAt(ba[:n], at); err != nil {
+			return at, err
+		}
+		if _, err := fb.ReadAt(bb[:n], at); err != nil {
+			return at, err
+		}
+		if !bytes.Equal(ba[:n], bb[:n]) {
+			for i := range n {
 				if ba[i] != bb[i] {
-					return at + int64(i), nil
+					return at + i, nil
 				}
 			}
-			return at + int64(min(na, nb)), nil
 		}
-		at += int64(na)
-		if erra == io.EOF || erra == io.ErrUnexpectedEOF {
-			return -1, nil
+		at += n
+	}
+	if sizeA != sizeB {
+		return size, nil
+	}
+	return -1, nil
+}
+
+// nextData is the first byte from at on that is in no hole, or one that no file has.
+func nextData(f *os.File, at int64) (int64, error) {
+	data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return math.MaxInt64, nil
+	}
+	return data, err
+}
+
+func TestFirstDifference(t *testing.T) {
+	const size = 1 << 30
+	disk := func(size int64, writes map[int64]string) string {
+		t.Helper()
+		f := must(os.CreateTemp(t.TempDir(), "disk"))(t)
+		defer f.Close()
+		check(t, f.Truncate(size))
+		for at, text := range writes {
+			must(f.WriteAt([]byte(text), at))(t)
 		}
-		if err := errors.Join(erra, errb); err != nil {
-			return at, err
+		return f.Name()
+	}
+	one := disk(size, map[int64]string{5: "a", 700 << 20: "b"})
+	for name, c := range map[string]struct {
+		other string
+		want  int64
+	}{
+		"the same":                           {disk(size, map[int64]string{5: "a", 700 << 20: "b"}), -1},
+		"zeros, where the other has a hole":  {disk(size, map[int64]string{5: "a", 300 << 20: "\x00", 700 << 20: "b"}), -1},
+		"another byte":                       {disk(size, map[int64]string{5: "a", 700 << 20: "c"}), 700 << 20},
+		"a byte in the hole of the one":      {disk(size, map[int64]string{5: "a", 300<<20 + 7: "x", 700 << 20: "b"}), 300<<20 + 7},
+		"a hole where the one has a byte":    {disk(size, map[int64]string{5: "a"}), 700 << 20},
+		"the last byte":                      {disk(size, map[int64]string{5: "a", 700 << 20: "b", size - 1: "z"}), size - 1},
+		"the same, but longer by a hole":     {disk(size+1, map[int64]string{5: "a", 700 << 20: "b"}), size},
+		"the same, but shorter, in the hole": {disk(size-1, map[int64]string{5: "a", 700 << 20: "b"}), size - 1},
+	} {
+		for _, pair := range [][2]string{{one, c.other}, {c.other, one}} {
+			if got, err := firstDifference(pair[0], pair[1]); err != nil || got != c.want {
+				t.Errorf("%s: got %d, %v, want %d", name, got, err, c.want)
+			}
 		}
 	}
 }
