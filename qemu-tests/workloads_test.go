@@ -132,6 +132,7 @@ var workloadLives = []asked{
 	{`containerctl stats --no-stream base; containerctl top base; echo there > /tmp/f; containerctl cp /tmp/f base:/tmp/f; containerctl exec base cat /tmp/f`, `NAME +CPU.*\nbase .*64 MB.*\nPID .*sh -c trap .*\nthere`},
 	// The unit is read anew, and what is new counts at once; a unit without a file is told.
 	{`containerctl update --memory 48m --pids-limit 50 base; containerctl exec base cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; systemctl show -P TasksMax proa-base`, `base\n50331648\n50\n50`},
+	{`containerctl exec base rm /www/index.html; containerctl diff base | grep -E ' /(www.*|tmp/n)$'`, `A /tmp/n\nC /www\nD /www/index.html`},
 	{`$R --rm --name seat $I sleep 1000 & poll 'containerctl exec seat true 2>/dev/null'; containerctl update --memory 48m seat; containerctl exec seat cat /sys/fs/cgroup/memory.max; containerctl rm -f seat; wait; ls -d /run/systemd/*/proa-seat* 2>/dev/null | wc -l`, `seat\n50331648\nseat\n0`},
 	{`systemctl set-property --runtime proa-base.service MemoryMax=50M; containerctl exec base cat /sys/fs/cgroup/memory.max`, `52428800`},
 	{`containerctl kill -s USR1 base; poll 'containerctl logs base | grep -q usr1'; containerctl logs --since 1h --tail 2 base; journalctl -q -o cat -u proa-base | grep -c '^up$'`, `base\nup\nusr1\n1`},

@@ -228,3 +228,31 @@ func (l *layers) setVolatile(fs int) error {
 	}
 	return nil
 }
+
+// Lower is what is below a container's own files: its layers as one tree, which is mounted nowhere and goes with the root.
+func Lower(s *store.Store, c *store.Container) (*os.Root, error) {
+	bottom := filepath.Join(s.ContainerDir(c.Name), "rootfs")
+	if len(c.Layers) == 0 {
+		return os.OpenRoot(bottom)
+	}
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("mount layers: %w", err)
+	}
+	defer unix.Close(fs)
+	// An overlay without an upper directory has two of lower ones at least: below all there is an empty one.
+	for _, d := range append(layersOf(s, c).lower, bottom) {
+		if err := unix.FsconfigSetString(fs, "lowerdir+", d); err != nil {
+			return nil, fmt.Errorf("mount layers: lowerdir+=%s: %w", d, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("mount %d layers: %w (see the kernel log)", len(c.Layers), err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("mount layers: %w", err)
+	}
+	defer unix.Close(fd)
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
+}

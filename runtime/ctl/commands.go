@@ -12,12 +12,12 @@ import (
 // verbs is the whole table.
 func (e *Env) verbs() []verb {
 	all := slices.Concat(
-		[]verb{runVerb(), createVerb(), updateVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), attachVerb(), logsVerb(), eventsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()}, watchVerbs(), []verb{copyVerb()},
+		[]verb{runVerb(), createVerb(), updateVerb()}, listVerbs(), lifeVerbs(), []verb{execVerb(), attachVerb(), logsVerb(), eventsVerb(), healthVerb()}, declaredVerbs(), []verb{autoUpdateVerb()}, watchVerbs(), []verb{copyVerb(), diffVerb()},
 		[]verb{pullVerb()}, imageVerbs(), []verb{volumeVerb(), secretVerb()}, networkVerbs(), loginVerbs(), aboutVerbs(), innerVerbs(),
 	)
 	return append(all,
 		verb{name: "container", what: "the commands about containers, as docker groups them", verbs: pick(all, "run", "create", "update", "ps", "ls=ps", "list=ps", "inspect", "logs", "exec", "attach", "start", "stop",
-			"restart", "kill", "pause", "unpause", "wait", "rm", "rename", "top", "stats", "cp", "port")},
+			"restart", "kill", "pause", "unpause", "wait", "rm", "rename", "top", "stats", "cp", "diff", "port")},
 		verb{name: "image", what: "the commands about images, as docker groups them", verbs: pick(all, "ls=images", "list=images", "inspect", "pull", "push", "rm=rmi", "tag", "load", "save", "prune=gc")})
 }
 

@@ -79,8 +79,8 @@ func (u *updateFlags) run(ctx context.Context, c *call) error {
 	return c.each(func(k *store.Container) error { return c.update(ctx, k.Name, u.given) })
 }
 
-// change works out a container's new settings.
-func change(k *store.Container, given []string) (restart bool, err error) {
+// revise works out a container's new settings.
+func revise(k *store.Container, given []string) (restart bool, err error) {
 	u := &updating{runFlags: &runFlags{c: *k}}
 	u.c.CPUs = 0
 	if _, err := u.set().Parse(given, true); err != nil {
@@ -113,7 +113,7 @@ func (c *call) update(ctx context.Context, name string, given []string) error {
 	k, err := c.store.Container(name) // as it is now that nobody else changes it
 	restart := false
 	if err == nil {
-		restart, err = change(k, given)
+		restart, err = revise(k, given)
 	}
 	if err == nil && k.Instance != "" { // first what counts: the unit has no file, and another one may be about to make it
 		err = c.Units.Limit(ctx, unit.Name(k.Name), unit.Limits(k))

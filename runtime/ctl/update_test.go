@@ -10,8 +10,8 @@ import (
 	"github.com/proa-os/proa/runtime/store"
 )
 
-// TestChange: what is named changes, what is not stays, and what does not go together is refused.
-func TestChange(t *testing.T) {
+// TestRevise: what is named changes, what is not stays, and what does not go together is refused.
+func TestRevise(t *testing.T) {
 	swap := int64(1 << 30)
 	was := store.Container{Name: "web", Restart: "on-failure", Restarts: 3, Memory: 1 << 20, MemorySwap: &swap, CPUs: 1.5, Pids: 7, CPUShares: 5, CPUSet: "0"}
 	for _, c := range []struct {
@@ -25,14 +25,14 @@ func TestChange(t *testing.T) {
 	} {
 		got, want := was, was
 		c.want(&want)
-		restart, err := change(&got, c.given)
+		restart, err := revise(&got, c.given)
 		if want.MemorySwap = got.MemorySwap; err != nil || got.Memory != want.Memory || got.Pids != want.Pids || got.CPUs != want.CPUs || got.CPUShares != want.CPUShares ||
 			got.Restart != want.Restart || got.Restarts != want.Restarts || got.CPUSet != want.CPUSet || *got.MemorySwap != swap || restart != (want.Restart != "on-failure") {
 			t.Errorf("%q: %v\n%+v, want\n%+v", c.given, err, got, want)
 		}
 	}
 	for want, k := range map[string]store.Container{"removed when it ends": {Remove: true}, "is declared": {Unit: "a.service"}, "change both": {MemorySwap: &swap}} {
-		if _, err := change(&k, []string{"--restart=always", "--memory=2g"}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := revise(&k, []string{"--restart=always", "--memory=2g"}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 	}
