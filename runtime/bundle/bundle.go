@@ -48,6 +48,9 @@ type Start struct {
 	Init     string   // the program for process 1 of a container with Init; default oci-runtime where the OS has it
 }
 
+// held reports whether the container has a terminal at which nobody sits: then process 1 holds it.
+func (s Start) held(c *store.Container) bool { return c.Terminal && !s.Terminal }
+
 // defaultCaps are docker's without MKNOD.
 var defaultCaps = [...]string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"}
@@ -58,7 +61,10 @@ func Spec(c *store.Container, img *image.Config, u User, p Place, start Start) (
 	if err != nil {
 		return nil, err
 	}
-	if c.Init {
+	switch {
+	case start.held(c):
+		args = append([]string{reaper.Path, "-t", "--"}, args...)
+	case c.Init:
 		args = append([]string{reaper.Path, "--"}, args...)
 	}
 	caps, err := capabilities(c)
@@ -181,7 +187,7 @@ func environment(c *store.Container, img *image.Config, u User, start Start) []s
 		home = "/"
 	}
 	ours := start.Env
-	if start.Terminal {
+	if c.Terminal {
 		ours = append(ours, "TERM=xterm")
 	}
 	if start.Notify != "" {

@@ -54,7 +54,7 @@ func mounts(c *store.Container, p Place, start Start) ([]specs.Mount, error) {
 		ms = slices.Delete(ms, 6, 7)
 	}
 	ms = append(ms, file("/etc/resolv.conf", "resolv.conf"), file("/etc/hosts", "hosts"), file("/etc/hostname", "hostname"))
-	if c.Init { // before what hides or replaces /dev, into which nothing of ours is put then
+	if c.Init || start.held(c) { // before what hides or replaces /dev, into which nothing of ours is put then
 		ms = append(ms, specs.Mount{Destination: reaper.Path, Type: "bind", Source: cmp.Or(start.Init, "/usr/bin/oci-runtime"), Options: []string{"bind", "ro", "nosuid", "nodev"}})
 	}
 	if start.Notify != "" {

@@ -577,7 +577,6 @@ func TestRunFails(t *testing.T) {
 	m.mustFail("-p and -P do not go together with --network host", "run", "-d", "-p", "80:80", "--network", "host", m.image())
 	m.mustFail("network nowhere: no such network", "run", "--network", "nowhere", m.image())
 	m.mustFail("--restart needs -d", "run", "--network", "none", "--restart", "always", m.image())
-	m.mustFail("-t needs the foreground", "run", "-dt", "--network", "none", m.image())
 	m.mustFail("exclude each other", "run", "-d", "--rm", "--restart", "always", "--network", "none", m.image())
 	m.mustFail("did you mean --memory?", "run", "--memroy", "1m", m.image())
 	m.mustFail("no capability", "run", "--network", "none", "--cap-add", "FLY", m.image())

@@ -56,8 +56,6 @@ func (r *runFlags) checkFlags(c *call) error {
 		return command.Wrong("run: --restart needs -d")
 	case k.Remove && k.Restart != "" && k.Restart != "no":
 		return command.Wrong("run: --rm and --restart exclude each other")
-	case r.detach && k.Terminal:
-		return command.Wrong("run: -t needs the foreground: nothing of containerctl stays to hold the terminal; -d -i keeps the input open, for attach")
 	case r.detach && k.Preserve > 0:
 		return command.Wrong("run: --preserve-fds needs the foreground: use a socket unit, proa-NAME.socket, for -d")
 	case k.MemorySwap != nil && *k.MemorySwap >= 0 && *k.MemorySwap < k.Memory:

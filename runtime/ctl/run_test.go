@@ -200,6 +200,38 @@ func TestInit(t *testing.T) {
 	}
 }
 
+// TestTerminalBehind: in the background, too, a workload has the terminal that was asked for, also at later starts, and reads what it is sent.
+func TestTerminalBehind(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	m.must("run", "-dit", "--restart", "no", "--name", "term", "--tls-verify=false", "--network", "none", "--userns", "auto", m.image(), "terminal")
+	log := filepath.Join(m.dir, "proa-term.service.log")
+	for range 2 {
+		eventually(t, func() error {
+			if b, _ := os.ReadFile(log); !strings.Contains(string(b), "0x0\n") {
+				return fmt.Errorf("it says %q", b)
+			}
+			return nil
+		})
+		m.file("run/term/stdin", "abc\n", 0)
+		if out := m.must("wait", "term"); out != "6\n" {
+			t.Errorf("exit %s", out)
+		}
+		if b, err := os.ReadFile(log); err != nil || !strings.HasSuffix(string(b), "typed \"abc\\n\" xterm\n") {
+			t.Errorf("%v: %q", err, b)
+		}
+		os.Truncate(log, 0)
+		m.must("start", "term")
+	}
+	m.must("rm", "-f", "term")
+	m.must("run", "-dt", "--rm", "--name", "still", "--network", "none", m.image(), "terminal") // nobody types anything
+	time.Sleep(300 * time.Millisecond)
+	if v := m.inspect("still"); v.Status != "running" {
+		t.Errorf("without input it is %+v", v)
+	}
+	m.must("rm", "-f", "still")
+}
+
 // TestRemoved: --rm leaves nothing, in the background as well, and the container needs no process of ours.
 func TestRemoved(t *testing.T) {
 	needContainers(t)

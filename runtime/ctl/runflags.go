@@ -51,7 +51,7 @@ func (r *runFlags) flags(s *flagset.Set) {
 		restart = "with -d: always (default), unless-stopped, on-failure[:TIMES], no"
 	}
 	s.Bool(&c.Stdin, "i,interactive", "pass standard input on; with -d keep it open, for attach")
-	s.Bool(&c.Terminal, "t,tty", "with a terminal")
+	s.Bool(&c.Terminal, "t,tty", "with a terminal; with -d process 1 of the container holds it, as with --init")
 	s.Bool(&c.Init, "init", "put a process in front of the workload that passes signals on and waits for orphans")
 	s.Bool(&c.Remove, "rm", "remove the container when it ends")
 	s.String(&c.Name, "name", "NAME", "the container's name (default: made up)")

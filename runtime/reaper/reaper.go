@@ -2,7 +2,9 @@
 //
 // oci-runtime is mounted into the container, read-only, as /dev/init, and the workload's command stands behind it:
 //
-//	/dev/init -- COMMAND [ARGUMENTS]
+//	/dev/init [-t] -- COMMAND [ARGUMENTS]
+//
+// With -t the command has a terminal that nobody sits at, and process 1 is the one that holds it: for run -dt.
 //
 // Process 1 starts the command in a process group of its own, which gets the terminal if there is one; passes on every signal that it
 // gets; waits for whatever is orphaned; and when the command ends, ends with its code (128+n for signal n), whereupon the kernel kills
@@ -37,7 +39,7 @@ const childName = "init-child"
 
 // Is reports whether this process was started as an init, by its arguments.
 func Is(args []string) bool {
-	return len(args) > 1 && (args[0] == Path && args[1] == "--" || args[0] == childName)
+	return len(args) > 1 && (args[0] == Path && (args[1] == "--" || args[1] == "-t") || args[0] == childName)
 }
 
 // Main is the process, and returns its exit code.
@@ -50,10 +52,9 @@ func Main(args []string) int {
 	signals, ended := make(chan os.Signal, 64), make(chan os.Signal, 1)
 	signal.Notify(signals, passedOn()...)
 	signal.Notify(ended, unix.SIGCHLD)
-	pid, err := syscall.ForkExec("/proc/self/exe", append([]string{childName}, args[2:]...), &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true}})
+	pid, t, err := begin(args[1:])
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "init: start the command: %v\n", err)
+		fmt.Fprintf(os.Stderr, "init: %v\n", err)
 		return 126
 	}
 	debug.FreeOSMemory() // what other uses of the program have set up before it came here
@@ -65,10 +66,32 @@ func Main(args []string) int {
 			}
 		case <-ended:
 			if code, ok := reap(pid); ok {
+				if t != nil {
+					t.drain()
+				}
 				return code
 			}
 		}
 	}
+}
+
+// begin starts what stands behind "--", with a terminal if it says so.
+func begin(args []string) (pid int, t *terminal, err error) {
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true}}
+	if args[0] == "-t" {
+		if t, err = openTerminal(); err != nil {
+			return 0, nil, err
+		}
+		args = args[1:]
+		t.attr(attr)
+	}
+	if pid, err = syscall.ForkExec("/proc/self/exe", append([]string{childName}, args[1:]...), attr); err != nil {
+		return 0, nil, fmt.Errorf("start the command: %w", err)
+	}
+	if t != nil {
+		t.serve()
+	}
+	return pid, t, nil
 }
 
 // passedOn are the signals to have a handler for.

@@ -3,6 +3,7 @@ package reaper
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -128,5 +129,35 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%s: exit %d after %v, want %d", s.script, got, s.sig, s.want)
 		}
 		late.Stop()
+	}
+}
+
+// TestTerminal: a command may have a terminal that nobody sits at. Its words come out as it ends lines, to the last one; it reads what comes,
+// and the end of that does not end it.
+func TestTerminal(t *testing.T) {
+	start := func(command string) (*exec.Cmd, io.WriteCloser, *bytes.Buffer) {
+		c, out := under(t, nil)
+		c.Args = []string{Path, "-t", "--", "/bin/sh", "-c", command}
+		asOne(t, c)
+		in, err := c.StdinPipe()
+		if err == nil {
+			err = c.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, in, out
+	}
+	c, in, out := start(`stty -echo; test -t 0 && test -t 1 && test -t 2 && echo terminal; read word; echo "heard $word"; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; exit 5`)
+	io.WriteString(in, "polly\n")
+	if err := c.Wait(); code(err) != 5 || !strings.Contains(out.String(), "terminal\n") || !strings.Contains(out.String(), "heard polly\nline 1\n") || !strings.HasSuffix(out.String(), "line 3000\n") {
+		t.Errorf("%v: %d bytes: %.300q", err, out.Len(), out)
+	}
+	c, in, out = start(`trap 'echo bye; exit 4' TERM; echo up; read word; echo "read $?"`)
+	in.Close()
+	time.Sleep(500 * time.Millisecond)
+	c.Process.Signal(unix.SIGTERM)
+	if err := c.Wait(); code(err) != 4 || out.String() != "up\nbye\n" {
+		t.Errorf("%v: %q", err, out)
 	}
 }
