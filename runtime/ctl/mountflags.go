@@ -128,3 +128,50 @@ func addMount(c *store.Container, v string) error {
 	}
 	return addTarget(c, vol)
 }
+
+// splitFrom reads a value of --volumes-from.
+func splitFrom(v string) (name string, readOnly bool, err error) {
+	name, mode, _ := strings.Cut(v, ":")
+	switch mode {
+	case "", "rw", "z", "Z":
+	case "ro":
+		readOnly = true
+	default:
+		return "", false, errors.New("want CONTAINER, CONTAINER:ro or CONTAINER:rw")
+	}
+	return name, readOnly, store.CheckName(name)
+}
+
+// shareVolumes adds the volumes of other containers. File systems in memory are each container's own.
+func (r *runFlags) shareVolumes(c *call, k *store.Container) error {
+	taken := make(map[string]bool)
+	for _, v := range k.Volumes {
+		taken[v.Target] = true
+	}
+	at := make(map[string]int) // of a target in shared: the last one counts
+	var shared []store.Volume
+	for _, from := range r.from {
+		name, readOnly, err := splitFrom(from)
+		if err != nil {
+			return err
+		}
+		other, err := c.container(name)
+		if err != nil {
+			return fmt.Errorf("--volumes-from: %w", err)
+		}
+		for _, v := range other.Volumes {
+			if v.Kind != "" || taken[v.Target] {
+				continue
+			}
+			v.ReadOnly = v.ReadOnly || readOnly
+			if i, again := at[v.Target]; again {
+				shared[i] = v
+				continue
+			}
+			at[v.Target] = len(shared)
+			shared = append(shared, v)
+		}
+	}
+	k.Volumes = append(shared, k.Volumes...)
+	return nil
+}

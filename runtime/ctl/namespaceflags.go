@@ -65,7 +65,6 @@ var elsewhere = map[string]string{
 	"--gpus":                  "the OS has no drivers of GPUs; a device that is there goes into the container with --device /dev/NAME",
 	"--runtime":               "the runtime is oci-runtime, always",
 	"--link":                  "containers in one network find each other by name: use --network",
-	"--volumes-from":          "give both containers the same volume: -v NAME:TARGET",
 	"--volume-driver":         "volumes are directories of the machine: see containerctl volume create",
 	"--storage-opt":           "containers share the disk of the machine; -v and --tmpfs have sizes",
 	"--log-opt":               "the journal has no options of a container's: see journald.conf(5)",

@@ -236,6 +236,9 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 	k.Args = c.args[1:]
 	k.Env = slices.Concat(r.fileEnv, k.Env)
 	k.Labels = labels(img.Config.Config.Labels, r.fileLabels, k.Labels)
+	if err := r.shareVolumes(c, &k); err != nil {
+		return nil, err
+	}
 	k.Created = time.Now().UTC().Truncate(time.Second)
 	if k.Name == "" {
 		k.Name = fmt.Sprintf("%s-%06x", path.Base(name.Repository()), rand.N(1<<24))

@@ -29,6 +29,7 @@ type runFlags struct {
 	cidFile   string
 	userns    string
 	healthCmd string
+	from      []string // whose volumes it shares
 	health    store.Health
 	net       networkFlags
 	noHealth  bool
@@ -231,6 +232,11 @@ func (r *runFlags) addUlimit(v string) error {
 func (r *runFlags) fileFlags(s *flagset.Set) {
 	c := &r.c
 	s.Func("v,volume", "[SOURCE:]TARGET[:OPTIONS]", "a named volume, or a directory or file of the machine, in the container;\nwithout SOURCE a new volume; OPTIONS: ro, nocopy, U, noexec, rshared ...", func(v string) error { return addVolume(c, v) })
+	s.Func("volumes-from", "CONTAINER[:ro]", "the volumes of another container at the same places, but where -v or --mount says otherwise", func(v string) error {
+		r.from = append(r.from, v)
+		_, _, err := splitFrom(v)
+		return err
+	})
 	s.Func("mount", "type=TYPE,...", "type=bind,source=HOST,target=CONTAINER[,readonly]; type=volume,source=NAME,target=CONTAINER; type=tmpfs,target=CONTAINER[,tmpfs-size=SIZE]", func(v string) error { return addMount(c, v) })
 	s.Func("tmpfs", "CONTAINER[:OPTIONS]", "a file system in memory; size=64m, mode=1777 ...", func(v string) error { return addTmpfs(c, v) })
 	s.Bool(&c.ReadOnly, "read-only", "make the root file system read-only")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/store"
 )
 
@@ -117,4 +118,53 @@ func TestVolumes(t *testing.T) {
 		t.Errorf("after rm: %q", out)
 	}
 	m.must("volume", "rm", "site")
+}
+
+// TestVolumesFrom: a container shares the volumes of others, and its own come first.
+func TestVolumesFrom(t *testing.T) {
+	e := testEnv(t.TempDir())
+	s, err := e.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, e, &store.Container{Name: "one", Restart: "no", Volumes: []store.Volume{{Name: "data", Target: "/data"}, {Source: "/srv", Target: "/srv", ReadOnly: true}, {Kind: "tmpfs", Target: "/mem"}}})
+	add(t, e, &store.Container{Name: "two", Restart: "no", Volumes: []store.Volume{{Name: "other", Target: "/data"}, {Name: "more", Target: "/more"}}})
+	r := newRunFlags()
+	set := new(flagset.Set)
+	r.flags(set)
+	if _, err := set.Parse([]string{"--volumes-from", "one", "-v", "mine:/more", "--volumes-from=two:ro"}, false); err != nil {
+		t.Fatal(err)
+	}
+	k := r.c
+	if err := r.shareVolumes(&call{Env: e, store: s}, &k); err != nil {
+		t.Fatal(err)
+	}
+	want := []store.Volume{{Name: "other", Target: "/data", ReadOnly: true}, {Source: "/srv", Target: "/srv", ReadOnly: true}, {Name: "mine", Target: "/more"}}
+	if !reflect.DeepEqual(k.Volumes, want) {
+		t.Errorf("got %+v, want %+v", k.Volumes, want)
+	}
+	r.from = []string{"oen"}
+	if err := r.shareVolumes(&call{Env: e, store: s}, &k); err == nil || !strings.Contains(err.Error(), "--volumes-from: oen: no such container: did you mean one?") {
+		t.Errorf("of nobody: %v", err)
+	}
+	for _, v := range []string{"one:rx", "../x", ""} {
+		if _, err := set.Parse([]string{"--volumes-from=" + v}, false); err == nil {
+			t.Errorf("%q is taken", v)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	needContainers(t)
+	m := newMachine(t)
+	m.must("run", "--name", "first", "-v", "/kept", "--tls-verify=false", "--network", "none", m.image(), "write", "/kept/f", "content")
+	if out := m.must("run", "--rm", "--volumes-from", "first:ro", "--network", "none", m.image(), "show", "/kept/f"); !strings.HasPrefix(out, "content ") {
+		t.Errorf("got %q", out)
+	}
+	m.mustFail("read-only", "run", "--rm", "--volumes-from", "first:ro", "--network", "none", m.image(), "write", "/kept/f", "x")
+	m.must("create", "--name", "second", "--volumes-from", "first", "--network", "none", m.image(), "show", "/kept/f")
+	m.must("rm", "first") // its volume without a name is the other one's now
+	if out, _, code := m.ctl("start", "-a", "second"); code != 0 || !strings.HasPrefix(out, "content ") {
+		t.Errorf("exit %d: %q", code, out)
+	}
 }
