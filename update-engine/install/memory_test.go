@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/release"
+	"github.com/proa-os/proa/update-engine/host"
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/match"
 	"github.com/proa-os/proa/update-engine/payload"
@@ -95,6 +96,9 @@ func installAlone(dir string, w io.Writer) error {
 			return err
 		}
 		src = payload.Sources{Root: old, RootSize: offset, Boot: running, BootSize: size}
+	}
+	if err := host.LetGo(); err != nil { // as update-engine does when it begins to stream
+		return err
 	}
 	err = i.Install(context.Background(), r, install.Payload{Manifest: m, Sources: src, Body: func(at int64) (io.Reader, error) {
 		if at > 0 {

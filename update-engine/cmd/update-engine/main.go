@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -161,13 +162,26 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.Progress, s.Refresh = s.Progress, func() error { return configure(a, child, configDir) }
+	letGo := func() { _ = host.LetGo() } // without, it takes more memory and works as well
+	a.Progress, s.Refresh = streaming(s.Progress, letGo), func() error { return configure(a, child, configDir) }
 	a.Store.Changed = func() {
 		s.Changed()
 		writeMetrics(a)
 	}
 	writeMetrics(a)
 	return s.Serve(idle)
+}
+
+// streaming is progress that calls begin when a job begins to write, which is when most memory is needed.
+func streaming(progress func(string, int64, int64), begin func()) func(string, int64, int64) {
+	writing := false
+	return func(stage string, done, total int64) {
+		was := writing
+		if writing = strings.HasPrefix(stage, "write"); writing && !was {
+			begin()
+		}
+		progress(stage, done, total)
+	}
 }
 
 // configure reads what people write: the configuration, and the trust anchor beside it or else in the image. Nothing is changed if it cannot

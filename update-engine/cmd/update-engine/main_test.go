@@ -25,6 +25,18 @@ func TestServesFrugally(t *testing.T) {
 	}
 }
 
+// Memory is let go of when a job begins to write, once, and everybody is told of all progress.
+func TestStreaming(t *testing.T) {
+	var begun, told int
+	progress := streaming(func(string, int64, int64) { told++ }, func() { begun++ })
+	for _, stage := range []string{"check", "write-delta", "write-delta", "verify", "reboot", "check", "write-full"} {
+		progress(stage, 0, 0)
+	}
+	if begun != 2 || told != 7 {
+		t.Errorf("let go %d times, told of %d steps", begun, told)
+	}
+}
+
 // What a person writes while the agent runs counts for the next job; what is broken changes nothing and says where.
 func TestConfigureAgain(t *testing.T) {
 	dir := t.TempDir()
