@@ -310,15 +310,16 @@ func copyTo(t *testing.T, name string, r io.Reader) {
 	}
 }
 
-// TestSameBytes builds the same release twice as differently as one machine can (package reproduce): every file must be the same.
+// TestSameBytes builds a release once more, as differently as one machine can (package reproduce) and without the cache of which the first
+// build was made: every file must be the same.
 func TestSameBytes(t *testing.T) {
 	s := begin(t, 4)
-	s.image("1.0.0", "") // fetches the packages, if nobody has
+	first := s.wholeImage("1.0.0")
 	cache, err := tooltree.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := reproduce.Run(t.Context(), reproduce.Options{Version: "1.0.0", Module: s.repo, CacheDir: cache, Dir: s.dir, Elsewhere: "/var/tmp", Progress: os.Stderr})
+	r, err := reproduce.Run(t.Context(), reproduce.Options{Version: "1.0.0", Module: s.repo, CacheDir: cache, First: first.Dir, Dir: s.dir, Elsewhere: "/var/tmp", Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,5 +11,8 @@
 //	Go's build cache   the caller's              empty: everything is compiled anew
 //	packages           the cache's               the same files in a cache of its own: tools tree, kernel and archives are unpacked anew
 //
+// With Options.First the first build is one that the caller has made already, in its own checkout and with the cache of stages: then the
+// second one also says that nothing stale was in that cache.
+//
 // Compare names the first difference: the file, the byte, and what the byte belongs to.
 package reproduce

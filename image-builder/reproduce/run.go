@@ -21,6 +21,7 @@ type Options struct {
 	Version   string // semver of the release
 	Module    string // the checkout
 	CacheDir  string // with the packages
+	First     string // artifacts of a build that is there already, to compare the second one with; "" makes one
 	Dir       string // of the first build
 	Elsewhere string // directory for the second build, which any user may enter
 	Progress  io.Writer
@@ -118,7 +119,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 		fmt.Fprintf(o.Progress, "== the %s build took %.0f s\n", b.name, time.Since(start).Seconds())
 	}
-	r := &Report{First: builds[0].out, Second: builds[1].out}
+	r := &Report{First: o.First, Second: builds[len(builds)-1].out}
+	if r.First == "" {
+		r.First = builds[0].out
+	}
 	if r.Difference, err = Compare(r.First, r.Second); err != nil {
 		return nil, err
 	}
@@ -148,8 +152,12 @@ func (o *Options) prepare(ctx context.Context, first, second string) ([]*build, 
 		env: []string{"TZ=UTC", "PROA_CACHE=" + o.CacheDir}}
 	b := &build{name: "second", how: "another place, time zone, locale and umask", umask: "077",
 		checkout: filepath.Join(second, "a much longer path to the", "checkout"), out: filepath.Join(second, "built")}
-	if err := copyCheckout(o.Module, a.checkout, files, time.Now()); err != nil {
-		return nil, err
+	builds := []*build{b}
+	if o.First == "" {
+		if err := copyCheckout(o.Module, a.checkout, files, time.Now()); err != nil {
+			return nil, err
+		}
+		builds = []*build{a, b}
 	}
 	if err := copyCheckout(o.Module, b.checkout, files, time.Date(2019, 2, 3, 4, 5, 6, 0, time.UTC)); err != nil {
 		return nil, err
@@ -186,7 +194,7 @@ func (o *Options) prepare(ctx context.Context, first, second string) ([]*build, 
 			return nil, err
 		}
 	}
-	return []*build{a, b}, nil
+	return builds, nil
 }
 
 // run builds with the builder of the build's own checkout.
