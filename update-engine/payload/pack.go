@@ -42,7 +42,7 @@ type Fast struct{}
 // Pack implements Packer.
 func (Fast) Pack(_ context.Context, data, prefix []byte) (Codec, []byte, error) {
 	o := []zstd.EOption{zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
-		zstd.WithWindowSize(maxZstdWindow), zstd.WithSingleSegment(true)}
+		zstd.WithWindowSize(window(len(prefix) + len(data))), zstd.WithSingleSegment(true)}
 	if len(prefix) > 0 {
 		o = append(o, zstd.WithEncoderDictRaw(0, prefix))
 	}
@@ -53,6 +53,16 @@ func (Fast) Pack(_ context.Context, data, prefix []byte) (Codec, []byte, error) 
 	}
 	defer e.Close()
 	return Zstd, e.EncodeAll(data, nil), nil
+}
+
+// window is the smallest one in which all of n bytes are seen, or the largest that there may be: the encoder clears two of them for each stream,
+// which for a short one takes longer than all the rest.
+func window(n int) int {
+	w := zstd.MinWindowSize
+	for w < n && w < maxZstdWindow {
+		w *= 2
+	}
+	return w
 }
 
 // pack packs a stream as well as it can be; the blob of Zeros is nil.
