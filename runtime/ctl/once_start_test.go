@@ -21,10 +21,11 @@ import (
 type stalled struct {
 	*units
 	came, open chan struct{}
+	queued     chan string
 }
 
 func stall(e *Env) *stalled {
-	s := &stalled{e.Units.(*units), make(chan struct{}), make(chan struct{})}
+	s := &stalled{e.Units.(*units), make(chan struct{}), make(chan struct{}), make(chan string, 8)}
 	e.Units = s
 	return s
 }
@@ -39,6 +40,11 @@ func (s *stalled) Start(ctx context.Context, name string) error {
 	close(s.came)
 	<-s.open
 	return s.units.Start(ctx, name)
+}
+
+func (s *stalled) Queue(ctx context.Context, verb, name string) error {
+	s.queued <- verb + " " + name
+	return s.units.Queue(ctx, verb, name)
 }
 
 // arrived waits until somebody starts something.
@@ -155,6 +161,14 @@ func TestSignalsBeforeStart(t *testing.T) {
 	b := begin(t, e, "run", "--rm", "--network", "none", "--name", "x", m.image(), "sleep")
 	if code := ask(b, slow, 2); code != 143 || !strings.Contains(b.says(), "interrupted before it has started") {
 		t.Errorf("twice: exit %d: %s", code, b.says())
+	}
+	select { // the start may be one that systemd has not come to yet
+	case got := <-slow.queued:
+		if got != "stop proa-x.service" {
+			t.Errorf("twice: systemd is told to %s", got)
+		}
+	default:
+		t.Error("twice: systemd is not told to leave the start")
 	}
 	close(slow.open)
 	m.left(t)
