@@ -173,10 +173,10 @@ func planWhy(f Facts) string {
 	switch {
 	case c.Held != "" && want == c.Offered:
 		return fmt.Sprintf("stays on %s: %s", f.Running, c.Held)
+	case f.Unready != "": // an earlier failure may be over
+		return fmt.Sprintf("stays on %s: release %s is there, but no update can begin: %s", f.Running, want, f.Unready)
 	case f.Machine.Phase == Failed && f.Machine.Target != nil && f.Machine.Target.Version == want: // another failure says nothing of this release
 		return fmt.Sprintf("stays on %s: release %s could not be installed: %s", f.Running, want, cmp.Or(f.Machine.Error, "no reason is known"))
-	case f.Unready != "":
-		return fmt.Sprintf("stays on %s: release %s is there, but no update can begin: %s", f.Running, want, f.Unready)
 	case f.Boot.Soft:
 		return fmt.Sprintf("runs %s since a soft reboot: release %s is there, updatectl apply reboots in full first, to prove the boot program", f.Running, want)
 	}

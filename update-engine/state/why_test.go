@@ -69,6 +69,7 @@ func TestWhy(t *testing.T) {
 		{"since a soft reboot", Facts{Boot: Boot{File: "proa_1.0.1.part", Soft: true, Next: "proa_1.0.1+3.efi"}, Machine: Machine{Check: offer("1.0.1")}}, "runs 1.0.1, the release of channel stable"},
 		{"there, since a soft reboot", Facts{Boot: Boot{File: "proa_1.0.1.part", Soft: true, Next: "proa_1.0.1+3.efi"}, Machine: Machine{Check: offer("1.0.3")}}, "runs 1.0.1 since a soft reboot: release 1.0.3 is there, updatectl apply reboots in full first, to prove the boot program"},
 		{"there, and state is full", Facts{Machine: Machine{Check: offer("1.0.3")}, Unready: "state is full"}, "stays on 1.0.1: release 1.0.3 is there, but no update can begin: state is full"},
+		{"state is full, and the ESP was", Facts{Machine: Machine{Phase: Failed, Target: &next, Error: "the ESP is full", Check: offer("1.0.3")}, Unready: "state is full"}, "stays on 1.0.1: release 1.0.3 is there, but no update can begin: state is full"},
 		{"new, and the clock is wrong", Facts{Unready: "the clock is wrong"}, "runs 1.0.1: has not looked for a newer release yet: the clock is wrong"},
 		{"broken configuration", Facts{Broken: "read /etc/proa/update/config.json: line 1", Machine: Machine{Check: offer("1.0.3")}}, "stays on 1.0.1: read /etc/proa/update/config.json: line 1"},
 		{"state is read-only, and the network was away before", Facts{Machine: refused("no route to host"), Unready: "state is read-only"}, "stays on 1.0.1: no update can begin: state is read-only"},
