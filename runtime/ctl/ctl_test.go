@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -221,22 +222,30 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	m := bareMachine(t)
-	self, err := os.ReadFile("/proc/self/exe")
+	img, err := probeImage()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = m.reg.Push("probe:1", registrytest.Image{
+	if _, err := m.reg.PushImage("probe:1", img); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// probeImage is the same for all machines: to pack the test binary takes longer than most tests.
+var probeImage = sync.OnceValues(func() (v1.Image, error) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	return registrytest.Build(registrytest.Image{
 		Layers: [][]registrytest.File{
 			{{Name: "etc/"}, {Name: "etc/passwd", Body: "root:x:0:0:::\nwww:x:33:44::/home/www:\n"}, {Name: "probe", Body: string(self), Mode: 0o755}, {Name: "gone", Body: "x"}},
 			{{Name: "www/"}, {Name: "www/index.html", Body: "<h1>It works</h1>\n"}, {Name: ".wh.gone"}, {Name: "data/", Mode: 0o777}},
 		},
 		Config: v1.Config{Entrypoint: []string{"/probe"}, Cmd: []string{"say", "hello"}, Env: []string{"KEY=value"}, WorkingDir: "/www"},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
+})
 
 // bareMachine has an empty registry.
 func bareMachine(t *testing.T) *machine {

@@ -147,7 +147,8 @@ func Build(i Image) (v1.Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+		// It is packed once, and not each time that somebody asks for its digest, its size or its bytes.
+		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, tarball.WithCompressedCaching)
 		if err != nil {
 			return nil, err
 		}
