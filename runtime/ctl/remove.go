@@ -33,12 +33,12 @@ func (c *call) rm(ctx context.Context, force bool) error {
 			return err
 		}
 		defer release()
-		vs, err := c.views(ctx, []*store.Container{k})
+		v, err := c.settled(ctx, k)
 		if err != nil {
 			return err
 		}
-		if !force && !vs[0].over() {
-			return fmt.Errorf("%s is %s: stop it first, or use --force", k.Name, vs[0].Status)
+		if !force && !v.over() {
+			return fmt.Errorf("%s is %s: stop it first, or use --force", k.Name, v.Status)
 		}
 		return c.remove(ctx, c.store, k.Name)
 	})
@@ -64,6 +64,19 @@ func (c *call) keepStill(ctx context.Context, k *store.Container, force bool) (r
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// settled is a container as it is when systemd is done with it whose workload has ended, as who waited for that knows a moment earlier.
+func (c *call) settled(ctx context.Context, k *store.Container) (*view, error) {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		vs, err := c.views(ctx, []*store.Container{k})
+		if err != nil {
+			return nil, err
+		}
+		if !vs[0].ending() || time.Now().After(deadline) {
+			return &vs[0], nil
 		}
 	}
 }
@@ -153,12 +166,12 @@ func rename(ctx context.Context, c *call) error {
 		return err
 	}
 	defer release()
-	vs, err := c.views(ctx, []*store.Container{k})
+	v, err := c.settled(ctx, k)
 	if err != nil {
 		return err
 	}
-	if !vs[0].over() {
-		return fmt.Errorf("%s is %s: stop it first", k.Name, vs[0].Status)
+	if !v.over() {
+		return fmt.Errorf("%s is %s: stop it first", k.Name, v.Status)
 	}
 	to := c.args[1]
 	if err := c.unitIsFree(ctx, c.store, to); err != nil {

@@ -94,6 +94,9 @@ func (v *view) over() bool {
 	return v.Status == "created" || v.Status == "exited" || v.Status == "failed"
 }
 
+// ending reports whether the workload has ended and systemd is not done with that.
+func (v *view) ending() bool { return v.Status == "stopping" && v.Pid == 0 }
+
 // text says it to people: "up 3 minutes (healthy)".
 func (v *view) text(now time.Time) string {
 	switch {

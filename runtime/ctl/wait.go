@@ -32,21 +32,37 @@ func wait(ctx context.Context, c *call) error {
 
 // waitFor waits for the end of a container's run, which ended notes after the last process has gone.
 func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, error) {
-	begun := time.Now()
+	begun := time.Now().Add(-5 * time.Second) // it may have been about to go when its record was read
+	if k.Created.After(begun) {
+		begun = k.Created
+	}
 	before, err := c.store.Exit(k.Name)
 	if err != nil {
 		return nil, err
 	}
-	if vs, err := c.views(ctx, []*store.Container{k}); err != nil {
-		return nil, err
-	} else if vs[0].over() {
-		x, err := c.store.Exit(k.Name) // anew: it may have ended since
-		if err == nil && x == nil {
-			err = fmt.Errorf("%s has never run", k.Name)
+	v, err := c.settled(ctx, k)
+	for err == nil && v.ending() { // what is noted by now may be this run's, after which nothing more comes
+		if err = ctx.Err(); err == nil {
+			v, err = c.settled(ctx, k)
 		}
-		return x, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if v.over() {
+		x, err := c.store.Exit(k.Name) // anew: it may have ended since
+		if err != nil || x != nil {
+			return x, err
+		}
+		if _, err := c.store.Container(k.Name); err != nil {
+			return c.toldExit(ctx, k, begun, err)
+		}
+		return nil, fmt.Errorf("%s has never run", k.Name)
 	}
 	dir, err := watchDir(c.store.ContainerDir(k.Name))
+	if errors.Is(err, os.ErrNotExist) {
+		return c.toldExit(ctx, k, begun, err)
+	}
 	if err != nil {
 		return nil, err
 	}
