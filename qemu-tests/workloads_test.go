@@ -133,7 +133,7 @@ var workloadLives = []asked{
 	// The unit is read anew, and what is new counts at once; a unit without a file is told.
 	{`containerctl update --memory 48m --pids-limit 50 base; containerctl exec base cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; systemctl show -P TasksMax proa-base`, `base\n50331648\n50\n50`},
 	{`containerctl exec base rm /www/index.html; containerctl diff base | grep -E ' /(www.*|tmp/n)$'`, `A /tmp/n\nC /www\nD /www/index.html`},
-	{`$R --rm --name seat $I sleep 1000 & poll 'containerctl exec seat true 2>/dev/null'; containerctl update --memory 48m seat; containerctl exec seat cat /sys/fs/cgroup/memory.max; containerctl rm -f seat; wait; ls -d /run/systemd/*/proa-seat* 2>/dev/null | wc -l`, `seat\n50331648\nseat\n0`},
+	{`$R --rm --name seat $I sleep 1000 & poll 'containerctl exec seat true 2>/dev/null'; containerctl update --memory 48m seat; containerctl exec seat cat /sys/fs/cgroup/memory.max; containerctl rm -f seat; wait; poll '! ls -d /run/systemd/*/proa-seat* >/dev/null 2>&1'`, `seat\n50331648\nseat`},
 	{`systemctl set-property --runtime proa-base.service MemoryMax=50M; containerctl exec base cat /sys/fs/cgroup/memory.max`, `52428800`},
 	{`containerctl kill -s USR1 base; poll 'containerctl logs base | grep -q usr1'; containerctl logs --since 1h --tail 2 base; journalctl -q -o cat -u proa-base | grep -c '^up$'`, `base\nup\nusr1\n1`},
 	{`containerctl logs -f --tail 1 base > /tmp/log & p=$!; containerctl events > /tmp/events & q=$!; poll 'grep -q usr1 /tmp/log'; containerctl restart base; poll 'grep -q up /tmp/log && grep -q start /tmp/events'; kill $p $q; wait; cat /tmp/log; grep -oE ' (die|start) ' /tmp/events | tr -d ' '`,
