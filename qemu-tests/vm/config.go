@@ -23,7 +23,7 @@ type Config struct {
 	DiskSize int64
 	KeepDisk bool
 
-	// Disks are further disks, empty at first: on virtio, after the one above, and at /dev/disk/by-id/virtio-NAME.
+	// Disks are further disks, empty at first unless Used says otherwise: on virtio, after the one above, and at /dev/disk/by-id/virtio-NAME.
 	Disks []EmptyDisk
 
 	// TPM gives the machine a TPM 2.0 of its own.

@@ -71,10 +71,12 @@ func (h hardware) diskArgs() []string {
 	}
 }
 
-// An EmptyDisk is a disk without anything on it. What machines write to it stays in <Dir>/NAME.raw until RemoveDisk.
+// An EmptyDisk is a disk without anything on it, unless somebody has used it before. What machines write to it stays in <Dir>/NAME.raw until
+// RemoveDisk.
 type EmptyDisk struct {
 	Name string // its serial number, of at most 20 letters
 	Size int64
+	Used func(file string) error // writes what it has before the machine is turned on for the first time; nil: nothing
 }
 
 // MoreDisk is the image of one of Config.Disks.
@@ -92,7 +94,11 @@ func (m *Machine) makeDisks() error {
 		if err != nil {
 			return fmt.Errorf("make disk: %w", err)
 		}
-		if err := errors.Join(f.Truncate(d.Size), f.Close()); err != nil {
+		err = errors.Join(f.Truncate(d.Size), f.Close())
+		if err == nil && d.Used != nil && !m.cfg.KeepDisk {
+			err = d.Used(name)
+		}
+		if err != nil {
 			return fmt.Errorf("make disk: %w", err)
 		}
 		m.hw.more = append(m.hw.more, name)
