@@ -27,6 +27,7 @@ storage:
     - name: box
       device: /dev/md/mirror
       label: box
+      wipe_volume: true # a volume that the TPM opens cannot be reused, and a reset finds it again: tables are wiped, what partitions hold is not
       clevis: {tpm2: true}
       # Weak on purpose: the machines of the tests have little memory and no time, and the key goes when the TPM has the volume.
       options: [--pbkdf, pbkdf2, --pbkdf-force-iterations, "1000"]
