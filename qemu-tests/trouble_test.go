@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,14 +57,17 @@ func TestTrouble(t *testing.T) {
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	publish(t, desk, s.image("1.0.1", ""))
 	web := s.web(desk.Repository)
-	m := s.machine("trouble", s.image("1.0.0", ""), provision.New().
+	m := s.machineFrom("trouble", s.image("1.0.0", "").Disk(), provision.New().
 		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL())))
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL())), func(c *vm.Config) {
+		c.Disks = []vm.EmptyDisk{{Name: "stick", Size: 256 << 20}}
+	})
 	boots(t, m, "1.0.0")
 	allow := []vm.Allowance{
 		vm.Allow(`update-engine|updatectl`, "the agent says why it cannot update"),
 		vm.Allow(`EXT4-fs|[Rr]ead-only file system|No space left|journald|systemd-timesyncd|FAT-fs|Emergency Remount|systemd-logind|systemd-networkd`, "the story makes trouble"),
 	}
+	step(t, m, "no server, but a stick", func(t *testing.T) { readsAStick(t, m, web, desk.Repository) }, allow...)
 	for _, tr := range troubles() {
 		step(t, m, tr.name, func(t *testing.T) { tr.refuses(t, m, web) }, slices.Concat(allow, tr.allow)...)
 	}
@@ -74,6 +78,7 @@ func TestTrouble(t *testing.T) {
 		}
 		third := must(os.Stat(payload[0]))(t).Size() / 3
 		begin := heldUp(t, m, web, "full.payload", third)
+		streamsInLittle(t, m)
 		run(t, m, "systemctl kill -s KILL update-engine.service")
 		goesOn(t, begin, 0)
 		begin = heldUp(t, m, web, "full.payload bytes=", third)
@@ -84,6 +89,49 @@ func TestTrouble(t *testing.T) {
 		goesOn(t, lastStart(t, web), begin+third)
 		becomesGood(t, m, "1.0.1")
 	}, allow...)
+}
+
+// readsAStick has a machine read its repository from a file system that somebody plugs in: the service mounts it for itself, and only while
+// it reads.
+func readsAStick(t *testing.T, m *vm.Machine, web *world.Web, repository string) {
+	t.Helper()
+	const disk, conf = "/dev/disk/by-id/virtio-stick", "/etc/proa/update/config.json"
+	run(t, m, "cp "+conf+" /run/config.json; sed -i 's|"+web.GuestURL()+"|file:///run/proa/stick|' "+conf)
+	if out := run(t, m, "updatectl check 2>&1; echo status=$?"); !strings.Contains(out, "labelled PROA-REPO: is the stick plugged in?") || !strings.HasSuffix(out, "status=1") {
+		t.Errorf("nothing is plugged in: %q", out)
+	}
+	fill := "mkfs.ext4 -q -L PROA-REPO " + disk + " && mkdir -p /run/lab && mount " + disk + " /run/lab && cd /run/lab"
+	check(t, filepath.WalkDir(repository, func(path string, d os.DirEntry, err error) error {
+		name, relErr := filepath.Rel(repository, path)
+		if err == nil && relErr == nil && !d.IsDir() && (strings.HasPrefix(name, "metadata/") || strings.HasPrefix(name, "targets/")) {
+			fill += fmt.Sprintf(" && mkdir -p %s && wget -qO %s %s%s", filepath.Dir(name), name, web.GuestURL(), name)
+		}
+		return errors.Join(err, relErr)
+	}))
+	run(t, m, fill+" && cd / && umount /run/lab && udevadm trigger --settle "+disk)
+	asked := len(web.Requests())
+	if out := run(t, m, "updatectl check 2>&1; cat /proc/mounts"); !strings.Contains(out, "to fetch: ") || strings.Contains(out, " /run/proa/stick ") {
+		t.Errorf("from a stick: %q", out)
+	}
+	if got := web.Requests()[asked:]; len(got) > 0 {
+		t.Errorf("got requests %q, want none while a stick is read", got)
+	}
+	run(t, m, "cp /run/config.json "+conf)
+}
+
+// streamsInLittle looks at the memory of the agent in the middle of a full payload: of the program as it runs on a machine, with its bus,
+// its metadata and what it has mapped of itself. What talks to the network is another process, and as small.
+func streamsInLittle(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	const most = 27_500_000 // bytes of each: 25 MB, and a tenth for a busy host, on which the collector's turn comes late
+	for _, line := range strings.Split(run(t, m, `for p in $(pidof update-engine); do echo "$(tr '\0' ' ' </proc/$p/cmdline):$(awk '/^VmHWM/ {print $2}' /proc/$p/status)"; done`), "\n") {
+		name, kB, _ := strings.Cut(line, ":")
+		n := must(strconv.ParseInt(strings.TrimSpace(kB), 10, 64))(t) * 1024
+		t.Logf("%s: %.1f MB of memory at the most", name, float64(n)/1e6)
+		if n > most {
+			t.Errorf("%s took %d bytes of memory while streaming, at most %d are allowed", name, n, most)
+		}
+	}
 }
 
 // segment is the most of a payload that may be fetched again, in bytes: the most that a segment makes, and its frame.
@@ -138,8 +186,12 @@ func (tr trouble) refuses(t *testing.T, m *vm.Machine, web *world.Web) {
 		status = "1"
 	} else {
 		run(t, m, tr.begin)
-		out = run(t, m, "updatectl apply --no-reboot 2>&1; echo status=$?")
+		out = run(t, m, "updatectl apply --no-reboot 2>&1; echo status=$?; updatectl why")
+		var why string
 		out, status, _ = strings.Cut(out, "status=")
+		if status, why, _ = strings.Cut(status, "\n"); !regexp.MustCompile(tr.says).MatchString(why) {
+			t.Errorf("updatectl why: %q, want the reason, /%s/", why, tr.says)
+		}
 		run(t, m, tr.end)
 	}
 	if status == "0" || !regexp.MustCompile(tr.says).MatchString(out) {
