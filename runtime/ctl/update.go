@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
@@ -131,8 +134,7 @@ func (c *call) update(ctx context.Context, name string, given []string) error {
 	return err
 }
 
-// updateUnit has systemd read the unit anew, which puts new limits in force (systemd's unit_deserialize_state). One that has never started
-// has none yet.
+// updateUnit has systemd read the unit anew, and puts its limits in force. One that has never started has none yet.
 func (c *call) updateUnit(ctx context.Context, k *store.Container, restart bool) error {
 	dir := c.unitDir(k)
 	if err := unit.Refresh(dir, k); err != nil {
@@ -150,5 +152,26 @@ func (c *call) updateUnit(ctx context.Context, k *store.Container, restart bool)
 			return err
 		}
 	}
-	return c.Units.Refresh(ctx, unit.Name(k.Name), true)
+	if err := c.Units.Refresh(ctx, unit.Name(k.Name), true); err != nil {
+		return err
+	}
+	group, err := c.Units.ControlGroup(ctx, unit.Name(k.Name))
+	if errors.Is(err, unix.ENOENT) { // it does not run
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return enforce(k, cgroup.Group{Dir: group})
+}
+
+// enforce puts a container's limits in force where it runs.
+func enforce(k *store.Container, g cgroup.Group) error {
+	settings, err := unit.Settings(unit.Limits(k))
+	for _, s := range settings {
+		if set := g.Set([]cgroup.Setting{s}); set != nil {
+			err = errors.Join(err, fmt.Errorf("%s runs on without it until its next start: %w", k.Name, set))
+		}
+	}
+	return err
 }

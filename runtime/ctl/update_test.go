@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/store"
 )
 
@@ -34,6 +35,25 @@ func TestRevise(t *testing.T) {
 	for want, k := range map[string]store.Container{"removed when it ends": {Remove: true}, "is declared": {Unit: "a.service"}, "change both": {MemorySwap: &swap}} {
 		if _, err := revise(&k, []string{"--restart=always", "--memory=2g"}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+// TestEnforce: limits get into the files of a cgroup; what a cgroup has no controller for is told, and the rest still counts.
+func TestEnforce(t *testing.T) {
+	g := cgroup.Group{Dir: t.TempDir()}
+	for _, f := range []string{"memory.max", "pids.max"} {
+		if err := os.WriteFile(filepath.Join(g.Dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := enforce(&store.Container{Name: "web", Memory: 5, CPUSet: "0", Pids: 9}, g)
+	if err == nil || !strings.Contains(err.Error(), "web runs on without it until its next start: AllowedCPUs: the controller of cpuset.cpus is not available") || strings.Count(err.Error(), "runs on") != 1 {
+		t.Errorf("without cpuset: %v", err)
+	}
+	for f, want := range map[string]string{"memory.max": "5", "pids.max": "9"} {
+		if b, err := os.ReadFile(filepath.Join(g.Dir, f)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", f, b, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package unit
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/proa-os/proa/runtime/store"
@@ -56,5 +57,21 @@ func TestLimits(t *testing.T) {
 				t.Errorf("%q: %v", got, p)
 			}
 		}
+	}
+}
+
+// TestCgroupSettings: what systemd would write into a unit's cgroup (systemd.resource-control(5)); limits of devices are left alone.
+func TestCgroupSettings(t *testing.T) {
+	swap := int64(3)
+	k := &store.Container{Memory: 2, MemorySwap: &swap, MemoryLow: 1, CPUs: 1.5, CPUShares: 1024, CPUSet: "0-1", MemSet: "0", BlkioWeight: 1000,
+		Rates: []store.Rate{{Setting: "IOReadIOPSMax", Device: "/dev/vda", Most: 7}}}
+	got, err := Settings(Limits(k))
+	var all []string
+	for _, s := range got {
+		all = append(all, s.File+"="+s.Value)
+	}
+	want := "memory.max=2 memory.swap.max=1 cpu.max=150000 100000 cpu.weight=100 cpuset.cpus=0-1 cpuset.mems=0 memory.low=1 io.weight=default 10000 pids.max=max"
+	if err != nil || strings.Join(all, " ") != want {
+		t.Errorf("%v\n%s, want\n%s", err, strings.Join(all, " "), want)
 	}
 }

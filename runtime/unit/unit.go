@@ -22,15 +22,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/proa-os/proa/internal/durable"
-	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/store"
 )
 
@@ -178,55 +175,6 @@ func limits(c *store.Container) []string {
 		line("StandardError=null")
 	}
 	return append(out, resources(c)...)
-}
-
-// Limits are the limits of a container of Once, as its unit has them, with what systemd has of them if there is none.
-func Limits(c *store.Container) string {
-	lines := resources(c)
-	if c.Pids == 0 {
-		lines = append(lines, "TasksMax=infinity")
-	}
-	return strings.Join(lines, "\n") + "\n"
-}
-
-// resources are those limits that may change while it runs.
-func resources(c *store.Container) (out []string) {
-	line := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if c.Memory > 0 {
-		line("MemoryMax=%d", c.Memory)
-	}
-	switch {
-	case c.MemorySwap != nil && *c.MemorySwap >= 0:
-		line("MemorySwapMax=%d", max(*c.MemorySwap-c.Memory, 0))
-	case c.MemorySwap == nil && c.Memory > 0:
-		line("MemorySwapMax=%d", c.Memory)
-	}
-	if c.CPUs > 0 {
-		// systemd ignores a quota of more than two decimals, and 1.1*100 has thirteen.
-		line("CPUQuota=%s%%", strconv.FormatFloat(math.Round(c.CPUs*1e4)/100, 'f', -1, 64))
-	}
-	if c.CPUShares > 0 {
-		line("CPUWeight=%d", cgroup.Weight(uint64(c.CPUShares)))
-	}
-	if c.CPUSet != "" {
-		line("AllowedCPUs=%s", c.CPUSet)
-	}
-	if c.MemSet != "" {
-		line("AllowedMemoryNodes=%s", c.MemSet)
-	}
-	if c.MemoryLow > 0 {
-		line("MemoryLow=%d", c.MemoryLow)
-	}
-	if c.BlkioWeight > 0 {
-		line("IOWeight=%d", 1+(c.BlkioWeight-10)*9999/990)
-	}
-	for _, r := range c.Rates {
-		line("%s=%s %d", r.Setting, escape(r.Device), r.Most)
-	}
-	if c.Pids > 0 {
-		line("TasksMax=%d", c.Pids)
-	}
-	return out
 }
 
 // escape keeps systemd from reading specifiers in a value.

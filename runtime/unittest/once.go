@@ -2,13 +2,14 @@ package unittest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -83,7 +84,7 @@ func (m *Manager) Given(name, setting string) string {
 
 // ControlGroup says that there is none.
 func (m *Manager) ControlGroup(context.Context, string) (string, error) {
-	return "", errors.New("no cgroups")
+	return "", fmt.Errorf("no cgroups: %w", unix.ENOENT)
 }
 
 // fail tells who has started it by Once that it has not come up, before what follows.

@@ -228,5 +228,5 @@ func (c Client) Limit(_ context.Context, name, text string) error {
 
 // ControlGroup is the manager's.
 func (c Client) ControlGroup(context.Context, string) (string, error) {
-	return "", errors.New("no cgroups")
+	return "", fmt.Errorf("no cgroups: %w", unix.ENOENT)
 }
