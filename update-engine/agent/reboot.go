@@ -269,17 +269,7 @@ func (a *Agent) gaps() map[string]float64 {
 	return gaps
 }
 
-// NextReboot says what a reboot into the armed release waits for, for people and for the timer: the zero Decision and false if none is armed.
-func (a *Agent) NextReboot(ctx context.Context) (reboot.Decision, bool, error) {
-	m, err := a.Store.Machine()
-	if err != nil || m.Phase != state.Armed {
-		return reboot.Decision{}, false, err
-	}
-	d, _, err := a.decide(ctx)
-	return d, true, err
-}
-
-// waits is what NextReboot says, for a report.
+// waits is what a reboot into the armed release waits for, for a report.
 func (a *Agent) waits(m state.Machine) string {
 	if m.Phase != state.Armed {
 		return ""
