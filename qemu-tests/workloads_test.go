@@ -105,6 +105,8 @@ func answers(t *testing.T, m *vm.Machine, image string, all []asked) {
 
 // workloadEnds: codes are told truly, whichever way somebody asks.
 var workloadEnds = []asked{
+	// At a terminal in the background nobody sits, but somebody may come.
+	{`$R -dit --restart no --name desk $I sh; poll 'containerctl exec desk true 2>/dev/null'; echo 'tty; exit 5' | containerctl attach desk >/dev/null; echo "code $?"; containerctl logs desk | grep -c '^/dev/pts/'; containerctl rm desk`, `desk\ncode 5\n1\ndesk`},
 	{`$R --rm --entrypoint /bin/sh $I -c 'exit 7'`, `exit 7`},
 	{`$R --rm $I sh -c 'kill -9 $$; echo outlived'`, `outlived`}, // process 1 of its namespace
 	{`$R --rm --init $I sh -c 'kill -9 $$; echo outlived'`, `exit 137`},
@@ -135,8 +137,6 @@ var workloadLives = []asked{
 	{`containerctl exec base rm /www/index.html; containerctl diff base | grep -E ' /(www.*|tmp/n)$'`, `A /tmp/n\nC /www\nD /www/index.html`},
 	{`$R --rm --name seat $I sleep 1000 & poll 'containerctl exec seat true 2>/dev/null'; containerctl update --memory 48m seat; containerctl exec seat cat /sys/fs/cgroup/memory.max; containerctl rm -f seat; wait; poll '! ls -d /run/systemd/*/proa-seat* >/dev/null 2>&1'`, `seat\n50331648\nseat`},
 	{`systemctl set-property --runtime proa-base.service MemoryMax=50M; containerctl exec base cat /sys/fs/cgroup/memory.max`, `52428800`},
-	// At a terminal in the background nobody sits, but somebody may come.
-	{`$R -dit --restart no --name desk $I sh; poll 'containerctl exec desk true 2>/dev/null'; echo 'tty; exit 5' | containerctl attach desk >/dev/null; echo "code $?"; containerctl logs desk | grep -c '^/dev/pts/'; containerctl rm desk`, `desk\ncode 5\n1\ndesk`},
 	{`$R --name pot -v /soup $I sh -c 'echo soup > /soup/f'; containerctl create --rm --name spoon --network none --volumes-from pot:ro $I cat /soup/f; containerctl rm pot; containerctl start -a spoon; containerctl volume ls -q | wc -l`, `spoon\npot\nsoup\n0`},
 	{`containerctl kill -s USR1 base; poll 'containerctl logs base | grep -q usr1'; containerctl logs --since 1h --tail 2 base; journalctl -q -o cat -u proa-base | grep -c '^up$'`, `base\nup\nusr1\n1`},
 	{`containerctl logs -f --tail 1 base > /tmp/log & p=$!; containerctl events > /tmp/events & q=$!; poll 'grep -q usr1 /tmp/log'; containerctl restart base; poll 'grep -q up /tmp/log && grep -q start /tmp/events'; kill $p $q; wait; cat /tmp/log; grep -oE ' (die|start) ' /tmp/events | tr -d ' '`,
