@@ -162,7 +162,10 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	letGo := func() { _ = host.LetGo() } // without, it takes more memory and works as well
+	letGo := func() {
+		debug.FreeOSMemory()
+		_ = host.LetGo() // without, it takes more memory and works as well
+	}
 	a.Progress, s.Refresh = streaming(s.Progress, letGo), func() error { return configure(a, child, configDir) }
 	a.Store.Changed = func() {
 		s.Changed()
