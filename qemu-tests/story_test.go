@@ -22,7 +22,7 @@ type story struct {
 	out      string // built releases
 	dir      string // this story's machines and files
 	programs *world.Programs
-	lasts    time.Duration // about, beside two or three others on two processors
+	lasts    time.Duration // about, beside two others on two processors
 	leave    func()        // the place in the queue
 }
 
