@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/qemu-tests/bench/rounds"
 )
 
@@ -44,11 +45,11 @@ func TestReport(t *testing.T) {
 func TestLibraries(t *testing.T) {
 	sh, err := exec.LookPath("ls")
 	if err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED: %v", err)
+		testenv.Missing(t, "%v", err)
 	}
 	out, err := exec.Command("ldd", sh).Output()
 	if err != nil {
-		t.Skipf("SKIPPED, NOT CHECKED: ldd: %v", err)
+		testenv.Missing(t, "ldd: %v", err)
 	}
 	var libc string
 	for line := range strings.Lines(string(out)) {
@@ -57,7 +58,7 @@ func TestLibraries(t *testing.T) {
 		}
 	}
 	if libc == "" {
-		t.Skipf("SKIPPED, NOT CHECKED: no libc.so.6 in %q", out)
+		testenv.Missing(t, "no libc.so.6 in %q", out)
 	}
 	got, err := libraries(sh, strings.TrimSuffix(libc, "/libc.so.6"))
 	if err != nil {
