@@ -36,7 +36,8 @@ type process struct {
 	kill   func() error
 	serial net.Conn
 	qmp    *QMP
-	done   chan struct{} // closed when QEMU is gone and the console is complete
+	unplug func()        // frees its ports, for the QEMU that a machine goes on in
+	done   chan struct{} // closed when QEMU is gone, its ports are free and the console is complete
 
 	mu    sync.Mutex
 	cause string // of the SHUTDOWN event
@@ -85,7 +86,7 @@ func startProcess(ctx context.Context, cmd command, h hardware, console io.Write
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	fmt.Fprintln(log, commandLine(c.Args))
 
-	p := &process{serial: serial, done: make(chan struct{})}
+	p := &process{serial: serial, unplug: unplug, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go p.run(c, words, console, started)
 	err = <-started
@@ -99,10 +100,6 @@ func startProcess(ctx context.Context, cmd command, h hardware, console io.Write
 		monitor.Close()
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
-	go func() {
-		<-p.done
-		unplug()
-	}()
 	// The guest runs from here on. QEMU answers at once, or has refused its arguments and gone.
 	greet, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("no greeting from its monitor within a minute"))
 	defer cancel()
@@ -140,6 +137,7 @@ func (p *process) run(c *exec.Cmd, words *tailWriter, console io.Writer, started
 	}()
 	err = c.Wait()
 	<-copied
+	p.unplug()
 	p.serial.Close()
 	p.mu.Lock()
 	if p.qmp != nil {
