@@ -67,6 +67,9 @@ func (m *Machine) watch(p *process) {
 	m.used += <-used
 	m.proc = nil
 	cause, err := p.ended()
+	if err != nil && cause != "" {
+		m.console.Note(fmt.Sprintf("after the end of its guest by %s: %v", cause, err))
+	}
 	cycle := m.cycle
 	m.cycle = false
 	switch {
@@ -77,7 +80,7 @@ func (m *Machine) watch(p *process) {
 	case cycle:
 		m.boot()
 		return
-	case err != nil:
+	case err != nil && cause == "":
 		m.off = m.crashed(err)
 	case cause == guestReset || cause == hostReset:
 		m.boot() // Its failure is the machine's state from here on.

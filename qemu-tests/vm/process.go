@@ -241,7 +241,8 @@ func (p *process) end() error {
 	}
 }
 
-// ended says why the process ended; only valid after done.
+// ended says why the process ended; only valid after done. A QEMU that fails as it closes has failed behind its guest, which had stopped
+// and has lost nothing: the error then comes with a cause.
 func (p *process) ended() (cause string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,3 +24,24 @@ func TestFailureNamesWhoseItIs(t *testing.T) {
 		}
 	}
 }
+
+// An emulator that crashes as it closes has lost nothing of a guest that had stopped; one that takes its guest along has.
+func TestCrashBehindTheGuest(t *testing.T) {
+	crash := failure(exec.Command("sh", "-c", "ulimit -c 0; kill -SEGV $$").Run(), "")
+	for _, c := range []struct {
+		cause string
+		want  error
+	}{{guestShutdown, ErrPoweredOff}, {"", crash}} {
+		var log strings.Builder
+		m := &Machine{ctx: t.Context(), console: NewConsole(&log), ssh: &logins{}, changed: make(chan struct{})}
+		p := &process{cause: c.cause, err: crash, done: make(chan struct{})}
+		close(p.done)
+		m.watch(p)
+		if m.off != c.want {
+			t.Errorf("ended by %q: got %v, want %v", c.cause, m.off, c.want)
+		}
+		if said := strings.Contains(log.String(), crash.Error()); !said {
+			t.Errorf("ended by %q: the log does not tell of the crash: %s", c.cause, log.String())
+		}
+	}
+}
