@@ -22,10 +22,17 @@ const stageName = "oci-runtime-stage-two"
 // IsStageTwo reports whether this process was started to walk a script.
 func IsStageTwo() bool { return len(os.Args) == 1 && os.Args[0] == stageName }
 
+// The script belongs on the process's first thread: what others look up by its pid, such as /proc/PID/timens_offsets, is that thread's. Only
+// an init can keep main there.
+func init() {
+	if IsStageTwo() {
+		runtime.LockOSThread()
+	}
+}
+
 // StageTwo walks the script in the descriptor behind the child's own, and becomes the workload. It returns only if it
 // cannot even begin.
 func StageTwo() error {
-	runtime.LockOSThread()
 	// The highest descriptor is the script: the caller has put it behind the others.
 	last := -1
 	for fd := 3; fd < 3+maxPreserve+childFds+1; fd++ {

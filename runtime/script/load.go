@@ -58,33 +58,44 @@ func (p *Program) Run() error {
 	if err != nil {
 		return err
 	}
-	at := 0
-	base := uint64(uintptr(unsafe.Pointer(&m[0])))
-	word := func(i int) uint64 { return binary.NativeEndian.Uint64(m[at+8*i:]) }
+	interpret(m, uint64(uintptr(unsafe.Pointer(&m[0]))), uint64(p.report))
+	return nil
+}
+
+// interpret never returns. A Program may fork: the copy has this thread alone, none of those that Go's scheduler and collector count on, and
+// the wish for a pause that they may have left in its memory would be its last. So nothing here looks for one: no function with a
+// prologue, no allocation.
+//
+//go:nosplit
+//go:norace
+func interpret(m []byte, base, report uint64) {
+	at := uint64(0)
 	for {
-		res, errno := step(word)
+		res, errno := step(m, at)
 		if errno == 0 {
-			keep(m, base, word(wordStore), res, word(wordFlags)&flagWide != 0)
-			at = int(word(wordNext) - base)
+			keep(m, base, load(m, at+8*wordStore), res, load(m, at+8*wordFlags)&flagWide != 0)
+			at = load(m, at+8*wordNext) - base
 			continue
 		}
-		if word(wordOnError) == 0 || (word(wordErrno) != 0 && word(wordErrno) != uint64(errno)) {
-			var label []byte
-			if n := word(wordLabelLen); n > 0 {
-				from := word(wordLabel) - base
-				label = m[from : from+n]
+		onError, only := load(m, at+8*wordOnError), load(m, at+8*wordErrno)
+		if onError == 0 || only != 0 && only != uint64(errno) {
+			store32(m, report+4, uint32(errno))
+			store64(m, report+reportLabel, load(m, at+8*wordLabel))
+			store64(m, report+reportLabel+8, load(m, at+8*wordLabelLen))
+			unix.RawSyscall(unix.SYS_WRITEV, uintptr(load(m, report+reportFd)), uintptr(base+report+reportIov), 2)
+			for {
+				unix.RawSyscall(unix.SYS_EXIT_GROUP, exitCode(errno, load(m, at+8*wordFlags)), 0, 0)
 			}
-			msg := binary.NativeEndian.AppendUint32(nil, KindError)
-			msg = append(binary.NativeEndian.AppendUint32(msg, uint32(errno)), label...)
-			unix.Write(int(binary.NativeEndian.Uint64(m[p.report+reportFd:])), msg)
-			unix.Exit(exitCode(errno, word(wordFlags)))
 		}
-		at = int(word(wordOnError) - base)
+		at = onError - base
 	}
 }
 
 // exitCode is what a call's error ends the child with.
-func exitCode(e unix.Errno, flags uint64) int {
+//
+//go:nosplit
+//go:norace
+func exitCode(e unix.Errno, flags uint64) uintptr {
 	switch {
 	case flags&flagCommand == 0:
 		return 1
@@ -94,34 +105,52 @@ func exitCode(e unix.Errno, flags uint64) int {
 	return 126
 }
 
-func step(word func(int) uint64) (uint64, unix.Errno) {
-	nr, arg := word(wordNumber), func(i int) uintptr { return uintptr(word(wordArgs + i)) }
+//go:nosplit
+//go:norace
+func step(m []byte, at uint64) (uint64, unix.Errno) {
+	nr, first := load(m, at+8*wordNumber), load(m, at+8*wordArgs)
 	if int64(nr) < 0 {
-		if v := int64(arg(0)); v < 0 && v >= -4095 {
+		if v := int64(first); v < 0 && v >= -4095 {
 			return 0, unix.Errno(-v)
 		}
-		return uint64(arg(0)), 0
+		return first, 0
 	}
-	r, _, e := unix.RawSyscall6(uintptr(nr), arg(0), arg(1), arg(2), arg(3), arg(4), arg(5))
-	if e == 0 && r == 0 && word(wordFlags)&flagZeroFails != 0 {
+	rest := at + 8*(wordArgs+1)
+	r, _, e := unix.RawSyscall6(uintptr(nr), uintptr(first), uintptr(load(m, rest)), uintptr(load(m, rest+8)), uintptr(load(m, rest+16)),
+		uintptr(load(m, rest+24)), uintptr(load(m, rest+32)))
+	if e == 0 && r == 0 && load(m, at+8*wordFlags)&flagZeroFails != 0 {
 		e = unix.EPIPE
 	}
 	return uint64(r), e
 }
 
+//go:nosplit
+//go:norace
 func keep(m []byte, base, list, v uint64, wide bool) {
 	if list == 0 {
 		return
 	}
 	for at := list - base; ; at += 8 {
-		to := binary.NativeEndian.Uint64(m[at:])
+		to := load(m, at)
 		switch {
 		case to == 0:
 			return
 		case wide:
-			binary.NativeEndian.PutUint64(m[to-base:], v)
+			store64(m, to-base, v)
 		default:
-			binary.NativeEndian.PutUint32(m[to-base:], uint32(v))
+			store32(m, to-base, uint32(v))
 		}
 	}
 }
+
+//go:nosplit
+//go:norace
+func load(m []byte, at uint64) uint64 { return *(*uint64)(unsafe.Pointer(&m[at])) }
+
+//go:nosplit
+//go:norace
+func store64(m []byte, at, v uint64) { *(*uint64)(unsafe.Pointer(&m[at])) = v }
+
+//go:nosplit
+//go:norace
+func store32(m []byte, at uint64, v uint32) { *(*uint32)(unsafe.Pointer(&m[at])) = v }

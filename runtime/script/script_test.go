@@ -2,6 +2,7 @@ package script
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -9,14 +10,23 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The test binary walks a script from standard input when it is told to.
+// The test binary walks a script from standard input when it is told to; "busy" is with a collector that stops all threads again and again.
 func TestMain(m *testing.M) {
-	if os.Getenv("WALK_SCRIPT") != "" {
+	if how := os.Getenv("WALK_SCRIPT"); how != "" {
+		if how == "busy" {
+			go func() {
+				for {
+					runtime.GC()
+				}
+			}()
+		}
 		p, err := Load(os.Stdin)
 		if err == nil {
 			err = p.Run()
@@ -200,6 +210,40 @@ func TestDirectKeepsSignals(t *testing.T) {
 	}
 	if after := mask(); after != before {
 		t.Errorf("signal mask %v, before %v", after, before)
+	}
+}
+
+// TestForkOfManyThreads forks where Go's collector may have asked all threads to stop a moment before: the copy has nobody who would let it
+// go on again.
+func TestForkOfManyThreads(t *testing.T) {
+	b := new(Builder)
+	for range 300 {
+		child := b.Later()
+		b.Call("fork", unix.SYS_CLONE3, b.Words(0, 0, 0, 0, uint64(unix.SIGCHLD), 0, 0, 0), 64).ZeroFails().OnErrorOnly(child, unix.EPIPE)
+		wait := b.Call("wait", unix.SYS_WAIT4, -1, 0, 0, 0)
+		behind := b.Later()
+		wait.Then(behind)
+		b.Append(child, "no copy of this", unix.SYS_GETPID)
+		b.Call("a failure of the copy", unix.SYS_CLOSE, -1) // ends it
+		b.Append(behind, "", NoCall, 0)
+	}
+	exit(b)
+	var orders bytes.Buffer
+	if _, err := b.Finish(1).WriteTo(&orders); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "/proc/self/exe")
+	c.Env, c.Stdin = []string{"WALK_SCRIPT=busy"}, &orders
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // the copies as well
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("%v, %v, behind %d bytes of reports", err, ctx.Err(), len(out))
+	}
+	if want := strings.Repeat(report(unix.EBADF, "a failure of the copy"), 300); string(out) != want {
+		t.Errorf("got %d bytes of reports, want %d", len(out), len(want))
 	}
 }
 
