@@ -45,7 +45,7 @@ storage:
 // state on a disk of its own, and use a disk that somebody has used before for everything else that a config can ask of disks (spare). The power is cut while it does, at a table written and at an array begun: the next boot goes on. What it
 // has made comes back by itself at every boot, and nothing is provisioned twice. `make powercut` cuts more often.
 func TestDisks(t *testing.T) {
-	s := begin(t, 4)
+	s := begin(t, 10)
 	config := provision.New().Hostname("disks")
 	config.Include(disksConfig).Include(spareConfig)
 	m := s.machineFrom("disks", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) {

@@ -28,9 +28,9 @@ const comesBackWithin = 5*time.Minute - 30*time.Second
 // TestFallback arms, under both firmwares and from the same image file, boot programs that are broken in every way: each is tried the
 // counted times, unattended and at its own pace, and the machine comes back by itself on what it ran.
 func TestFallback(t *testing.T) {
-	s := begin(t, 6)
+	s := begin(t, 14)
 	good, hang := s.image("1.0.0", ""), s.image("1.0.2", "hang")
-	s.underBoth(func(s *story, firmware vm.Firmware) {
+	s.underBoth(halfPlace, func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, tools: testenv.Machines(s.t), good: good, hang: hang}
 		f.run()
 	})
@@ -41,7 +41,7 @@ func TestFallback(t *testing.T) {
 func TestPowerCuts(t *testing.T) {
 	s := begin(t, 2)
 	image := s.image("1.0.0", "")
-	s.underBoth(func(s *story, firmware vm.Firmware) {
+	s.underBoth(wholePlace, func(s *story, firmware vm.Firmware) {
 		f := &fallback{story: s, firmware: firmware, good: image}
 		f.start(image.Disk(), provision.New())
 		f.powerCuts()
@@ -49,13 +49,13 @@ func TestPowerCuts(t *testing.T) {
 }
 
 // underBoth tells a story once for each firmware. They wait for turns of their own.
-func (s *story) underBoth(tell func(*story, vm.Firmware)) {
+func (s *story) underBoth(share int, tell func(*story, vm.Firmware)) {
 	s.leave()
 	for _, firmware := range []vm.Firmware{vm.UEFI, vm.BIOS} {
 		s.t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()
 			sub := *s
-			sub.leave = turn(t, s.lasts)
+			sub.leave = turn(t, s.lasts, share)
 			sub.t, sub.dir = t, filepath.Join(s.dir, string(firmware))
 			check(t, os.MkdirAll(sub.dir, 0o755))
 			tell(&sub, firmware)
