@@ -42,16 +42,19 @@ storage:
 `
 
 // TestDisks has a machine make an array of two disks, on it an encrypted volume that its TPM opens, in that a file system, put its
-// state on a disk of its own, and use a disk that somebody has used before for everything else that a config can ask of disks (spare). The power is cut while it does, at a table written and at an array begun: the next boot goes on. What it
-// has made comes back by itself at every boot, and nothing is provisioned twice. `make powercut` cuts more often.
+// state on a disk of its own, bind a volume to its TPM and a server together (bound), and use a disk that somebody has used before for
+// everything else that a config can ask of disks (spare). The power is cut while it does, at a table written and at an array begun: the next
+// boot goes on. What it has made comes back by itself at every boot, and nothing is provisioned twice, until it is reset. `make powercut` cuts
+// once more, and resets it in the other way.
 func TestDisks(t *testing.T) {
 	s := begin(t, 10)
+	b := newBound(t)
 	config := provision.New().Hostname("disks")
-	config.Include(disksConfig).Include(spareConfig)
+	config.Include(disksConfig).Include(spareConfig).Include(b.config())
 	m := s.machineFrom("disks", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) {
 		c.TPM = true
 		c.Disks = []vm.EmptyDisk{{Name: "left", Size: 512 << 20}, {Name: "right", Size: 512 << 20}, {Name: "state", Size: 2 << 30},
-			{Name: "spare", Size: 512 << 20, Used: func(file string) error { return usedBefore(t, file) }}}
+			{Name: "bound", Size: 64 << 20}, {Name: "spare", Size: 512 << 20, Used: func(file string) error { return usedBefore(t, file) }}}
 	})
 	marks := []mark{
 		{"left", 512, "EFI PART", "a partition table"},
@@ -64,8 +67,9 @@ func TestDisks(t *testing.T) {
 		k.cut(t, m)
 		check(t, m.PowerOn())
 	}
-	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m) })
+	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m); b.isThere(t, m) })
 	provisioned := run(t, m, "cat /var/lib/ignition/result.json")
+	b.away.Store(true)
 	for range 5 {
 		check(t, m.PowerCut())
 		m.Console().SkipToEnd()
@@ -75,7 +79,9 @@ func TestDisks(t *testing.T) {
 			t.Fatalf("a finished machine starts something else than multi-user.target: %s", l.Text)
 		}
 	}
-	step(t, m, "again", func(t *testing.T) {
+	step(t, m, "again, without the server", func(t *testing.T) {
+		b.comesBack(t, m)
+		b.isThere(t, m)
 		disksAreThere(t, m)
 		if got := run(t, m, "cat /var/lib/ignition/result.json"); got != provisioned {
 			t.Errorf("it was provisioned again: %s", got)
@@ -83,7 +89,7 @@ func TestDisks(t *testing.T) {
 		if got := run(t, m, "journalctl -b -o cat -u ignition.service"); got != "" {
 			t.Errorf("provisioning ran: %s", got)
 		}
-	})
+	}, withoutServer)
 	step(t, m, "running", func(t *testing.T) {
 		stagesByHand(t, m)
 		driftIsNamed(t, m)
@@ -93,8 +99,8 @@ func TestDisks(t *testing.T) {
 		if got := run(t, m, sealedByTPM); got != "mum" {
 			t.Errorf("got %q of a container's secret", got)
 		}
-	})
-	step(t, m, "reset", func(t *testing.T) { isReset(t, m) })
+	}, withoutServer)
+	step(t, m, "reset", func(t *testing.T) { isReset(t, m); b.isThere(t, m) }, withoutServer)
 	if fullDepth() {
 		step(t, m, "factory reset", func(t *testing.T) { stateIsForgotten(t, m) })
 	}
