@@ -1,6 +1,7 @@
 package oneshot
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -40,7 +41,14 @@ func (b *bench) furnish(registry *world.Registry) error {
 	if _, err := registry.Push(image, i); err != nil {
 		return err
 	}
-	send := map[string][]byte{"bundle/config.json": files["config.json"], "bundle/rootfs/bin/true": files["rootfs/bin/true"]}
+	scoped := bytes.Replace(files["config.json"], []byte(`"/proa-bench"`), []byte(`"system.slice:proa:bench"`), 1)
+	if bytes.Equal(scoped, files["config.json"]) {
+		return errors.New("the bundle has another linux.cgroupsPath than /proa-bench")
+	}
+	send := map[string][]byte{
+		"bundle/config.json": files["config.json"], "bundle/rootfs/bin/true": files["rootfs/bin/true"],
+		"scope/config.json": scoped, "scope/rootfs/bin/true": files["rootfs/bin/true"],
+	}
 	if send["bench-rounds"], err = b.rounds(); err != nil {
 		return err
 	}
@@ -58,7 +66,7 @@ func (b *bench) furnish(registry *world.Registry) error {
 	for name, content := range libs {
 		send["lib/"+name] = content
 	}
-	made := fmt.Sprintf("mkdir -p %[1]s/lib %[1]s/bundle/rootfs/bin && cd %[1]s/bundle/rootfs && mkdir proc dev sys tmp", place)
+	made := fmt.Sprintf("mkdir %[1]s %[1]s/lib && for b in bundle scope; do mkdir -p %[1]s/$b/rootfs && (cd %[1]s/$b/rootfs && mkdir bin proc dev sys tmp); done", place)
 	if _, err := b.machine.Run(b.ctx, "root", made); err != nil {
 		return err
 	}

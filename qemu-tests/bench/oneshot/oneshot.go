@@ -2,6 +2,7 @@
 // exits, end to end on a machine, beside `crun run` of the same program with the same namespaces, capabilities and seccomp list.
 //
 //	crun run            a bundle that lies there: no image, no unit, no journal
+//	crun, as a scope    the same with --systemd-cgroup, as podman calls it: systemd knows the container, too
 //	oci-runtime run     the same bundle
 //	--network none      containerctl run --rm: container, unit, overlay, bundle, start, end, all removed
 //	bridge              with the default network: what that costs
@@ -106,8 +107,10 @@ func (b *bench) boot() error {
 // measure runs the plan on the machine.
 func (b *bench) measure(image string) (map[string][]rounds.Sample, error) {
 	bundle := []string{"--root", place + "/state", "run", "--bundle", place + "/bundle", "bench"}
+	scope := []string{"--systemd-cgroup", "--root", place + "/state", "run", "--bundle", place + "/scope", "bench"}
 	plan, err := json.Marshal(rounds.Plan{Rounds: b.Rounds, Settle: 300 * time.Millisecond, Stat: "/sys/fs/cgroup/cpu.stat", Commands: []rounds.Command{
 		{Name: Crun, Args: append([]string{place + "/crun"}, bundle...)},
+		{Name: Scope, Args: append([]string{place + "/crun"}, scope...)},
 		{Name: OCIRuntime, Args: append([]string{"/usr/bin/oci-runtime"}, bundle...)},
 		{Name: None, Args: []string{"/usr/bin/containerctl", "run", "--rm", "--network", "none", image}},
 		{Name: Bridge, Args: []string{"/usr/bin/containerctl", "run", "--rm", image}},

@@ -20,6 +20,7 @@ const (
 // Names of what is measured.
 const (
 	Crun       = "crun run"
+	Scope      = "crun --systemd-cgroup run"
 	OCIRuntime = "oci-runtime run"
 	None       = "containerctl run --network none"
 	Bridge     = "containerctl run"
@@ -44,7 +45,7 @@ type Row struct {
 
 func newReport(n int, accelerator string, samples map[string][]rounds.Sample) *Report {
 	r := &Report{Rounds: n, Accelerator: accelerator}
-	for _, name := range []string{Crun, OCIRuntime, None, Bridge, Service} {
+	for _, name := range []string{Crun, Scope, OCIRuntime, None, Bridge, Service} {
 		row := Row{Name: name}
 		row.WallMin, row.WallMed = minMed(samples[name], func(s rounds.Sample) time.Duration { return s.Wall })
 		row.CPUMin, row.CPUMed = minMed(samples[name], func(s rounds.Sample) time.Duration { return s.CPU })
