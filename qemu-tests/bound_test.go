@@ -44,7 +44,7 @@ func (b *bound) handler() http.Handler {
 	})
 }
 
-// config has the volume on a disk called bound. The machine gives up asking after some seconds, so that the story is short.
+// config has the volume on a disk called bound. The machine gives up asking after half a minute, so that the story is short.
 func (b *bound) config() string {
 	return fmt.Sprintf(`variant: proa
 version: 1.0.0
@@ -65,7 +65,7 @@ storage:
 systemd:
   units:
     - name: clevis@.service
-      dropins: [{name: short.conf, contents: "[Service]\nExecStart=\nExecStart=/usr/bin/ignition clevis answer 6\n"}]
+      dropins: [{name: short.conf, contents: "[Service]\nExecStart=\nExecStart=/usr/bin/ignition clevis answer 30\n"}]
 `, b.url, b.Thumbprint())
 }
 
@@ -93,7 +93,7 @@ func (b *bound) comesBack(t *testing.T, m *vm.Machine) {
 	if got := run(t, m, "systemctl is-active multi-user.target; findmnt -n /var/lib/bound || echo not mounted"); got != "active\nnot mounted" {
 		t.Errorf("without the server: %s", got)
 	}
-	if got := run(t, m, "journalctl -b -o cat -u clevis@bound.service"); !strings.Contains(got, "tang server "+b.url+", key ") || !strings.Contains(got, "503") || !strings.Contains(got, "gave up after 6s") {
+	if got := run(t, m, "journalctl -b -o cat -u clevis@bound.service"); !strings.Contains(got, "tang server "+b.url+", key ") || !strings.Contains(got, "503") || !strings.Contains(got, "gave up after 30s") {
 		t.Errorf("the journal does not say who did not answer: %s", got)
 	}
 	if got := run(t, m, "systemctl show -P User -P DynamicUser clevis@bound.service; ls -l /run/clevis/bound.sock | cut -c1-10"); !strings.HasSuffix(got, "yes\nsrw-------") {
