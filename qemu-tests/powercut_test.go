@@ -49,7 +49,7 @@ func TestAnyToLatest(t *testing.T) {
 		publish(t, desk, image)
 		check(t, desk.Rotate(t.Context()))
 	}
-	s.underBoth(wholePlace, func(s *story, firmware vm.Firmware) {
+	s.underBoth(func(s *story, firmware vm.Firmware) {
 		web := s.web(desk.Repository)
 		config := provision.New().
 			File("/etc/proa/update/root.json", 0o644, anchor).

@@ -56,7 +56,7 @@ func begin(t *testing.T, minutes ...int) *story {
 	for _, m := range minutes {
 		s.lasts += time.Duration(m) * time.Minute
 	}
-	s.leave = turn(t, s.lasts, wholePlace)
+	s.leave = turn(t, s.lasts)
 	s.t, s.dir = t, filepath.Join(s.out, "stories", t.Name())
 	if err := os.RemoveAll(s.dir); err != nil {
 		t.Fatal(err)
