@@ -100,9 +100,10 @@ func TestDisks(t *testing.T) {
 			t.Errorf("got %q of a container's secret", got)
 		}
 	}, withoutServer)
-	step(t, m, "reset", func(t *testing.T) { isReset(t, m); b.isThere(t, m) }, withoutServer)
+	watched := vm.Allow(`mdadm\[\d+\]: DeviceDisappeared event`, "an array that mdadm has begun to watch is taken apart, to be made again")
+	step(t, m, "reset", func(t *testing.T) { isReset(t, m); b.isThere(t, m) }, withoutServer, watched)
 	if fullDepth() {
-		step(t, m, "factory reset", func(t *testing.T) { stateIsForgotten(t, m) })
+		step(t, m, "factory reset", func(t *testing.T) { stateIsForgotten(t, m) }, watched)
 	}
 }
 
