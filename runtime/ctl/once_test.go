@@ -90,6 +90,44 @@ func TestOnce(t *testing.T) {
 	m.left(t)
 	m.mustFail("stat /nothing", "run", "--rm", "--network", "none", "--entrypoint", "/nothing", m.image())
 	m.left(t)
+	// What cannot be prepared is told by who prepares it, though its unit waits already.
+	if out, errs, code := m.ctl("run", "--rm", "--network", "none", "--user", "nobody-knows", m.image()); code != 125 || !strings.Contains(errs, `user "nobody-knows": not in the container's /etc/passwd`) {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+	m.left(t)
+}
+
+// TestOnceKilled: whoever prepares a container is killed at any moment: before its unit is asked for, while that waits for the parcel, while the
+// workload runs. Its unit ends, or cleans up, and the name is free.
+func TestOnceKilled(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	m.must("pull", "--tls-verify=false", m.image())
+	args := []string{"run", "--rm", "--network", "none", "--name", "killed", m.image(), "say", "hello"}
+	begin := time.Now()
+	m.must(args...)
+	whole := time.Since(begin)
+	const moments = 16
+	for n := range moments {
+		c := exec.Command("/proc/self/exe", args...)
+		c.Env = append(os.Environ(), "CTL_DIR="+m.dir)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(whole * time.Duration(n) / moments)
+		c.Process.Kill()
+		c.Wait()
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, errs, code := m.ctl(args...)
+		if code == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d %s%s", code, out, errs)
+		}
+	}
+	m.left(t)
 }
 
 // TestRemoveAnother: what removes or cleans up late leaves another container of that name alone.
