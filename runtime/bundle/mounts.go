@@ -53,6 +53,9 @@ func mounts(c *store.Container, p Place, start Start) ([]specs.Mount, error) {
 		ms[5] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro", "rro"}}
 		ms = slices.Delete(ms, 6, 7)
 	}
+	if _, err := os.Stat(ms[4].Source); c.IPC == "host" && errors.Is(err, fs.ErrNotExist) {
+		ms = slices.Delete(ms, 4, 5) // the machine has mounted no message queues: there are none to share
+	}
 	ms = append(ms, file("/etc/resolv.conf", "resolv.conf"), file("/etc/hosts", "hosts"), file("/etc/hostname", "hostname"))
 	if c.Init || start.held(c) { // before what hides or replaces /dev, into which nothing of ours is put then
 		ms = append(ms, specs.Mount{Destination: reaper.Path, Type: "bind", Source: cmp.Or(start.Init, "/usr/bin/oci-runtime"), Options: []string{"bind", "ro", "nosuid", "nodev"}})

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/proa-os/proa/runtime/bundle"
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/oci"
@@ -298,6 +300,16 @@ func exitOf(getenv func(string) string, st *run.Container, oom bool) *store.Exit
 	return x
 }
 
+// removeBundle removes what there is of a container in this boot. A health check that goes on may put its outcome into the directory while
+// that is emptied; when it has gone, it cannot.
+func (e *Env) removeBundle(name string) error {
+	for deadline := time.Now().Add(2 * time.Second); ; {
+		if err := os.RemoveAll(e.bundle(name)); !errors.Is(err, unix.ENOTEMPTY) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // takeAway removes what a container leaves behind that does not run any more, but for what systemd knows of it.
 func (e *Env) takeAway(ctx context.Context, s *store.Store, k *store.Container) error {
 	if k.Instance != "" && !isThere(s, k) {
@@ -314,7 +326,7 @@ func (e *Env) takeAway(ctx context.Context, s *store.Store, k *store.Container) 
 	if err := e.releaseNetwork(ctx, k); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(e.bundle(k.Name)); err != nil {
+	if err := e.removeBundle(k.Name); err != nil {
 		return fmt.Errorf("remove %s: %w", k.Name, err)
 	}
 	unlock, err := s.Lock()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -199,5 +197,5 @@ func rename(ctx context.Context, c *call) error {
 		}
 	}
 	c.event(k, "rename", c.args[0]+" is "+k.Name+" from now on")
-	return errors.Join(os.RemoveAll(filepath.Join(c.Run, c.args[0])), c.Units.Refresh(ctx, unit.Name(c.args[0]), false), c.Units.Refresh(ctx, unit.Of(k), true))
+	return errors.Join(c.removeBundle(c.args[0]), c.Units.Refresh(ctx, unit.Name(c.args[0]), false), c.Units.Refresh(ctx, unit.Of(k), true))
 }

@@ -129,3 +129,31 @@ func TestReadUsage(t *testing.T) {
 		t.Errorf("oom_kill: %d, %v", n, err)
 	}
 }
+
+// TestRemoveWhileTried: a check that writes its outcome at that moment does not keep a container from being removed.
+func TestRemoveWhileTried(t *testing.T) {
+	e := testEnv(t.TempDir())
+	k := &store.Container{Name: "x", Health: &store.Health{}}
+	for range 100 {
+		if err := os.MkdirAll(e.bundle("x"), 0o711); err != nil {
+			t.Fatal(err)
+		}
+		tried := make(chan struct{})
+		go func() {
+			defer close(tried)
+			for e.writeHealth(k, &healthState{}) == nil {
+			}
+		}()
+		for !isFile(e.healthFile(k)) {
+		}
+		if err := e.removeBundle("x"); err != nil {
+			t.Fatal(err)
+		}
+		<-tried
+	}
+}
+
+func isFile(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
