@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,11 +20,11 @@ import (
 )
 
 // A container that lives for one run in the foreground is what people wait for who run one short command. This process prepares it, in
-// namespaces that it hands on as descriptors, and cleans up behind it; oci-runtime is the one program that the unit executes for it, and is
-// started meanwhile. Systemd is told of the unit over D-Bus, without a file.
+// namespaces that it hands to the unit as descriptors, and cleans up behind it; oci-runtime is the one program that the unit executes for
+// it. Systemd is told of the unit over D-Bus, without a file.
 //
-//	containerctl run ──> StartTransientUnit ───────────> oci-runtime run --unit waits ──> the workload
-//	                └──> overlay, bundle, network ──parcel───────────────────┘
+//	containerctl run ──> overlay, bundle, network ──> StartTransientUnit ──> oci-runtime run --unit ──> the workload
+//	                                                                         enters the namespaces
 //	containerctl run <── how it ended (PropertiesChanged) ──> everything removed
 //	containerctl ended (ExecStopPost=) waits until this process is done, or does the same if that was killed
 
@@ -77,33 +78,32 @@ func (c *call) startOnce(ctx context.Context, k *store.Container, a *attachment)
 	defer release()
 	c.wake(ctx, k)
 	dir := c.bundle(k.Name)
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("hand the container on: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "parcel"), os.NewFile(uintptr(pair[1]), "parcel")
-	defer theirs.Close()
-	furnished := make(chan error, 1)
-	go func() {
-		defer ours.Close() // without a parcel oci-runtime ends
-		furnished <- c.furnish(ctx, k, dir, func(namespaces []*os.File) error { return a.send(ours, namespaces) })
+	namespaces, err := c.furnish(ctx, k, dir)
+	defer func() {
+		for _, f := range namespaces {
+			f.Close()
+		}
 	}()
-	ends, err := c.askForOnce(ctx, k, dir, theirs)
-	if err := <-furnished; err != nil {
-		return nil, startError{err, ourFailure}
+	if err != nil {
+		return nil, err
 	}
-	return ends, err
-}
-
-// askForOnce has systemd start the container's unit, which waits for a parcel at the other end of a socket.
-func (c *call) askForOnce(ctx context.Context, k *store.Container, dir string, parcel *os.File) (<-chan unit.End, error) {
-	words := []string{"/usr/bin/oci-runtime", "run", "--unit", "--failure-file", filepath.Join(dir, failureFile), "--bundle", dir, "--parcel", unit.FileName(0)}
+	words := []string{"/usr/bin/oci-runtime", "run", "--unit", "--failure-file", filepath.Join(dir, failureFile), "--bundle", dir}
+	for i := range namespaces {
+		words = append(words, "--enter", unit.FileName(i))
+	}
+	stdio, err := a.parcel()
+	if err != nil {
+		return nil, err
+	}
+	defer stdio.Close()
+	words = append(words, "--stdio", unit.FileName(len(namespaces)))
 	if k.Terminal {
 		words = append(words, "--console-socket", filepath.Join(dir, consoleSocket))
 	}
 	text := unit.Once(k, strings.Join(append(words, k.Name), " "), "/usr/bin/containerctl ended "+k.Name+" "+k.Instance)
+	files := unit.Files(append(slices.Clone(namespaces), stdio))
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		ends, err := c.Units.Once(ctx, unit.Name(k.Name), text, unit.Files{parcel})
+		ends, err := c.Units.Once(ctx, unit.Name(k.Name), text, files)
 		// Systemd may be about to forget the last one of that name.
 		if !errors.Is(err, unit.ErrTaken) || time.Now().After(deadline) {
 			if errors.Is(err, unit.ErrTaken) {
@@ -139,27 +139,31 @@ func (c *call) wake(ctx context.Context, k *store.Container) {
 	}
 }
 
-// send sends the standard descriptors, and namespaces behind them. Systemd would hold the descriptors themselves until the unit has gone, give
-// them to all of its programs, and look after terminals.
-func (a *attachment) send(to *os.File, namespaces []*os.File) error {
-	var fds []int
-	for _, f := range append(a.stdio[:], namespaces...) {
-		fds = append(fds, int(f.Fd()))
+// parcel is a socket with the standard descriptors in it. Systemd would hold the descriptors themselves until the unit has gone, give them to
+// all of its programs, and look after terminals.
+func (a *attachment) parcel() (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pass standard descriptors on: %w", err)
 	}
-	if err := unix.Sendmsg(int(to.Fd()), []byte{'k'}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil && !errors.Is(err, unix.EPIPE) {
-		return fmt.Errorf("pass descriptors on: %w", err)
+	rights := unix.UnixRights(int(a.stdio[0].Fd()), int(a.stdio[1].Fd()), int(a.stdio[2].Fd()))
+	err = unix.Sendmsg(pair[0], []byte{'k'}, rights, nil, 0)
+	unix.Close(pair[0])
+	if err != nil {
+		unix.Close(pair[1])
+		return nil, fmt.Errorf("pass standard descriptors on: %w", err)
 	}
-	return nil // who does not read any more has ended, and systemd tells how
+	return os.NewFile(uintptr(pair[1]), "standard descriptors"), nil
 }
 
-// furnish makes the container's bundle, and sends the namespaces in which oci-runtime finds it.
-func (c *call) furnish(ctx context.Context, k *store.Container, dir string, send func(namespaces []*os.File) error) (err error) {
+// furnish makes the container's bundle, and returns the namespaces in which oci-runtime finds it.
+func (c *call) furnish(ctx context.Context, k *store.Container, dir string) (namespaces []*os.File, err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return err
+		return nil, err
 	}
 	start := bundle.Start{Terminal: k.Terminal}
 	if start.Init, err = filepath.EvalSymlinks(c.OCIRuntime[0]); err != nil {
-		return err
+		return nil, err
 	}
 	done := make(chan struct{})
 	go func() { // on a thread that ends with it, being in other namespaces
@@ -181,7 +185,6 @@ func (c *call) furnish(ctx context.Context, k *store.Container, dir string, send
 		if err = c.writeNames(k.Name); err != nil {
 			return
 		}
-		var namespaces []*os.File
 		names := []string{"mnt"}
 		if k.Network != "host" && k.Network != "none" {
 			names = append(names, "net")
@@ -191,13 +194,11 @@ func (c *call) furnish(ctx context.Context, k *store.Container, dir string, send
 			if f, err = os.Open("/proc/thread-self/ns/" + n); err != nil {
 				return
 			}
-			defer f.Close()
 			namespaces = append(namespaces, f)
 		}
-		err = send(namespaces)
 	}()
 	<-done
-	return err
+	return namespaces, err
 }
 
 // exitOfOnce is what systemd and oci-runtime tell of the end.

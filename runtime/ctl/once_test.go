@@ -90,15 +90,15 @@ func TestOnce(t *testing.T) {
 	m.left(t)
 	m.mustFail("stat /nothing", "run", "--rm", "--network", "none", "--entrypoint", "/nothing", m.image())
 	m.left(t)
-	// What cannot be prepared is told by who prepares it, though its unit waits already.
+	// What cannot be prepared is told by who prepares it.
 	if out, errs, code := m.ctl("run", "--rm", "--network", "none", "--user", "nobody-knows", m.image()); code != 125 || !strings.Contains(errs, `user "nobody-knows": not in the container's /etc/passwd`) {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
 	m.left(t)
 }
 
-// TestOnceKilled: whoever prepares a container is killed at any moment: before its unit is asked for, while that waits for the parcel, while the
-// workload runs. Its unit ends, or cleans up, and the name is free.
+// TestOnceKilled: whoever prepares a container is killed at any moment: before its unit is asked for, while that starts, while the workload
+// runs. Its unit cleans up, or the next one of its name does.
 func TestOnceKilled(t *testing.T) {
 	needContainers(t)
 	m := newMachine(t)

@@ -20,17 +20,19 @@ import (
 type unitFlags struct {
 	unit     bool
 	failures string
-	parcel   string
+	enter    []string
+	stdio    string
 }
 
 func (u *unitFlags) flags(s *flagset.Set) {
 	s.Bool(&u.unit, "unit", "tell systemd that the workload is the main process of this unit (of Type=notify), and return when it runs")
-	s.String(&u.parcel, "parcel", "NAME", "wait for a message at this socket, one of LISTEN_FDNAMES, that the bundle is there: take standard input, output and error from it, and namespaces to enter")
+	s.List(&u.enter, "enter", "NAME", "enter the namespace behind a descriptor first, one of LISTEN_FDNAMES (repeatable)")
+	s.String(&u.stdio, "stdio", "NAME", "take standard input, output and error from a message at this socket, one of LISTEN_FDNAMES")
 	s.String(&u.failures, "failure-file", "FILE", "write the exit code of a failed start here, before the unit's main process ends")
 }
 
 func (u *unitFlags) run(ctx context.Context, g *global, words []string, o run.Options, detach bool) (int, error) {
-	if u.parcel != "" {
+	if len(u.enter) > 0 || u.stdio != "" {
 		if err := run.Protect(); err != nil { // which may begin this process anew
 			return 1, err
 		}
@@ -58,42 +60,61 @@ func (u *unitFlags) run(ctx context.Context, g *global, words []string, o run.Op
 	return g.run(ctx, words, o, detach || u.unit)
 }
 
-// inherit takes our descriptor out of those that systemd passes on (sd_listen_fds_with_names(3)). The others are the workload's: of socket
+// inherit takes our descriptors out of those that systemd passes on (sd_listen_fds_with_names(3)). The others are the workload's: of socket
 // units, and of files that a drop-in opens (OpenFile=), which come in front of ours and behind.
 func (u *unitFlags) inherit(o *run.Options) error {
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
 	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err != nil || n != len(names) {
 		return fmt.Errorf("take descriptors from systemd: want as many as LISTEN_FDNAMES has, %d, found LISTEN_FDS=%s", len(names), os.Getenv("LISTEN_FDS"))
 	}
-	at := slices.Index(names, u.parcel)
-	if at < 0 {
-		return fmt.Errorf("take descriptors from systemd: none is called %s: found %s", u.parcel, strings.Join(names, ", "))
+	ours := map[string]int{}
+	for _, name := range append(slices.Clone(u.enter), u.stdio) {
+		if name == "" {
+			continue
+		}
+		at := slices.Index(names, name)
+		if at < 0 {
+			return fmt.Errorf("take descriptors from systemd: none is called %s: found %s", name, strings.Join(names, ", "))
+		}
+		ours[name] = 3 + at
 	}
-	o.Parcel = 3 + at
-	if len(names) == 1 {
-		return os.Unsetenv("LISTEN_FDS")
+	if len(ours) < len(names) {
+		if err := closeRanks(names, ours); err != nil {
+			return fmt.Errorf("take descriptors from systemd: %w", err)
+		}
+	} else {
+		os.Unsetenv("LISTEN_FDS")
 	}
-	var err error
-	if o.Parcel, err = closeRanks(names, at); err != nil {
-		return fmt.Errorf("take descriptors from systemd: %w", err)
+	for _, name := range u.enter {
+		o.Enter = append(o.Enter, ours[name])
 	}
+	o.Stdio = ours[u.stdio]
 	return nil
 }
 
-// closeRanks moves the descriptor of one name out of the way, and those behind it, the workload's, by one, so that they go on without a gap.
-func closeRanks(names []string, ours int) (moved int, err error) {
-	moved, err = unix.FcntlInt(uintptr(3+ours), unix.F_DUPFD_CLOEXEC, 3+len(names))
-	if err != nil {
-		return 0, fmt.Errorf("move %s: %w", names[ours], err)
-	}
-	for i := ours + 1; i < len(names); i++ {
-		if err := unix.Dup3(3+i, 3+i-1, 0); err != nil {
-			return 0, fmt.Errorf("move %s: %w", names[i], err)
+// closeRanks moves ours out of the way, and the workload's to where it looks for them: from 3 on, without a gap.
+func closeRanks(names []string, ours map[string]int) error {
+	for name, fd := range ours {
+		moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3+len(names))
+		if err == nil {
+			err = unix.Close(fd)
 		}
+		if err != nil {
+			return fmt.Errorf("move %s: %w", name, err)
+		}
+		ours[name] = moved
 	}
-	if err := unix.Close(3 + len(names) - 1); err != nil {
-		return 0, err
+	var theirs []string
+	for i, name := range names {
+		if ours[name] != 0 {
+			continue
+		}
+		if to := 3 + len(theirs); to < 3+i {
+			if err := errors.Join(unix.Dup3(3+i, to, 0), unix.Close(3+i)); err != nil {
+				return fmt.Errorf("move %s: %w", name, err)
+			}
+		}
+		theirs = append(theirs, name)
 	}
-	theirs := slices.Delete(slices.Clone(names), ours, ours+1)
-	return moved, errors.Join(os.Setenv("LISTEN_FDS", strconv.Itoa(len(theirs))), os.Setenv("LISTEN_FDNAMES", strings.Join(theirs, ":")))
+	return errors.Join(os.Setenv("LISTEN_FDS", strconv.Itoa(len(theirs))), os.Setenv("LISTEN_FDNAMES", strings.Join(theirs, ":")))
 }

@@ -12,29 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packed is a socket with a parcel: out as standard input, output and error, and namespaces. Without out there is none, nor will there be.
-func packed(t *testing.T, out *os.File, namespaces ...*os.File) *os.File {
-	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(pair[0])
-	parcel := os.NewFile(uintptr(pair[1]), "parcel")
-	t.Cleanup(func() { parcel.Close() })
-	if out == nil {
-		return parcel
-	}
-	fds := []int{int(out.Fd()), int(out.Fd()), int(out.Fd())}
-	for _, f := range namespaces {
-		fds = append(fds, int(f.Fd()))
-	}
-	if err := unix.Sendmsg(pair[0], []byte{'k'}, unix.UnixRights(fds...), nil, 0); err != nil {
-		t.Fatal(err)
-	}
-	return parcel
-}
-
 // TestInherit: of the descriptors that systemd passes on, those with our names are ours wherever they stand, and the workload finds the
 // others from 3 on, with their names.
 func TestInherit(t *testing.T) {
@@ -60,10 +37,20 @@ func TestInherit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	parcel := packed(t, out, ns)
-	c := b.command("run", "--parcel", "containerctl-0", "box")
-	c.ExtraFiles = []*os.File{files[0], parcel, files[1]}
-	c.Env = append(c.Env, "LISTEN_FDS=3", "LISTEN_FDNAMES=first:containerctl-0:second")
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		n := int(out.Fd())
+		err = unix.Sendmsg(pair[0], []byte{'k'}, unix.UnixRights(n, n, n), nil, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdio := os.NewFile(uintptr(pair[1]), "stdio")
+	defer stdio.Close()
+	defer unix.Close(pair[0])
+	c := b.command("run", "--enter", "containerctl-0", "--stdio", "containerctl-1", "box")
+	c.ExtraFiles = []*os.File{ns, files[0], stdio, files[1]}
+	c.Env = append(c.Env, "LISTEN_FDS=4", "LISTEN_FDNAMES=containerctl-0:first:containerctl-1:second")
 	if said, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
@@ -76,17 +63,11 @@ func TestInherit(t *testing.T) {
 			t.Errorf("want %q in %q", want, text)
 		}
 	}
-	c = b.command("run", "--parcel", "containerctl-0", "box")
+	c = b.command("run", "--enter", "containerctl-0", "box")
 	c.ExtraFiles = []*os.File{files[0]}
 	c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=first")
 	if said, err := c.CombinedOutput(); err == nil || !strings.Contains(string(said), "none is called containerctl-0: found first") {
 		t.Errorf("a name that is missing: %v: %s", err, said)
-	}
-	c = b.command("run", "--parcel", "containerctl-0", "box")
-	c.ExtraFiles = []*os.File{packed(t, nil)}
-	c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=containerctl-0")
-	if said, err := c.CombinedOutput(); err == nil || !strings.Contains(string(said), "who prepares it has ended before it was done") {
-		t.Errorf("no parcel: %v: %s", err, said)
 	}
 	b.leftNothing()
 }
@@ -117,18 +98,12 @@ func TestSpawnFails(t *testing.T) {
 		stdin.Close()
 		note := filepath.Join(b.dir, "failure")
 		for range 2 { // the second one under the same name
-			out, err := os.Create(filepath.Join(b.dir, "out"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer out.Close()
-			c := b.command("run", "--unit", "--failure-file", note, "--parcel", "containerctl-0", "box")
-			c.ExtraFiles = []*os.File{packed(t, out, dead)}
+			c := b.command("run", "--unit", "--failure-file", note, "--enter", "containerctl-0", "box")
+			c.ExtraFiles = []*os.File{dead}
 			c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=containerctl-0")
-			before, err := c.CombinedOutput()
-			said, _ := os.ReadFile(out.Name())
+			said, err := c.CombinedOutput()
 			if c.ProcessState.ExitCode() != 1 || !strings.Contains(string(said), "make child") {
-				t.Errorf("%v: %s%s", err, before, said)
+				t.Errorf("%v: %s", err, said)
 			}
 			if text, err := os.ReadFile(note); err != nil || string(text) != "1" {
 				t.Errorf("noted %q, %v", text, err)

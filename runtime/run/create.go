@@ -39,9 +39,8 @@ type Options struct {
 
 	Warn func(string) // is told what of the configuration is left out, as config.md allows; nil for nobody
 
-	// Parcel is a socket at which a message comes when the bundle is there, with this process's standard descriptors, and namespaces to enter
-	// before the bundle is looked at; it is closed then. 0 for none.
-	Parcel int
+	Stdio  int                 // socket with a message that has this process's standard descriptors, closed then; 0 for none
+	Enter  []int               // descriptors of namespaces to enter first, which are closed
 	Before func(pid int) error // called when the container is there, before its workload runs; nil for nothing
 	Failed func(error)         // called when the container cannot be, before it is undone; nil for nothing
 	// Sister makes the workload a child of this process's parent, where the processor's assembly allows (package script): a service
@@ -66,8 +65,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	if err := CheckID(o.ID); err != nil {
 		return nil, err
 	}
-	namespaces, err := takeParcel(o.Parcel)
-	if err != nil {
+	if err := takeStdio(o.Stdio); err != nil {
 		return nil, err
 	}
 	bundle, err := filepath.Abs(o.Bundle)
@@ -83,7 +81,7 @@ func (r Root) launch(o Options, listen bool) (_ *Process, err error) {
 	}
 	settleEnv(s.Process, within(bundle, s.Root.Path))
 	runtime.LockOSThread() // for good: processes are made on this thread, which is nobody's but the caller's
-	if err := enter(namespaces); err != nil {
+	if err := enter(o.Enter); err != nil {
 		return nil, err
 	}
 	if s.Hooks == nil {

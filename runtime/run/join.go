@@ -56,45 +56,31 @@ func (k *creation) joinNamespaces(l *launching, ns map[specs.LinuxNamespaceType]
 	return nil
 }
 
-// errUnprepared says that whoever was to prepare the container's bundle has ended.
-var errUnprepared = errors.New("wait for the bundle: who prepares it has ended before it was done")
-
-// takeParcel waits for a message at a socket, and takes standard input, output and error from it. Behind them come namespaces to enter.
-func takeParcel(socket int) (namespaces []int, err error) {
+// takeStdio takes standard input, output and error from a message at a socket.
+func takeStdio(socket int) error {
 	if socket == 0 {
-		return nil, nil
+		return nil
 	}
-	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace((3+maxEnter)*4))
-	size, n := 0, 0
-	for {
-		if size, n, _, _, err = unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC); err != unix.EINTR {
-			break
-		}
+	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(3*4))
+	_, n, _, _, err := unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("take standard descriptors: %w", err)
 	}
 	unix.Close(socket)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("take standard descriptors: %w", err)
-	case size == 0:
-		return nil, errUnprepared
-	}
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("take standard descriptors: found %d messages: %w", len(messages), err)
+		return fmt.Errorf("take standard descriptors: found %d messages: %w", len(messages), err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) < 3 {
+	if err != nil || len(fds) != 3 {
 		closeAll(fds)
-		return nil, fmt.Errorf("take standard descriptors: found %d: %w", len(fds), err)
+		return fmt.Errorf("take standard descriptors: found %d: %w", len(fds), err)
 	}
-	for to, fd := range fds[:3] {
+	for to, fd := range fds {
 		err = errors.Join(err, unix.Dup3(fd, to, 0), unix.Close(fd))
 	}
-	return fds[3:], err
+	return err
 }
-
-// maxEnter is how many namespaces may come in a parcel: there are eight kinds.
-const maxEnter = 8
 
 // enter puts this thread into namespaces, for what it does and makes from now on. The descriptors are closed. It is locked for good.
 func enter(fds []int) error {

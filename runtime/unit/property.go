@@ -42,9 +42,6 @@ func count(v string) (any, error) {
 }
 
 func seconds(v string) (any, error) {
-	if v == "infinity" {
-		return uint64(math.MaxUint64), nil
-	}
 	n, err := strconv.ParseUint(v, 10, 32)
 	return n * 1e6, err
 }
@@ -145,7 +142,7 @@ var settings = map[string]setting{
 	"Description": {"Description", plain}, "RequiresMountsFor": {"RequiresMountsFor", list}, "Wants": {"Wants", list}, "After": {"After", list},
 	"StartLimitIntervalSec": {"StartLimitIntervalUSec", seconds}, "CollectMode": {"CollectMode", plain},
 	"Type": {"Type", plain}, "NotifyAccess": {"NotifyAccess", plain}, "ExecStart": {"ExecStart", command}, "ExecStartPost": {"ExecStartPost", command},
-	"ExecStopPost": {"ExecStopPost", command}, "TimeoutStartSec": {"TimeoutStartUSec", seconds}, "TimeoutStopSec": {"TimeoutStopUSec", seconds}, "KillMode": {"KillMode", plain},
+	"ExecStopPost": {"ExecStopPost", command}, "TimeoutStopSec": {"TimeoutStopUSec", seconds}, "KillMode": {"KillMode", plain},
 	"KillSignal": {"KillSignal", signalNumber}, "SuccessExitStatus": {"SuccessExitStatus", ends}, "Restart": {"Restart", plain},
 	"RestartSec": {"RestartUSec", seconds}, "RestartSteps": {"RestartSteps", count}, "RestartMaxDelaySec": {"RestartMaxDelayUSec", seconds},
 	"DevicePolicy": {"DevicePolicy", plain}, "DeviceAllow": {"DeviceAllow", allowed}, "IgnoreSIGPIPE": {"IgnoreSIGPIPE", yes},

@@ -295,7 +295,7 @@ func TestOnce(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Description": `s "Container a-b (example.org/x%y:1)";`, "After": `as ["network-online.target"];`, "StartLimitIntervalUSec": "t @t 0;",
-		"CollectMode": `s "inactive-or-failed";`, "Type": `s "notify";`, "KillSignal": "i 3;", "TimeoutStartUSec": "t @t 18446744073709551615;", "TimeoutStopUSec": "t @t 10000000;", "Restart": `s "no";`,
+		"CollectMode": `s "inactive-or-failed";`, "Type": `s "notify";`, "KillSignal": "i 3;", "TimeoutStopUSec": "t @t 10000000;", "Restart": `s "no";`,
 		"ExecStart":         `a(sasb) [["/usr/bin/oci-runtime", ["/usr/bin/oci-runtime", "run", "--unit", "a-b"], false]];`,
 		"ExecStartPost":     `a(sasb) [["/usr/bin/containerctl", ["/usr/bin/containerctl", "watch", "a-b"], true]];`,
 		"ExecStopPost":      `a(sasb) [["/usr/bin/containerctl", ["/usr/bin/containerctl", "ended", "a-b", "1"], true]];`,

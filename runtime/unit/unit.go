@@ -68,8 +68,7 @@ func Text(c *store.Container) string {
 // Once returns the unit of a container that lives for one run, in the foreground, and that somebody else has prepared: start is what makes
 // it, ended what cleans up. Nothing has to be executed to stop it, which every end would wait for: systemd sends the stop signal.
 func Once(c *store.Container, start, ended string) string {
-	// Its start takes as long as what is prepared meanwhile, a volume filled from the image perhaps.
-	return text(c, start, "KillSignal="+stopSignal(c), "TimeoutStartSec=infinity", fmt.Sprintf("TimeoutStopSec=%d", max(int(StopTimeout(c).Seconds()), 10)), "ExecStopPost=-"+ended)
+	return text(c, start, "KillSignal="+stopSignal(c), fmt.Sprintf("TimeoutStopSec=%d", max(int(StopTimeout(c).Seconds()), 10)), "ExecStopPost=-"+ended)
 }
 
 func stopSignal(c *store.Container) string {
