@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,8 @@ func Confine() error {
 	if os.Geteuid() == 0 {
 		return errors.New("refuse to talk to a network as root: this command is for pull")
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+	// The flag belongs to a thread, and there are several by now.
+	if _, _, err := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); err != 0 {
 		return fmt.Errorf("give up privileges: %w", err)
 	}
 	// It holds credentials, and other processes of its user are not to read them.
