@@ -11,11 +11,32 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/ignition/tang/tangtest"
+	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
-// bound is a volume that the machine's TPM and a server on the network open together. It opens by itself at every start, and after one without
-// the server, which the boot does not wait for, when the server is there again.
+// TestBound has a machine make a volume that its TPM and a server on the network open together. It opens by itself at the first start and, when
+// the server is there again, after a start without it, which the boot does not wait for.
+func TestBound(t *testing.T) {
+	if !fullDepth() {
+		t.Skip("SKIPPED, NOT CHECKED on a machine: `make powercut` does")
+	}
+	s := begin(t, 4)
+	b := newBound(t)
+	m := s.machineFrom("bound", s.image("1.0.0", "").Disk(), provision.New().Hostname("bound").Include(b.config()), func(c *vm.Config) {
+		c.TPM = true
+		c.Disks = []vm.EmptyDisk{{Name: "bound", Size: 64 << 20}}
+	})
+	step(t, m, "provisioned", func(t *testing.T) { up(t, m); b.isThere(t, m) })
+	b.away.Store(true)
+	check(t, m.PowerCut())
+	m.Console().SkipToEnd()
+	check(t, m.PowerOn())
+	step(t, m, "without the server", func(t *testing.T) { b.comesBack(t, m) }, withoutServer)
+	step(t, m, "again", func(t *testing.T) { up(t, m); b.isThere(t, m) }, withoutServer)
+}
+
+// bound is a volume that the machine's TPM and a server open together. The server can be away.
 type bound struct {
 	*tangtest.Server
 	url  string // as the machine sees it

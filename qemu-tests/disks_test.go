@@ -42,19 +42,17 @@ storage:
 `
 
 // TestDisks has a machine make an array of two disks, on it an encrypted volume that its TPM opens, in that a file system, put its
-// state on a disk of its own, bind a volume to its TPM and a server together (bound), and use a disk that somebody has used before for
-// everything else that a config can ask of disks (spare). The power is cut while it does, at a table written and at an array begun: the next
-// boot goes on. What it has made comes back by itself at every boot, and nothing is provisioned twice, until it is reset. `make powercut` cuts
-// once more, and resets it in the other way.
+// state on a disk of its own, and use a disk that somebody has used before for everything else that a config can ask of disks (spare). The
+// power is cut while it does, at a table written and at an array begun: the next boot goes on. What it has made comes back by itself at every
+// boot, and nothing is provisioned twice, until it is reset. `make powercut` cuts once more, and resets it in the other way.
 func TestDisks(t *testing.T) {
 	s := begin(t, 10)
-	b := newBound(t)
 	config := provision.New().Hostname("disks")
-	config.Include(disksConfig).Include(spareConfig).Include(b.config())
+	config.Include(disksConfig).Include(spareConfig)
 	m := s.machineFrom("disks", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) {
 		c.TPM = true
 		c.Disks = []vm.EmptyDisk{{Name: "left", Size: 512 << 20}, {Name: "right", Size: 512 << 20}, {Name: "state", Size: 2 << 30},
-			{Name: "bound", Size: 64 << 20}, {Name: "spare", Size: 512 << 20, Used: func(file string) error { return usedBefore(t, file) }}}
+			{Name: "spare", Size: 512 << 20, Used: func(file string) error { return usedBefore(t, file) }}}
 	})
 	marks := []mark{
 		{"left", 512, "EFI PART", "a partition table"},
@@ -67,9 +65,8 @@ func TestDisks(t *testing.T) {
 		k.cut(t, m)
 		check(t, m.PowerOn())
 	}
-	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m); b.isThere(t, m) })
+	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m) })
 	provisioned := run(t, m, "cat /var/lib/ignition/result.json")
-	b.away.Store(true)
 	for range 5 {
 		check(t, m.PowerCut())
 		m.Console().SkipToEnd()
@@ -79,9 +76,7 @@ func TestDisks(t *testing.T) {
 			t.Fatalf("a finished machine starts something else than multi-user.target: %s", l.Text)
 		}
 	}
-	step(t, m, "again, without the server", func(t *testing.T) {
-		b.comesBack(t, m)
-		b.isThere(t, m)
+	step(t, m, "again", func(t *testing.T) {
 		disksAreThere(t, m)
 		if got := run(t, m, "cat /var/lib/ignition/result.json"); got != provisioned {
 			t.Errorf("it was provisioned again: %s", got)
@@ -89,7 +84,7 @@ func TestDisks(t *testing.T) {
 		if got := run(t, m, "journalctl -b -o cat -u ignition.service"); got != "" {
 			t.Errorf("provisioning ran: %s", got)
 		}
-	}, withoutServer)
+	})
 	step(t, m, "running", func(t *testing.T) {
 		stagesByHand(t, m)
 		driftIsNamed(t, m)
@@ -99,9 +94,9 @@ func TestDisks(t *testing.T) {
 		if got := run(t, m, sealedByTPM); got != "mum" {
 			t.Errorf("got %q of a container's secret", got)
 		}
-	}, withoutServer)
+	})
 	watched := vm.Allow(`mdadm\[\d+\]: DeviceDisappeared event`, "an array that mdadm has begun to watch is taken apart, to be made again")
-	step(t, m, "reset", func(t *testing.T) { isReset(t, m); b.isThere(t, m) }, withoutServer, watched)
+	step(t, m, "reset", func(t *testing.T) { isReset(t, m) }, watched)
 	if fullDepth() {
 		step(t, m, "factory reset", func(t *testing.T) { stateIsForgotten(t, m) }, watched)
 	}
