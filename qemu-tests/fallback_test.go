@@ -192,12 +192,15 @@ func (f *fallback) tried(t *testing.T, before int, broken []breakage) {
 			}
 			must(f.m.WaitConsole(t.Context(), b.shows))(t)
 		}
-		if b.ended {
-			f.rest(func() { check(t, <-back) })
-		} else {
+		wait := func() {
 			check(t, <-back)
+			t.Logf("%s: the firmware of what comes next started after %.0f s on the clock", b.name, time.Since(begin).Seconds())
 		}
-		t.Logf("%s: the firmware of what comes next started after %.0f s on the clock", b.name, time.Since(begin).Seconds())
+		if b.ended {
+			f.rest(wait)
+		} else {
+			wait()
+		}
 	}
 	boots(t, f.m, "1.0.0")
 	if got := f.m.Boots(); got != boot+1 {
