@@ -21,7 +21,7 @@ func Confine() error {
 	if os.Geteuid() == 0 {
 		return errors.New("refuse to talk to a network as root: this command is for pull")
 	}
-	// The flag belongs to a thread, and there are several by now.
+	// The flag belongs to a thread, and there are several by now. Go knows them all only where there is no cgo; with it, this refuses.
 	if _, _, err := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); err != 0 {
 		return fmt.Errorf("give up privileges: %w", err)
 	}
