@@ -22,7 +22,7 @@ import (
 )
 
 // comesBackWithin is how long a release that fails may keep the machine, from its first try to the firmware of what runs afterwards: five
-// minutes with the boot that follows. It is the machines' own limit, in their time.
+// minutes with the boot that follows, in the machine's time.
 const comesBackWithin = 5*time.Minute - 30*time.Second
 
 // TestFallback arms, under both firmwares and from the same image file, boot programs that are broken in every way: each is tried the
@@ -84,7 +84,7 @@ type fallback struct {
 // start boots a disk image under the firmware; edit may change the rest of the hardware.
 func (f *fallback) start(disk string, config *provision.Config, edit ...func(*vm.Config)) {
 	f.m = f.machineFrom("machine", disk, config, append(edit, func(c *vm.Config) {
-		c.Firmware, c.Timeout = f.firmware, comesBackWithin
+		c.Firmware = f.firmware
 	})...)
 }
 
@@ -182,7 +182,7 @@ func (f *fallback) tried(t *testing.T, before int, broken []breakage) {
 		}
 		back := make(chan error, 1)
 		begin, next := time.Now(), boot+tries+1
-		go func() { back <- f.m.WaitBoot(t.Context(), next) }()
+		go func() { back <- f.m.WaitBootWithin(t.Context(), next, comesBackWithin) }()
 		for try := range tries {
 			boot++
 			// The kernel shows its command line twice.

@@ -49,8 +49,6 @@ func TestHealth(t *testing.T) {
 		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":%d,"reboot":{"mode":"full"}}`+"\n", s.web(h.desk.Repository).GuestURL(), sickDeadline))
 	h.m = s.machineFrom("sickbed", s.image("1.0.1", "").Disk(), config, func(c *vm.Config) {
 		c.KernelArgs = append(c.KernelArgs, "panic=1")
-		// What is left of five minutes, in the machine's time, if the health checks took as long as they may by default.
-		c.Timeout = 5*time.Minute - (updateconfig.Default().HealthDeadline() - sickDeadline*time.Second)
 	})
 
 	step(t, h.m, "arm 1.0.2", func(t *testing.T) {
@@ -114,8 +112,9 @@ func (h *sickbed) comesBack(t *testing.T, version string, ill illness, try func(
 	n := h.m.Boots()
 	try() // ends when the firmware starts
 	begin := time.Now()
-	// The machine's own limit, see TestHealth. The last of the boots is the one back.
-	check(t, h.m.WaitBoot(t.Context(), n+ill.tries+1))
+	// What is left of five minutes if the health checks took as long as they may by default. The last of the boots is the one back.
+	limit := 5*time.Minute - (updateconfig.Default().HealthDeadline() - sickDeadline*time.Second)
+	check(t, h.m.WaitBootWithin(t.Context(), n+ill.tries+1, limit))
 	back := time.Since(begin)
 	boots(t, h.m, "1.0.1")
 	t.Logf("%s of %s: back in the old release's firmware %.0f s after the reboot, up after %.0f s; of these its health checks had up to %d s",

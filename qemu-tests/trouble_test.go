@@ -123,8 +123,7 @@ func readsAStick(t *testing.T, m *vm.Machine, web *world.Web, repository string)
 // its metadata and what it has mapped of itself. What talks to the network is another process, and as small.
 func streamsInLittle(t *testing.T, m *vm.Machine) {
 	t.Helper()
-	// Bytes of each. The bar is 25 MB; on a busy host the collector's turn comes late, and 25.7 and 27.8 were seen instead of 22.8 and 24.8.
-	const now, most = 27_500_000, 30_000_000
+	const most = 25_000_000 // bytes of each, in any moment
 	for _, line := range strings.Split(run(t, m, `for p in $(pidof update-engine); do echo "$(tr '\0' ' ' </proc/$p/cmdline):$(awk '/^Vm(RSS|HWM)/ {print $2}' /proc/$p/status | tr '\n' ' ')"; done`), "\n") {
 		name, sizes, _ := strings.Cut(line, ":")
 		var peak, rss int64
@@ -133,8 +132,8 @@ func streamsInLittle(t *testing.T, m *vm.Machine) {
 		}
 		peak, rss = peak*1024, rss*1024
 		t.Logf("%s: %.1f MB of memory while it streams, %.1f at the most", name, float64(rss)/1e6, float64(peak)/1e6)
-		if rss > now || peak > most {
-			t.Errorf("%s takes %d bytes of memory while streaming and took %d, at most %d and %d are allowed", name, rss, peak, now, most)
+		if peak > most {
+			t.Errorf("%s takes %d bytes of memory while streaming and took %d, at most %d are allowed", name, rss, peak, most)
 		}
 	}
 }

@@ -238,7 +238,7 @@ func (m *Machine) WaitConsole(ctx context.Context, re string) (Line, error) {
 	if err != nil {
 		return Line{}, fmt.Errorf("wait for the console: %w", err)
 	}
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	return m.console.WaitFor(ctx, r)
 }
@@ -246,7 +246,7 @@ func (m *Machine) WaitConsole(ctx context.Context, re string) (Line, error) {
 // Run runs a shell command as user by ssh and returns its standard output. It waits for the machine to let the
 // user in, within the machine's timeout; the command itself is run once. The error is a *CommandError if it ran.
 func (m *Machine) Run(ctx context.Context, user, command string) (string, error) {
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	begin := time.Now()
 	out, err := m.ssh.run(ctx, user, command, nil)
@@ -264,14 +264,14 @@ func (m *Machine) Run(ctx context.Context, user, command string) (string, error)
 
 // CopyTo writes content to the file name on the machine, as user, in one step.
 func (m *Machine) CopyTo(ctx context.Context, user, name string, mode fs.FileMode, content []byte) error {
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	return m.ssh.copyTo(ctx, user, name, mode, content)
 }
 
 // SSH logs in as user. The client is shared and ends with the boot; the caller does not close it.
 func (m *Machine) SSH(ctx context.Context, user string) (*ssh.Client, error) {
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	return m.ssh.client(ctx, user)
 }
@@ -293,9 +293,9 @@ func (m *Machine) Journal() (string, error) {
 // ForgetHostKey accepts a new ssh host key at the next login: the story has wiped the state.
 func (m *Machine) ForgetHostKey() { m.ssh.forget(true) }
 
-// deadline is ctx with the machine's timeout in machine time.
-func (m *Machine) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return withMachineTime(ctx, m.cfg.Timeout, func() int {
+// deadline is ctx that ends after limit of the machine's time.
+func (m *Machine) deadline(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return withMachineTime(ctx, limit, func() int {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.proc == nil {

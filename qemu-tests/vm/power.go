@@ -134,7 +134,14 @@ func (m *Machine) whyOff() error {
 //	m.Run(ctx, "root", "systemctl reboot")
 //	m.WaitBoot(ctx, n+1)
 func (m *Machine) WaitBoot(ctx context.Context, n int) error {
-	err := m.wait(ctx, func() (bool, error) { return m.boots >= n, m.off })
+	return m.WaitBootWithin(ctx, n, m.cfg.Timeout)
+}
+
+// WaitBootWithin is WaitBoot with a limit, in machine time, of its own.
+func (m *Machine) WaitBootWithin(ctx context.Context, n int, limit time.Duration) error {
+	ctx, cancel := m.deadline(ctx, limit)
+	defer cancel()
+	err := m.await(ctx, func() (bool, error) { return m.boots >= n, m.off })
 	if err != nil {
 		return fmt.Errorf("wait for boot %d of %s: %w\n%s", n, m.cfg.Name, err, m.console.Tail(40))
 	}
@@ -174,7 +181,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 
 // wait is await with the machine's deadline.
 func (m *Machine) wait(ctx context.Context, done func() (bool, error)) error {
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	return m.await(ctx, done)
 }
@@ -282,7 +289,7 @@ func (m *Machine) Execute(ctx context.Context, command string, args, result any)
 }
 
 func (m *Machine) execute(ctx context.Context, command string) error {
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	return m.Execute(ctx, command, nil, nil)
 }

@@ -67,7 +67,7 @@ func (m *Machine) copyState(toDisk, fromDisk, toVars, fromVars string) error {
 
 // saveMemory has QEMU write its state as for a migration (QMP reference, migrate).
 func (m *Machine) saveMemory(ctx context.Context, file string) error {
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	// Without a limit, as nobody waits for the guest's network.
 	if err := m.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil); err != nil {
@@ -125,7 +125,7 @@ func (m *Machine) restore(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := m.deadline(ctx)
+	ctx, cancel := m.deadline(ctx, m.cfg.Timeout)
 	defer cancel()
 	return poll(ctx, func() (bool, error) {
 		var is struct{ Status string }

@@ -198,6 +198,7 @@ func (i *Installer) install(ctx context.Context, r *release.Release, p Payload) 
 	if err != nil {
 		return err
 	}
+	w.tell(Write, w.before+mark.Written, w.total) // before memory is taken for it
 	if err := p.Manifest.Apply(body, src, mark, w); err != nil {
 		return err
 	}

@@ -175,13 +175,19 @@ func serve(ctx context.Context) error {
 	return s.Serve(idle)
 }
 
-// streaming is progress that calls begin when a job begins to write, which is when most memory is needed.
-func streaming(progress func(string, int64, int64), begin func()) func(string, int64, int64) {
-	writing := false
+// rest is how long what streams goes on before it lets go again of what it does not need.
+const rest = time.Second
+
+// streaming is progress that calls letGo when a job begins to write, before it takes what memory it needs, and from time to time while it
+// writes: the collector's turn comes late on a busy machine, and what runs once in a while stays mapped.
+func streaming(progress func(string, int64, int64), letGo func()) func(string, int64, int64) {
+	var last time.Time // since it writes
 	return func(stage string, done, total int64) {
-		was := writing
-		if writing = strings.HasPrefix(stage, "write"); writing && !was {
-			begin()
+		if !strings.HasPrefix(stage, "write") {
+			last = time.Time{}
+		} else if now := time.Now(); now.Sub(last) >= rest {
+			letGo()
+			last = now
 		}
 		progress(stage, done, total)
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/proa-os/proa/update-engine/agent"
 	"github.com/proa-os/proa/update-engine/client"
@@ -25,16 +27,20 @@ func TestServesFrugally(t *testing.T) {
 	}
 }
 
-// Memory is let go of when a job begins to write, once, and everybody is told of all progress.
+// Memory is let go of when a job begins to write and once a second while it does, and everybody is told of all progress.
 func TestStreaming(t *testing.T) {
-	var begun, told int
-	progress := streaming(func(string, int64, int64) { told++ }, func() { begun++ })
-	for _, stage := range []string{"check", "write-delta", "write-delta", "verify", "reboot", "check", "write-full"} {
-		progress(stage, 0, 0)
-	}
-	if begun != 2 || told != 7 {
-		t.Errorf("let go %d times, told of %d steps", begun, told)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var gone []string
+		told := 0
+		progress := streaming(func(string, int64, int64) { told++ }, func() { gone = append(gone, time.Now().Format("5.0")) })
+		for _, stage := range []string{"check", "write-delta", "write-delta", "verify", "reboot", "check", "write-full", "write-full", "write-full", "write-full"} {
+			progress(stage, 0, 0)
+			time.Sleep(400 * time.Millisecond)
+		}
+		if want := []string{"0.4", "2.4", "3.6"}; !slices.Equal(gone, want) || told != 10 {
+			t.Errorf("let go after %q seconds, want %q; told of %d steps", gone, want, told)
+		}
+	})
 }
 
 // What a person writes while the agent runs counts for the next job; what is broken changes nothing and says where.
