@@ -21,8 +21,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childIdle is how long the child waits for a silent server.
-const childIdle = 30 * time.Second
+const (
+	// childIdle is how long the child waits for a silent server.
+	childIdle = 30 * time.Second
+	// childMute is how long a child may be silent: it connects, shakes hands and waits for a head, each for childIdle at most.
+	childMute = 4 * childIdle
+)
 
 // A Child is a Source that talks to the network, or reads somebody's stick, in a process of its own, one per file: another user, no groups,
 // no capabilities, no way to gain any, an almost empty environment. It reads one line of JSON that says what to fetch and how (no
@@ -35,6 +39,8 @@ type Child struct {
 	Network Network
 	// UID and GID are whom it runs as. 0 leaves it what it is, for programs that are not root themselves.
 	UID, GID uint32
+	// Mute is how long it may be silent before it is killed: a disk that is gone, or who has taken it over, says nothing. 0 means two minutes.
+	Mute time.Duration
 }
 
 // request is the line that the process reads.
@@ -52,6 +58,7 @@ type answer struct {
 	Status    int    `json:"status,omitempty"` // of a server that answered with an error
 	Unchanged bool   `json:"unchanged,omitempty"`
 	Tag       string `json:"tag,omitempty"`
+	Skip      int64  `json:"skip,omitempty"` // bytes before those asked for, of a server that knows no ranges
 }
 
 const (
@@ -75,10 +82,15 @@ func (c *Child) start(ctx context.Context, req request) (io.ReadCloser, string, 
 	if err != nil {
 		return nil, "", fmt.Errorf("start fetching process: %w", err)
 	}
+	mute := c.Mute
+	if mute == 0 {
+		mute = childMute
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
 	cmd.Env = environment()
 	cmd.Dir = "/"
+	cmd.WaitDelay = time.Second // what it has started may hold its pipes open
 	cmd.Stdin = bytes.NewReader(append(in, '\n'))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if c.UID != 0 {
@@ -94,13 +106,16 @@ func (c *Child) start(ctx context.Context, req request) (io.ReadCloser, string, 
 		cancel()
 		return nil, "", fmt.Errorf("start fetching process: %w", err)
 	}
-	p := &childPipe{cmd: cmd, cancel: cancel, r: bufio.NewReaderSize(out, 64<<10), stderr: &stderr}
-	tag, err := p.readAnswer(req.Tag != "")
+	p := &childPipe{cmd: cmd, cancel: cancel, mute: mute, pipe: out.(*os.File), r: bufio.NewReaderSize(out, 64<<10), stderr: &stderr}
+	a, err := p.readAnswer(req)
+	if err == nil {
+		err = p.drop(a.Skip)
+	}
 	if err != nil {
 		p.Close()
 		return nil, "", err
 	}
-	return p, tag, nil
+	return p, plainTag(a.Tag), nil
 }
 
 // environment keeps only how to reach the network.
@@ -117,12 +132,15 @@ func environment() []string {
 type childPipe struct {
 	cmd    *exec.Cmd
 	cancel context.CancelFunc
-	r      *bufio.Reader
+	mute   time.Duration
+	pipe   *os.File
+	r      *bufio.Reader // of pipe
 	stderr *strings.Builder
 	waited bool
 }
 
-func (p *childPipe) readAnswer(tagged bool) (tag string, err error) {
+func (p *childPipe) readAnswer(req request) (a answer, err error) {
+	p.wind()
 	line, err := p.r.ReadSlice('\n')
 	if err == nil && len(line) > maxAnswer {
 		err = errTooLong
@@ -131,41 +149,65 @@ func (p *childPipe) readAnswer(tagged bool) (tag string, err error) {
 		if err != io.EOF { // at the end it has its own words; before it, it would be waited for in vain
 			p.cancel()
 		}
-		return "", fmt.Errorf("fetching process said nothing useful: %w", errors.Join(err, p.wait()))
+		return a, fmt.Errorf("fetching process said nothing useful: %w", errors.Join(p.late(err), p.wait()))
 	}
-	var a answer
 	if err := json.Unmarshal(line, &a); err != nil {
-		return "", fmt.Errorf("fetching process: %w", err)
+		return a, fmt.Errorf("fetching process: %w", err)
 	}
 	switch {
-	case a.Unchanged && tagged:
-		return "", ErrUnchanged
+	case a.Unchanged && req.Tag != "":
+		return a, ErrUnchanged
 	case a.NotFound:
-		return "", fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
+		return a, fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
 	case a.Error != "" && a.Status >= 100 && a.Status <= 999:
-		return "", &StatusError{Code: a.Status, text: fmt.Sprintf("%.500s", printable(a.Error))}
+		return a, &StatusError{Code: a.Status, text: fmt.Sprintf("%.500s", printable(a.Error))}
 	case a.Error != "" || a.Unchanged:
-		return "", fmt.Errorf("%.500s", printable(a.Error))
+		return a, fmt.Errorf("%.500s", printable(a.Error))
+	case a.Skip < 0 || a.Skip > req.Offset:
+		return a, fmt.Errorf("fetching process would skip %d bytes to reach byte %d", a.Skip, req.Offset)
 	}
-	return plainTag(a.Tag), nil
+	return a, nil
+}
+
+// drop reads past bytes that nobody asked for: here and not in the child, which would be silent meanwhile.
+func (p *childPipe) drop(n int64) error {
+	if _, err := io.CopyN(io.Discard, p, n); err != nil {
+		return fmt.Errorf("skip to byte %d: %w", n, err)
+	}
+	return nil
+}
+
+// wind sets the time by which the child must have said something.
+func (p *childPipe) wind() { _ = p.pipe.SetReadDeadline(time.Now().Add(p.mute)) }
+
+// late kills a child that was silent for too long, and says so.
+func (p *childPipe) late(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	p.cancel()
+	return fmt.Errorf("the fetching process was silent for %s: %w", p.mute, err)
 }
 
 // Read implements io.Reader. The end of the pipe is the end of the file only if the process says so by its exit code.
 func (p *childPipe) Read(b []byte) (int, error) {
+	p.wind()
 	n, err := p.r.Read(b)
 	if err == io.EOF {
 		if waitErr := p.wait(); waitErr != nil {
 			err = waitErr
 		}
 	}
-	return n, err
+	return n, p.late(err)
 }
 
+// wait waits for the end of a child that has closed its pipe or was killed.
 func (p *childPipe) wait() error {
 	if p.waited {
 		return nil
 	}
 	p.waited = true
+	defer time.AfterFunc(p.mute, p.cancel).Stop()
 	if err := p.cmd.Wait(); err != nil {
 		return fmt.Errorf("fetching process: %w: %s", err, printable(strings.TrimSpace(p.stderr.String())))
 	}
@@ -213,7 +255,7 @@ func RunChild(ctx context.Context, in io.Reader, w io.Writer) error {
 	if err := json.NewDecoder(io.LimitReader(in, maxRequest)).Decode(&req); err != nil {
 		return fmt.Errorf("read what to fetch from standard input: %w (people use updatectl)", err)
 	}
-	r, tag, err := fetchFor(ctx, req)
+	r, good, err := fetchFor(ctx, req)
 	if err != nil {
 		a := answer{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist), Unchanged: errors.Is(err, ErrUnchanged)}
 		if status := (*StatusError)(nil); errors.As(err, &status) {
@@ -222,23 +264,27 @@ func RunChild(ctx context.Context, in io.Reader, w io.Writer) error {
 		return say(w, a)
 	}
 	defer r.Close()
-	if err := say(w, answer{Tag: tag}); err != nil {
+	if err := say(w, good); err != nil {
 		return err
 	}
 	_, err = io.Copy(w, r)
 	return err
 }
 
-func fetchFor(ctx context.Context, req request) (io.ReadCloser, string, error) {
+func fetchFor(ctx context.Context, req request) (io.ReadCloser, answer, error) {
 	if strings.HasPrefix(req.URL, "file:") {
 		r, err := Folder{}.Open(ctx, req.URL, req.Offset)
-		return r, "", err
+		return r, answer{}, err
 	}
 	h, err := req.Network.HTTP(childIdle)
 	if err != nil {
-		return nil, "", err
+		return nil, answer{}, err
 	}
-	return h.get(ctx, req.URL, req.Offset, req.Tag)
+	body, tag, err := h.get(ctx, req.URL, req.Offset, req.Tag)
+	if err != nil {
+		return nil, answer{}, err
+	}
+	return body, answer{Tag: tag, Skip: body.skip}, nil
 }
 
 // noNewPrivileges makes it impossible that a set-user-id program gives back what this process has given up. The flag belongs to

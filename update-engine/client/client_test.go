@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -32,6 +34,13 @@ func TestMain(m *testing.M) {
 		fmt.Println(`{"error":"\u001b]0;owned\u0007 and \u009b more"}`)
 		os.Exit(0)
 	}
+	if len(os.Args) == 2 && os.Args[1] == "skip" {
+		fmt.Println(`{"skip":5}` + "\nhello and more")
+		os.Exit(0)
+	}
+	if len(os.Args) == 2 && slices.Contains([]string{"mute", "stuck", "closed", "orphan"}, os.Args[1]) {
+		silence(os.Args[1])
+	}
 	if len(os.Args) == 2 && os.Args[1] == "fetch" {
 		if err := client.RunChild(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -40,6 +49,26 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// silence is a fetching process that says nothing, or nothing more.
+func silence(how string) {
+	switch how {
+	case "stuck":
+		fmt.Println("{}\nx")
+	case "closed":
+		fmt.Println("{}\nx")
+		os.Stdout.Close()
+	case "orphan": // the process is gone, its pipes are not
+		heir := exec.Command(os.Args[0], "mute")
+		heir.Stdout, heir.Stderr = os.Stdout, os.Stderr
+		if err := heir.Start(); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	time.Sleep(20 * time.Second)
+	os.Exit(0)
 }
 
 func quick() client.Retry {
@@ -237,9 +266,13 @@ func TestHostileChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, how := range []string{"chatter", "escape"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		_, err := (&client.Child{Command: []string{exe, how}}).Open(ctx, "http://x/", 0)
+	for _, how := range []string{"chatter", "escape", "skip", "mute", "stuck", "closed", "orphan"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		r, err := (&client.Child{Command: []string{exe, how}, Mute: time.Second}).Open(ctx, "http://x/", 0)
+		if err == nil {
+			_, err = io.ReadAll(r)
+			r.Close()
+		}
 		if err == nil || ctx.Err() != nil || strings.ContainsFunc(strings.ReplaceAll(err.Error(), "\n", ""), unicode.IsControl) {
 			t.Errorf("%s: got %q, %v", how, err, ctx.Err())
 		}

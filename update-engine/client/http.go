@@ -128,15 +128,26 @@ func redirect(req *http.Request, via []*http.Request) error {
 // Open implements Source.
 func (h *HTTP) Open(ctx context.Context, address string, offset int64) (io.ReadCloser, error) {
 	body, _, err := h.get(ctx, address, offset, "")
-	return body, err
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, body, body.skip); err != nil {
+		body.Close()
+		return nil, fmt.Errorf("skip to byte %d: %w", offset, err)
+	}
+	return body, nil
 }
 
 // Poll implements Poller (RFC 9110, section 13.1.2).
 func (h *HTTP) Poll(ctx context.Context, address, tag string) (io.ReadCloser, string, error) {
-	return h.get(ctx, address, 0, tag)
+	body, tag, err := h.get(ctx, address, 0, tag)
+	if err != nil {
+		return nil, "", err
+	}
+	return body, tag, nil
 }
 
-func (h *HTTP) get(ctx context.Context, address string, offset int64, tag string) (io.ReadCloser, string, error) {
+func (h *HTTP) get(ctx context.Context, address string, offset int64, tag string) (*httpBody, string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -190,6 +201,7 @@ type httpBody struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   time.Duration
+	skip   int64 // bytes to drop, of a server that does not know ranges
 
 	waited time.Duration // for the server, since the last look at its pace
 	got    int64         // bytes in that time
@@ -198,7 +210,7 @@ type httpBody struct {
 // minPace is what a server must send in a second, on average over the idle time: a tenth of the slowest line that is worth it.
 const minPace = 1 << 10 // bytes
 
-// position makes the next byte the one at offset, whether the server knows ranges or not.
+// position makes the next byte but skip the one at offset, whether the server knows ranges or not.
 func (b *httpBody) position(res *http.Response, offset int64) error {
 	switch res.StatusCode {
 	case http.StatusPartialContent:
@@ -208,9 +220,7 @@ func (b *httpBody) position(res *http.Response, offset int64) error {
 		}
 		return nil
 	case http.StatusOK:
-		if _, err := io.CopyN(io.Discard, b, offset); err != nil {
-			return fmt.Errorf("skip to byte %d: %w", offset, err)
-		}
+		b.skip = offset
 		return nil
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden: // 403 is how an object store says that it has no such file
 		return fmt.Errorf("server answered %d %s: %w", res.StatusCode, http.StatusText(res.StatusCode), fs.ErrNotExist)
