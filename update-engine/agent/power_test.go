@@ -33,9 +33,14 @@ type fragile struct {
 	sick  bool // what the health check finds when next runs
 }
 
-// Boot, Passive and Source are those of the disk.
+// Boot, Passive and Source are those of the disk; the slot that first runs from is written by nobody.
 func (f *fragile) Boot() (agent.BootFolder, error) { return f.disk, nil }
-func (f *fragile) Passive() (install.File, error)  { return f.disk.Slot, nil }
+func (f *fragile) Passive() (install.File, error) {
+	if f.running == f.next {
+		return installtest.New(f.first.Root).Slot, nil
+	}
+	return f.disk.Slot, nil
+}
 func (f *fragile) Source() (agent.RootImage, error) {
 	return content{bytes.NewReader(f.first.Root), f.first.Release.Root.HashOffset}, nil
 }

@@ -194,12 +194,14 @@ func (a *Agent) removeOthers(running state.Release, which func(install.Program) 
 	if err != nil {
 		return err
 	}
+	var names []string
 	for _, p := range list {
 		if p.Root != running.Root && which(p) {
-			if err := folder.Remove(p.File); err != nil {
-				return fmt.Errorf("remove boot program %s: %w", p.File, err)
-			}
+			names = append(names, p.File)
 		}
+	}
+	if err := install.Discard(folder, names); err != nil {
+		return fmt.Errorf("remove boot programs %q: %w", names, err)
 	}
 	return nil
 }

@@ -276,22 +276,32 @@ func (i *Installer) empty(r *release.Release) error {
 	if !slices.ContainsFunc(names, func(n string) bool { return n != unfinished && !empty(i.Boot, n) }) {
 		names = slices.DeleteFunc(names, func(n string) bool { return n == unfinished })
 	}
-	if names, err = i.hide(names); err != nil {
+	if err := Discard(i.Boot, names); err != nil {
 		return err
-	}
-	for _, n := range names {
-		if err := i.Boot.Remove(n); err != nil {
-			return err
-		}
 	}
 	return forget(i.Boot, i.BIOS)
 }
 
-// hide gives the boot programs among names others that the loader does not see, and returns what the files are called then. A removal that is
-// cut can leave a name on FAT whose bytes are given back already, and the loader must not choose such a one; a renaming never does.
+// Discard removes files from the ESP, boot programs in two steps: they get names that the loader does not see, and only then, all of
+// them, are removed. A removal that is cut can leave a name on FAT whose bytes are given back already, and the loader must not choose
+// such a one; a renaming never does.
+func Discard(f Folder, names []string) error {
+	names, err := hide(f, names)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := f.Remove(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hide gives the boot programs among names others that the loader does not see, and returns what the files are called then.
 // No name is taken that exists: it may be of the same file.
-func (i *Installer) hide(names []string) ([]string, error) {
-	taken, err := i.Boot.List()
+func hide(f Folder, names []string) ([]string, error) {
+	taken, err := f.List()
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +312,7 @@ func (i *Installer) hide(names []string) ([]string, error) {
 			for slices.Contains(taken, to) {
 				to = strings.TrimSuffix(to, ".part") + ".old.part"
 			}
-			if err := i.Boot.Rename(n, to); err != nil {
+			if err := f.Rename(n, to); err != nil {
 				return nil, err
 			}
 			n = to
