@@ -2,6 +2,9 @@
 //
 // image-builder writes it beside the images, the release desk adds the payloads and signs it as a TUF target,
 // the update agent trusts it only after TUF has verified it. The byte format is in docs/formats.md.
+//
+// Whoever makes releases refuses keys that it does not know (Parse); machines ignore them, so that old ones read new releases (Read). A
+// key that must be understood comes with a higher format, which old readers refuse.
 package release
 
 import (
@@ -14,10 +17,14 @@ import (
 	"github.com/proa-os/proa/internal/digest"
 )
 
+// format is the only one so far; no file says it.
+const format = 1
+
 // Release describes one release (docs/formats.md, "release.json").
 type Release struct {
-	Version  string      `json:"version"` // semver 2.0, without a leading v
-	Arch     string      `json:"arch"`    // as GOARCH: amd64
+	Format   int         `json:"format,omitzero"` // 0 is 1
+	Version  string      `json:"version"`         // semver 2.0, without a leading v
+	Arch     string      `json:"arch"`            // as GOARCH: amd64
 	Root     RootImage   `json:"root_image"`
 	Boot     BootProgram `json:"boot_program"`
 	Packages []Package   `json:"packages"`
@@ -80,9 +87,16 @@ type Build struct {
 }
 
 // Parse reads and validates release.json; unknown keys are errors.
-func Parse(b []byte) (*Release, error) {
+func Parse(b []byte) (*Release, error) { return parse(b, true) }
+
+// Read is Parse for machines: unknown keys are ignored.
+func Read(b []byte) (*Release, error) { return parse(b, false) }
+
+func parse(b []byte, strict bool) (*Release, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
+	if strict {
+		d.DisallowUnknownFields()
+	}
 	var r Release
 	if err := d.Decode(&r); err != nil {
 		return nil, fmt.Errorf("parse release: %w", err)
@@ -98,6 +112,9 @@ func Parse(b []byte) (*Release, error) {
 
 // Validate checks what every reader relies on.
 func (r *Release) Validate() error {
+	if r.Format != 0 && r.Format != format {
+		return fmt.Errorf("format %d, this program reads %d: update in smaller steps", r.Format, format)
+	}
 	if _, err := semver.NewVersion(r.Version); err != nil {
 		return fmt.Errorf("version %q: %w", r.Version, err)
 	}

@@ -78,6 +78,25 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// Machines read what a later desk has written, unless it says that they cannot.
+func TestReadOfLaterReleases(t *testing.T) {
+	b, err := valid().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for first, want := range map[string]string{
+		"":                            "",
+		`"format": 1,`:                "",
+		`"notes": {"en": "faster"},`:  "",
+		`"format": 2, "version": "",`: "format 2, this program reads 1: update in smaller steps",
+	} {
+		text := strings.Replace(string(b), "{", "{"+first, 1)
+		if _, err := Read([]byte(text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("with %s: got %v, want %q", first, err, want)
+		}
+	}
+}
+
 // FuzzParse: what is accepted is valid, and the canonical bytes are a fixed point.
 func FuzzParse(f *testing.F) {
 	full := valid()

@@ -337,7 +337,7 @@ func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*off
 	if err != nil {
 		return nil, fmt.Errorf("the plan of channel %s, or a pin, names release %s: %w", a.Config.Channel, version, err)
 	}
-	r, err := release.Parse(b)
+	r, err := release.Read(b)
 	if err != nil {
 		return nil, err
 	}

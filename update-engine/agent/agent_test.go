@@ -595,6 +595,19 @@ func TestTakenInItsWave(t *testing.T) {
 	m.wantRuns("1.0.1")
 }
 
+// A later desk writes keys that this machine does not know: it takes the release, unless the format says that it must know them.
+func TestReleaseOfALaterDesk(t *testing.T) {
+	for key, runs := range map[string]string{`"notes": {"en": "faster"},`: "1.0.1", `"format": 2,`: "1.0.0"} {
+		m := newMachine(t)
+		m.repo.ReleaseText(t, m.build("1.0.1"), func(text string) string { return strings.Replace(text, "{", "{"+key, 1) })
+		if _, err := m.apply(); (err == nil) != (runs == "1.0.1") || err != nil && !strings.Contains(err.Error(), "update in smaller steps") {
+			t.Errorf("%s: %v", key, err)
+		}
+		m.boot()
+		m.wantRuns(runs)
+	}
+}
+
 // Power is lost in the middle of a job: the phase is put right at the next start, and the job can be done again.
 func TestInterruptedJob(t *testing.T) {
 	m := newMachine(t)

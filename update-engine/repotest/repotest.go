@@ -215,6 +215,39 @@ func (r *Repo) release(t testing.TB, b *Build, o repo.Options) {
 	}
 }
 
+// ReleaseText is Release by a desk that writes another release.json for it than this one.
+func (r *Repo) ReleaseText(t testing.TB, b *Build, change func(text string) string) {
+	t.Helper()
+	s, err := r.Stage(t.Context(), b.Dir, repo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := s.Release.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := r.Staged()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(change(string(text)))
+	folder := "releases/" + s.Release.Version + "/" + s.Release.Arch
+	info := req.Targets.Signed.Targets[folder+"/release.json"]
+	info.Length, info.Hashes["sha256"] = int64(len(text)), sum(text)
+	request, err := req.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"targets/" + folder + "/" + digest.Of(text).String() + ".release.json": text, "staged/request.json": request} {
+		if err := os.WriteFile(filepath.Join(r.Dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Publish("stable", plan.Plan{Release: s.Release.Version}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A Server is a web server for a repository which tests can make misbehave.
 type Server struct {
 	URL string
