@@ -268,6 +268,58 @@ func TestParseRequestRefuses(t *testing.T) {
 	}
 }
 
+// A medium that damages a signature costs nothing but the way: the genuine one counts, whichever comes first.
+func TestMergeOfADamagedSignature(t *testing.T) {
+	t.Parallel()
+	d := honest(t)
+	stage(t, d, "1.0.1")
+	if _, err := d.Renew(metadata.ROOT); err != nil {
+		t.Fatal(err)
+	}
+	signed := func() *repo.Request {
+		r, err := d.Staged()
+		if err == nil {
+			_, err = r.Sign(d.Keys)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	genuine, damaged := signed(), signed()
+	for _, list := range [][]metadata.Signature{damaged.Root.Signatures, damaged.Targets.Signatures} {
+		for i := range list {
+			list[i].Signature[10] ^= 1
+		}
+	}
+	if _, n, err := d.MergeSignatures(damaged); err != nil || n != 0 {
+		t.Errorf("%d damaged signatures were taken over, %v", n, err)
+	}
+	b, err := damaged.Marshal() // as an earlier desk has kept them
+	if err == nil {
+		err = os.WriteFile(filepath.Join(d.Dir, "staged/request.json"), b, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, n, err := d.MergeSignatures(genuine)
+	if want := len(genuine.Root.Signatures) + len(genuine.Targets.Signatures); err != nil || n != want || n < 4 {
+		t.Fatalf("took over %d of %d genuine signatures, %v", n, want, err)
+	}
+	if _, n, err := d.MergeSignatures(damaged); err != nil || n != 0 {
+		t.Errorf("%d damaged signatures were taken over again, %v", n, err)
+	}
+	needed, err := r.Needed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range needed {
+		if k.Missing() > 0 {
+			t.Errorf("%s of %s: %d signatures are missing", k.Keys, k.File, k.Missing())
+		}
+	}
+}
+
 // FuzzParseRequest: whatever is in a request, reading and describing it ends, and what is accepted can be written again.
 func FuzzParseRequest(f *testing.F) {
 	d := honest(f)

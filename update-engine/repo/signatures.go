@@ -3,6 +3,7 @@ package repo
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -126,22 +127,47 @@ func (r *Request) Merge(other *Request) (int, error) {
 		return 0, errors.New("it is not a copy of what is staged here: something was staged in between; sign the new request")
 	}
 	if r.Root != nil {
-		n += merge(&r.Root.Signatures, other.Root.Signatures)
+		n += merge(r.Root, other.Root.Signatures, metadata.ROOT, r.keys())
 	}
 	if r.Targets != nil {
-		n += merge(&r.Targets.Signatures, other.Targets.Signatures)
+		n += merge(r.Targets, other.Targets.Signatures, metadata.TARGETS, r.keys())
 	}
 	return n, nil
 }
 
-func merge(to *[]metadata.Signature, from []metadata.Signature) (n int) {
+// merge takes over what verifies, in the place of what has the same key's name and does not: a damaged signature must not keep the genuine
+// one away.
+func merge[T metadata.Roles](to *metadata.Metadata[T], from []metadata.Signature, role string, keys map[string]*metadata.Key) (n int) {
+	genuine := func(s metadata.Signature) bool {
+		alone := *to
+		alone.Signatures = []metadata.Signature{s}
+		return signedBy(keys[s.KeyID], role, &alone)
+	}
 	for _, s := range from {
-		if !slices.ContainsFunc(*to, func(have metadata.Signature) bool { return have.KeyID == s.KeyID }) {
-			*to = append(*to, s)
+		i := slices.IndexFunc(to.Signatures, func(have metadata.Signature) bool { return have.KeyID == s.KeyID })
+		switch {
+		case !genuine(s):
+		case i < 0:
+			to.Signatures = append(to.Signatures, s)
+			n++
+		case !genuine(to.Signatures[i]):
+			to.Signatures[i] = s
 			n++
 		}
 	}
 	return n
+}
+
+// keys are those that may sign, before and after.
+func (r *Request) keys() map[string]*metadata.Key {
+	keys := map[string]*metadata.Key{}
+	if len(r.roots) > 0 {
+		maps.Copy(keys, r.roots[len(r.roots)-1].Signed.Keys)
+	}
+	if r.Root != nil {
+		maps.Copy(keys, r.Root.Signed.Keys)
+	}
+	return keys
 }
 
 // Sign adds the signatures of the offline keys at hand to what is staged, and returns the request with the ids of the keys that signed.
