@@ -16,6 +16,7 @@ import (
 	"github.com/proa-os/proa/update-engine/config"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
+	"github.com/proa-os/proa/update-engine/stick"
 )
 
 // A reader of docs/releasing.md types its commands, one block after the other, in a folder of its own. Where the text cannot know a
@@ -67,6 +68,9 @@ func TestReleasingDoc(t *testing.T) {
 // types does one command.
 func (r *reader) types(line, makefile string) {
 	r.t.Helper()
+	if strings.Contains(line, "...") {
+		r.t.Fatalf("nobody can type this: %s", line)
+	}
 	name, args, _ := strings.Cut(line, " ")
 	switch name {
 	case "export":
@@ -78,10 +82,21 @@ func (r *reader) types(line, makefile string) {
 	case "make":
 		r.makes(args, makefile)
 	case "cp":
-		cmd := exec.CommandContext(r.t.Context(), "sh", "-c", strings.ReplaceAll(line, "/media/", r.path("media")+"/"))
+		line = strings.NewReplacer("/media/", r.path("media")+"/", "/mnt/", r.path("mnt")+"/").Replace(line)
+		cmd := exec.CommandContext(r.t.Context(), "sh", "-c", line)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			r.t.Fatalf("%s: %v: %s", line, err, out)
 		}
+	case "mkfs.vfat":
+		if !strings.HasPrefix(args, "-n "+stick.Label+" ") {
+			r.t.Errorf("%s: machines look for the label %s", line, stick.Label)
+		}
+	case "mount": // the stick is a folder here
+		if err := os.MkdirAll(r.path("mnt/staged"), 0o755); err != nil { // in which the desk proves payloads
+			r.t.Fatal(err)
+		}
+	case "umount":
+		r.run("verify --repo " + r.path("mnt"))
 	case "release":
 		r.releases(args)
 	default:
@@ -113,7 +128,7 @@ func (r *reader) releases(args string) {
 	case strings.HasPrefix(args, "sign --request"):
 		r.signs(args)
 	case strings.HasPrefix(args, "sign --merge"):
-		r.run(strings.Replace(args, "...", "request.json", 1), "took over")
+		r.run(args, "took over")
 	case strings.HasPrefix(args, "rotate"):
 		r.rotates(args)
 	case strings.Contains(args, "--every"):
@@ -138,18 +153,10 @@ func (r *reader) newKeys(args string) {
 // signs takes a copy of the request to every key that may sign it; at least as many must as are needed.
 func (r *reader) signs(args string) {
 	r.t.Helper()
-	r.copy("repo/staged/request.json", "request.json")
-	if strings.Contains(args, "--root") {
-		r.copy("repo/metadata/1.root.json", "1.root.json")
-	}
 	signed := 0
 	for _, key := range r.glob("media/*/*.pem") {
 		words := strings.Fields(args)
-		if i := slices.Index(words, "--key"); i > 0 {
-			words[i+1] = key
-		} else { // "..."
-			words = []string{"sign", "--request", "request.json", "--key", key}
-		}
+		words[slices.Index(words, "--key")+1] = key
 		if i := slices.Index(words, "--root"); i > 0 {
 			words[i+1] = r.path("1.root.json")
 		}
