@@ -88,9 +88,11 @@ type Agent struct {
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 
-	mu        sync.Mutex // held for moments: by Status, while it reads the ESP
-	working   bool       // one job at a time
-	unsettled bool       // what this boot is could not be written down
+	mu        sync.Mutex              // held for moments: by Status, while it reads the ESP
+	working   bool                    // one job at a time
+	ended     chan struct{}           // closed when that job ends
+	giveWay   context.CancelCauseFunc // of that job, while it only fills the passive slot; else nil
+	unsettled bool                    // what this boot is could not be written down
 	meter     meter
 	fetched   atomic.Int64 // bytes, not yet in the counters
 }

@@ -90,6 +90,9 @@ func (a *Agent) count(change func(*state.Counters)) {
 
 // countFailure counts an error by its reason; other is what it is taken for when its kind does not tell.
 func (a *Agent) countFailure(err error, other state.Reason) {
+	if errors.As(err, new(GaveWay)) {
+		return // somebody wanted it so
+	}
 	a.count(func(c *state.Counters) { c.Fail(reason(err, other)) })
 }
 

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/proa-os/proa/update-engine/state"
@@ -16,21 +18,78 @@ func (a *Agent) lock() (unlock func(), err error) {
 	if a.working {
 		return nil, Busy{}
 	}
-	a.working = true
+	a.working, a.ended = true, make(chan struct{})
 	return func() {
 		if a.fetched.Load() > 0 {
 			a.count(func(*state.Counters) {})
 		}
 		a.mu.Lock()
 		a.working = false
+		close(a.ended)
 		a.mu.Unlock()
 		a.meter.stop()
 	}, nil
 }
 
+// A GaveWay is the error of a job that an order ended while it filled the passive slot, which the next one goes on with.
+type GaveWay struct {
+	By string // who gave the order
+}
+
+func (g GaveWay) Error() string {
+	return fmt.Sprintf("the installation gave way to an order of %s; what is written stays, and the next one goes on from there", g.By)
+}
+
+// yielding does what a job does to the passive slot, which takes hours on a slow line: an order need not wait for it. An order that
+// comes when the release was just armed ends the job too, before it reboots.
+func (a *Agent) yielding(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.setGiveWay(cancel)
+	err := do(ctx)
+	a.setGiveWay(nil)
+	if way := (GaveWay{}); errors.As(context.Cause(ctx), &way) {
+		return way
+	}
+	return err
+}
+
+func (a *Agent) setGiveWay(cancel context.CancelCauseFunc) {
+	a.mu.Lock()
+	a.giveWay = cancel
+	a.mu.Unlock()
+}
+
+// lockFor is lock for an order: a job that can give way does.
+func (a *Agent) lockFor(given state.Given) (unlock func(), err error) {
+	for {
+		unlock, err = a.lock()
+		if err == nil {
+			return unlock, nil
+		}
+		a.mu.Lock()
+		cancel, ended := a.giveWay, a.ended
+		a.mu.Unlock()
+		if cancel == nil {
+			return nil, err
+		}
+		cancel(GaveWay{given.By})
+		<-ended
+	}
+}
+
+// ordered is job for an order.
+func (a *Agent) ordered(given state.Given, do func(running state.Release) (*state.Result, error)) (*state.Result, error) {
+	return a.framed(func() (func(), error) { return a.lockFor(given) }, do)
+}
+
 // job is the frame of all that is asked for: one job at a time, which begins with what runs.
 func (a *Agent) job(do func(running state.Release) (*state.Result, error)) (*state.Result, error) {
-	unlock, err := a.lock()
+	return a.framed(a.lock, do)
+}
+
+func (a *Agent) framed(lock func() (func(), error), do func(running state.Release) (*state.Result, error)) (*state.Result, error) {
+	unlock, err := lock()
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,92 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
+	"io"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/update-engine/agent"
+	"github.com/proa-os/proa/update-engine/client"
 	"github.com/proa-os/proa/update-engine/state"
 )
+
+// A stalling source holds every payload back after its first bytes.
+type stalling struct {
+	client.Source
+	stalled chan struct{}
+}
+
+func (s stalling) Open(ctx context.Context, url string, offset int64) (io.ReadCloser, error) {
+	r, err := s.Source.Open(ctx, url, offset)
+	if err != nil || !strings.HasSuffix(url, ".payload") {
+		return r, err
+	}
+	rest := func() (int, error) {
+		s.stalled <- struct{}{}
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(io.LimitReader(r, 5000), reader(rest)), r}, nil
+}
+
+type reader func() (int, error)
+
+func (r reader) Read([]byte) (int, error) { return r() }
+
+// Who wants a machine to stay need not wait for a download that takes hours, and the download loses nothing.
+func TestOrderEndsADownload(t *testing.T) {
+	for name, order := range map[string]func(a *agent.Agent) error{
+		"hold":   func(a *agent.Agent) error { _, err := a.Hold(nil, by("")); return err },
+		"pin":    func(a *agent.Agent) error { _, err := a.Pin("", by("")); return err },
+		"unpin":  func(a *agent.Agent) error { _, err := a.Unpin(by("")); return err },
+		"resume": func(a *agent.Agent) error { _, err := a.Resume(by("")); return err },
+		"rollback": func(a *agent.Agent) error {
+			_, err := a.Rollback(t.Context(), "", by(""), false)
+			if err != nil && strings.Contains(err.Error(), "the other slot is empty") {
+				return nil
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			m := newMachine(t)
+			m.release("1.0.1")
+			a := m.agent()
+			s := stalling{a.Client.Source, make(chan struct{}, 10)}
+			a.Client.Source = s
+			applied := make(chan error, 1)
+			go func() { _, err := a.Apply(ctx, true); applied <- err }()
+			<-s.stalled
+			if err := order(a); err != nil {
+				t.Errorf("got %v", err)
+			}
+			if err := <-applied; !errors.As(err, new(agent.GaveWay)) || !strings.Contains(err.Error(), "an order of core") {
+				t.Errorf("apply: %v", err)
+			}
+			if c, err := a.Store.Counters(); err != nil || len(c.Failures) > 0 {
+				t.Errorf("counted as a failure: %+v, %v", c, err)
+			}
+			m.wantESP("proa_1.0.0.efi")
+			if m.rebooted {
+				t.Error("rebooted")
+			}
+			_, err := m.agent().Unhold(by(""))
+			if _, unpinErr := m.agent().Unpin(by("")); errors.Join(err, unpinErr) != nil {
+				t.Fatal(err, unpinErr)
+			}
+			m.update()
+			m.wantRuns("1.0.1")
+		})
+	}
+}
 
 // While a job works everything else that is asked for is told so; afterwards, even after an error, it has its turn.
 func TestOneJobAtATime(t *testing.T) {

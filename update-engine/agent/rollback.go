@@ -26,7 +26,7 @@ import (
 // A rename on FAT that is cut in the middle leaves both names: the good one counts, as at step 2.
 func (a *Agent) Rollback(ctx context.Context, version string, given state.Given, reboot bool) (*state.Result, error) {
 	given.Time = a.Now().UTC()
-	return a.job(func(running state.Release) (*state.Result, error) {
+	return a.ordered(given, func(running state.Release) (*state.Result, error) {
 		return a.rollback(ctx, running, version, given, reboot)
 	})
 }

@@ -11,7 +11,7 @@ import (
 // steer is the frame of what people order: change alters the orders and says, for the history and for people, what that
 // means. An entry without an event means that nothing changes.
 func (a *Agent) steer(given state.Given, change func(running state.Release, o *state.Orders) (state.Entry, string, error)) (*state.Result, error) {
-	return a.job(func(running state.Release) (*state.Result, error) { return a.order(running, given, change) })
+	return a.ordered(given, func(running state.Release) (*state.Result, error) { return a.order(running, given, change) })
 }
 
 // order is steer without its frame.

@@ -77,6 +77,11 @@ func (a *Agent) stream(ctx context.Context, running state.Release, folder BootFo
 	if err := a.move(m, state.Writing); err != nil {
 		return err
 	}
+	return a.yielding(ctx, func(ctx context.Context) error { return a.takeFirst(ctx, i, folder, o, m) })
+}
+
+// takeFirst takes the first way that can be gone.
+func (a *Agent) takeFirst(ctx context.Context, i *install.Installer, folder BootFolder, o *offer, m *state.Machine) (err error) {
 	for n, w := range o.ways {
 		err = a.take(ctx, i, folder, o, w, m)
 		if err == nil || n == len(o.ways)-1 || !curable(ctx, err) {
