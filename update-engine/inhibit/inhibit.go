@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/update-engine/reboot"
 )
@@ -74,26 +75,26 @@ func Files(dir string) ([]reboot.Inhibitor, error) {
 		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		i := reboot.Inhibitor{Who: short(e.Name())}
-		if e.Type().IsRegular() { // a link or a pipe inhibits too, but is not opened
-			if i.Why, err = firstLine(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, fmt.Errorf("read who inhibits a reboot: %w", err)
-			}
+		why, err := firstLine(filepath.Join(dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) { // taken away between listing and reading
+			continue
 		}
-		if !errors.Is(err, fs.ErrNotExist) { // taken away between listing and reading
-			list = append(list, i)
-		}
-		err = nil
+		// What cannot be read inhibits without a reason, for max_delay like the others.
+		list = append(list, reboot.Inhibitor{Who: short(e.Name()), Why: why})
 	}
 	return list, nil
 }
 
+// firstLine reads a regular file. A container may put anything in its place at any moment: a link is not followed, and a pipe not waited for.
 func firstLine(file string) (string, error) {
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "", errors.Join(err, fmt.Errorf("%s: want a regular file", file))
+	}
 	b := make([]byte, maxWords)
 	n, _ := f.Read(b)
 	line, _, _ := strings.Cut(string(b[:n]), "\n")

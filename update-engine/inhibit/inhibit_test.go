@@ -1,11 +1,14 @@
 package inhibit
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,6 +51,44 @@ func TestFiles(t *testing.T) {
 	want := []reboot.Inhibitor{
 		{Who: "backup", Why: "copies the database"}, {Who: "empty"}, {Who: "evil", Why: "[2J now"}, {Who: "long", Why: strings.Repeat("ä", 100)}, {Who: "pipe"},
 	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// A container can change the folder between listing and opening: whatever is there then, its name inhibits and nothing else is read or waited for.
+func TestSwappedIn(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(t.TempDir(), "shadow")
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.WriteFile(secret, []byte("root:secret\n"), 0o644),
+		unix.Mkfifo(in("fifo"), 0o644),
+		os.Symlink(secret, in("link")),
+		os.Symlink("loop", in("loop")),
+		os.Symlink("nowhere", in("dangling")),
+		os.Mkdir(in("folder"), 0o755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"fifo", "link", "loop", "dangling", "folder"} {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if why, err := firstLine(in(name)); why != "" || err == nil || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: got %q, %v, want an error", name, why, err)
+			}
+		}()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: opening it blocks", name)
+		}
+	}
+	got, err := Files(dir)
+	want := []reboot.Inhibitor{{Who: "dangling"}, {Who: "fifo"}, {Who: "folder"}, {Who: "link"}, {Who: "loop"}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
