@@ -266,7 +266,7 @@ func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machin
 	a.count(func(c *state.Counters) { c.Checks++ })
 	o, err := a.ask(ctx, running, m.Check)
 	if err != nil {
-		m.Check.Error = oneLine(err.Error())
+		silence(m.Check, err)
 		a.countFailure(err, state.ReasonNetwork)
 		a.Log.Warn("check failed", "server", a.Config.Server, "channel", a.Config.Channel, "error", err)
 		if saveErr := a.Store.SetMachine(*m); saveErr != nil {
@@ -274,11 +274,22 @@ func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machin
 		}
 		return nil, err
 	}
+	m.Answer = m.Check
 	if o != nil {
+		name := o.name()
+		m.Check.Release = &name
 		a.Log.Info("release offered", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "running", running.Version, "download_size", o.ways[0].Size)
 	}
 	a.count(func(c *state.Counters) { c.LastSuccess = m.Check.Time })
 	return o, a.Store.SetMachine(*m)
+}
+
+// silence notes why a look has brought no answer.
+func silence(c *state.Check, err error) {
+	var refusal *tuf.Refusal
+	expired := errors.As(err, &refusal) && refusal.Reason == tuf.Expired // a stick that has stayed in is no worse than one that was taken out
+	c.Error = oneLine(err.Error())
+	c.Unanswered = c.Offered == "" && (expired || reason(err, state.ReasonNetwork) == state.ReasonNetwork)
 }
 
 // ask talks to the repository; everything it returns is signed.

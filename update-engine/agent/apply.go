@@ -46,7 +46,7 @@ func (a *Agent) apply(ctx context.Context, running state.Release, m *state.Machi
 	}
 	o, err := a.look(ctx, running, m)
 	if err != nil {
-		return nil, a.fail(m, err)
+		return a.unanswered(ctx, running, boot, m, reboot, err)
 	}
 	if o == nil {
 		if err := a.rest(m, boot); err != nil {
@@ -70,6 +70,41 @@ func (a *Agent) apply(ctx context.Context, running state.Release, m *state.Machi
 	return a.reboot(ctx, running, name, m, r)
 }
 
+// unanswered is an update whose look for a release ended with err. What is armed stays armed, and is rebooted into if the repository does not
+// answer and has said lately that this machine should run it.
+func (a *Agent) unanswered(ctx context.Context, running state.Release, boot state.Boot, m *state.Machine, reboot bool, err error) (*state.Result, error) {
+	armed, armedErr := a.targetArmed(m.Target)
+	if !armed {
+		return nil, a.fail(m, errors.Join(err, armedErr))
+	}
+	if restErr := a.rest(m, boot); restErr != nil {
+		return nil, errors.Join(err, restErr)
+	}
+	if !reboot || m.Unconfirmed(*m.Target, a.Config.Channel, a.Now()) != "" {
+		return nil, fmt.Errorf("release %s stays armed: %w", m.Target.Version, err)
+	}
+	r := &state.Result{Running: running, Offered: m.Target, Armed: true}
+	return a.reboot(ctx, running, *m.Target, m, r)
+}
+
+// targetArmed reports whether the release that was installed last is armed, and nobody has anything against it.
+func (a *Agent) targetArmed(target *state.Release) (bool, error) {
+	if target == nil {
+		return false, nil
+	}
+	q, qErr := a.Store.Quarantine()
+	orders, err := a.Store.Orders()
+	if err := errors.Join(qErr, err); err != nil || q.Find(target.Root) != nil || orders.Forbid(target.Version, a.Now()) != "" {
+		return false, err
+	}
+	folder, err := a.Machine.Boot()
+	if err != nil {
+		return false, err
+	}
+	defer folder.Close()
+	return isArmed(folder, *target)
+}
+
 // rest is the phase of a machine on which nothing has to be done.
 func (a *Agent) rest(m *state.Machine, boot state.Boot) error {
 	m.Phase, m.Error = state.Idle, ""
@@ -86,11 +121,11 @@ func (a *Agent) installOffer(ctx context.Context, running state.Release, boot st
 		return err
 	}
 	defer folder.Close()
-	armed, err := a.isArmed(folder, o)
+	name := o.name()
+	armed, err := isArmed(folder, name)
 	if err != nil {
 		return err
 	}
-	name := o.name()
 	m.Target, m.Liars = &name, nil
 	if m.FailedUnits, err = a.Machine.FailedUnits(ctx); err != nil {
 		return fmt.Errorf("list failed units: %w", err)
@@ -122,14 +157,14 @@ func (a *Agent) remember(errs ...error) {
 	}
 }
 
-// isArmed reports whether the boot program of the offer is at its counted name: then all before the commit point is done.
-func (a *Agent) isArmed(f install.Folder, o *offer) (bool, error) {
+// isArmed reports whether the boot program of a release is at its counted name: then all before the commit point is done.
+func isArmed(f install.Folder, name state.Release) (bool, error) {
 	list, err := install.Programs(f)
 	if err != nil {
 		return false, err
 	}
 	for _, p := range list {
-		if p.Root == o.release.Root.RootHash && p.Name.Counted && p.Name.Left == slot.Tries && p.Name.Version == o.release.Version {
+		if p.Root == name.Root && p.Name.Counted && p.Name.Left == slot.Tries && p.Name.Version == name.Version {
 			return true, nil
 		}
 	}

@@ -118,8 +118,8 @@ func (a *Agent) decide(ctx context.Context) (reboot.Decision, reboot.Situation, 
 		return reboot.Decision{}, s, err
 	}
 	s.BlockedSince = memory.BlockedSince
-	if m, err := a.Store.Machine(); err == nil && m.Check != nil {
-		s.Urgent = m.Check.Urgent
+	if m, err := a.Store.Machine(); err == nil && m.Answer != nil {
+		s.Urgent = m.Answer.Urgent
 	}
 	if a.Userspace != nil {
 		if s.Inhibitors, err = a.Userspace.Inhibitors(ctx); err != nil {
@@ -144,14 +144,16 @@ func (a *Agent) keepBlocked(d reboot.Decision, s reboot.Situation) error {
 }
 
 // unwanted asks the repository whether the armed release is still what this machine should run, and says why if it is not. A download may
-// have taken hours since it was asked. Without an answer what it said then counts, for an hour.
+// have taken hours since it was asked, or the release has waited for a window. If it does not answer what it said last counts, for a while.
 func (a *Agent) unwanted(ctx context.Context, running, target state.Release) (string, error) {
 	var c state.Check
 	o, err := a.ask(ctx, running, &c)
 	if err != nil {
+		silence(&c, err)
 		m, machineErr := a.Store.Machine()
-		if machineErr == nil && m.Check != nil && m.Check.Error == "" && a.Now().Sub(m.Check.Time) < time.Hour {
-			a.Log.Warn("cannot ask again whether the release is wanted", "version", target.Version, "error", oneLine(err.Error()))
+		m.Check = &c
+		if machineErr == nil && m.Unconfirmed(target, a.Config.Channel, a.Now()) == "" {
+			a.Log.Warn("cannot ask again whether the release is wanted", "version", target.Version, "error", c.Error)
 			return "", nil
 		}
 		return "", fmt.Errorf("ask whether release %s is still wanted: %w", target.Version, err)
@@ -273,6 +275,11 @@ func (a *Agent) gaps() map[string]float64 {
 func (a *Agent) waits(m state.Machine) string {
 	if m.Phase != state.Armed {
 		return ""
+	}
+	if m.Target != nil && a.Config.Reboot.Strategy != reboot.Off {
+		if why := m.Unconfirmed(*m.Target, a.Config.Channel, a.Now()); why != "" {
+			return why
+		}
 	}
 	d, _, err := a.decide(context.Background()) // the machine has time limits of its own
 	switch {

@@ -402,6 +402,124 @@ func TestRebootWaits(t *testing.T) {
 	u.wantLeft(reboot.Soft)
 }
 
+// waiting is a machine on which 1.0.1 is armed at 12:00 and waits for its window, at 03:00.
+func waiting(t *testing.T) *userspace {
+	t.Helper()
+	u := withUserspace(newTinyMachine(t))
+	u.reboots = reboot.Default()
+	u.reboots.Strategy = reboot.InWindow
+	u.reboots.Windows = []reboot.Window{{Start: "03:00", Duration: reboot.Duration(time.Hour)}}
+	if r, err := u.auto(); err != nil || !r.Armed || u.rebooted {
+		t.Fatalf("auto: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+	return u
+}
+
+func (u *userspace) wantPhase(want state.Phase) {
+	u.t.Helper()
+	if r, err := u.agent().Status(); err != nil || r.State.Phase != want {
+		u.t.Errorf("phase: got %s, %v, want %s", r.State.Phase, err, want)
+	}
+}
+
+// A stick is plugged in at noon and taken out: what it has armed still waits for the window, and is rebooted into when that opens.
+func TestWindowWithoutRepository(t *testing.T) {
+	u := waiting(t)
+	u.offline = true
+	u.repo.Time = u.repo.Time.Add(2 * time.Hour)
+	r, err := u.auto()
+	if err != nil || !r.Armed || u.rebooted || r.AskAgain == nil {
+		t.Fatalf("before the window: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+	u.wantPhase(state.Armed)
+	u.wantWhy("release 1.0.1 is written and armed, and the next window opens at Fri 2026-01-02 03:00 UTC")
+	u.repo.Time = *r.AskAgain
+	if r, err := u.auto(); err != nil || !u.rebooted {
+		t.Fatalf("in the window: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+	u.wantLeft(reboot.Soft)
+}
+
+// A stick that stays in has nothing but what has expired: that is no worse than one that was taken out.
+func TestWindowWithAnExpiredRepository(t *testing.T) {
+	u := waiting(t)
+	u.repo.Time = u.repo.Time.Add(2 * time.Hour)
+	if _, err := u.auto(); err != nil || u.rebooted {
+		t.Fatalf("auto: %v, rebooted %v", err, u.rebooted)
+	}
+	u.repo.Time = u.repo.Time.Add(23 * time.Hour)
+	u.reboots.Windows[0].Start = "13:00"
+	if r, err := u.auto(); err != nil || !u.rebooted {
+		t.Errorf("in the window: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+}
+
+// An answer does not count for ever, and not for what it was not about; the release stays armed and the line says what is missing.
+func TestWindowWithoutAnAnswer(t *testing.T) {
+	open := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		do  func(*userspace)
+		why string
+	}{
+		"for too long": {func(u *userspace) { u.offline, u.repo.Time = true, open.Add(24*time.Hour) },
+			"its last answer, of 2026-01-01 12:00, counts for 24 hours"},
+		"the clock was put back": {func(u *userspace) { u.offline, u.repo.Time = true, open.Add(-24*time.Hour) }, "its last answer, of 2026-01-01 12:00"},
+		"halted before": {func(u *userspace) {
+			u.halt()
+			if _, err := u.agent().Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			u.offline, u.repo.Time = true, open
+		}, "halted"},
+		"refused": {func(u *userspace) {
+			u.repo.Time = open
+			u.server.Tamper("timestamp.json", func(b []byte) { b[0] = '<' })
+		}, "the last look for a newer release failed: refuse timestamp.json"},
+	} {
+		u := waiting(t)
+		c.do(u)
+		if r, err := u.auto(); err == nil || u.rebooted || !strings.Contains(err.Error(), "release 1.0.1 stays armed") {
+			t.Errorf("%s: %+v, %v, rebooted %v", name, r, err, u.rebooted)
+		}
+		u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+		u.wantPhase(state.Armed)
+		u.wantWhy("release 1.0.1 is written and armed, and ")
+		u.wantWhy(c.why)
+	}
+}
+
+// A rollout that is halted stops what waits for a window, as long as somebody can say so: at the look, or between it and the reboot.
+func TestWindowHalted(t *testing.T) {
+	u := waiting(t)
+	u.repo.Time = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	u.halt()
+	if r, err := u.auto(); err != nil || u.rebooted {
+		t.Errorf("halted: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+	u.wantWhy("only a reboot by hand tries it")
+
+	u = waiting(t)
+	u.repo.Time = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	u.halt()
+	u.server.Refuse("", 503)
+	asked := len(u.server.Requests())
+	u.before = func(step string) {
+		if step == "inhibitors" && len(u.server.Requests()) > asked { // the look has failed
+			u.server.Refuse("", 0)
+		}
+	}
+	if r, err := u.auto(); err != nil || u.rebooted || !strings.Contains(r.Text, "halted") {
+		t.Errorf("there again, and halted: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+}
+
+func (u *userspace) halt() {
+	u.t.Helper()
+	if err := u.repo.Publish("stable", plan.Plan{Release: "1.0.1", Halted: true}); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
 func TestUrgentDoesNotWaitForAWindow(t *testing.T) {
 	u := withUserspace(newMachine(t))
 	u.reboots = reboot.Default()

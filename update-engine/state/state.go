@@ -76,6 +76,8 @@ type Machine struct {
 	// Network is what worked of the network then: it must work in the try, too.
 	Network *Network `json:"network,omitempty"`
 	Check   *Check   `json:"check,omitempty"`
+	// Answer is the last Check without an error.
+	Answer *Check `json:"answer,omitempty"`
 	// Liars are the servers whose bytes were not those that are signed, when Target was fetched.
 	Liars []Liar `json:"liars,omitempty"`
 }
@@ -96,7 +98,32 @@ type Check struct {
 	Offered string    `json:"offered,omitempty"` // version of the channel's plan
 	Held    string    `json:"held,omitempty"`    // why the plan says: not now
 	Urgent  bool      `json:"urgent,omitempty"`  // the plan's word that a reboot need not wait for a window
+	Release *Release  `json:"release,omitempty"` // what this machine should run next, if it is to run another
 	Error   string    `json:"error,omitempty"`
+	// Unanswered means that the error is only that the repository was not reached, or had nothing but what has expired.
+	Unanswered bool `json:"unanswered,omitempty"`
+}
+
+// AnswerCounts is for how long the repository's last answer counts while it gives none: a day, as its timestamp does. Who cuts a machine off
+// can keep it from seeing that a release was halted for no longer than both.
+const AnswerCounts = 24 * time.Hour
+
+// Unconfirmed says why the last look and the last answer are not enough to reboot into a release that is armed; empty if they are.
+func (m Machine) Unconfirmed(target Release, channel string, now time.Time) string {
+	c, a := m.Check, m.Answer
+	switch {
+	case c == nil || c.Error == "":
+		return ""
+	case !c.Unanswered:
+		return "the last look for a newer release failed: " + c.Error
+	case a != nil && a.Release == nil && a.Held != "":
+		return a.Held
+	case a == nil || a.Release == nil || *a.Release != target || a.Channel != channel:
+		return "the repository has to confirm it and does not answer: " + c.Error
+	case a.Time.After(now) || now.Sub(a.Time) >= AnswerCounts:
+		return fmt.Sprintf("the repository has to confirm it: its last answer, of %s, counts for %.0f hours, and it gives no other: %s", minute(a.Time), AnswerCounts.Hours(), c.Error)
+	}
+	return ""
 }
 
 // A Quarantined release is bad and is not taken again.
