@@ -25,6 +25,7 @@ import (
 	"github.com/proa-os/proa/update-engine/config"
 	"github.com/proa-os/proa/update-engine/install"
 	"github.com/proa-os/proa/update-engine/plan"
+	"github.com/proa-os/proa/update-engine/reboot"
 	"github.com/proa-os/proa/update-engine/record"
 	"github.com/proa-os/proa/update-engine/state"
 	"github.com/proa-os/proa/update-engine/tuf"
@@ -68,7 +69,8 @@ type Agent struct {
 	// Userspace may be nil.
 	Userspace Userspace
 	Store     *record.Store
-	Config    *config.Config
+	// Config and Broken are changed by Configure while others may ask.
+	Config *config.Config
 	// Broken is what is wrong with what people have configured last; nil if Config is that.
 	Broken   error
 	Anchor   []byte // root.json
@@ -83,12 +85,19 @@ type Agent struct {
 	Epoch time.Time
 	// StateRoom is how many bytes the state has room for; nil asks Store.
 	StateRoom func() (int64, error)
+	// Refresh reads what people configure again, and calls Configure with it: at the start of each job, which fails with its error, and before a
+	// question while no job works. It may be nil.
+	Refresh func() error
+	// Reboots reads again how the machine may reboot, for the last look before it does. It may be nil.
+	Reboots func() (reboot.Config, error)
 	// Network looks at what works of the network; nil: nothing is remembered of it.
 	Network func(context.Context) (state.Network, error)
 	// Progress is told how a job goes; total is 0 when unknown.
 	Progress func(stage string, done, total int64)
 
-	mu        sync.Mutex              // held for moments: by Status, while it reads the ESP
+	configured sync.RWMutex // held for moments: of Config and Broken
+
+	mu        sync.Mutex              // held for moments: by Status, while it reads the configuration and the ESP
 	working   bool                    // one job at a time
 	ended     chan struct{}           // closed when that job ends
 	giveWay   context.CancelCauseFunc // of that job, while it only fills the passive slot; else nil
@@ -139,6 +148,7 @@ func (a *Agent) bootNow(running state.Release, q state.Quarantine, m *state.Mach
 
 // Status reports what the machine runs and why. It does not wait for a job.
 func (a *Agent) Status() (*state.Report, error) {
+	a.refreshIdle()
 	running, err := a.Machine.Running()
 	if err != nil {
 		return nil, err
@@ -160,7 +170,7 @@ func (a *Agent) Status() (*state.Report, error) {
 		return nil, err
 	}
 	return &state.Report{
-		Running: running, State: m, Boot: boot, Quarantine: q, Orders: orders, Channel: a.Config.Channel, Server: a.Config.Server,
+		Running: running, State: m, Boot: boot, Quarantine: q, Orders: orders, Channel: a.config().Channel, Server: a.config().Server,
 		Progress: a.meter.read(time.Now()), Why: a.why(running, boot, m, q), Gaps: a.gaps(),
 	}, nil
 }
@@ -194,9 +204,9 @@ func (a *Agent) why(running state.Release, boot state.Boot, m state.Machine, q s
 	if err != nil {
 		return fmt.Sprintf("stays on %s: %s", running.Version, oneLine(err.Error()))
 	}
-	f := state.Facts{Running: running.Version, Server: a.Config.Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(), Waits: a.waits(m)}
-	if a.Broken != nil {
-		f.Broken = oneLine(a.Broken.Error())
+	f := state.Facts{Running: running.Version, Server: a.config().Server, Boot: boot, Machine: m, Quarantine: q, Orders: orders, Now: a.Now(), Waits: a.waits(m)}
+	if err := a.broken(); err != nil {
+		f.Broken = oneLine(err.Error())
 	}
 	if err := a.ready(); err != nil {
 		f.Unready = oneLine(err.Error())
@@ -262,13 +272,13 @@ func (a *Agent) check(ctx context.Context, running state.Release, m *state.Machi
 
 // look asks the repository: it returns nil if there is nothing to install, and says why in m.
 func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machine) (*offer, error) {
-	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.Config.Channel}
+	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.config().Channel}
 	a.count(func(c *state.Counters) { c.Checks++ })
 	o, err := a.ask(ctx, running, m.Check)
 	if err != nil {
 		silence(m.Check, err)
 		a.countFailure(err, state.ReasonNetwork)
-		a.Log.Warn("check failed", "server", a.Config.Server, "channel", a.Config.Channel, "error", err)
+		a.Log.Warn("check failed", "server", a.config().Server, "channel", a.config().Channel, "error", err)
 		if saveErr := a.Store.SetMachine(*m); saveErr != nil {
 			a.Log.Error("cannot keep the update state", "error", saveErr)
 		}
@@ -294,14 +304,14 @@ func silence(c *state.Check, err error) {
 
 // ask talks to the repository; everything it returns is signed.
 func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) (*offer, error) {
-	if a.Config.Server == "" {
+	if a.config().Server == "" {
 		return nil, fmt.Errorf(`no repository is %w: write {"server": "https://..."} to /etc/proa/update/config.json`, errConfiguration)
 	}
 	if a.Anchor == nil {
 		return nil, fmt.Errorf("no trust anchor is %w: put the repository's root.json at /etc/proa/update/root.json", errConfiguration)
 	}
 	a.progress("check", 0, 0)
-	t, err := tuf.Open(ctx, tuf.Config{Fetcher: a.Client, Server: a.Config.Server, Anchor: a.Anchor, State: a.TUFState, Now: a.Now()})
+	t, err := tuf.Open(ctx, tuf.Config{Fetcher: a.Client, Server: a.config().Server, Anchor: a.Anchor, State: a.TUFState, Now: a.Now()})
 	if err != nil {
 		return nil, err
 	}
@@ -309,11 +319,11 @@ func (a *Agent) ask(ctx context.Context, running state.Release, c *state.Check) 
 	if err := t.Refresh(); err != nil {
 		return nil, err
 	}
-	b, err := t.Read(plan.Target(a.Config.Channel), maxSmallTarget)
+	b, err := t.Read(plan.Target(a.config().Channel), maxSmallTarget)
 	if err != nil {
 		return nil, err
 	}
-	p, err := plan.Parse(b, a.Config.Channel)
+	p, err := plan.Parse(b, a.config().Channel)
 	if err != nil {
 		return nil, err
 	}
@@ -348,7 +358,7 @@ func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*off
 	base := "releases/" + version + "/" + runtime.GOARCH + "/"
 	b, err := t.Read(base+"release.json", maxSmallTarget)
 	if err != nil {
-		return nil, fmt.Errorf("the plan of channel %s, or a pin, names release %s: %w", a.Config.Channel, version, err)
+		return nil, fmt.Errorf("the plan of channel %s, or a pin, names release %s: %w", a.config().Channel, version, err)
 	}
 	r, err := release.Read(b)
 	if err != nil {

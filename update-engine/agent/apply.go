@@ -80,7 +80,7 @@ func (a *Agent) unanswered(ctx context.Context, running state.Release, boot stat
 	if restErr := a.rest(m, boot); restErr != nil {
 		return nil, errors.Join(err, restErr)
 	}
-	if !reboot || m.Unconfirmed(*m.Target, a.Config.Channel, a.Now()) != "" {
+	if !reboot || m.Unconfirmed(*m.Target, a.config().Channel, a.Now()) != "" {
 		return nil, fmt.Errorf("release %s stays armed: %w", m.Target.Version, err)
 	}
 	r := &state.Result{Running: running, Offered: m.Target, Armed: true}

@@ -31,9 +31,12 @@ func (a *Agent) Auto(ctx context.Context) (*state.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.broken(); err != nil { // it is not the repository's failure, and nothing to wait longer for
+		return nil, err
+	}
 	r := &state.Result{Running: report.Running, Text: report.Why}
 	switch {
-	case !a.Config.Auto || a.Config.Server == "":
+	case !a.config().Auto || a.config().Server == "":
 		r.Text = fmt.Sprintf("runs %s: it does not update itself, see \"server\" and \"auto\" in /etc/proa/update/config.json", report.Running.Version)
 		return r, nil
 	case report.Boot.Trying || report.Boot.Leaving || report.Progress != nil:
@@ -51,7 +54,7 @@ func (a *Agent) Auto(ctx context.Context) (*state.Result, error) {
 		}
 	}
 	s, scheduleErr := a.Store.Schedule()
-	s = s.After(a.Now(), a.Clock.Boot, outcome, a.Config.PollInterval(), a.Clock.Jitter)
+	s = s.After(a.Now(), a.Clock.Boot, outcome, a.config().PollInterval(), a.Clock.Jitter)
 	if r != nil && r.AskAgain != nil && r.AskAgain.Before(s.Next) {
 		s.Next = r.AskAgain.UTC() // an armed release waits for its window, or for somebody who inhibits
 	}

@@ -11,12 +11,17 @@ import (
 // Busy is the error of a job while another one works.
 type Busy = state.Busy
 
-// lock starts a job. It waits for Status, which everybody may ask, so that nobody can keep root from updating.
+// lock starts a job, with what is configured now. It waits for Status, which everybody may ask, so that nobody can keep root from updating.
 func (a *Agent) lock() (unlock func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.working {
 		return nil, Busy{}
+	}
+	if a.Refresh != nil {
+		if err := a.Refresh(); err != nil {
+			return nil, err
+		}
 	}
 	a.working, a.ended = true, make(chan struct{})
 	return func() {

@@ -23,7 +23,7 @@ func (a *Agent) ready() error {
 
 // postpone notes why a run did not even begin. State may be what is wrong, so this is tried only.
 func (a *Agent) postpone(m *state.Machine, err error) error {
-	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.Config.Channel, Error: oneLine(err.Error())}
+	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.config().Channel, Error: oneLine(err.Error())}
 	a.Log.Warn("update postponed", "error", m.Check.Error)
 	a.countFailure(err, state.ReasonClock)
 	a.remember(a.Store.SetMachine(*m))

@@ -96,6 +96,9 @@ func (a *Agent) leave(ctx context.Context, mode reboot.Mode, running, target sta
 
 // mayReboot looks at everything that a reboot into target depends on: the plan and the machine's orders, the windows, the inhibitors.
 func (a *Agent) mayReboot(ctx context.Context, running, target state.Release) (reboot.Decision, error) {
+	if err := a.refreshReboots(); err != nil {
+		return reboot.Decision{}, err
+	}
 	d, s, err := a.decide(ctx)
 	if err != nil {
 		return d, err
@@ -107,7 +110,7 @@ func (a *Agent) mayReboot(ctx context.Context, running, target state.Release) (r
 	if s.Held, err = a.unwanted(ctx, running, target); err != nil {
 		return d, err
 	}
-	return reboot.Decide(a.Config.Reboot, s)
+	return reboot.Decide(a.config().Reboot, s)
 }
 
 // decide asks everything but the network.
@@ -126,7 +129,7 @@ func (a *Agent) decide(ctx context.Context) (reboot.Decision, reboot.Situation, 
 			return reboot.Decision{}, s, err
 		}
 	}
-	d, err := reboot.Decide(a.Config.Reboot, s)
+	d, err := reboot.Decide(a.config().Reboot, s)
 	return d, s, err
 }
 
@@ -152,7 +155,7 @@ func (a *Agent) unwanted(ctx context.Context, running, target state.Release) (st
 		silence(&c, err)
 		m, machineErr := a.Store.Machine()
 		m.Check = &c
-		if machineErr == nil && m.Unconfirmed(target, a.Config.Channel, a.Now()) == "" {
+		if machineErr == nil && m.Unconfirmed(target, a.config().Channel, a.Now()) == "" {
 			a.Log.Warn("cannot ask again whether the release is wanted", "version", target.Version, "error", c.Error)
 			return "", nil
 		}
@@ -191,7 +194,7 @@ func (a *Agent) choose(target state.Release, now, next reboot.Kernel) (reboot.Mo
 	if m, err := a.Store.Reboots(); err == nil && m.NoSoft != nil && *m.NoSoft == target {
 		return reboot.Full, "a soft reboot into it did not succeed"
 	}
-	return reboot.Choose(a.Config.Reboot.Mode, now, next)
+	return reboot.Choose(a.config().Reboot.Mode, now, next)
 }
 
 // kernels reads the boot programs of two root images; what cannot be found is zero.
@@ -276,8 +279,8 @@ func (a *Agent) waits(m state.Machine) string {
 	if m.Phase != state.Armed {
 		return ""
 	}
-	if m.Target != nil && a.Config.Reboot.Strategy != reboot.Off {
-		if why := m.Unconfirmed(*m.Target, a.Config.Channel, a.Now()); why != "" {
+	if m.Target != nil && a.config().Reboot.Strategy != reboot.Off {
+		if why := m.Unconfirmed(*m.Target, a.config().Channel, a.Now()); why != "" {
 			return why
 		}
 	}

@@ -253,6 +253,9 @@ func (a *Agent) prove(ctx context.Context, running state.Release, o *offer, doRe
 	if !doReboot {
 		return nil, fmt.Errorf("%s: reboot first", why)
 	}
+	if err := a.refreshReboots(); err != nil {
+		return nil, err
+	}
 	d, s, err := a.decide(ctx)
 	if err != nil {
 		return nil, err

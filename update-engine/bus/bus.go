@@ -85,10 +85,6 @@ type Engine interface {
 
 // A Server is the engine on a bus.
 type Server struct {
-	// Refresh is called before a call while no other works, if it is set: the engine reads what people write again. With its error what is
-	// root's fails; questions are answered, and Why has it.
-	Refresh func() error
-
 	conn   *dbus.Conn
 	engine Engine
 	ctx    context.Context
@@ -174,14 +170,10 @@ func (s *Server) Progress(stage string, done, total int64) {
 }
 
 // begin and end frame every call.
-func (s *Server) begin() (refreshErr error) {
+func (s *Server) begin() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.calls == 0 && s.Refresh != nil {
-		refreshErr = s.Refresh()
-	}
 	s.calls++
-	return refreshErr
+	s.mu.Unlock()
 }
 
 func (s *Server) end() {
@@ -192,10 +184,10 @@ func (s *Server) end() {
 }
 
 // call frames a method, and turns its result into JSON.
-func (s *Server) call(work func(refreshErr error) (any, error)) (string, *dbus.Error) {
-	refreshErr := s.begin()
+func (s *Server) call(work func() (any, error)) (string, *dbus.Error) {
+	s.begin()
 	defer s.end()
-	v, err := work(refreshErr)
+	v, err := work()
 	if err != nil {
 		return "", failure(err)
 	}

@@ -101,15 +101,15 @@ func (m methods) ClearQuarantine(sender dbus.Sender, version, reason string) (st
 }
 
 func (m methods) Status() (string, *dbus.Error) {
-	return m.s.call(func(error) (any, error) { return m.s.engine.Status() })
+	return m.s.call(func() (any, error) { return m.s.engine.Status() })
 }
 
 func (m methods) History() (string, *dbus.Error) {
-	return m.s.call(func(error) (any, error) { return m.s.engine.History() })
+	return m.s.call(func() (any, error) { return m.s.engine.History() })
 }
 
 func (m methods) Metrics() (string, *dbus.Error) {
-	return m.s.call(func(error) (any, error) { return m.s.engine.Metrics() })
+	return m.s.call(func() (any, error) { return m.s.engine.Metrics() })
 }
 
 // act frames what only root may ask for. The properties may be others behind it.
@@ -118,11 +118,8 @@ func (s *Server) act(sender dbus.Sender, method, reason string, work func(state.
 	if denied != nil {
 		return "", denied
 	}
-	return s.call(func(refreshErr error) (any, error) {
+	return s.call(func() (any, error) {
 		defer s.Changed()
-		if refreshErr != nil {
-			return nil, refreshErr
-		}
 		return work(state.Given{By: by, Reason: strings.Join(strings.Fields(reason), " ")})
 	})
 }

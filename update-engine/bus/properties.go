@@ -123,7 +123,7 @@ func (g getters) all(iface string) (map[string]dbus.Variant, *dbus.Error) {
 	if iface != Interface && iface != "" {
 		return nil, dbus.NewError("org.freedesktop.DBus.Error.UnknownInterface", []any{"no interface " + iface + " here"})
 	}
-	_ = g.s.begin() // Why says what is wrong
+	g.s.begin()
 	defer g.s.end()
 	r, err := g.s.engine.Status()
 	if err != nil {

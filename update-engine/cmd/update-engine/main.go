@@ -37,6 +37,7 @@ import (
 	"github.com/proa-os/proa/update-engine/host"
 	"github.com/proa-os/proa/update-engine/journal"
 	"github.com/proa-os/proa/update-engine/network"
+	"github.com/proa-os/proa/update-engine/reboot"
 	"github.com/proa-os/proa/update-engine/record"
 	"github.com/proa-os/proa/update-engine/state"
 	"github.com/proa-os/proa/update-engine/stick"
@@ -141,7 +142,15 @@ func serve(ctx context.Context) error {
 	files := stick.New(child)
 	defer files.Close()
 	a.Client = &client.Client{Source: a.Counted(files), Retry: client.DefaultRetry()}
-	if err := configure(a, child, configDir); err != nil {
+	a.Refresh = func() error { return configure(a, child, configDir) }
+	a.Reboots = func() (reboot.Config, error) {
+		c, err := config.Load(configFile)
+		if err != nil {
+			return reboot.Config{}, err
+		}
+		return c.Reboot, nil
+	}
+	if err := a.Refresh(); err != nil {
 		a.Log.Error("configuration cannot be used", "error", err) // whoever asks is told, and it is read again for every call
 	}
 	conn, err := dbus.ConnectSystemBus()
@@ -166,7 +175,7 @@ func serve(ctx context.Context) error {
 		debug.FreeOSMemory()
 		_ = host.LetGo() // without, it takes more memory and works as well
 	}
-	a.Progress, s.Refresh = streaming(s.Progress, letGo), func() error { return configure(a, child, configDir) }
+	a.Progress = streaming(s.Progress, letGo)
 	a.Store.Changed = func() {
 		s.Changed()
 		writeMetrics(a)
@@ -194,28 +203,29 @@ func streaming(progress func(string, int64, int64), letGo func()) func(string, i
 }
 
 // configure reads what people write: the configuration, and the trust anchor beside it or else in the image. Nothing is changed if it cannot
-// be used, but that the agent knows why.
+// be used, but that the agent knows why. No job may work meanwhile.
 func configure(a *agent.Agent, child *client.Child, dir string) error {
-	a.Broken = readConfig(a, child, dir)
-	return a.Broken
+	c, err := readConfig(a, child, dir)
+	a.Configure(c, err)
+	return err
 }
 
-func readConfig(a *agent.Agent, child *client.Child, dir string) error {
+func readConfig(a *agent.Agent, child *client.Child, dir string) (*config.Config, error) {
 	c, err := config.Load(filepath.Join(dir, filepath.Base(configFile)))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	anchor, err := config.LoadAnchor(filepath.Join(dir, "root.json"), filepath.Join(imageDir, "root.json"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	network, err := client.ReadNetwork(c.Proxy, c.CAFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a.Config, a.Anchor, child.Network = c, anchor, network
+	a.Anchor, child.Network = anchor, network
 	a.Client.Server, a.Client.Mirrors, a.Client.Rate = c.Server, c.Mirrors, c.RateLimit
-	return nil
+	return c, nil
 }
 
 func judge(ctx context.Context) error {
