@@ -15,8 +15,8 @@
 // which the old image's store has not. Debian's bsdiff is given the files that have changed, one by one: for a whole image it
 // takes 17 times its size in memory.
 //
-// It is a measurement and not a test: it prints which bars are met and never fails because of a number. That a delta makes the right
-// bytes is not a number: it fails if one does not.
+// It prints which bars are met, and fails in the end if one of a size or of memory is not (Verdict); a bar of CPU time is a report. That a
+// delta makes the right bytes is not a bar: it fails at once if one does not.
 package delta
 
 import (

@@ -79,6 +79,23 @@ func TestBars(t *testing.T) {
 	}
 }
 
+// Sizes and memory are judged; times are not, nor is the month with its new kernel.
+func TestVerdict(t *testing.T) {
+	r := testReport()
+	if err := r.Verdict(); err == nil || err.Error() != "bars that are not met: kernel, root image: 2.05 MB, at most 2.00" {
+		t.Errorf("got %v", err)
+	}
+	r.Pairs[3].Root = 1_800_000
+	r.Pairs[4].Size, r.Pairs[4].Apply.CPU, r.Full.Apply.CPU, r.Pairs[0].Create.CPU = 13e6, 100, 100, 1000
+	if err := r.Verdict(); err != nil {
+		t.Errorf("times, and the month with its kernel: %v", err)
+	}
+	r.Pairs[4].Root, r.Pairs[1].Apply.Memory = 5e6, 33e6
+	if err := r.Verdict(); err == nil || !strings.Contains(err.Error(), "zlib, applying, memory: 33.00 MB") || !strings.Contains(err.Error(), "month, root image") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestReportJSON(t *testing.T) {
 	var b strings.Builder
 	if err := testReport().WriteJSON(&b); err != nil {

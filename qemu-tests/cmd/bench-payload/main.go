@@ -3,7 +3,8 @@
 //
 //	bench-payload [--pairs openssl,zlib,...] [--no-peers] [--builder out/bin/image-builder] [--out out/bench] [--json]
 //
-// The first run builds the releases, which takes minutes; they stay in the cache. --task is for the program itself.
+// The first run builds the releases, which takes minutes; they stay in the cache. It exits with 1 on an
+// error, and if a bar of a size or of memory is not met. --task is for the program itself.
 package main
 
 import (
@@ -48,8 +49,12 @@ func run(ctx context.Context, o delta.Options, task string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	write := report.WriteText
 	if asJSON {
-		return report.WriteJSON(os.Stdout)
+		write = report.WriteJSON
 	}
-	return report.WriteText(os.Stdout)
+	if err := write(os.Stdout); err != nil {
+		return err
+	}
+	return report.Verdict()
 }
