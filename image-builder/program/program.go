@@ -38,8 +38,9 @@ func withoutInlining() (flags []string) {
 	return flags
 }
 
-// linkFlags leave out symbol tables, and most of the space between functions: the default of 32 bytes is for loops that Go aligns anyway.
-const linkFlags = "-ldflags=-s -w -buildid= -funcalign=16"
+// linkFlags leave out symbol tables, and the space between functions: the default of 32 bytes is for loops that Go aligns anyway. 4 is what
+// an instruction of arm64 needs; a program of 8 MB is 61 kB smaller than with 16.
+const linkFlags = "-ldflags=-s -w -buildid= -funcalign=4"
 
 // Build compiles packages (as ./init/cmd/init) of the module at dir into outDir, each under its last path element.
 // The Go build cache makes a second call cheap.
