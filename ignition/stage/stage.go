@@ -111,12 +111,15 @@ func one(ctx context.Context, m *platform.Machine, o Options) error {
 		return fetch(ctx, m, o, false)
 	case "kargs":
 		return arguments(ctx, o, loader.ThisMachine(), restart)
-	case "disks", "mount", "umount":
+	case "mount", "umount":
 		return devices(ctx, o)
-	case "files":
+	case "disks", "files":
 		o.Fetcher.Retrying = retrying(o)
 		if p, err := named(m, o); err == nil { // else the objects are read as anybody may
 			o.Fetcher = p.Credentials(m, o.Fetcher)
+		}
+		if o.Stage == "disks" {
+			return devices(ctx, o)
 		}
 		return files(ctx, o)
 	}
@@ -295,12 +298,15 @@ func devices(ctx context.Context, o Options) error {
 		})
 		return nil
 	}
+	if len(made) == 0 { // then no certificate needs to be fetched either
+		return nil
+	}
 	root, err := os.OpenRoot(o.Root)
 	if err != nil {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
-	fetcher, err := fetcherFor(ctx, source.Fetcher{Secrets: o.Fetcher.Secrets, Retrying: retrying(o)}, &st.Merged)
+	fetcher, err := fetcherFor(ctx, o.Fetcher, &st.Merged)
 	if err != nil {
 		return err
 	}

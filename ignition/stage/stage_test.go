@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/ignition/apply"
+	"github.com/proa-os/proa/ignition/config"
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/internal/testenv"
 )
@@ -268,6 +269,38 @@ func full(t *testing.T, dir string) {
 	})
 	if err := os.WriteFile(dir+"/passwd", []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Disks are made with what a private object holds, as files are; without disks nothing is fetched.
+func TestDisksWithCredentials(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		if strings.HasSuffix(r.URL.Path, "/token") {
+			cancel() // the object would come from the internet
+		}
+	}))
+	defer server.Close()
+	for _, tt := range []struct {
+		storage string
+		want    bool
+	}{{`{"files":[{"path":"/etc/a"}]}`, false}, {`{"disks":[{"device":"/dev/none"}]}`, true}} {
+		m, o, _ := machine(t, "")
+		cfg := `{"ignition":{"version":"3.4.0","security":{"tls":{"certificateAuthorities":[{"source":"gs://private/ca"}]}}},"storage":` + tt.storage + `}`
+		m.Route = func(string) string { return strings.TrimPrefix(server.URL, "http://") }
+		merged, err := config.Load(t.Context(), "c.ign", []byte(cfg), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store(o, state{Merged: *merged, Platform: "gcp"}); err != nil {
+			t.Fatal(err)
+		}
+		o.Platform, o.Stage = "gcp", "disks"
+		if err := Run(ctx, m, o); (err != nil) != tt.want || (asked > 0) != tt.want {
+			t.Errorf("%s: asked for a token %d times, %v", tt.storage, asked, err)
+		}
 	}
 }
 
