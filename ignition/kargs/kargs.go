@@ -131,7 +131,7 @@ func Protected(key string) bool {
 		"root", "rootfstype", "rootflags", "rootwait", "rootdelay", "ro", "rw", "roothash", "usrhash", // the root image
 		"init", "rdinit", "initrd", "noinitrd", "__", // process 1; what stands behind "--" is its arguments
 		"module.sig_enforce", "panic", // what is verified, and that a panic uses up a try
-		"systemd.unit", "systemd.mask", "systemd.volatile", "single", "s", "1", "emergency", "rescue", // what would keep provisioning from running
+		"systemd.unit", "systemd.mask", "systemd.volatile", "systemd.confirm_spawn", "single", "s", "_s", "1", "2", "3", "4", "5", "emergency", "_b", "rescue", // what would keep provisioning from running
 	}, key)
 }
 

@@ -53,7 +53,7 @@ func TestDecide(t *testing.T) {
 }
 
 func TestProtected(t *testing.T) {
-	for _, key := range []string{"proa.try", "root", "rootflags", "init", "rdinit", "dm_mod.create", "dm-verity.require_signatures", "ignition.config.url", "module.sig_enforce", "module.sig-enforce", "panic", "--", "systemd.unit"} {
+	for _, key := range []string{"proa.try", "root", "rootflags", "init", "rdinit", "dm_mod.create", "dm-verity.require_signatures", "ignition.config.url", "module.sig_enforce", "module.sig-enforce", "panic", "--", "systemd.unit", "systemd.confirm_spawn", "2", "3", "4", "5", "-b", "-s"} {
 		if !Protected(key) {
 			t.Errorf("%s may be set", key)
 		}
