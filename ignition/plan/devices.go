@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 
@@ -175,8 +176,8 @@ func (b *builder) devices() {
 
 func (b *builder) mount(n int, f types.Filesystem) Op {
 	at := b.at("storage.filesystems[%d].path", n)
-	switch p := path.Clean(*f.Path); p {
-	case "/", "/etc", "/usr":
+	switch p := path.Clean(*f.Path); {
+	case p == "/", p == "/etc", p == "/usr", hidesState(p):
 		b.refuse(at, "cannot put a file system there", "a path below /var, such as /var/lib/containers", p)
 	}
 	m := Mount{base: at, Device: f.Device, Format: str(f.Format), Path: *f.Path}
@@ -184,6 +185,13 @@ func (b *builder) mount(n int, f types.Filesystem) Op {
 		m.Options = append(m.Options, string(o))
 	}
 	return m
+}
+
+// hidesState reports whether a file system at p would hold what the initramfs looks for in the machine's state.
+func hidesState(p string) bool {
+	return slices.ContainsFunc([]string{"/var/lib/etc", "/var/lib/ignition", "/var/lib/proa"}, func(dir string) bool {
+		return strings.HasPrefix(dir+"/", p+"/") || strings.HasPrefix(p, dir+"/")
+	})
 }
 
 // StatePath is where a machine's state is. A file system of the config there is no mount like others: everything is written to the state
