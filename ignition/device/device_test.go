@@ -352,4 +352,8 @@ func TestKeyFile(t *testing.T) {
 	if _, err := do(t, m, newRoot(t), `{"luks":[{"name":"box","device":"/dev/vdc","label":"l"}]}`); err == nil || !strings.Contains(err.Error(), "a key file in the config") {
 		t.Errorf("without a key: %v", err)
 	}
+	long := strings.Repeat("k", 8<<20+1)
+	if _, err := do(t, m, newRoot(t), `{"luks":[{"name":"box","device":"/dev/vdc","label":"l","keyFile":{"source":"data:,`+long+`"}}]}`); err == nil || !strings.Contains(err.Error(), "at most 8 MiB") {
+		t.Errorf("a long key: %v", err)
+	}
 }

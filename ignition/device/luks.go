@@ -129,12 +129,23 @@ func (r *run) secret(op plan.Luks) ([]byte, error) {
 	return b, durable.WriteFile(r.o.Root, keyDir+"/"+op.Name, b, 0o600)
 }
 
+// keyLimit is how long a key file may be: cryptsetup(8), --keyfile-size.
+const keyLimit = 8 << 20
+
 // sink collects a key.
-type sink struct{ bytes.Buffer }
+type sink struct{ key []byte }
+
+func (s *sink) Write(b []byte) (int, error) {
+	if len(s.key)+len(b) > keyLimit {
+		return 0, errors.New("expected a key file of at most 8 MiB, found more")
+	}
+	s.key = append(s.key, b...)
+	return len(b), nil
+}
 
 // Reset forgets it.
 func (s *sink) Reset() error {
-	s.Buffer.Reset()
+	s.key = nil
 	return nil
 }
 
@@ -143,7 +154,7 @@ func (r *run) fetch(res types.Resource) ([]byte, error) {
 	if err := r.o.Fetch(r.ctx, res, &s); err != nil {
 		return nil, err
 	}
-	return s.Bytes(), nil
+	return s.key, nil
 }
 
 func (r *run) makeVolume(op plan.Luks, key string, d Device, secret []byte) (string, error) {
