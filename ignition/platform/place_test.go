@@ -224,13 +224,19 @@ func TestNoDrive(t *testing.T) {
 // A config drive without user data does not hide what the metadata service has, nor the other way round.
 func TestRace(t *testing.T) {
 	m, _ := serve(t, &cloud{host: "169.254.169.254", answers: map[string]answer{"GET /openstack/latest/user_data": {body: ign}}})
-	attach(t, m, "sr0", disc(t, "azure", "config-2"), map[string]string{"size": "2048"})
+	attach(t, m, "sr0", disc(t, "cloudstack", "config-2"), map[string]string{"size": "2048"})
 	p := lookup(t, "openstack")
 	if _, err := p.Read(t.Context(), m, true); !errors.Is(err, source.ErrNeedNetwork) {
 		t.Errorf("offline: got %v", err)
 	}
 	if a, err := p.Read(t.Context(), m, false); err != nil || string(a.Config) != ign {
 		t.Errorf("got %+v, %v", a, err)
+	}
+	// A config that a service refuses to hand over is not one that there is none of.
+	m, _ = serve(t, &cloud{host: "169.254.169.254", answers: map[string]answer{"GET /openstack/latest/user_data": {status: 403}}})
+	attach(t, m, "sr0", disc(t, "cloudstack", "config-2"), map[string]string{"size": "2048"})
+	if a, err := p.Read(t.Context(), m, false); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
+		t.Errorf("refused: got %+v, %v", a, err)
 	}
 }
 

@@ -291,7 +291,8 @@ func (*tooLarge) Error() string {
 // grace is how long the others may still bring a config when one origin has said that it has none.
 const grace = 5 * time.Second
 
-// race asks all origins at once. The first config counts; that there is none counts when nobody brings one soon after.
+// race asks all origins at once. The first config counts; that there is none counts when nobody brings one soon after,
+// and nobody may have one that cannot be read: a machine is provisioned once.
 func (s *session) race(ctx context.Context, all []origin) (origin, *Answer, error) {
 	type result struct {
 		o   origin
@@ -311,7 +312,7 @@ func (s *session) race(ctx context.Context, all []origin) (origin, *Answer, erro
 	var errs []error
 	needNetwork := false
 	var over <-chan time.Time
-	for range all {
+	for n := 0; n < len(all); n++ {
 		select {
 		case r := <-results:
 			switch {
@@ -325,14 +326,14 @@ func (s *session) race(ctx context.Context, all []origin) (origin, *Answer, erro
 				errs = append(errs, r.err)
 			}
 		case <-over:
-			return none.o, &Answer{Name: none.a.Name}, nil
+			n = len(all)
 		}
 	}
 	switch {
-	case none != nil && !needNetwork:
-		return none.o, &Answer{Name: none.a.Name}, nil
 	case needNetwork:
 		return origin{}, nil, source.ErrNeedNetwork
+	case len(errs) > 0:
+		return origin{}, nil, errors.Join(errs...)
 	}
-	return origin{}, nil, errors.Join(errs...)
+	return none.o, &Answer{Name: none.a.Name}, nil
 }
