@@ -258,3 +258,38 @@ func TestTFTP(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A server that always has one more block does not hold provisioning up for ever.
+func TestEndlessTFTP(t *testing.T) {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go func() {
+		b := make([]byte, 100)
+		for number := uint16(1); ; number++ {
+			_, client, err := conn.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			conn.WriteToUDP(append([]byte{0, 3, byte(number >> 8), byte(number)}, make([]byte, 512)...), client)
+		}
+	}()
+	f, err := Fetcher{}.For(t.Context(), types.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- f.Fetch(ctx, resource("tftp://"+conn.LocalAddr().String()+"/x"), &buffer{}) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(4 * time.Second):
+		t.Error("goes on")
+	}
+}

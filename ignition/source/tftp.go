@@ -90,6 +90,9 @@ func (t *tftp) Read(p []byte) (int, error) {
 
 // next sends the last packet and waits for the block after it, several times.
 func (t *tftp) next() error {
+	if err := t.ctx.Err(); err != nil { // of a server that always has one more block
+		return retry.Temporary(err)
+	}
 	for range tftpTries {
 		if _, err := t.conn.WriteToUDP(t.last, t.server); err != nil {
 			return retry.Temporary(err)
