@@ -41,11 +41,19 @@ var replaced = [...]string{"lib/etc", "lib/ignition"}
 
 // Copy copies state from one directory to another one, the roots of two file systems, and makes it durable.
 func Copy(from, to string) error {
-	if err := forget(to); err != nil {
+	target, err := os.OpenRoot(to) // a link of another machine's may lead to the state of this one
+	if err != nil {
+		return fmt.Errorf("copy state: %w", err)
+	}
+	defer target.Close()
+	if err := forget(target); err != nil {
 		return fmt.Errorf("copy state: forget what a factory reset has left in %s: %w", to, err)
 	}
+	if err := makeRoom(filepath.Join(to, "lib"), true); err != nil {
+		return fmt.Errorf("copy state: %w", err)
+	}
 	for _, name := range replaced {
-		if err := os.RemoveAll(filepath.Join(to, name)); err != nil {
+		if err := target.RemoveAll(name); err != nil {
 			return fmt.Errorf("copy state: %w", err)
 		}
 	}
@@ -64,8 +72,8 @@ func Copy(from, to string) error {
 }
 
 // forget empties a state with a request. The request goes last.
-func forget(state string) error {
-	if b, err := os.ReadFile(filepath.Join(state, Request)); err != nil || string(b) != requestText {
+func forget(state *os.Root) error {
+	if b, err := state.ReadFile(Request); err != nil || string(b) != requestText {
 		return nil // none, or one that keeps some paths: it is not a factory reset's
 	}
 	above := map[string]bool{}
@@ -74,7 +82,7 @@ func forget(state string) error {
 	}
 	var empty func(dir string) error
 	empty = func(dir string) error {
-		entries, err := os.ReadDir(filepath.Join(state, dir))
+		entries, err := fs.ReadDir(state.FS(), dir)
 		if err != nil {
 			return err
 		}
@@ -84,7 +92,7 @@ func forget(state string) error {
 			case above[name]:
 				err = empty(name)
 			default:
-				err = os.RemoveAll(filepath.Join(state, name))
+				err = state.RemoveAll(name)
 			}
 			if err != nil {
 				return err
@@ -95,10 +103,10 @@ func forget(state string) error {
 	if err := empty("."); err != nil {
 		return err
 	}
-	if err := sync(state); err != nil {
+	if err := sync(state.Name()); err != nil {
 		return err
 	}
-	return os.Remove(filepath.Join(state, Request))
+	return state.Remove(Request)
 }
 
 // sync makes everything on a file system durable.

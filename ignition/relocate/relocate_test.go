@@ -131,6 +131,32 @@ func TestCopyOverAnother(t *testing.T) {
 	}
 }
 
+// A link on the target does not lead out of it, whether a reset was asked for or not: what it leads to may be the machine's own state.
+func TestCopyOverLink(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: the copy sets owners")
+	}
+	for _, request := range []string{"", requestText} {
+		from, to, own := t.TempDir(), t.TempDir(), t.TempDir()
+		write(t, from+"/lib/etc/upper/hostname", "new", 0o644)
+		write(t, own+"/etc/upper/hostname", "own", 0o644)
+		write(t, own+"/ignition/reset", request, 0o644)
+		want := dump(t, own)
+		if err := os.Symlink(own, to+"/lib"); err != nil {
+			t.Fatal(err)
+		}
+		if err := Copy(from, to); err != nil {
+			t.Fatal(err)
+		}
+		if got := dump(t, own); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+		if b, err := os.ReadFile(to + "/lib/etc/upper/hostname"); string(b) != "new" {
+			t.Errorf("hostname: got %q, %v", b, err)
+		}
+	}
+}
+
 // Nothing stays of a state that a factory reset has asked to be forgotten, wherever an earlier copy was cut short. A request that keeps
 // something is not one of those.
 func TestCopyOverForgotten(t *testing.T) {
