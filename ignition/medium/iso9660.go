@@ -69,7 +69,7 @@ func (t *iso) record(b []byte) (e entry, ok bool) {
 		e.name = utf16BE(name)
 	} else {
 		e.name = string(name)
-		if alternate := rockRidgeName(b[33+len(name)+(1-len(name)%2):]); alternate != "" {
+		if alternate := rockRidgeName(b[min(33+len(name)+(1-len(name)%2), len(b)):]); alternate != "" {
 			e.name = alternate
 			return e, true
 		}

@@ -90,6 +90,15 @@ func TestPlainISO(t *testing.T) {
 	}
 }
 
+// A record may end with its name, without the byte that pads it.
+func TestUnpaddedRecord(t *testing.T) {
+	b := append(make([]byte, 33), "AB"...)
+	b[0], b[32] = 35, 2
+	if e, ok := new(iso).record(b); !ok || e.name != "AB" {
+		t.Errorf("got %+v, %v", e, ok)
+	}
+}
+
 func TestForeignFAT(t *testing.T) {
 	tools := testenv.Tools(t)
 	tests := []struct{ name, size string }{{"12", "2048"}, {"16", "16384"}, {"32", "66000"}}
