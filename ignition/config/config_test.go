@@ -145,6 +145,14 @@ func TestScreen(t *testing.T) {
 	}
 }
 
+// What a server or a file says neither moves the cursor nor fills the screen.
+func TestScreenOfForeignText(t *testing.T) {
+	got := Issue{Problem: "a\x1b[2J\nb\u009b", Found: strings.Repeat("é", 1000)}.Screen()
+	if want := "  problem:   a [2J b \n  found:     " + strings.Repeat("é", 300) + "...\n"; got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWarningsAreKept(t *testing.T) {
 	d, err := Parse("c.ign", []byte(`{"ignition":{"version":"3.4.0"},"systemd":{"units":[{"name":"a.service","enabled":true,"contents":"[Service]\n"}]}}`))
 	if err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // A Place is where something stands in a config: what an error must tell the person who wrote it.
@@ -67,7 +68,7 @@ func (i Issue) Screen() string {
 	var b strings.Builder
 	line := func(label, text string) {
 		if text != "" {
-			fmt.Fprintf(&b, "  %-10s %s\n", label+":", text)
+			fmt.Fprintf(&b, "  %-10s %s\n", label+":", shown(text))
 		}
 	}
 	line("config", i.Config)
@@ -80,6 +81,22 @@ func (i Issue) Screen() string {
 	line("found", i.Found)
 	line("next step", i.Next)
 	return b.String()
+}
+
+// maxShown is how many bytes of a text are shown: more would push the rest off the screen.
+const maxShown = 600
+
+// shown is text for a terminal: no part of it, which may be a server's, moves the cursor.
+func shown(text string) string {
+	if len(text) > maxShown {
+		text = strings.ToValidUTF8(text[:maxShown], "") + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // Issues is one or more errors of a config; warnings are never among them.

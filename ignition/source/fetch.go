@@ -331,7 +331,7 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil
 	}
-	err = &statusError{resp.StatusCode, resp.Status}
+	err = &statusError{resp.StatusCode}
 	if resp.StatusCode >= 500 {
 		err = retry.Temporary(err)
 	}
@@ -339,12 +339,12 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 }
 
 // statusError is an answer that brings no resource.
-type statusError struct {
-	code int
-	text string
-}
+type statusError struct{ code int }
 
-func (e *statusError) Error() string { return "expected status 200, found " + e.text }
+// Error does without the server's own words: they end up on the machine's consoles.
+func (e *statusError) Error() string {
+	return fmt.Sprintf("expected status 200, found %d %s", e.code, http.StatusText(e.code))
+}
 
 // WithoutURL takes the URL, which may hold credentials, out of an error of net/http.
 func WithoutURL(err error) error {

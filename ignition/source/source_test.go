@@ -104,6 +104,14 @@ func TestFetchErrors(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		case "/loop":
 			http.Redirect(w, r, "/loop", http.StatusFound)
+		case "/rude":
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 403 \x1b[2J all is well\r\nContent-Length: 0\r\n\r\n")
+			conn.Close()
 		default:
 			w.Write([]byte("some content"))
 		}
@@ -116,6 +124,7 @@ func TestFetchErrors(t *testing.T) {
 		want string
 	}{
 		{"not found", resource(strings.Replace(srv.URL, "http://", "http://user:pw@", 1) + "/gone?token=1"), "fetch " + srv.URL + "/gone: expected status 200, found 404 Not Found"},
+		{"a reason of the server's own", resource(srv.URL + "/rude"), "fetch " + srv.URL + "/rude: expected status 200, found 403 Forbidden"},
 		{"wrong hash", withHash(resource(srv.URL+"/x"), "other"), "fetch " + srv.URL + "/x: verify: expected hash d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa, found 290f493c44f5d63d06b374d0a5abd292fae38b92cab2fae5efefe1b0e9347f56"},
 		{"not gzip", types.Resource{Source: resource(srv.URL + "/x").Source, Compression: &gz}, "fetch " + srv.URL + "/x: decompress: expected gzip: gzip: invalid header"},
 		{"unknown scheme", resource("ftp://h/x"), "fetch a ftp: URL: expected a source of scheme data, http, https, tftp, s3, arn or gs, found ftp"},
