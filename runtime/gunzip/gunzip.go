@@ -20,7 +20,7 @@ import (
 const (
 	window   = 32 << 10
 	outSize  = 128 << 10
-	slack    = 258 + 8 // one copy, and what copies of eight bytes write too much
+	slack    = 1 + 258 + 8 // the last round of fast: a second literal, a copy, and what copies of eight bytes write too much
 	inSize   = 64 << 10
 	litBits  = 11
 	distBits = 8

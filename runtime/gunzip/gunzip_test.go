@@ -154,6 +154,7 @@ func FuzzReader(f *testing.F) {
 			f.Add(pack(f, level, text[:min(len(text), 4<<10)])[20:])
 		}
 	}
+	f.Add(long(rand.New(rand.NewPCG(7, 8))).end()[10:])
 	header := []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = append(bytes.Clone(header), b...)
