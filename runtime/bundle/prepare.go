@@ -106,7 +106,7 @@ func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place
 			}
 		}
 	}
-	if err := useVolumes(st.VolumesDir(), c, u, p.Rootfs); err != nil {
+	if err := useVolumes(st, c, u, p.Rootfs); err != nil {
 		return err
 	}
 	if err := useSecrets(st.SecretsDir(), filepath.Join(dir, "secrets"), c); err != nil {

@@ -13,13 +13,14 @@ import (
 
 // useVolumes makes the sources of all volumes ready: named ones are made and filled, directories of the machine made. It runs in the
 // container's mount namespace, where its root is mounted already.
-func useVolumes(dir string, c *store.Container, u User, rootfs string) error {
+func useVolumes(st *store.Store, c *store.Container, u User, rootfs string) error {
 	for i := range c.Volumes {
 		v := &c.Volumes[i]
 		var err error
 		if v.Name != "" {
 			var s *volume.Store
-			if s, err = volume.Open(dir); err == nil {
+			if s, err = volume.Open(st.VolumesDir()); err == nil {
+				s.Warn = st.Warn
 				v.Source, err = s.Use(v.Name, rootfs, v.Target, !v.NoCopy)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
@@ -120,7 +121,15 @@ func (e *Env) open() (*store.Store, error) {
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 		return nil, errNotRoot
 	}
+	if err == nil {
+		s.Warn = e.warn
+	}
 	return s, err
+}
+
+// warn says what is wrong though the command goes on.
+func (e *Env) warn(err error) {
+	fmt.Fprintf(e.Err, "containerctl: warning: %v\n", printable(err.Error()))
 }
 
 // printable takes out what would steer a terminal: registries and containers have a say in errors.

@@ -24,7 +24,7 @@ import (
 func (e *Env) wires() *wiring.Wiring {
 	w := e.Networks
 	w.Sockets = e.Units
-	w.Warn = func(err error) { fmt.Fprintf(e.Err, "containerctl: warning: %v\n", err) }
+	w.Warn = e.warn
 	return &w
 }
 

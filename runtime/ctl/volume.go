@@ -49,7 +49,13 @@ Naming one in run -v makes it as well. Its first user fills it with what the ima
 }
 
 // volumes opens the volumes of the store.
-func volumes(s *store.Store) (*volume.Store, error) { return volume.Open(s.VolumesDir()) }
+func volumes(s *store.Store) (*volume.Store, error) {
+	vs, err := volume.Open(s.VolumesDir())
+	if err == nil {
+		vs.Warn = s.Warn
+	}
+	return vs, err
+}
 
 // lockVolumes opens them for a change. Call the returned function to release them.
 func lockVolumes(s *store.Store) (*volume.Store, func(), error) {

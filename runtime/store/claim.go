@@ -13,6 +13,7 @@ import (
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/runtime/image"
+	"github.com/proa-os/proa/runtime/rubbish"
 )
 
 // claimFile lists the diffIDs that a pull needs, one a line, in its directory in tmp.
@@ -38,9 +39,9 @@ func (s *Store) claim(img *image.Image) (dir string, release func(), err error) 
 		return "", nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, claimFile), []byte(text.String()), 0o600); err != nil {
-		return "", nil, errors.Join(err, f.Close(), removeAll(dir))
+		return "", nil, errors.Join(err, f.Close(), rubbish.Remove(dir))
 	}
-	return dir, func() { removeAll(dir); f.Close() }, nil
+	return dir, func() { rubbish.Remove(dir); f.Close() }, nil
 }
 
 // Scratch makes an empty directory that is held until release.
@@ -58,17 +59,17 @@ func (s *Store) Scratch() (dir *os.File, release func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return f, func() { removeAll(name); f.Close() }, nil
+	return f, func() { rubbish.Remove(name); f.Close() }, nil
 }
 
 // hold opens a directory and locks it, which tells others that its maker lives. On failure the directory is removed.
 func hold(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, errors.Join(err, removeAll(dir))
+		return nil, errors.Join(err, rubbish.Remove(dir))
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(err, f.Close(), removeAll(dir))
+		return nil, errors.Join(err, f.Close(), rubbish.Remove(dir))
 	}
 	return f, nil
 }

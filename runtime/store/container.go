@@ -16,6 +16,7 @@ import (
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/runtime/image"
 	"github.com/proa-os/proa/runtime/network"
+	"github.com/proa-os/proa/runtime/rubbish"
 )
 
 // A Container is what container.json holds: all that was asked for. Its bundle is made from it anew at each start.
@@ -188,7 +189,7 @@ func (s *Store) AddContainer(c *Container) error {
 	if err != nil {
 		return fmt.Errorf("add container %s: %w", c.Name, err)
 	}
-	defer removeAll(tmp)
+	defer rubbish.Remove(tmp)
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,7 @@ import (
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/runtime/image"
 	"github.com/proa-os/proa/runtime/ref"
+	"github.com/proa-os/proa/runtime/rubbish"
 )
 
 // DefaultDir is where the store is on a machine.
@@ -48,7 +50,9 @@ var (
 
 // A Store is an open store. Reading needs no lock: names appear and vanish by rename.
 type Store struct {
-	dir string
+	dir  string
+	once sync.Once   // for a program that takes the lock some times
+	Warn func(error) // is told what does not keep a change from being made; may be nil
 }
 
 // Open opens the store and makes what is missing of it.
@@ -70,8 +74,8 @@ func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// Lock takes the store for a change and removes what an earlier one left unfinished. Call the returned function to
-// release it.
+// Lock takes the store for a change and removes what an earlier one left unfinished; what cannot be removed is in nobody's way, so that is only
+// warned of. Call the returned function to release it.
 func (s *Store) Lock() (func(), error) {
 	f, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -83,31 +87,25 @@ func (s *Store) Lock() (func(), error) {
 			break
 		}
 	}
-	if err == nil {
-		err = s.clean()
-	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock store: %w", err)
+	}
+	if err := s.clean(); err != nil && s.Warn != nil {
+		s.once.Do(func() { s.Warn(fmt.Errorf("what earlier changes of the store have left stays on the disk: %w", err)) })
 	}
 	return func() { f.Close() }, nil
 }
 
 // clean removes what nobody holds: directories in tmp, blobs in partial that nobody came back for.
 func (s *Store) clean() error {
-	if err := removeAll(s.path("fetch")); err != nil { // of earlier releases
-		return err
-	}
+	errs := []error{rubbish.Remove(s.path("fetch"))} // of earlier releases
 	names, err := os.ReadDir(s.path("tmp"))
-	if err != nil {
-		return err
-	}
+	errs = append(errs, err)
 	for _, n := range names {
-		if err := unheld(s.path("tmp", n.Name()), removeAll); err != nil {
-			return err
-		}
+		errs = append(errs, unheld(s.path("tmp", n.Name()), rubbish.Remove))
 	}
-	return s.forgetPartial(time.Now().Add(-keepPartial))
+	return errors.Join(append(errs, s.forgetPartial(time.Now().Add(-keepPartial)))...)
 }
 
 // keepPartial is how long an interrupted pull may wait to be gone on with.
@@ -124,7 +122,7 @@ func (s *Store) forgetPartial(since time.Time) error {
 		if err != nil || i.ModTime().After(since) {
 			continue
 		}
-		if err := unheld(s.path("partial", n.Name()), removeAll); err != nil {
+		if err := unheld(s.path("partial", n.Name()), rubbish.Remove); err != nil {
 			return err
 		}
 	}
@@ -327,7 +325,7 @@ func (s *Store) discard(p string) error {
 	if err := os.Rename(p, filepath.Join(tmp, "x")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return removeAll(tmp)
+	return rubbish.Remove(tmp)
 }
 
 func syncDir(dir string) error {

@@ -615,3 +615,34 @@ func TestLayersAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLockWarns: what cannot be removed is warned of, once, and is in nobody's way.
+func TestLockWarns(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT CHECKED that rubbish is only warned of: needs root")
+	}
+	s := open(t)
+	var warned []error
+	s.Warn = func(err error) { warned = append(warned, err) }
+	point := s.path("tmp", "gone-1", "point")
+	if err := os.MkdirAll(point, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(s.path("tmp", "gone-2"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("memory", point, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(point, unix.MNT_DETACH) })
+	for range 2 {
+		unlock, err := s.Lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+	}
+	if len(warned) != 1 || !errors.Is(warned[0], unix.EBUSY) || !strings.Contains(warned[0].Error(), "gone-1") || holds(t, s, "tmp") != 1 {
+		t.Errorf("warned: %v; tmp holds %d", warned, holds(t, s, "tmp"))
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/rubbish"
 )
 
 // Use makes a volume ready for a container and returns the directory to mount. The calling thread is in a mount namespace of the
@@ -49,7 +51,7 @@ func (s *Store) Use(name, image, target string, copyUp bool) (string, error) {
 func (s *Store) fill(v *Volume, image, target string, copyUp bool) error {
 	dir := filepath.Join(s.Dir, v.Name)
 	fresh := filepath.Join(dir, "fill")
-	if err := os.RemoveAll(fresh); err != nil {
+	if err := rubbish.Remove(fresh); err != nil {
 		return err
 	}
 	from, err := inRoot(image, target)

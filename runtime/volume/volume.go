@@ -5,7 +5,7 @@
 //	  <name>/volume.json     what was asked for, and whether the image's content has been copied in
 //	  <name>/data/           what containers see; or where a device is mounted, in the container's own mount namespace
 //	  <name>/fill/           an image's content on its way to data
-//	  .new-<name>, .old-<name>   on their way in and out
+//	  .new-<name>, .old-<name>-<random>   on their way in and out
 //
 // A volume appears and vanishes by one rename. Its first user fills it with what the image has at the place where it is mounted, as
 // docker does; that is copied beside and becomes the data by one rename too, so that a power cut leaves a volume that will be filled or
@@ -16,7 +16,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/proa-os/proa/internal/durable"
 	"github.com/proa-os/proa/runtime/named"
+	"github.com/proa-os/proa/runtime/rubbish"
 )
 
 // Errors a caller branches on.
@@ -52,14 +52,17 @@ type Volume struct {
 }
 
 // A Store is a directory of volumes.
-type Store struct{ named.Records[Volume] }
+type Store struct {
+	named.Records[Volume]
+	Warn func(error) // is told what does not keep a change from being made; may be nil
+}
 
 // Open opens the store and makes its directory if it is missing.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	return &Store{named.Records[Volume]{Dir: dir, Kind: "volume", File: "/volume.json", None: ErrNone}}, nil
+	return &Store{Records: named.Records[Volume]{Dir: dir, Kind: "volume", File: "/volume.json", None: ErrNone}}, nil
 }
 
 // CheckName accepts what is a volume's name, as docker has it.
@@ -92,7 +95,8 @@ func (v *Volume) Bind() bool {
 		func(o string) bool { return o == "bind" || o == "rbind" }))
 }
 
-// Lock takes the store for a change, and removes what an earlier one left. Call the returned function to release it.
+// Lock takes the store for a change, and removes what an earlier one left; what cannot be removed is in nobody's way, so that is only warned of. Call
+// the returned function to release it.
 func (s *Store) Lock() (func(), error) {
 	f, err := os.OpenFile(filepath.Join(s.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -103,29 +107,25 @@ func (s *Store) Lock() (func(), error) {
 			break
 		}
 	}
-	if err == nil {
-		err = s.clean()
-	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock volumes: %w", err)
+	}
+	if err := s.clean(); err != nil && s.Warn != nil {
+		s.Warn(fmt.Errorf("what earlier changes of volumes have left stays on the disk: %w", err))
 	}
 	return func() { f.Close() }, nil
 }
 
 func (s *Store) clean() error {
 	names, err := os.ReadDir(s.Dir)
-	if err != nil {
-		return err
-	}
+	errs := []error{err}
 	for _, n := range names {
 		if strings.HasPrefix(n.Name(), ".") {
-			if err := os.RemoveAll(filepath.Join(s.Dir, n.Name())); err != nil {
-				return err
-			}
+			errs = append(errs, rubbish.Remove(filepath.Join(s.Dir, n.Name())))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Data is the directory that containers see.
@@ -137,7 +137,10 @@ func (s *Store) Create(v *Volume) error {
 		return err
 	}
 	dir := filepath.Join(s.Dir, ".new-"+v.Name)
-	err := os.MkdirAll(filepath.Join(dir, "data"), 0o711)
+	err := rubbish.Remove(dir)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, "data"), 0o711)
+	}
 	if err == nil {
 		err = os.Chmod(filepath.Join(dir, "data"), 0o755)
 	}
@@ -151,7 +154,7 @@ func (s *Store) Create(v *Volume) error {
 		err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, filepath.Join(s.Dir, v.Name), unix.RENAME_NOREPLACE)
 	}
 	if err == unix.EEXIST {
-		err = errors.Join(ErrExists, os.RemoveAll(dir))
+		err = errors.Join(ErrExists, rubbish.Remove(dir))
 	}
 	if err == nil {
 		err = syncDir(s.Dir)
@@ -167,16 +170,18 @@ func (s *Store) Remove(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	old := filepath.Join(s.Dir, ".old-"+name)
-	err := os.Rename(filepath.Join(s.Dir, name), old)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", name, ErrNone)
+	old, err := os.MkdirTemp(s.Dir, ".old-"+name+"-") // an earlier one of the name may have stayed
+	if err == nil {
+		err = unix.Rename(filepath.Join(s.Dir, name), old) // replaces an empty directory
+	}
+	if err == unix.ENOENT {
+		return errors.Join(fmt.Errorf("%s: %w", name, ErrNone), os.Remove(old))
 	}
 	if err == nil {
 		err = syncDir(s.Dir)
 	}
 	if err == nil {
-		err = os.RemoveAll(old)
+		err = rubbish.Remove(old)
 	}
 	if err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)

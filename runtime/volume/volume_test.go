@@ -250,3 +250,69 @@ func TestDevice(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// TestRemoveHostile: what a workload has made of a volume goes, and what cannot go keeps nobody from the others.
+func TestRemoveHostile(t *testing.T) {
+	s := open(t)
+	var warned []error
+	s.Warn = func(err error) { warned = append(warned, err) }
+	remove := func(name string) error {
+		t.Helper()
+		unlock, err := s.Lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unlock()
+		return s.Remove(name)
+	}
+	if err := create(t, s, Volume{Name: "deep"}); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(s.Data("deep"), unix.O_PATH|unix.O_DIRECTORY, 0)
+	for i := 0; i < 1000 && err == nil; i++ {
+		below := -1
+		if err = unix.Mkdirat(fd, "a", 0o755); err == nil {
+			below, err = unix.Openat(fd, "a", unix.O_PATH|unix.O_DIRECTORY, 0)
+		}
+		unix.Close(fd)
+		fd = below
+	}
+	unix.Close(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = remove("deep")
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	if err != nil {
+		t.Errorf("%.200v", err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT CHECKED what happens when a volume cannot be removed: needs root")
+	}
+	for range 2 { // of one name
+		if err := create(t, s, Volume{Name: "stays"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("memory", s.Data("stays"), "ramfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := remove("stays"); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("got %v, want %v", err, unix.EBUSY)
+		}
+	}
+	t.Cleanup(func() {
+		left, _ := filepath.Glob(filepath.Join(s.Dir, ".old-stays-*/data"))
+		for _, p := range left {
+			unix.Unmount(p, unix.MNT_DETACH)
+		}
+	})
+	warned = nil
+	if err := create(t, s, Volume{Name: "other"}); err != nil || len(warned) != 1 || !strings.Contains(warned[0].Error(), ".old-stays-") {
+		t.Errorf("%v; warned: %v", err, warned)
+	}
+}
