@@ -15,18 +15,10 @@ import (
 
 // Use makes a volume ready for a container and returns the directory to mount. The calling thread is in a mount namespace of the
 // container's: devices are mounted there, and vanish with it. image is the container's root, target where the volume will be.
+//
+// The store is not locked while a device is mounted, which may be a server that does not answer, nor while a volume is filled.
 func (s *Store) Use(name, image, target string, copyUp bool) (string, error) {
-	unlock, err := s.Lock()
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	v, err := s.Get(name)
-	if errors.Is(err, ErrNone) {
-		// Nobody has made it: whoever names it first does.
-		v = &Volume{Name: name, Created: now(), Anonymous: anonymous.MatchString(name)}
-		err = s.Create(v)
-	}
+	v, err := s.obtain(name)
 	if err != nil {
 		return "", err
 	}
@@ -40,14 +32,46 @@ func (s *Store) Use(name, image, target string, copyUp bool) (string, error) {
 		return s.Data(name), nil
 	}
 	if !v.Filled {
-		if err := s.fill(v, image, target, copyUp && !v.NoCopy); err != nil {
+		if err := s.fillOnce(name, image, target, copyUp); err != nil {
 			return "", fmt.Errorf("fill volume %s: %w", name, err)
 		}
 	}
 	return s.Data(name), nil
 }
 
-// fill copies what the image has at target into a volume that nobody has used.
+// obtain returns a volume. If nobody has made it, whoever names it first does.
+func (s *Store) obtain(name string) (*Volume, error) {
+	unlock, err := s.Lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := s.Get(name)
+	if errors.Is(err, ErrNone) {
+		v = &Volume{Name: name, Created: now(), Anonymous: anonymous.MatchString(name)}
+		err = s.Create(v)
+	}
+	return v, err
+}
+
+// fillOnce waits for another container that fills the volume just now, and fills it if none has.
+func (s *Store) fillOnce(name, image, target string, copyUp bool) error {
+	dir, err := os.Open(filepath.Join(s.Dir, name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := flock(dir); err != nil {
+		return err
+	}
+	v, err := s.Get(name)
+	if err != nil || v.Filled {
+		return err
+	}
+	return s.fill(v, image, target, copyUp && !v.NoCopy)
+}
+
+// fill copies what the image has at target into a volume that nobody has used. The caller has locked the volume's directory.
 func (s *Store) fill(v *Volume, image, target string, copyUp bool) error {
 	dir := filepath.Join(s.Dir, v.Name)
 	fresh := filepath.Join(dir, "fill")

@@ -1,7 +1,8 @@
 // Package volume keeps named volumes: directories of the machine that outlive the containers that use them.
 //
 //	<dir>/                   /var/lib/proa/containers/volumes
-//	  lock                   flock: exclusive for whoever changes a volume
+//	  lock                   flock: exclusive for whoever makes or removes a volume
+//	  <name>/                flock: exclusive for whoever fills it
 //	  <name>/volume.json     what was asked for, and whether the image's content has been copied in
 //	  <name>/data/           what containers see; or where a device is mounted, in the container's own mount namespace
 //	  <name>/fill/           an image's content on its way to data
@@ -102,12 +103,7 @@ func (s *Store) Lock() (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock volumes: %w", err)
 	}
-	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
+	if err := flock(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock volumes: %w", err)
 	}
@@ -115,6 +111,14 @@ func (s *Store) Lock() (func(), error) {
 		s.Warn(fmt.Errorf("what earlier changes of volumes have left stays on the disk: %w", err))
 	}
 	return func() { f.Close() }, nil
+}
+
+func flock(f *os.File) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 func (s *Store) clean() error {

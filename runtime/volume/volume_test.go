@@ -316,3 +316,98 @@ func TestRemoveHostile(t *testing.T) {
 		t.Errorf("%v; warned: %v", err, warned)
 	}
 }
+
+// unlocked finds out that others can change volumes.
+func unlocked(t *testing.T, s *Store) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(s.Dir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 500 {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("the store is locked: %v", err)
+}
+
+// blocked waits until a thread of this process waits in a system call.
+func blocked(t *testing.T, call int) {
+	t.Helper()
+	for range 500 {
+		threads, _ := filepath.Glob("/proc/self/task/*/syscall")
+		for _, p := range threads {
+			if b, _ := os.ReadFile(p); strings.HasPrefix(string(b), fmt.Sprint(call, " ")) {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("nobody waits in system call %d", call)
+}
+
+// TestFillAtOnce: who comes while a volume is being filled waits for that, locks nobody else out, and does not fill it again.
+func TestFillAtOnce(t *testing.T) {
+	s, image := open(t), t.TempDir()
+	if err := os.WriteFile(filepath.Join(image, "f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(t, s, Volume{Name: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := os.Open(filepath.Join(s.Dir, "v"))
+	if err == nil {
+		err = unix.Flock(int(first.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := s.Use("v", image, "/", true)
+		done <- err
+	}()
+	blocked(t, unix.SYS_FLOCK)
+	unlocked(t, s)
+	// The first one has filled it, and its workload has removed the file again.
+	if err := write(filepath.Join(s.Dir, "v"), &Volume{Name: "v", Filled: true}); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	if err := <-done; err != nil || !empty(s.Data("v")) {
+		t.Errorf("%v, or filled twice", err)
+	}
+}
+
+// TestDeadServer: a mount that nobody answers locks nobody else out.
+func TestDeadServer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT CHECKED that a dead server locks nobody out: needs root")
+	}
+	s, dead := open(t), t.TempDir()
+	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err == nil {
+		err = unix.Mount("dead", dead, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd()))
+	}
+	if err != nil {
+		t.Skip("SKIPPED, NOT CHECKED that a dead server locks nobody out:", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dead, unix.MNT_DETACH) })
+	if err := create(t, s, Volume{Name: "v", Device: dead + "/disk", Type: "ext4"}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := s.Use("v", "/", "/x", true)
+		done <- err
+	}()
+	blocked(t, unix.SYS_MOUNT)
+	unlocked(t, s)
+	server.Close()
+	if err := <-done; err == nil {
+		t.Error("mounted what is not there")
+	}
+}
