@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/runtime/flagset"
+	"github.com/proa-os/proa/runtime/image"
 	"github.com/proa-os/proa/runtime/store"
 )
 
@@ -20,11 +25,23 @@ func inside(t *testing.T, e *Env, args ...string) (string, int) {
 	return out.String() + errs.String(), code
 }
 
+// add puts a container into the store, of an image without layers if it says none.
 func add(t *testing.T, e *Env, k *store.Container) {
 	t.Helper()
 	s, err := e.open()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if k.Manifest == (image.Digest{}) {
+		put := func(b []byte) digest.SHA256 {
+			d := digest.Of(b)
+			if err := os.WriteFile(filepath.Join(e.Store, "blobs/sha256", d.String()), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		config := fmt.Appendf(nil, `{"os":"linux","architecture":%q,"rootfs":{"diff_ids":[]}}`, runtime.GOARCH)
+		k.Manifest = image.Digest(put(fmt.Appendf(nil, `{"schemaVersion":2,"config":{"digest":"sha256:%s","size":%d},"layers":[]}`, put(config), len(config))))
 	}
 	if err := s.AddContainer(k); err != nil {
 		t.Fatal(err)

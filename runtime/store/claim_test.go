@@ -9,7 +9,11 @@ import (
 // TestHoldStart: who starts a container and who removes or renames it exclude each other, and a starter that has waited is told.
 func TestHoldStart(t *testing.T) {
 	s := open(t)
-	c := &Container{Name: "x", Network: "none", Restart: "no", Remove: true, Instance: "1"}
+	f := fetch(t, "content", same)
+	if err := f.importTo(t, s, "example.org/a:1"); err != nil {
+		t.Fatal(err)
+	}
+	c := &Container{Name: "x", Manifest: f.top, Network: "none", Restart: "no", Remove: true, Instance: "1"}
 	if err := s.AddContainer(c); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +47,7 @@ func TestHoldStart(t *testing.T) {
 	// Another one of the name is there when the starter is let go on.
 	unlock, err := s.Lock()
 	if err == nil {
-		err = errors.Join(s.RemoveContainer(c), s.AddContainer(&Container{Name: "x", Network: "none", Restart: "no", Remove: true, Instance: "2"}))
+		err = errors.Join(s.RemoveContainer(c), s.AddContainer(&Container{Name: "x", Manifest: f.top, Network: "none", Restart: "no", Remove: true, Instance: "2"}))
 		unlock()
 	}
 	if err != nil {

@@ -177,13 +177,17 @@ func (s *Store) VolumesDir() string { return s.path("volumes") }
 // SecretsDir is where secrets live.
 func (s *Store) SecretsDir() string { return s.path("secrets") }
 
-// AddContainer stores a new container with an empty upper directory. The caller holds the lock.
+// AddContainer stores a new container with an empty upper directory. The caller holds the lock. From now on Collect keeps its image, which is looked for
+// once more: since the caller read it somebody may have removed it.
 //
 // One for one run is not waited for until it is on the disk, as nobody wants it back after a power cut. Of that there may be a directory left
 // with an empty record: such a one is no container, its name is free, and Collect removes it.
 func (s *Store) AddContainer(c *Container) error {
 	if err := CheckName(c.Name); err != nil {
 		return err
+	}
+	if err := s.whole(c.Manifest); err != nil {
+		return fmt.Errorf("add container %s: image %s is not whole any more: %w: pull it again", c.Name, c.Image, err)
 	}
 	tmp, err := os.MkdirTemp(s.path("tmp"), "container-")
 	if err != nil {

@@ -265,13 +265,17 @@ func (s *Store) Untag(r ref.Ref) error {
 // cannot be read stops it: better a full disk than a missing layer.
 func (s *Store) Collect() error {
 	keep := make(map[string]bool)
-	var manifests []image.Digest
+	type need struct {
+		manifest image.Digest
+		who      string
+	}
+	var needs []need
 	images, err := s.Images()
 	if err != nil {
 		return fmt.Errorf("collect: %w", err)
 	}
 	for _, r := range images {
-		manifests = append(manifests, r.Digest)
+		needs = append(needs, need{r.Digest, r.Name + ": pull it again, or rmi it"})
 		keep[r.Top.Hex()] = true
 	}
 	if err := s.removeTorn(); err != nil {
@@ -282,15 +286,15 @@ func (s *Store) Collect() error {
 		return fmt.Errorf("collect: %w", err)
 	}
 	for _, c := range containers {
-		manifests = append(manifests, c.Manifest)
+		needs = append(needs, need{c.Manifest, fmt.Sprintf("%s, which container %s was made of: remove that", c.Image, c.Name)})
 	}
 	if err := s.claimed(keep); err != nil {
 		return fmt.Errorf("collect: %w", err)
 	}
-	for _, m := range manifests {
-		img, err := s.Load(m)
+	for _, n := range needs {
+		img, err := s.Load(n.manifest)
 		if err != nil {
-			return fmt.Errorf("collect: %w", err)
+			return fmt.Errorf("collect: image %s: %w", n.who, err)
 		}
 		for _, d := range img.Docs {
 			keep[d.Digest.Hex()] = true

@@ -494,7 +494,11 @@ func TestTwoPulls(t *testing.T) {
 // it is in nobody's way.
 func TestTornContainers(t *testing.T) {
 	s := open(t)
-	c := &Container{Name: "once", Network: "none", Remove: true}
+	f := fetch(t, "content", same)
+	if err := f.importTo(t, s, "example.org/a:1"); err != nil {
+		t.Fatal(err)
+	}
+	c := &Container{Name: "once", Manifest: f.top, Network: "none", Remove: true}
 	tear := func() {
 		t.Helper()
 		if err := s.AddContainer(c); err != nil {
@@ -578,6 +582,41 @@ func TestContainers(t *testing.T) {
 	for _, n := range []string{"", "..", "a/b", "-x", ".x", strings.Repeat("x", 64)} {
 		if _, err := s.Container(n); err == nil || errors.Is(err, ErrNoContainer) {
 			t.Errorf("name %q: %v", n, err)
+		}
+	}
+}
+
+// TestAddRemoved: an image may go between the moment somebody has read it and the moment its container is there.
+func TestAddRemoved(t *testing.T) {
+	for _, lost := range []string{"all", "layer", "later"} {
+		s := open(t)
+		f := fetch(t, "content", same)
+		if err := f.importTo(t, s, "example.org/a:1"); err != nil {
+			t.Fatal(err)
+		}
+		c := &Container{Name: "web", Image: "example.org/a:1", Manifest: f.top, Layers: []image.Digest{f.diff}, Network: "none"}
+		r, _ := ref.Parse("example.org/a:1")
+		var err error
+		switch lost {
+		case "all":
+			err = s.Untag(r)
+		case "layer":
+			err = os.RemoveAll(s.LayerDir(f.diff))
+		case "later":
+			err = errors.Join(s.AddContainer(c), s.Untag(r), os.Remove(s.blob(f.top)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lost != "later" {
+			if err := s.AddContainer(c); err == nil || !strings.Contains(err.Error(), "image example.org/a:1 ") || !strings.Contains(err.Error(), "pull it again") {
+				t.Errorf("%s: got %v", lost, err)
+			}
+			if err := s.Collect(); lost == "all" && err != nil {
+				t.Error(err)
+			}
+		} else if err := s.Collect(); err == nil || !strings.Contains(err.Error(), "container web") {
+			t.Errorf("got %v, want an error that names the container", err)
 		}
 	}
 }
