@@ -171,6 +171,10 @@ func (u *unpacker) xattrs(h *tar.Header, set func(string, []byte) error) error {
 		if total += len(name) + len(value); total > maxXattr {
 			return fmt.Errorf("%w: more than %d bytes of attributes", ErrLimit, maxXattr)
 		}
+		// The kernel may find room in the inode, or not.
+		if err := u.take(int64(len(name) + len(value))); err != nil {
+			return err
+		}
 		err := set(name, []byte(value))
 		if u.o.Unprivileged && (err == unix.EPERM || err == unix.ENOTSUP) {
 			continue

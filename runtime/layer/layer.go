@@ -36,12 +36,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits bound what one layer may take.
+// Limits bound what layers may take.
 type Limits struct {
-	Bytes   int64         // content of files, each rounded up to blocks, and directories
-	Entries int64         // archive entries and implied directories
-	Taken   *atomic.Int64 // Bytes are for all layers that share this; nil: for one
+	Bytes   int64  // content of files, attributes, each rounded up to blocks, and directories
+	Entries int64  // archive entries and implied directories
+	Taken   *Taken // the limits are for all layers that share this; nil: for one
 }
+
+// Taken is how much layers that are unpacked at the same time have taken so far.
+type Taken struct{ bytes, entries atomic.Int64 }
 
 // Options for Apply.
 type Options struct {
@@ -65,8 +68,7 @@ var ErrLimit = errors.New("the layer is too large")
 type unpacker struct {
 	root    int
 	o       Options
-	taken   *atomic.Int64
-	entries int64
+	taken   *Taken
 	names   int64           // bytes kept in own
 	swapped int             // directories removed for something else of their name
 	own     map[string]bool // what this layer made; whiteouts concern only the layers below
@@ -88,7 +90,7 @@ type dirTime struct {
 func Apply(dir int, r io.Reader, o Options) error {
 	u := &unpacker{root: dir, o: o, own: make(map[string]bool), pfd: -1, taken: o.Limits.Taken, buf: make([]byte, 256<<10)}
 	if u.taken == nil {
-		u.taken = new(atomic.Int64)
+		u.taken = new(Taken)
 	}
 	defer u.closeParent()
 	tr := tar.NewReader(r)
@@ -145,8 +147,7 @@ func cleanName(name string) (string, error) {
 func validID(id int) bool { return id >= 0 && id < 1<<32-1 }
 
 func (u *unpacker) count(n int64) error {
-	u.entries += n
-	if u.entries > u.o.Limits.Entries {
+	if u.taken.entries.Add(n) > u.o.Limits.Entries {
 		return fmt.Errorf("%w: more than %d entries", ErrLimit, u.o.Limits.Entries)
 	}
 	return nil
@@ -154,7 +155,7 @@ func (u *unpacker) count(n int64) error {
 
 // take counts bytes of the disk before they are written.
 func (u *unpacker) take(size int64) error {
-	if size < 0 || size > u.o.Limits.Bytes || u.taken.Add((size+block-1)/block*block) > u.o.Limits.Bytes {
+	if size < 0 || size > u.o.Limits.Bytes || u.taken.bytes.Add((size+block-1)/block*block) > u.o.Limits.Bytes {
 		return fmt.Errorf("%w: more than %d bytes", ErrLimit, u.o.Limits.Bytes)
 	}
 	return nil

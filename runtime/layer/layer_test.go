@@ -230,6 +230,28 @@ func TestManyReplacements(t *testing.T) {
 	}
 }
 
+// TestShared: layers that share what they have taken also share the limits, and each attribute takes a block.
+func TestShared(t *testing.T) {
+	f := reg("f", "")
+	f.PAXRecords = map[string]string{"SCHILY.xattr.user.test": "x"}
+	for _, c := range []struct {
+		limits Limits
+		e      entry
+	}{{Limits{Bytes: 1 << 20, Entries: 5}, reg("f", "")}, {Limits{Bytes: 5 * block, Entries: 100}, f}} {
+		data := archive(t, c.e, c.e, c.e)
+		for range 2 {
+			if _, err := apply(t, data, Options{Limits: c.limits, Unprivileged: true}); err != nil {
+				t.Errorf("%+v: a layer alone: %v", c.limits, err)
+			}
+		}
+		c.limits.Taken = new(Taken)
+		apply(t, data, Options{Limits: c.limits, Unprivileged: true})
+		if _, err := apply(t, data, Options{Limits: c.limits, Unprivileged: true}); !errors.Is(err, ErrLimit) {
+			t.Errorf("%+v: two layers: %v, want %v", c.limits, err, ErrLimit)
+		}
+	}
+}
+
 // TestSparseBomb: a header of a few hundred bytes promises a file of an exabyte.
 func TestSparseBomb(t *testing.T) {
 	var b bytes.Buffer

@@ -621,6 +621,16 @@ func TestAddRemoved(t *testing.T) {
 	}
 }
 
+// TestLimits: an image leaves room for others, in bytes and in inodes.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct{ files, free, want uint64 }{{0, 0, maxEntries}, {1000, 100, 90}, {1000, 0, 0}, {1<<64 - 1, 1<<64 - 1, maxEntries}} {
+		got := limitsOf(unix.Statfs_t{Bavail: 100, Bsize: 4096, Files: c.files, Ffree: c.free})
+		if got.Entries != int64(c.want) || got.Bytes != 90*4096 {
+			t.Errorf("%+v: got %+v", c, got)
+		}
+	}
+}
+
 // meeting lets nobody have a byte before two ask.
 type meeting struct {
 	fetched

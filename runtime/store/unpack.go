@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +16,7 @@ import (
 	"github.com/proa-os/proa/runtime/layer"
 )
 
-const maxEntries = 2_000_000 // of one layer
+const maxEntries = 2_000_000 // of an image's layers together
 
 const largeWindow = 16 << 20 // zstd: decoders that need more memory go one at a time
 
@@ -27,7 +26,16 @@ func (s *Store) limits() (layer.Limits, error) {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return layer.Limits{}, err
 	}
-	return layer.Limits{Bytes: int64(st.Bavail) * st.Bsize / 10 * 9, Entries: maxEntries, Taken: new(atomic.Int64)}, nil
+	return limitsOf(st), nil
+}
+
+// limitsOf leaves the last tenth of bytes and of inodes. A file system without inodes to count, as btrfs, says that it has none at all.
+func limitsOf(st unix.Statfs_t) layer.Limits {
+	entries := uint64(maxEntries)
+	if st.Files > 0 {
+		entries = min(entries, st.Ffree/10*9)
+	}
+	return layer.Limits{Bytes: int64(st.Bavail) * st.Bsize / 10 * 9, Entries: int64(entries), Taken: new(layer.Taken)}
 }
 
 // unpackLayer makes a tree from a verified blob.
