@@ -1,11 +1,15 @@
 package ctl
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/proa-os/proa/runtime/unit"
 )
 
 // TestCreate: a container that is made waits for its start, whatever is cleaned up meanwhile, and is then as one of run's.
@@ -60,4 +64,48 @@ func TestCreate(t *testing.T) {
 	if out := m.must("ps", "-aq"); out != "" {
 		t.Errorf("left: %s", out)
 	}
+}
+
+// TestRenameCutOff: a rename that fails leaves the container its unit, and one that a kill has cut off nothing that gc does not remove.
+func TestRenameCutOff(t *testing.T) {
+	needContainers(t)
+	m := newMachine(t)
+	m.must("pull", "--tls-verify=false", m.image())
+	units := func() (names []string) {
+		for _, dir := range []string{"units", "units/multi-user.target.wants"} {
+			files, _ := filepath.Glob(filepath.Join(m.dir, dir, "proa-*.service"))
+			for _, f := range files {
+				names = append(names, filepath.Base(f))
+			}
+		}
+		return names
+	}
+	m.must("run", "-d", "--restart", "always", "--name", "web", "--network", "none", m.image(), "sleep")
+	m.must("create", "--name", "db", "--network", "none", m.image(), "sleep")
+	if err := testEnv(m.dir).Units.Stop(t.Context(), "proa-web.service"); err != nil {
+		t.Fatal(err)
+	}
+	web := []string{"proa-web.service", "proa-web.service"} // and its link
+	for _, to := range []string{"db", "web", "-x"} {
+		m.mustFail("", "rename", "web", to)
+		if got := units(); !slices.Equal(got, web) {
+			t.Fatalf("rename to %s leaves %q, want %q", to, got, web)
+		}
+	}
+	// A kill before the files have moved, and an administrator's unit with such a name.
+	k := m.described("new")
+	k.Restart = "always"
+	dir := filepath.Join(m.dir, "units")
+	if err := errors.Join(unit.Install(dir, k), os.WriteFile(filepath.Join(dir, "proa-own.service"), []byte("[Service]\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	m.must("gc")
+	if got, want := units(), []string{"proa-own.service", "proa-web.service", "proa-web.service"}; !slices.Equal(got, want) {
+		t.Errorf("gc leaves %q, want %q", got, want)
+	}
+	m.must("rename", "web", "new")
+	if got, want := units(), []string{"proa-new.service", "proa-own.service", "proa-new.service"}; !slices.Equal(got, want) {
+		t.Errorf("rename leaves %q, want %q", got, want)
+	}
+	m.must("rm", "new", "db")
 }

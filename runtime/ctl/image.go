@@ -43,7 +43,9 @@ read it. Layers and digests stay as they are; compressed layers that are not kep
 		{name: "gc", what: "remove layers that nothing needs, and what interrupted pulls left", setup: func(s *flagset.Set) action {
 			var blobs bool
 			s.Bool(&blobs, "blobs", "also compressed layers that are kept for save and push")
-			return func(ctx context.Context, c *call) error { return errors.Join(c.forgetAll(ctx), c.gc(blobs)) }
+			return func(ctx context.Context, c *call) error {
+				return errors.Join(c.forgetAll(ctx), c.forgetUnits(ctx), c.gc(blobs))
+			}
 		}, more: `Layers of images, of containers (running or not) and of pulls under way stay.`},
 	}
 }

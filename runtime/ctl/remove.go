@@ -172,30 +172,60 @@ func rename(ctx context.Context, c *call) error {
 		return fmt.Errorf("%s is %s: stop it first", k.Name, v.Status)
 	}
 	to := c.args[1]
+	if err := store.CheckName(to); err != nil {
+		return err
+	}
 	if err := c.unitIsFree(ctx, c.store, to); err != nil {
 		return err
 	}
-	atBoot := unit.Enabled(c.unitDir(k), k.Name)
-	if err := unit.Uninstall(c.unitDir(k), k.Name); err != nil {
+	if err := c.move(k, to); err != nil {
 		return err
 	}
+	c.event(k, "rename", c.args[0]+" is "+k.Name+" from now on")
+	return errors.Join(c.removeBundle(c.args[0]), c.Units.Refresh(ctx, unit.Name(c.args[0]), false), c.Units.Refresh(ctx, unit.Of(k), true))
+}
+
+// move gives a container its new unit, its new name, and takes the old unit away. So it starts at boot wherever that is cut off, and all that
+// may be left is a unit of no container, for gc.
+func (c *call) move(k *store.Container, to string) error {
 	unlock, err := c.store.Lock()
 	if err != nil {
 		return err
 	}
-	err = c.store.RenameContainer(k, to)
-	unlock()
+	defer unlock()
+	if _, err := c.store.Container(to); !errors.Is(err, store.ErrNoContainer) {
+		return errors.Join(err, fmt.Errorf("rename container %s to %s: %w", k.Name, to, store.ErrExists))
+	}
+	dir, old, moved := c.unitDir(k), k.Name, *k
+	moved.Name = to
+	if err = unit.Install(dir, &moved); err == nil && !unit.Enabled(dir, old) {
+		err = unit.Disable(dir, to)
+	}
+	if err == nil {
+		err = c.store.RenameContainer(k, to)
+	}
+	if k.Name == to {
+		return errors.Join(err, unit.Uninstall(dir, old))
+	}
+	return errors.Join(err, unit.Uninstall(dir, to))
+}
+
+// forgetUnits removes the units that a rename has left of no container.
+func (c *call) forgetUnits(ctx context.Context) error {
+	unlock, err := c.store.Lock()
 	if err != nil {
 		return err
 	}
-	if err := unit.Install(c.unitDir(k), k); err != nil {
-		return err
-	}
-	if !atBoot {
-		if err := unit.Disable(c.unitDir(k), k.Name); err != nil {
-			return err
+	defer unlock()
+	for _, dir := range []string{c.UnitDir, c.TransientDir} {
+		for _, name := range unit.List(dir) {
+			if _, err := c.store.Container(name); !errors.Is(err, store.ErrNoContainer) {
+				continue
+			}
+			if err := errors.Join(unit.Uninstall(dir, name), c.Units.Refresh(ctx, unit.Name(name), false)); err != nil {
+				return err
+			}
 		}
 	}
-	c.event(k, "rename", c.args[0]+" is "+k.Name+" from now on")
-	return errors.Join(c.removeBundle(c.args[0]), c.Units.Refresh(ctx, unit.Name(c.args[0]), false), c.Units.Refresh(ctx, unit.Of(k), true))
+	return nil
 }

@@ -61,9 +61,11 @@ func StopTimeout(c *store.Container) time.Duration {
 // Text returns the unit file. It holds nothing that a newer OS would do better: those parts are in containerctl launch.
 func Text(c *store.Container) string {
 	stop := fmt.Sprintf("ExecStop=-/usr/bin/oci-runtime stop --time %d --signal %s %s", int(StopTimeout(c).Seconds()), stopSignal(c), c.Name)
-	return text(c, "/usr/bin/containerctl launch "+c.Name, stop, "ExecStopPost=-/usr/bin/containerctl ended "+c.Name,
+	return text(c, launch(c.Name), stop, "ExecStopPost=-/usr/bin/containerctl ended "+c.Name,
 		fmt.Sprintf("TimeoutStopSec=%d", int(StopTimeout(c).Seconds())+20))
 }
+
+func launch(container string) string { return "/usr/bin/containerctl launch " + container }
 
 // Once returns the unit of a container that lives for one run, in the foreground, and that somebody else has prepared: start is what makes
 // it, ended what cleans up. Nothing has to be executed to stop it, which every end would wait for: systemd sends the stop signal.
@@ -250,6 +252,18 @@ func Enabled(dir, container string) bool {
 func Installed(dir, container string) bool {
 	_, err := os.Lstat(filepath.Join(dir, Name(container)))
 	return err == nil
+}
+
+// List returns the containers whose units Install has written to dir. One of that name may also be the OS's own, or an administrator's.
+func List(dir string) (containers []string) {
+	files, _ := filepath.Glob(filepath.Join(dir, Name("*")))
+	for _, f := range files {
+		c := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), "proa-"), ".service")
+		if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), launch(c)+"\n") {
+			containers = append(containers, c)
+		}
+	}
+	return containers
 }
 
 // Uninstall removes the unit. The link goes first: a link to no unit is a warning at boot.
