@@ -15,9 +15,9 @@ import (
 
 	"github.com/proa-os/proa/runtime/bundle"
 	"github.com/proa-os/proa/runtime/cgroup"
-	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/sdnotify"
+	"github.com/proa-os/proa/runtime/spec"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -293,7 +293,7 @@ func exitOf(getenv func(string) string, st *run.Container, oom bool) *store.Exit
 			x.Code = n
 		}
 	case "killed", "dumped":
-		if sig, err := oci.ParseSignal(status); err == nil {
+		if sig, err := spec.Signal(status); err == nil {
 			x.Code, x.Signal = 128+int(sig), status
 		}
 	}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/flagset"
-	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/run"
+	"github.com/proa-os/proa/runtime/spec"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -76,7 +76,7 @@ func (f *stopFlags) flags(s *flagset.Set) {
 func (f stopFlags) otherwise(c *call, k *store.Container) (done func(), err error) {
 	sig, done := unix.Signal(0), func() {}
 	if f.signal != "" {
-		if sig, err = oci.ParseSignal(f.signal); err != nil {
+		if sig, err = spec.Signal(f.signal); err != nil {
 			return nil, err
 		}
 	}
@@ -193,7 +193,7 @@ func (c *call) renew(ctx context.Context, k *store.Container) error {
 }
 
 func (c *call) kill(name string) error {
-	sig, err := oci.ParseSignal(name)
+	sig, err := spec.Signal(name)
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func stopSignal(k *store.Container) (unix.Signal, error) {
 	if k.StopSignal == "" {
 		return unix.SIGTERM, nil
 	}
-	return oci.ParseSignal(k.StopSignal)
+	return spec.Signal(k.StopSignal)
 }
 
 // notLoaded reports whether systemd does not know the unit, which then needs no stop.

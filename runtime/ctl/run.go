@@ -19,8 +19,8 @@ import (
 	"github.com/proa-os/proa/internal/command"
 	"github.com/proa-os/proa/runtime/bundle"
 	"github.com/proa-os/proa/runtime/flagset"
-	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/ref"
+	"github.com/proa-os/proa/runtime/spec"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"
 )
@@ -256,7 +256,7 @@ func (c *call) describe(ctx context.Context, r *runFlags) (*store.Container, err
 		k.StopSignal = img.Config.Config.StopSignal
 	}
 	if k.StopSignal != "" {
-		if _, err := oci.ParseSignal(k.StopSignal); err != nil {
+		if _, err := spec.Signal(k.StopSignal); err != nil {
 			return nil, err
 		}
 	}

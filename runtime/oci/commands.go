@@ -17,6 +17,7 @@ import (
 
 	"github.com/proa-os/proa/runtime/flagset"
 	"github.com/proa-os/proa/runtime/run"
+	"github.com/proa-os/proa/runtime/spec"
 )
 
 // commands is the table that both parsing and --help use.
@@ -189,7 +190,7 @@ func (g *global) kill(words []string, all bool) error {
 	sig := unix.SIGTERM
 	if len(words) == 2 {
 		var err error
-		if sig, err = ParseSignal(words[1]); err != nil {
+		if sig, err = spec.Signal(words[1]); err != nil {
 			return err
 		}
 	}
@@ -208,7 +209,7 @@ func (g *global) stop(words []string, name string, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	sig, err := ParseSignal(name)
+	sig, err := spec.Signal(name)
 	if err != nil {
 		return err
 	}
@@ -217,21 +218,6 @@ func (g *global) stop(words []string, name string, grace time.Duration) error {
 		return err
 	}
 	return c.Stop(sig, grace)
-}
-
-// ParseSignal reads TERM, SIGTERM or 15.
-func ParseSignal(name string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(name); err == nil && n >= 0 && n <= 64 {
-		return unix.Signal(n), nil
-	}
-	n := strings.ToUpper(name)
-	if !strings.HasPrefix(n, "SIG") {
-		n = "SIG" + n
-	}
-	if s := unix.SignalNum(n); s != 0 {
-		return s, nil
-	}
-	return 0, fmt.Errorf("no signal is called %q", name)
 }
 
 // execOptions are the flags of exec.

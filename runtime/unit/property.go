@@ -7,7 +7,8 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/runtime/spec"
 )
 
 // execution is one element of ExecStart and the like.
@@ -59,11 +60,8 @@ func signalNumber(v string) (any, error) {
 	if n, err := strconv.Atoi(v); err == nil {
 		return int32(n), nil
 	}
-	n := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(v), "SIG"))
-	if n == 0 {
-		return nil, fmt.Errorf("no signal is called %q", v)
-	}
-	return int32(n), nil
+	n, err := spec.Signal(v)
+	return int32(n), err
 }
 
 // ends reads exit codes and signals.

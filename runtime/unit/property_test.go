@@ -11,7 +11,7 @@ import (
 // TestOnceProperties: whatever flags ask of a unit's file can be asked of systemd without one.
 func TestOnceProperties(t *testing.T) {
 	swap := int64(2)
-	c := &store.Container{Name: "web", Image: "a:1", Network: "bridge", PID: "container:db", Remove: true, Restart: "no", StopSignal: "USR1", Memory: 1, MemorySwap: &swap, MemoryLow: 3,
+	c := &store.Container{Name: "web", Image: "a:1", Network: "bridge", PID: "container:db", Remove: true, Restart: "no", StopSignal: "SIGRTMIN+3", Memory: 1, MemorySwap: &swap, MemoryLow: 3,
 		CPUs: 1.5, CPUShares: 1024, CPUSet: "0-2,9", MemSet: "0", BlkioWeight: 10, Pids: 5, NoLog: true, Devices: []store.Device{{Source: "/dev/kvm", Target: "/dev/kvm", Access: "rw"}},
 		Health: &store.Health{Interval: 1}}
 	for _, s := range []string{"IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax"} {
@@ -31,6 +31,9 @@ func TestOnceProperties(t *testing.T) {
 			if names[want] == nil {
 				t.Errorf("%s is not asked for: %v", want, names)
 			}
+		}
+		if names["KillSignal"] != int32(37) {
+			t.Errorf("signal: %v", names["KillSignal"])
 		}
 		if m, _ := names["AllowedCPUs"].([]byte); !slices.Equal(m, []byte{7, 2}) {
 			t.Errorf("processors: %v", m)
