@@ -133,13 +133,25 @@ func TestLookupUser(t *testing.T) {
 			t.Errorf("%q: %+v", text, got)
 		}
 	}
-	// Files that lead out of the container are not read.
-	os.Remove(filepath.Join(dir, "etc/passwd"))
-	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "etc/passwd")); err != nil {
+	// Links lead where they lead in the container: to its own files, or nowhere.
+	if err := os.Rename(filepath.Join(dir, "etc/passwd"), filepath.Join(dir, "store")); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "etc/passwd")
+	for _, to := range []string{"/store", "../../../store"} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+		if u, err := LookupUser(root, "www"); err != nil || u.UID != 33 {
+			t.Errorf("by a link to %s: %+v %v", to, u, err)
+		}
+		os.Remove(link)
+	}
+	if err := os.Symlink("/proc/self/root/etc/passwd", link); err != nil {
 		t.Fatal(err)
 	}
 	if u, err := LookupUser(root, "root"); err == nil {
-		t.Errorf("through a link out: %+v", u)
+		t.Errorf("by a link out: %+v", u)
 	}
 }
 

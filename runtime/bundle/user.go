@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/proa-os/proa/internal/inroot"
 )
 
 // LookupUser finds "user", "uid", "user:group" or "uid:gid" in the container's root as docker does: names need an entry,
@@ -87,17 +87,20 @@ func (u *User) Join(root *os.Root, groups []string) error {
 
 // eachLine calls f with the fields of each line of a file that the image's author wrote. A missing file is an empty one.
 func eachLine(root *os.Root, file string, fields int, f func([]string) error) error {
-	in, err := root.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block for ever
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// Not by root itself, which refuses absolute links: those of Nix's images lead into the store.
+	in, err := inroot.Regular(int(dir.Fd()), file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("the container's /%s: %w", file, err)
 	}
 	defer in.Close()
-	if st, err := in.Stat(); err != nil || !st.Mode().IsRegular() {
-		return fmt.Errorf("the container's /%s is no regular file", file)
-	}
 	sc := bufio.NewScanner(io.LimitReader(in, 4<<20))
 	for sc.Scan() {
 		if l := strings.Split(sc.Text(), ":"); len(l) == fields {

@@ -1,15 +1,15 @@
 package run
 
 import (
-	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/inroot"
 )
 
 // maxPasswd is how much of an image's /etc/passwd is read.
@@ -47,16 +47,7 @@ func homeOf(root string, uid uint32) string {
 		return "/"
 	}
 	defer unix.Close(dir)
-	at, err := openInRoot(dir, "/etc/passwd", 0)
-	if err != nil {
-		return "/"
-	}
-	defer unix.Close(at)
-	var st unix.Stat_t
-	if unix.Fstat(at, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return "/"
-	}
-	f, err := os.Open(fmt.Sprintf("/proc/thread-self/fd/%d", at))
+	f, err := inroot.Regular(dir, "/etc/passwd")
 	if err != nil {
 		return "/"
 	}

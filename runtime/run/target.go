@@ -7,23 +7,14 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/inroot"
 )
 
 // openInRoot opens p, an absolute path of the container, as O_PATH below the directory root. Symbolic links are
 // followed as the container would (".." and absolute links stay inside); magic links of /proc are not.
 func openInRoot(root int, p string, extra uint64) (int, error) {
-	how := unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | extra,
-	}
-	for tries := 0; ; tries++ {
-		fd, err := unix.Openat2(root, "."+path.Clean("/"+p), &how)
-		// EAGAIN: something was renamed during the walk (openat2(2)).
-		if (err == unix.EAGAIN || err == unix.EINTR) && tries < 50 {
-			continue
-		}
-		return fd, err
-	}
+	return inroot.Open(root, p, unix.O_PATH, extra)
 }
 
 // ensure is openInRoot that makes what is missing: directories on the way, and at the end a directory or an empty file. A link that leads
