@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -191,4 +192,56 @@ func TestRace(t *testing.T) {
 	if es, _ := filepath.Glob(filepath.Join(outside, "sub*")); len(es) > 0 {
 		t.Errorf("outside: %v", es)
 	}
+}
+
+// TestMount: a file that is a mount in the mount namespace of a container's is written through, and nothing takes its place.
+func TestMount(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	var sources []string
+	for _, name := range []string{"conf", "fixed"} {
+		source := filepath.Join(dir, name+"-source")
+		sources = append(sources, source)
+		try(t, os.WriteFile(source, []byte("old"), 0o644), os.WriteFile(filepath.Join(dir, name), nil, 0o644))
+	}
+	root := elsewhere(t, func() error {
+		return errors.Join(unix.Mount(sources[0], filepath.Join(dir, "conf"), "", unix.MS_BIND, ""), unix.Mount(sources[1], filepath.Join(dir, "fixed"), "", unix.MS_BIND, ""),
+			unix.Mount("", filepath.Join(dir, "fixed"), "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	})
+	tree := open(t, root)
+	try(t, tree.Unpack(archiveOf(tar.Header{Typeflag: tar.TypeReg, Name: "conf", Mode: 0o600}), dir, false))
+	if err := tree.Unpack(archiveOf(tar.Header{Typeflag: tar.TypeReg, Name: "fixed"}), dir, false); !errors.Is(err, unix.EROFS) {
+		t.Errorf("onto a read-only mount: %v", err)
+	}
+	if err := tree.Unpack(archiveOf(tar.Header{Typeflag: tar.TypeSymlink, Name: "conf", Linkname: "x"}), dir, false); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("a link onto a mount: %v", err)
+	}
+	for i, want := range []string{"evil", "old"} {
+		source, seen := sources[i], root+strings.TrimSuffix(sources[i], "-source")
+		a, _ := os.ReadFile(source)
+		b, _ := os.ReadFile(seen)
+		if string(a) != want || string(b) != want {
+			t.Errorf("%s has %q, in the container there is %q, want %q", source, a, b, want)
+		}
+	}
+}
+
+// elsewhere does something in a mount namespace of its own, and returns that one's root.
+func elsewhere(t *testing.T, do func() error) string {
+	t.Helper()
+	end, done := make(chan struct{}), make(chan error)
+	t.Cleanup(func() { close(end) })
+	var root string
+	go func() {
+		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+		root = fmt.Sprintf("/proc/self/task/%d/root", unix.Gettid())
+		err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		if err == nil {
+			err = do()
+		}
+		done <- err
+		<-end
+	}()
+	try(t, <-done)
+	return root
 }

@@ -133,12 +133,24 @@ func (u *unpacker) put(h *tar.Header, body io.Reader) error {
 func replace(dir int, base string, make func() error) error {
 	err := make()
 	if err == unix.EEXIST {
+		if isMount(dir, base) {
+			return unix.EBUSY
+		}
 		if err := unix.Unlinkat(dir, base, 0); err != nil && err != unix.ENOENT {
 			return err
 		}
 		err = make()
 	}
 	return err
+}
+
+// isMount reports whether a name is a mount of its own. unlink refuses only those of the caller's mount namespace, and detaches others.
+func isMount(dir int, base string) bool {
+	f, err := openat2(dir, base, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, unix.EXDEV)
 }
 
 func (u *unpacker) directory(dir *os.File, base, name string, h *tar.Header) error {
