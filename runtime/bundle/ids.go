@@ -74,8 +74,9 @@ func (l *layers) mapIDs(ids *store.IDs, dir string) error {
 	return nil
 }
 
-// asRoot does something in the container's files as the container's root, whose files these then are.
-func asRoot(ids *store.IDs, do func() error) error {
+// AsRoot does something in the container's files as the container's root, whose files these then are: where only the container's numbers
+// exist, the machine's root can make none. This goroutine's thread keeps its capabilities, which a change of fsuid takes from what is in effect.
+func AsRoot(ids *store.IDs, do func() error) error {
 	if ids == nil || ids.First == 0 {
 		return do()
 	}
@@ -87,20 +88,10 @@ func asRoot(ids *store.IDs, do func() error) error {
 		}
 		defer set(0)
 	}
+	if err := raiseAll(); err != nil {
+		return fmt.Errorf("act as the container's root: %w", err)
+	}
 	return do()
-}
-
-// mountAsRoot is mount by the container's root: that is who overlayfs works for in the upper directory, in whose mount only the
-// container's numbers exist. The thread keeps its capabilities, which a change of fsuid takes from what is in effect.
-func (l *layers) mountAsRoot(ids *store.IDs, target, source string) error {
-	return asRoot(ids, func() error {
-		if ids != nil && ids.First != 0 {
-			if err := raiseAll(); err != nil {
-				return fmt.Errorf("mount overlay: %w", err)
-			}
-		}
-		return l.mount(target, source)
-	})
 }
 
 // raiseAll puts this thread's permitted capabilities into effect.

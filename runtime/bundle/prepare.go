@@ -67,7 +67,8 @@ func Mount(s *store.Store, c *store.Container) (root string, err error) {
 		}
 	}
 	root = filepath.Join(dir, "rootfs")
-	if err := l.mountAsRoot(c.IDs, root, "proa-"+c.Name); err != nil {
+	// Overlayfs works in the upper directory for whoever mounts it.
+	if err := AsRoot(c.IDs, func() error { return l.mount(root, "proa-"+c.Name) }); err != nil {
 		return "", fmt.Errorf("prepare %s: %w", c.Name, err)
 	}
 	return root, nil
@@ -93,7 +94,7 @@ func writeConfig(st *store.Store, c *store.Container, img *image.Config, p Place
 	}
 	if cwd := strings.TrimPrefix(WorkDir(c, img), "/"); cwd != "" {
 		if _, err := root.Stat(cwd); errors.Is(err, fs.ErrNotExist) {
-			if err := asRoot(c.IDs, func() error { return root.MkdirAll(cwd, 0o755) }); err != nil {
+			if err := AsRoot(c.IDs, func() error { return root.MkdirAll(cwd, 0o755) }); err != nil {
 				return fmt.Errorf("make working directory: %w", err)
 			}
 		}

@@ -66,7 +66,7 @@ func (f *copyFlags) out(c *call, k *store.Container, from, to string) error {
 		return err
 	}
 	defer machine.Close()
-	return f.between(t, from, machine, to)
+	return f.between(t, from, machine, to, nil)
 }
 
 func (f *copyFlags) in(c *call, k *store.Container, from, to string) error {
@@ -76,14 +76,14 @@ func (f *copyFlags) in(c *call, k *store.Container, from, to string) error {
 	}
 	defer t.Close()
 	if from == "-" {
-		return t.Unpack(c.In, to, true)
+		return bundle.AsRoot(k.IDs, func() error { return t.Unpack(c.In, to, true) })
 	}
 	machine, from, err := here(from)
 	if err != nil {
 		return err
 	}
 	defer machine.Close()
-	return f.between(machine, from, t, to)
+	return f.between(machine, from, t, to, k.IDs)
 }
 
 // here is the machine's own tree, and a path in it. The thread may be in another mount namespace, in which nothing of the machine's differs.
@@ -109,8 +109,8 @@ func nameOf(name string) string {
 	return path.Base(name)
 }
 
-// between copies as cp -r does: into a directory that is there, or else under the new name.
-func (f *copyFlags) between(from *transfer.Tree, source string, to *transfer.Tree, target string) error {
+// between copies as cp -r does: into a directory that is there, or else under the new name. ids are those of the tree that is written to.
+func (f *copyFlags) between(from *transfer.Tree, source string, to *transfer.Tree, target string, ids *store.IDs) error {
 	name := nameOf(source)
 	mode, there, err := to.Kind(target)
 	if err != nil {
@@ -136,7 +136,7 @@ func (f *copyFlags) between(from *transfer.Tree, source string, to *transfer.Tre
 		w.CloseWithError(err)
 		packed <- err
 	}()
-	err = to.Unpack(r, target, f.archive)
+	err = bundle.AsRoot(ids, func() error { return to.Unpack(r, target, f.archive) })
 	r.CloseWithError(io.ErrClosedPipe)
 	if perr := <-packed; perr != nil && !errors.Is(perr, io.ErrClosedPipe) {
 		return perr

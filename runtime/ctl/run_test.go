@@ -573,6 +573,27 @@ func TestUserNamespace(t *testing.T) {
 	if err := syscall.Stat(filepath.Join(m.dir, "store/containers/other/upper/www/mine"), &st); err != nil || st.Uid != 0 {
 		t.Errorf("in the upper layer: %d %v", st.Uid, err)
 	}
+	// Copied files are root's in the container, too: in its root, on a tmpfs of its own, in a stopped one, from an archive with owners.
+	file := filepath.Join(m.dir, "copied")
+	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"/www/new", "/dev/shm/new"} {
+		m.must("cp", file, "other:"+to)
+		if out := m.must("exec", "other", "/probe", "show", to); out != "x 100644 0:0\n" {
+			t.Errorf("copied to %s: %q", to, out)
+		}
+	}
+	if _, errs, code := m.ctlIn(m.must("cp", "other:/etc/passwd", "-"), "cp", "-", "other:/data"); code != 0 {
+		t.Errorf("from an archive: exit %d: %s", code, errs)
+	}
+	m.must("stop", "-t", "1", "other")
+	m.must("cp", file, "other:/www/stopped")
+	for _, name := range []string{"www/new", "www/stopped", "data/passwd"} {
+		if err := syscall.Stat(filepath.Join(m.dir, "store/containers/other/upper", name), &st); err != nil || st.Uid != 0 || st.Gid != 0 {
+			t.Errorf("%s in the upper layer: %d:%d %v", name, st.Uid, st.Gid, err)
+		}
+	}
 	m.must("rm", "-f", "kept", "other")
 }
 
