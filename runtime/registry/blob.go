@@ -86,11 +86,6 @@ func after(err error) time.Duration {
 
 // copyBlob goes on at out.at.
 func (p *place) copyBlob(ctx context.Context, d image.Digest, size int64, out *counter) error {
-	// Ends the transfer when no byte comes for a while.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	timer := time.AfterFunc(stall, func() { cancel(fmt.Errorf("no data for %v", stall)) })
-	defer timer.Stop()
 	header := http.Header{}
 	if out.at > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", out.at, size-1)) // with an end: some registries know no other
@@ -100,16 +95,12 @@ func (p *place) copyBlob(ctx context.Context, d image.Digest, size int64, out *c
 		return err
 	}
 	defer resp.Body.Close()
-	body := &ticking{r: resp.Body, timer: timer}
 	if out.at > 0 {
-		if err := skip(resp, body, out.at); err != nil {
+		if err := skip(resp, out.at); err != nil {
 			return err
 		}
 	}
-	n, err := io.CopyBuffer(out, io.LimitReader(body, size-out.at), make([]byte, 256<<10))
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return cause
-	}
+	n, err := io.CopyBuffer(out, io.LimitReader(resp.Body, size-out.at), make([]byte, 256<<10))
 	if err == nil && out.at != size {
 		err = fmt.Errorf("the answer ends at byte %d of %d (%d read)", out.at, size, n)
 	}
@@ -117,9 +108,9 @@ func (p *place) copyBlob(ctx context.Context, d image.Digest, size int64, out *c
 }
 
 // skip brings the answer to a request with a range to byte at: registries without ranges send all.
-func skip(resp *http.Response, body io.Reader, at int64) error {
+func skip(resp *http.Response, at int64) error {
 	if resp.StatusCode == http.StatusOK {
-		_, err := io.CopyN(io.Discard, body, at)
+		_, err := io.CopyN(io.Discard, resp.Body, at)
 		return err
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(resp.Header.Get("Content-Range"), "bytes "), "-")
@@ -140,19 +131,5 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.at += int64(n)
 	c.err = err
-	return n, err
-}
-
-// ticking puts the end off with every byte. It has no WriteTo: io.Copy must come through Read.
-type ticking struct {
-	r     io.Reader
-	timer *time.Timer
-}
-
-func (t *ticking) Read(p []byte) (int, error) {
-	n, err := t.r.Read(p)
-	if n > 0 {
-		t.timer.Reset(stall)
-	}
 	return n, err
 }

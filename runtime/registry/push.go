@@ -19,7 +19,8 @@ import (
 // Push uploads the image whose manifest has digest d from an OCI layout, and gives it a tag. It goes to the last endpoint, the
 // image's own: mirrors are read only. A blob that is there already is not sent.
 func (c *Client) Push(ctx context.Context, layout *os.Root, d image.Digest, tag string) error {
-	p := &place{Endpoint: c.places[len(c.places)-1].Endpoint}
+	own := c.places[len(c.places)-1]
+	p := &place{Endpoint: own.Endpoint, stall: own.stall}
 	if err := p.push(ctx, layout, d, tag); err != nil {
 		return p.explain(err)
 	}

@@ -5,8 +5,8 @@
 // asked for, before anything is unpacked.
 //
 // An image may be at several endpoints, mirrors first; each question goes to one after the other until one answers. A blob whose
-// transfer breaks off or stalls for a minute is taken up again where it broke, with a Range header, at the same endpoint
-// or the next.
+// transfer breaks off or stalls is taken up again where it broke, with a Range header, at the same endpoint or the next. No request waits for
+// ever: of every answer, and every upload, something must go on within a minute.
 //
 // TLS is never left silently: go-containerregistry falls back to plain HTTP for private addresses and local names, and this
 // package refuses any request without TLS unless the endpoint is marked insecure, redirects included.
@@ -39,7 +39,7 @@ import (
 const (
 	// MaxDocument bounds any answer that is no blob, in bytes.
 	MaxDocument = 8 << 20
-	stall       = time.Minute
+	patience    = time.Minute
 	agent       = "containerctl"
 )
 
@@ -60,7 +60,7 @@ type Client struct {
 func New(list []endpoint.Endpoint) *Client {
 	c := &Client{pause: 300 * time.Millisecond}
 	for _, e := range list {
-		c.places = append(c.places, &place{Endpoint: e})
+		c.places = append(c.places, &place{Endpoint: e, stall: patience})
 	}
 	return c
 }
@@ -68,6 +68,7 @@ func New(list []endpoint.Endpoint) *Client {
 // place is an endpoint with its connections and its token for pulling.
 type place struct {
 	endpoint.Endpoint
+	stall  time.Duration // how long it may be silent
 	mu     sync.Mutex
 	client *http.Client
 }
@@ -230,7 +231,7 @@ func (p *place) connect(ctx context.Context, scope string) (*http.Client, error)
 	if err != nil {
 		return nil, err
 	}
-	guarded, err := newTransport(p.Endpoint)
+	guarded, err := newTransport(p.Endpoint, p.stall)
 	if err != nil {
 		return nil, err
 	}

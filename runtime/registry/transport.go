@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/proa-os/proa/runtime/endpoint"
 )
@@ -19,15 +20,15 @@ import (
 type guard struct {
 	base     http.RoundTripper
 	insecure bool
+	stall    time.Duration
 }
 
-func newTransport(e endpoint.Endpoint) (http.RoundTripper, error) {
+func newTransport(e endpoint.Endpoint, stall time.Duration) (http.RoundTripper, error) {
 	if err := checkProxies(); err != nil {
 		return nil, err
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.OnProxyConnectResponse = checkTunnel
-	t.ResponseHeaderTimeout = stall
 	t.DisableCompression = true // a digest is of the bytes as they are sent
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.Insecure}
 	if len(e.CA) > 0 {
@@ -47,14 +48,14 @@ func newTransport(e endpoint.Endpoint) (http.RoundTripper, error) {
 		}
 		t.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	}
-	return &guard{base: t, insecure: e.Insecure}, nil
+	return &guard{base: t, insecure: e.Insecure, stall: stall}, nil
 }
 
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !g.insecure {
 		return nil, fmt.Errorf("refuse plain %s to %s: the registry has no TLS; use --tls-verify=false to accept that", r.URL.Scheme, r.URL.Host)
 	}
-	resp, err := g.base.RoundTrip(r)
+	resp, err := g.impatiently(r)
 	if err == nil && (r.Context().Value(bodyKey{}) == nil || resp.StatusCode >= 300) {
 		resp.Body = &limited{resp.Body, MaxDocument}
 	}
