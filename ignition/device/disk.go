@@ -3,6 +3,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/proa-os/proa/ignition/apply"
@@ -12,13 +13,12 @@ import (
 	"github.com/proa-os/proa/internal/gpt"
 )
 
-// Look reads what a disk of size bytes has for a partition table.
-func Look(d interface {
-	ReadAt([]byte, int64) (int, error)
-}, size int64, sectorSize int) (partition.Disk, error) {
+// Look reads what a disk of size bytes has for a partition table. The backup at the end of a disk outlives what was since written to its
+// beginning, and the kernel sees no table without the entry in sector 0 that protects it: then a table counts only if nothing else is there.
+func Look(d io.ReaderAt, size int64, sectorSize int) (partition.Disk, error) {
 	have := partition.Disk{Size: size, SectorSize: sectorSize}
 	t, err := gpt.Read(d, size, sectorSize)
-	if err == nil {
+	if err == nil && t.PrimaryError == nil && protected(d) {
 		have.Table = t
 		return have, nil
 	}
@@ -30,15 +30,27 @@ func Look(d interface {
 	for _, s := range found {
 		switch s.Type {
 		case "gpt":
-			holds = append(holds, "a damaged GPT partition table")
+			if err != nil {
+				holds = append(holds, "a damaged GPT partition table")
+			}
 		case "dos":
 			holds = append(holds, "a DOS partition table")
 		default:
 			holds = append(holds, s.String())
 		}
 	}
+	if err == nil && len(holds) == 0 {
+		have.Table = t
+	}
 	have.Holds = strings.Join(holds, ", ")
 	return have, nil
+}
+
+// protected reports whether an MBR says that the disk has a GPT.
+func protected(d io.ReaderAt) bool {
+	b := make([]byte, 512)
+	_, err := d.ReadAt(b, 0)
+	return err == nil && (b[450] == 0xee || b[466] == 0xee || b[482] == 0xee || b[498] == 0xee)
 }
 
 // PlanDisk decides what happens to a disk; what the config does not allow is a problem that a person can act on.

@@ -210,21 +210,22 @@ func raid(r io.ReaderAt, head []byte, size int64) ([]Signature, error) {
 	return nil, nil
 }
 
-// tables finds partition tables. An MBR counts if it has an entry, the protective one of a GPT not by itself.
+// tables finds partition tables. An MBR counts if it has an entry, the protective one of a GPT not by itself; others without that one mean
+// that the GPT is a former one, as for the kernel (block/partitions/efi.c).
 func tables(b []byte) (Signature, bool) {
-	if string(b[512:520]) == "EFI PART" || string(b[4096:4104]) == "EFI PART" {
-		return Signature{Type: "gpt"}, true
-	}
-	if b[510] != 0x55 || b[511] != 0xaa {
-		return Signature{}, false
-	}
-	for e := 446; e < 510; e += 16 {
-		if b[e]&0x7f == 0 && b[e+4] != 0 && binary.LittleEndian.Uint32(b[e+12:]) != 0 {
-			if b[e+4] == 0xee {
-				return Signature{Type: "gpt"}, true
+	dos := false
+	if b[510] == 0x55 && b[511] == 0xaa {
+		for e := 446; e < 510; e += 16 {
+			if b[e]&0x7f == 0 && b[e+4] != 0 && binary.LittleEndian.Uint32(b[e+12:]) != 0 {
+				if b[e+4] == 0xee {
+					return Signature{Type: "gpt"}, true
+				}
+				dos = true
 			}
-			return Signature{Type: "dos"}, true
 		}
 	}
-	return Signature{}, false
+	if dos {
+		return Signature{Type: "dos"}, true
+	}
+	return Signature{Type: "gpt"}, string(b[512:520]) == "EFI PART" || string(b[4096:4104]) == "EFI PART"
 }
