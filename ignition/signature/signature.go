@@ -15,12 +15,14 @@
 //	linux_raid_member  4096, 0 or near the end, fc 4e 2b a9           16, 32 from there
 //	LVM2_member        536, "LVM2 001"
 //	gpt, dos           512 or 4096 "EFI PART"; 510, 55 aa and entries
+//	zfs_member         128 KiB to 256 KiB of each of four labels of 256 KiB, two at either end: 0c b1 ba each KiB or more
+//
+// What else is named is in strange.go.
 package signature
 
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -45,25 +47,24 @@ const headSize = 65536 + 4096
 // Probe lists what a device of size bytes holds; nothing is no error. More than one thing is found where an earlier one was not wiped.
 func Probe(r io.ReaderAt, size int64) ([]Signature, error) {
 	head := make([]byte, headSize)
-	n, err := r.ReadAt(head[:min(size, headSize)], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read signatures: %w", err)
+	if err := readAt(r, head[:min(size, headSize)], 0); err != nil {
+		return nil, err
 	}
-	clear(head[n:])
 	var found []Signature
-	for _, probe := range []func([]byte) (Signature, bool){ext, xfs, btrfs, luks, lvm, swap, others} {
+	for _, probe := range []func([]byte) (Signature, bool){ext, xfs, btrfs, luks, lvm, swap, vfat} {
 		if s, ok := probe(head); ok {
 			found = append(found, s)
 		}
 	}
-	array, err := raid(r, head, size)
-	if err != nil {
-		return nil, fmt.Errorf("read signatures: %w", err)
+	array, err := raid(r, size)
+	if found = append(found, array...); len(found) > 0 || err != nil {
+		return found, err
 	}
-	found = append(found, array...)
-	if s, ok := vfat(head); ok {
-		found = append(found, s)
-	} else if s, ok := tables(head); ok && len(found) == 0 {
+	name, err := strange(r, size)
+	if name != "" || err != nil {
+		return []Signature{{Type: name}}, err
+	}
+	if s, ok := tables(head); ok {
 		found = append(found, s)
 	}
 	return found, nil
@@ -146,22 +147,6 @@ func swap(b []byte) (Signature, bool) {
 	return Signature{}, false
 }
 
-// others are not made here: their names are what matters.
-func others(b []byte) (Signature, bool) {
-	for _, o := range []struct {
-		name, mark string
-		at         int
-	}{
-		{"iso9660", "CD001", 32769}, {"ntfs", "NTFS    ", 3}, {"exfat", "EXFAT   ", 3}, {"squashfs", "hsqs", 0},
-		{"erofs", "\xe2\xe1\xf5\xe0", 1024}, {"f2fs", "\x10\x20\xf5\xf2", 1024}, {"BitLocker", "-FVE-FS-", 3},
-	} {
-		if string(b[o.at:o.at+len(o.mark)]) == o.mark {
-			return Signature{Type: o.name}, true
-		}
-	}
-	return Signature{}, false
-}
-
 // vfat wants more than the mark of a boot sector: a sector size, and a name of the format.
 func vfat(b []byte) (Signature, bool) {
 	sector := binary.LittleEndian.Uint16(b[11:])
@@ -185,19 +170,12 @@ func vfat(b []byte) (Signature, bool) {
 }
 
 // raid looks where the versions of md's superblock are: 1.2, 1.1, 1.0, 0.90 (the kernel's include/uapi/linux/raid/md_p.h).
-func raid(r io.ReaderAt, head []byte, size int64) ([]Signature, error) {
+func raid(r io.ReaderAt, size int64) ([]Signature, error) {
 	const magic = 0xa92b4efc
 	for _, at := range []int64{4096, 0, (size - 8192) &^ 4095, size&^65535 - 65536} {
 		b := make([]byte, 64)
-		switch {
-		case at < 0:
-			continue
-		case at+64 <= headSize:
-			copy(b, head[at:])
-		default:
-			if _, err := r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
-				return nil, err
-			}
+		if err := readAt(r, b, at); err != nil {
+			return nil, err
 		}
 		if binary.LittleEndian.Uint32(b) != magic {
 			continue

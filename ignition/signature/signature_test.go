@@ -145,6 +145,45 @@ func TestSmallAndEmpty(t *testing.T) {
 	probe(t, f, mib, "dos")
 }
 
+// What others make is seen where util-linux's libblkid sees it, and Erase reaches all of it. A stale one does not make a file system two things.
+func TestStrange(t *testing.T) {
+	const size = 4*mib + 1536
+	last := int64(4 * mib) // of the labels of ZFS
+	for _, tt := range []struct {
+		name string
+		at   int64
+		mark string
+	}{
+		{"jfs", 32768, "JFS1"}, {"nilfs2", 1030, "\x34\x34"}, {"ocfs2", 4096, "OCFSV2"}, {"gfs2", 65536, "\x01\x16\x19\x70"},
+		{"hfs", 1024, "BD"}, {"hfsplus", 1024, "H+\x00\x04"}, {"hfsplus", 1024, "HX\x00\x05"}, {"apfs", 32, "NXSB"}, {"reiserfs", 65588, "ReIsEr2Fs"},
+		{"udf", 32769, "BEA01"},
+		{"ceph_bluestore", 0, "bluestore block device\n"}, {"bcache", 4120, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca"}, {"bcache", 4120, "\xc6\x85\x73\xf6\x66\xce\x90\xa9"},
+		{"stratis", 516, "!Stra0tis\x86\xff\x02^\x41rh"}, {"LVM2_member", 1560, "LVM2 001"},
+		{"drbd", size - 4036, "\x83\x74\x02\x6b"}, {"drbd", size - 4036, "\x83\x74\x02\x6d"},
+		{"isw_raid_member", size - 1024, "Intel Raid ISM Cfg Sig. 1.3.00"}, {"ddf_raid_member", size - 512, "\xde\x11\xde\x11"},
+		{"zfs_member", 132 << 10, "\x0c\xb1\xba\x00\x00\x00\x00\x00"}, {"zfs_member", 511 << 10, "\x00\x00\x00\x00\x00\xba\xb1\x0c"},
+		{"zfs_member", last - 384<<10, "\x0c\xb1\xba\x00\x00\x00\x00\x00"}, {"zfs_member", last - 1024, "\x0c\xb1\xba\x00\x00\x00\x00\x00"},
+		{"iso9660", 32769, "CD001"}, {"ntfs", 3, "NTFS    "}, {"exfat", 3, "EXFAT   "}, {"f2fs", 1024, "\x10\x20\xf5\xf2"}, {"squashfs", 0, "hsqs"}, {"erofs", 1024, "\xe2\xe1\xf5\xe0"},
+	} {
+		f := newFile(t, size)
+		if _, err := f.WriteAt([]byte(tt.mark), tt.at); err != nil {
+			t.Fatal(err)
+		}
+		probe(t, f, size, tt.name)
+		if err := Erase(f, size); err != nil {
+			t.Fatal(err)
+		}
+		probe(t, f, size, "")
+	}
+	f := newFile(t, size)
+	for at, mark := range map[int64]string{last - 1024: "\x0c\xb1\xba\x00\x00\x00\x00\x00", 0: "XFSB"} {
+		if _, err := f.WriteAt([]byte(mark), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	probe(t, f, size, "xfs")
+}
+
 func FuzzProbe(f *testing.F) {
 	f.Add([]byte("XFSB"), int64(100))
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
