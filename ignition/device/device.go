@@ -15,7 +15,8 @@
 //
 // No device link of udev is waited for: /dev/disk/by-* names are resolved here (links.go), and the kernel makes the nodes themselves.
 //
-// Not done: cex, which plan refuses; arrays are always made anew unless the devices are already one of that name.
+// Not done: cex, which plan refuses. Arrays are made anew, whatever the devices hold, unless one of them is a member of one of that name: mdadm
+// knows no other way, and a config has no word to wipe them by.
 package device
 
 import (
@@ -58,6 +59,7 @@ type Device interface {
 	Path() string    // of the node
 	Size() int64     // bytes
 	SectorSize() int // bytes
+	ID() string      // of a disk, as its maker gives it; "" for what has none
 	// Busy says what uses the device, "" for nothing. A partition number asks about that partition, 0 about the device itself.
 	Busy(partition int) (string, error)
 	// Own reports whether a partition is one that the running system needs, 0 whether any is.

@@ -202,6 +202,10 @@ func TestRefusals(t *testing.T) {
 		{"no such device", `{"filesystems":[{"device":"/dev/vdz","format":"xfs"}]}`, `no such device: expected a block device called /dev/vdz`, nil},
 		{"volume over a file system", `{"luks":[{"name":"x","device":"/dev/vdb1"}]}`, `expected nothing, or an encrypted volume of type luks2, found ext4 "precious"`, nil},
 		{"array over something in use", `{"raid":[{"name":"x","level":"raid1","devices":["/dev/vdc","/dev/vdd"]}]}`, "another array", func(m *files) { m.busy["vdc"] = "array md0" }},
+		{"half of an array and a new device", `{"raid":[{"name":"x","level":"raid1","devices":["/dev/vdc","/dev/vdd"]}]}`, "expected all of its members, or none, found 1 of 2",
+			func(m *files) {
+				m.mark(m.dir+"/vdc", 4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"+strings.Repeat("u", 24)+"any:x\x00")
+			}},
 		{"file system on the disk", `{"disks":[{"device":"/dev/vdc","partitions":[{"number":1}]}]}`, `the disk is in use for something else: expected an empty disk or a GPT partition table, found ext2`,
 			func(m *files) { m.mark(m.dir+"/vdc", 1080, "\x53\xef") }},
 	}
@@ -222,6 +226,34 @@ func TestRefusals(t *testing.T) {
 			}
 			precious(t, m)
 		})
+	}
+}
+
+// The power goes when a table is about to be written, and in the next boot another disk of that size has the name.
+func TestAnotherDiskOfThatName(t *testing.T) {
+	m, root := prepare(t, true)
+	m.ids["vdc"] = "one"
+	const storage = `{"disks":[{"device":"/dev/vdc","partitions":[{"number":1,"label":"data"}]}]}`
+	devices, _, _ := plan.Split(planOf(t, storage))
+	fault := func(step string) error {
+		if strings.HasPrefix(step, "write table") {
+			return errors.New("the power goes")
+		}
+		return nil
+	}
+	if err := Run(t.Context(), m, devices, Options{Root: root, Fault: fault}); err == nil || !strings.Contains(err.Error(), "the power goes") {
+		t.Fatalf("got %v, want that it begins", err)
+	}
+	m.ids["vdc"] = "another"
+	if err := m.mark(m.dir+"/vdc", 1080, "\x53\xef"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(t, m, root, storage); err == nil || !strings.Contains(err.Error(), "found ext2") {
+		t.Errorf("got %v, want that what another disk holds stays", err)
+	}
+	m.ids["vdc"] = "one"
+	if said, err := do(t, m, root, storage); err != nil || said != "finished what was begun before" {
+		t.Errorf("the same disk: got %q, %v", said, err)
 	}
 }
 

@@ -71,6 +71,9 @@ func (r *run) disk(op plan.Disk) (string, error) {
 	}
 	return r.withDevice(op.Device, func(d Device) (string, error) {
 		rec, begun := r.known(key, d.Size())
+		if rec.Disk != d.ID() && rec.Disk != "" {
+			rec, begun = record{}, false
+		}
 		if begun {
 			return r.writeTable(key, d, rec)
 		}
@@ -96,7 +99,7 @@ func (r *run) disk(op plan.Disk) (string, error) {
 		if err := r.mayChange(d, p); err != nil {
 			return "", err
 		}
-		rec = record{Size: d.Size(), Begun: true, Table: p.Table}
+		rec = record{Size: d.Size(), Disk: d.ID(), Begun: true, Table: p.Table}
 		if err := r.note(key, rec); err != nil {
 			return "", err
 		}

@@ -13,9 +13,11 @@ import (
 
 const journalFile = apply.StateDir + "/devices.json"
 
-// A record is what is known of one operation: that it has begun, or what it has made. It is believed only of a device of the same size.
+// A record is what is known of one operation: that it has begun, or what it has made. It is believed only of a device of the same size,
+// and of the same disk if that has a number: the kernel may call another one so next time.
 type record struct {
 	Size   int64      `json:"size"`             // bytes of the device
+	Disk   string     `json:"disk,omitempty"`   // its ID
 	Begun  bool       `json:"begun"`            // it may have changed the device, and is not done
 	Table  *gpt.Table `json:"table,omitempty"`  // the partition table it writes
 	Result string     `json:"result,omitempty"` // what was found on the device afterwards

@@ -28,6 +28,7 @@ type files struct {
 	ran   []string
 	busy  map[string]string // name -> what uses it
 	own   map[string]bool
+	ids   map[string]string
 	half  bool // programs die half way
 	marks bool // programs only leave their marks, at once
 }
@@ -45,7 +46,7 @@ func tempDir(t *testing.T) string {
 
 func newFiles(t *testing.T, tools *tooltree.Tree, disks map[string]int64) *files {
 	t.Helper()
-	m := &files{t: t, dir: tempDir(t), tools: tools, busy: map[string]string{}, own: map[string]bool{}}
+	m := &files{t: t, dir: tempDir(t), tools: tools, busy: map[string]string{}, own: map[string]bool{}, ids: map[string]string{}}
 	for name, size := range disks {
 		m.create(name, size)
 	}
@@ -235,6 +236,7 @@ type file struct {
 func (f *file) Path() string               { return filepath.Join(f.m.dir, f.base) }
 func (f *file) Size() int64                { return f.size }
 func (f *file) SectorSize() int            { return 512 }
+func (f *file) ID() string                 { return f.m.ids[f.base] }
 func (f *file) Busy(n int) (string, error) { return f.m.busy[f.name(n)], nil }
 func (f *file) Own(n int) (bool, error)    { return f.m.own[f.name(n)], nil }
 func (f *file) Sync() error                { return nil }

@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/proa-os/proa/ignition/plan"
@@ -31,6 +32,10 @@ func (r *run) raid(op plan.Raid) (string, error) {
 	}
 	if c.assembled && !begun {
 		return "", problem("the devices are in use", "devices that no array has", "another array", "stop that array, or choose other devices")
+	}
+	if name := homeHost + ":" + op.Name; !begun && slices.ContainsFunc(c.members, func(m signature.Signature) bool { return m.Label == name }) {
+		return "", problem("the devices are not all of one array "+op.Name, "all of its members, or none", fmt.Sprintf("%d of %d", len(c.members), len(c.paths)),
+			"add the new device with mdadm, or remove what the array holds with mdadm --zero-superblock")
 	}
 	if c.assembled { // a run before this one has come no further
 		if err := r.exec(nil, "mdadm", "--stop", node); err != nil {

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -171,6 +172,16 @@ func openNode(path string) (Device, error) {
 func (n *node) Path() string    { return n.path }
 func (n *node) Size() int64     { return n.size }
 func (n *node) SectorSize() int { return n.sector }
+
+// ID is what the kernel has of serial numbers: of virtio disks, of NVMe, of SCSI and ATA.
+func (n *node) ID() string {
+	for _, file := range []string{"serial", "wwid", "device/wwid"} {
+		if b, err := os.ReadFile(filepath.Join(n.block, n.name, file)); err == nil && len(bytes.TrimSpace(b)) > 0 {
+			return string(bytes.TrimSpace(b))
+		}
+	}
+	return ""
+}
 
 // kernelPartition is what the kernel knows of a partition, in bytes.
 type kernelPartition struct {
