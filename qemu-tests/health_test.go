@@ -13,8 +13,9 @@ import (
 	updateconfig "github.com/proa-os/proa/update-engine/config"
 )
 
-// sickDeadline is how many seconds the health checks may take: who is ill stays so, and the default would only be waited for.
-const sickDeadline = 60
+// sickDeadline is how many seconds the health checks may take: who is ill stays so, and the default would only be waited for. It is the
+// deadline of the boots back, too, which on a busy host have taken 77.
+const sickDeadline = 150
 
 // An illness is one of variant sick.
 type illness struct {
