@@ -5,7 +5,9 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/runtime/cgroup"
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/seccomp"
 )
@@ -759,6 +762,45 @@ func TestKilledCaller(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("process %d goes on", s.Pid)
+}
+
+// TestKilledCreate: wherever a kill -9 ends a creation, delete --force leaves neither state nor cgroup nor process.
+func TestKilledCreate(t *testing.T) {
+	b := newBox(t, "sleep")
+	h, err := cgroup.Find()
+	if err != nil {
+		t.Skip("NOT TESTED: ", err)
+	}
+	parent := fmt.Sprintf("/proa-test-kill-%d", os.Getpid())
+	defer removeGroups(parent)
+	b.spec.Linux.CgroupsPath = parent + "/box"
+	b.write()
+	begin := time.Now()
+	if _, errs, code := b.runtime("create", "box"); code != 0 {
+		t.Fatalf("%d %s", code, errs)
+	}
+	takes := time.Since(begin)
+	tops := slices.Collect(maps.Values(h.V1))
+	if h.Unified != "" {
+		tops = append(tops, h.Unified)
+	}
+	for n := range 60 {
+		if _, errs, code := b.runtime("delete", "--force", "box"); code != 0 {
+			t.Fatalf("%d %s", code, errs)
+		}
+		for _, top := range tops {
+			if _, err := os.Stat(filepath.Join(top, parent, "box")); !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("kill %d: the group is left in %s: %v", n, top, err)
+			}
+		}
+		c := b.command("create", "box")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(takes * time.Duration(n) / 60)
+		c.Process.Kill()
+		c.Wait()
+	}
 }
 
 // TestProtect: a script whose interpreter is /proc/self/exe gets oci-runtime itself into the container (CVE-2019-5736). It comes from

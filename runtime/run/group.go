@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -35,13 +36,10 @@ func (k *creation) makeCgroup() (*os.File, error) {
 		k.scope = &u
 		return nil, nil
 	}
-	if p == "" {
-		if !spec.NeedsCgroup(k.spec) {
-			return nil, nil
-		}
-		p = "/oci-runtime/" + k.c.ID
+	if p = groupPath(k.spec, k.c.ID); p == "" {
+		return nil, nil
 	}
-	g, err := cgroup.Make(filepath.Clean("/"+p), cgroup.Controllers(k.settings))
+	g, err := cgroup.Make(p, cgroup.Controllers(k.settings))
 	k.c.Cgroup, k.c.CgroupV1 = g.Dir, g.V1
 	if err != nil {
 		return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
@@ -54,6 +52,39 @@ func (k *creation) makeCgroup() (*os.File, error) {
 		k.opened = append(k.opened, f)
 	}
 	return f, k.limit(g, f)
+}
+
+// groupPath is where the group of a container is that no systemd makes, or "".
+func groupPath(s *specs.Spec, id string) string {
+	p := s.Linux.CgroupsPath
+	if p == "" {
+		if !spec.NeedsCgroup(s) {
+			return ""
+		}
+		p = "/oci-runtime/" + id
+	}
+	return filepath.Clean("/" + p)
+}
+
+// claimGroup finds the group of a container whose creation was killed before it was written down. Make takes none that somebody is in, and
+// the first process of such a container ends when it sees that its maker has gone.
+func (c *Container) claimGroup() {
+	s, err := c.config()
+	if err != nil {
+		return
+	}
+	p := groupPath(s, c.ID)
+	if p == "" {
+		return
+	}
+	for range 100 {
+		g, err := cgroup.Make(p, nil)
+		if c.Cgroup, c.CgroupV1 = g.Dir, g.V1; err == nil {
+			return
+		}
+		c.Cgroup, c.CgroupV1 = "", nil
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // limit sets the limits of the container's group, which is open as dir on version 2.

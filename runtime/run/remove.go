@@ -30,6 +30,9 @@ func (r Root) Delete(id string, force bool) error {
 		if err := c.kill(); err != nil {
 			return fmt.Errorf("delete %s: %w", id, err)
 		}
+		if c.Status == specs.StateCreating {
+			c.claimGroup()
+		}
 	}
 	return c.remove()
 }
