@@ -29,7 +29,8 @@ func illnesses() []illness {
 	verdict := vm.Allow(`proa-health|Health of This Boot`, "the release fails its health check")
 	all := []illness{
 		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
-		{"network", 1, `before the update it had|multi-user\.target is inactive`, []vm.Allowance{verdict}},
+		{"network", 1, `before the update it had|multi-user\.target is inactive|systemd-networkd-wait-online\.service failed`,
+			[]vm.Allowance{verdict, vm.Allow(`systemd-networkd-wait-online|Wait for Network`, "the network is gone, and was waited for")}},
 	}
 	if fullDepth() { // TestFallback has a kernel panic, too
 		all = append(all, illness{"fatal", 3, `tries`, vm.AllowPanic("the release panics on purpose")})
