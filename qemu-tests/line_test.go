@@ -336,6 +336,9 @@ type report struct {
 		Version string `json:"version"`
 		Reason  string `json:"reason"`
 	} `json:"quarantine"`
+	Progress *struct {
+		Done int64 `json:"done"` // bytes
+	} `json:"progress"` // while a job works
 }
 
 func readReport(t *testing.T, m *vm.Machine) report {

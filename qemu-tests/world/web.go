@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -22,6 +23,7 @@ type Web struct {
 	mu       sync.Mutex
 	requests []string
 	cuts     []cut
+	silent   map[string]chan struct{} // by path: what has no answer until its channel is closed
 	down     bool
 }
 
@@ -30,7 +32,22 @@ type cut struct {
 	suffix string // of the path
 	part   string // of the request
 	after  int64
-	held   chan struct{} // closed when it is held up; nil breaks it
+	hold   *hold // nil breaks it
+}
+
+// A hold is a response that does not go on.
+type hold struct {
+	reached  chan struct{} // closed when it has come so far
+	released chan struct{} // closed when its path has answers again
+	silence  func()        // called before reached is closed
+	client   context.Context
+}
+
+func (h *hold) wait() {
+	select {
+	case <-h.client.Done():
+	case <-h.released:
+	}
 }
 
 // Serve serves dir on a free port of the loopback interface until Close.
@@ -66,13 +83,18 @@ func (w *Web) Cut(suffix string, after int64) {
 }
 
 // Hold lets the response to the next request in which part occurs, as Requests has it, go on for so many bytes of its body, and then sends
-// nothing until the client is gone. The channel is closed when it has come so far.
-func (w *Web) Hold(part string, after int64) <-chan struct{} {
+// nothing more of that path, whoever asks for it again, until release is called. The channel is closed when it has come so far.
+func (w *Web) Hold(part string, after int64) (reached <-chan struct{}, release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	held := make(chan struct{})
-	w.cuts = append(w.cuts, cut{part: part, after: after, held: held})
-	return held
+	h := &hold{reached: make(chan struct{}), released: make(chan struct{})}
+	w.cuts = append(w.cuts, cut{part: part, after: after, hold: h})
+	return h.reached, sync.OnceFunc(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		maps.DeleteFunc(w.silent, func(_ string, until chan struct{}) bool { return until == h.released })
+		close(h.released)
+	})
 }
 
 // Down makes the server answer 503 to everything, or not any more.
@@ -93,40 +115,59 @@ func (w *Web) Close() error {
 
 func (w *Web) handler(files http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		c, down := w.note(r)
+		c, silent, down := w.note(r)
 		switch {
+		case silent != nil:
+			(&hold{released: silent, client: r.Context()}).wait()
+			panic(http.ErrAbortHandler)
 		case down:
 			http.Error(rw, "the story has taken this server down", http.StatusServiceUnavailable)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			http.Error(rw, "this server only has files", http.StatusMethodNotAllowed)
 		case c != nil:
-			files.ServeHTTP(&cutWriter{rw, c.after, c.held, r.Context()}, r)
+			if c.hold != nil {
+				c.hold.client = r.Context()
+				c.hold.silence = func() { w.keepSilent(r.URL.Path, c.hold.released) }
+			}
+			files.ServeHTTP(&cutWriter{rw, c.after, c.hold}, r)
 		default:
 			files.ServeHTTP(rw, r)
 		}
 	})
 }
 
-func (w *Web) note(r *http.Request) (*cut, bool) {
+// note remembers a request and returns what is to become of it.
+func (w *Web) note(r *http.Request) (c *cut, silent chan struct{}, down bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	request := strings.TrimSpace(r.Method + " " + r.URL.Path + " " + r.Header.Get("Range"))
 	w.requests = append(w.requests, request)
+	if silent := w.silent[r.URL.Path]; silent != nil {
+		return nil, silent, w.down
+	}
 	for i, c := range w.cuts {
 		if strings.HasSuffix(r.URL.Path, c.suffix) && strings.Contains(request, c.part) {
 			w.cuts = append(w.cuts[:i], w.cuts[i+1:]...)
-			return &c, w.down
+			return &c, nil, w.down
 		}
 	}
-	return nil, w.down
+	return nil, nil, w.down
 }
 
-// cutWriter aborts the response after left more bytes, or waits for its client to do so.
+func (w *Web) keepSilent(path string, until chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.silent == nil {
+		w.silent = map[string]chan struct{}{}
+	}
+	w.silent[path] = until
+}
+
+// cutWriter aborts the response after left more bytes, or holds it up.
 type cutWriter struct {
 	http.ResponseWriter
-	left   int64
-	held   chan struct{}
-	client context.Context
+	left int64
+	hold *hold
 }
 
 func (c *cutWriter) Write(p []byte) (int, error) {
@@ -139,9 +180,10 @@ func (c *cutWriter) Write(p []byte) (int, error) {
 		if err := http.NewResponseController(c.ResponseWriter).Flush(); err != nil {
 			return n, err
 		}
-		if c.held != nil {
-			close(c.held)
-			<-c.client.Done()
+		if c.hold != nil {
+			c.hold.silence()
+			close(c.hold.reached)
+			c.hold.wait()
 		}
 		panic(http.ErrAbortHandler) // net/http's way to close the connection without ending the body.
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func get(t *testing.T, url, byteRange string) (int, []byte, error) {
@@ -57,7 +58,7 @@ func TestWeb(t *testing.T) {
 		t.Errorf("got %d bytes, %v, want the cut to hold once", len(got), err)
 	}
 
-	held := w.Hold("full.payload bytes=5", 2000)
+	held, release := w.Hold("full.payload bytes=5", 2000)
 	if _, got, err := get(t, url, ""); err != nil || len(got) != len(payload) {
 		t.Errorf("got %d bytes, %v, want only a request with a range to be held up", len(got), err)
 	}
@@ -76,6 +77,19 @@ func TestWeb(t *testing.T) {
 		t.Errorf("got %v, want 2000 bytes before it is held up", err)
 	}
 	<-held
+	again, giveUp := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer giveUp()
+	if resp, err := http.DefaultClient.Do(req.Clone(again)); err == nil {
+		resp.Body.Close()
+		t.Errorf("got status %d, want silence for who asks again for what is held up", resp.StatusCode)
+	}
+	release()
+	if rest, err := io.ReadAll(resp.Body); err == nil || len(rest) > 0 {
+		t.Errorf("got %d bytes more, %v, want it to be cut in the end", len(rest), err)
+	}
+	if _, got, err := get(t, url, ""); err != nil || len(got) != len(payload) {
+		t.Errorf("got %d bytes, %v, want answers again", len(got), err)
+	}
 	cancel()
 	resp.Body.Close()
 
@@ -85,7 +99,7 @@ func TestWeb(t *testing.T) {
 	}
 	w.Down(false)
 
-	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload", "GET /full.payload bytes=5-", "GET /full.payload"}
+	want := []string{"GET /full.payload", "GET /full.payload bytes=10-19", "GET /full.payload", "GET /full.payload", "GET /full.payload", "GET /full.payload bytes=5-", "GET /full.payload bytes=5-", "GET /full.payload", "GET /full.payload"}
 	if got := w.Requests(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
