@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -20,6 +21,25 @@ func TestLetGo(t *testing.T) {
 	}
 	if err := LetGo(); err != nil {
 		t.Errorf("again: %v", err)
+	}
+}
+
+// A program that does without huge pages is the same process with the same arguments, and what it starts does without, too.
+func TestSmallPages(t *testing.T) {
+	if os.Getenv("PROA_SMALL") != "" {
+		pid := os.Getpid()
+		if err := SmallPages(); err != nil {
+			t.Fatal(err)
+		}
+		without, err := exec.Command("grep", "THP_enabled", "/proc/self/status").CombinedOutput()
+		fmt.Printf("small %d %s %v\n", pid, strings.TrimSpace(string(without)), err)
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSmallPages$")
+	cmd.Env = append(os.Environ(), "PROA_SMALL=1")
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprintf("small %d THP_enabled:\t0 <nil>\n", cmd.Process.Pid); err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("got %q, %v, want %q", out, err, want)
 	}
 }
 

@@ -34,6 +34,9 @@ type writer struct {
 // Begin implements payload.Sink.
 func (w *writer) Begin(o payload.Output) (io.WriterAt, error) {
 	w.output = o
+	if w.before > 0 && w.report.Resumed.Kind != o.Kind {
+		w.tell(Write, w.before, w.total) // before memory is taken for it
+	}
 	f := w.Slot
 	if o.Kind == payload.BootProgram {
 		if err := w.begin(); err != nil {

@@ -51,7 +51,7 @@ const (
 // Apply reads the blobs from body and writes the outputs in order, beginning at the mark from: body then stands at byte from.Read
 // of the payload, or behind the manifest if from is the zero Mark. It compares every segment with its SHA-256 before it writes it, and
 // reads body to its end, so that a digest.Reader there has its say. Memory: no more than 20 MB at a time, whatever the size of the output; all that is
-// big is made once.
+// big is made between Begin and Complete of an output, once, and is garbage when Complete is called.
 func (m *Manifest) Apply(body io.Reader, src Sources, from Mark, sink Sink) error {
 	if err := m.apply(body, src, from, sink); err != nil {
 		return fmt.Errorf("apply payload: %w", err)
@@ -70,12 +70,6 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 		return err
 	}
 	a := applier{m: m, body: body, read: from.Read, src: src, sink: sink}
-	var err error
-	if a.zstd, err = newDecoder(); err != nil {
-		return err
-	}
-	defer a.zstd.Close()
-	a.buffers()
 	for _, o := range m.Outputs {
 		if o.Kind < from.Kind {
 			continue
@@ -98,21 +92,19 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 	return nil
 }
 
-// buffers makes them as large as the manifest says they need be.
-func (a *applier) buffers() {
+// buffers makes them as large as the manifest says an output needs them.
+func (a *applier) buffers(o Output) {
 	var packed, control, made, room int64
-	for _, o := range a.m.Outputs {
-		for _, s := range o.Segments {
-			for _, stream := range s.Streams {
-				if stream.Codec == Bzip2 || stream.Codec == Residue {
-					packed = max(packed, stream.Stored)
-				}
+	for _, s := range o.Segments {
+		for _, stream := range s.Streams {
+			if stream.Codec == Bzip2 || stream.Codec == Residue {
+				packed = max(packed, stream.Stored)
 			}
-			made, room = max(made, s.Length+inPlace, s.Streams[0].Stored), max(room, s.Prefix.Length)
-			if s.Op.differs() {
-				control = max(control, s.Streams[0].Length)
-				room = max(room, s.Length)
-			}
+		}
+		made, room = max(made, s.Length+inPlace, s.Streams[0].Stored), max(room, s.Prefix.Length)
+		if s.Op.differs() {
+			control = max(control, s.Streams[0].Length)
+			room = max(room, s.Length)
 		}
 	}
 	a.packed, a.control = make([]byte, packed), make([]byte, control)
@@ -221,7 +213,22 @@ func (a *applier) output(o Output, from Mark) error {
 		a.src.NewRoot = self
 	}
 	a.kind, a.from, a.shown = o.Kind, from.Written, from.Written
-	a.memory.forget()
+	if err := a.segments(o, from); err != nil {
+		return err
+	}
+	return a.sink.Complete(o)
+}
+
+// segments makes and writes those of an output from a mark on. What it needed is garbage afterwards: Complete takes memory, too.
+func (a *applier) segments(o Output, from Mark) (err error) {
+	if a.zstd, err = newDecoder(); err != nil {
+		return err
+	}
+	a.buffers(o)
+	defer func() {
+		a.zstd.Close()
+		a.zstd, a.packed, a.control, a.memory = nil, nil, nil, memory{}
+	}()
 	c := o.cursor(from.Segment)
 	// One more round than there are segments if there are none: all of it is copied.
 	for i := from.Segment; i < len(o.Segments) || i == 0; i++ {
@@ -229,7 +236,7 @@ func (a *applier) output(o Output, from Mark) error {
 			return fmt.Errorf("segment %d of %d: %w", i+1, len(o.Segments), err)
 		}
 	}
-	return a.sink.Complete(o)
+	return nil
 }
 
 // segment makes segment i and writes its bytes, and the copied ones between and behind them; for segment 0 those before it, too.

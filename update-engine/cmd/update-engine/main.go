@@ -127,7 +127,10 @@ func fetcher() (*client.Child, error) {
 
 // frugally makes this process collect its garbage early, for as long as it serves. What is big in an update is made once; what else there is
 // must not lie about until there is as much of it.
-func frugally() { debug.SetGCPercent(10) }
+func frugally() {
+	_ = host.SmallPages() // without, it takes more memory and works as well
+	debug.SetGCPercent(10)
+}
 
 func serve(ctx context.Context) error {
 	frugally()
