@@ -100,7 +100,7 @@ type Agent struct {
 	mu        sync.Mutex              // held for moments: by Status, while it reads the configuration and the ESP
 	working   bool                    // one job at a time
 	ended     chan struct{}           // closed when that job ends
-	giveWay   context.CancelCauseFunc // of that job, while it only fills the passive slot; else nil
+	giveWay   context.CancelCauseFunc // of that job, while it asks the repository or fills the passive slot; else nil
 	unsettled bool                    // what this boot is could not be written down
 	meter     meter
 	fetched   atomic.Int64 // bytes, not yet in the counters
@@ -272,9 +272,18 @@ func (a *Agent) check(ctx context.Context, running state.Release, m *state.Machi
 
 // look asks the repository: it returns nil if there is nothing to install, and says why in m.
 func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machine) (*offer, error) {
+	before := m.Check
 	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.config().Channel}
 	a.count(func(c *state.Counters) { c.Checks++ })
-	o, err := a.ask(ctx, running, m.Check)
+	var o *offer
+	err := a.yielding(ctx, func(ctx context.Context) (err error) {
+		o, err = a.ask(ctx, running, m.Check)
+		return err
+	})
+	if errors.As(err, new(GaveWay)) {
+		m.Check = before // nobody was asked to the end
+		return nil, err
+	}
 	if err != nil {
 		silence(m.Check, err)
 		a.countFailure(err, state.ReasonNetwork)

@@ -45,6 +45,9 @@ func (a *Agent) apply(ctx context.Context, running state.Release, m *state.Machi
 		return nil, err
 	}
 	o, err := a.look(ctx, running, m)
+	if errors.As(err, new(GaveWay)) {
+		return nil, a.yielded(running, q, m, err)
+	}
 	if err != nil {
 		return a.unanswered(ctx, running, boot, m, reboot, err)
 	}
@@ -57,7 +60,11 @@ func (a *Agent) apply(ctx context.Context, running state.Release, m *state.Machi
 	if boot.Soft {
 		return a.prove(ctx, running, o, reboot, m)
 	}
-	if err := a.installOffer(ctx, running, boot, o, m); err != nil {
+	err = a.installOffer(ctx, running, boot, o, m)
+	if errors.As(err, new(GaveWay)) {
+		return nil, a.yielded(running, q, m, err)
+	}
+	if err != nil {
 		a.countFailure(err, state.ReasonOther)
 		a.Log.Error("update failed", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "error", err)
 		return nil, a.fail(m, err)
@@ -85,6 +92,16 @@ func (a *Agent) unanswered(ctx context.Context, running state.Release, boot stat
 	}
 	r := &state.Result{Running: running, Offered: m.Target, Armed: true}
 	return a.reboot(ctx, running, *m.Target, m, r)
+}
+
+// yielded is the end of an update that gave way: nothing has failed, and it may have armed the release before it heard of the order.
+func (a *Agent) yielded(running state.Release, q state.Quarantine, m *state.Machine, err error) error {
+	a.Log.Info("update ended by an order", "error", err)
+	boot, judgeErr := a.judge(running, q)
+	if judgeErr != nil {
+		return errors.Join(err, judgeErr) // the next Status finds out
+	}
+	return errors.Join(err, a.rest(m, boot))
 }
 
 // targetArmed reports whether the release that was installed last is armed, and nobody has anything against it.

@@ -43,7 +43,7 @@ func (a *Agent) Auto(ctx context.Context) (*state.Result, error) {
 		return r, nil // the timer comes again
 	}
 	r, err = a.Apply(ctx, true)
-	if errors.Is(err, Busy{}) {
+	if errors.Is(err, Busy{}) || errors.As(err, new(GaveWay)) { // the timer comes again
 		return &state.Result{Running: report.Running, Text: report.Why}, nil
 	}
 	outcome := state.Went
@@ -93,9 +93,6 @@ func (a *Agent) count(change func(*state.Counters)) {
 
 // countFailure counts an error by its reason; other is what it is taken for when its kind does not tell.
 func (a *Agent) countFailure(err error, other state.Reason) {
-	if errors.As(err, new(GaveWay)) {
-		return // somebody wanted it so
-	}
 	a.count(func(c *state.Counters) { c.Fail(reason(err, other)) })
 }
 

@@ -36,17 +36,17 @@ func (a *Agent) lock() (unlock func(), err error) {
 	}, nil
 }
 
-// A GaveWay is the error of a job that an order ended while it filled the passive slot, which the next one goes on with.
+// A GaveWay is the error of a job that an order ended while it asked the repository or filled the passive slot, which the next one goes on with.
 type GaveWay struct {
 	By string // who gave the order
 }
 
 func (g GaveWay) Error() string {
-	return fmt.Sprintf("the installation gave way to an order of %s; what is written stays, and the next one goes on from there", g.By)
+	return fmt.Sprintf("gave way to an order of %s; what is written stays, and the next update goes on from there", g.By)
 }
 
-// yielding does what a job does to the passive slot, which takes hours on a slow line: an order need not wait for it. An order that
-// comes when the release was just armed ends the job too, before it reboots.
+// yielding does what takes hours on a slow line: an order need not wait for it. An order that comes when the release was just armed ends
+// the job too, before it reboots.
 func (a *Agent) yielding(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
