@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -53,12 +54,26 @@ func (d *Disk) ResizePartition(number int, start, size int64) error {
 	return nil
 }
 
-// RemovePartition makes the kernel forget a partition, which must not be in use; nothing is written.
+// moment is how long somebody may look into a partition: udev does when one has changed.
+const moment = 20 * time.Second
+
+// RemovePartition makes the kernel forget a partition, which must not be in use; nothing is written. The kernel also takes for use that
+// somebody has its node open, so it waits a moment for that.
 func (d *Disk) RemovePartition(number int) error {
-	if err := d.blkpg(unix.BLKPG_DEL_PARTITION, number, 0, 0); err != nil {
+	err := whileBusy(moment, func() error { return d.blkpg(unix.BLKPG_DEL_PARTITION, number, 0, 0) })
+	if err != nil {
 		return fmt.Errorf("remove partition %d of %s in the kernel: %w", number, d.Name(), err)
 	}
 	return nil
+}
+
+// whileBusy calls do until it does not return EBUSY, or for so long.
+func whileBusy(long time.Duration, do func() error) error {
+	for end := time.Now().Add(long); ; time.Sleep(20 * time.Millisecond) {
+		if err := do(); !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func (d *Disk) blkpg(op int32, number int, start, size int64) error {

@@ -5,7 +5,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // The kernel's layout on 64-bit machines (linux/blkpg.h): two 64-bit numbers, an int, two names of 64 bytes.
@@ -21,6 +24,26 @@ func TestPartitionLayout(t *testing.T) {
 	want := [152]byte{2: 0x10, 10: 0x20, 16: 5}
 	if *b != want {
 		t.Errorf("got % x", *b)
+	}
+}
+
+// Who has a partition open for a moment is waited for, who keeps it is not, and no other error is tried again.
+func TestWhileBusy(t *testing.T) {
+	for _, c := range []struct {
+		long  time.Duration
+		errs  []error
+		want  error
+		calls int
+	}{
+		{time.Minute, []error{unix.EBUSY, unix.EBUSY, nil}, nil, 3},
+		{time.Minute, []error{unix.EBUSY, unix.ENXIO, nil}, unix.ENXIO, 2},
+		{-time.Second, []error{unix.EBUSY, nil}, unix.EBUSY, 1},
+	} {
+		calls := 0
+		err := whileBusy(c.long, func() error { calls++; return c.errs[calls-1] })
+		if err != c.want || calls != c.calls {
+			t.Errorf("%v: got %v after %d calls, want %v after %d", c.errs, err, calls, c.want, c.calls)
+		}
 	}
 }
 
