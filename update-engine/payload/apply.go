@@ -1,10 +1,12 @@
 package payload
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/bunzip2"
@@ -51,7 +53,7 @@ const (
 // Apply reads the blobs from body and writes the outputs in order, beginning at the mark from: body then stands at byte from.Read
 // of the payload, or behind the manifest if from is the zero Mark. It compares every segment with its SHA-256 before it writes it, and
 // reads body to its end, so that a digest.Reader there has its say. Memory: no more than 20 MB at a time, whatever the size of the output; all that is
-// big is made between Begin and Complete of an output, once, and is garbage when Complete is called.
+// big is made between Begin and Complete of an output, once, and given back when Complete is called: the sink keeps none of what it is given.
 func (m *Manifest) Apply(body io.Reader, src Sources, from Mark, sink Sink) error {
 	if err := m.apply(body, src, from, sink); err != nil {
 		return fmt.Errorf("apply payload: %w", err)
@@ -92,8 +94,8 @@ func (m *Manifest) apply(body io.Reader, src Sources, from Mark, sink Sink) erro
 	return nil
 }
 
-// buffers makes them as large as the manifest says an output needs them.
-func (a *applier) buffers(o Output) {
+// buffers makes them as large as the manifest says an output needs them. The largest is not the collector's, which would give it back late.
+func (a *applier) buffers(o Output) error {
 	var packed, control, made, room int64
 	for _, s := range o.Segments {
 		for _, stream := range s.Streams {
@@ -108,7 +110,12 @@ func (a *applier) buffers(o Output) {
 		}
 	}
 	a.packed, a.control = make([]byte, packed), make([]byte, control)
-	a.memory = memory{b: make([]byte, room+made), room: room}
+	b, err := unix.Mmap(-1, 0, int(max(room+made, 1)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return fmt.Errorf("take %d bytes of memory: %w", room+made, err)
+	}
+	a.memory = memory{b: b[:room+made], room: room}
+	return nil
 }
 
 // CheckSources reports, before anything is written, that a delta is for other sources than src. Whether the running root image has the
@@ -219,16 +226,19 @@ func (a *applier) output(o Output, from Mark) error {
 	return a.sink.Complete(o)
 }
 
-// segments makes and writes those of an output from a mark on. What it needed is garbage afterwards: Complete takes memory, too.
+// segments makes and writes those of an output from a mark on. What it needed is given back: Complete takes memory, too.
 func (a *applier) segments(o Output, from Mark) (err error) {
 	if a.zstd, err = newDecoder(); err != nil {
 		return err
 	}
-	a.buffers(o)
 	defer func() {
 		a.zstd.Close()
+		err = errors.Join(err, a.memory.free())
 		a.zstd, a.packed, a.control, a.memory = nil, nil, nil, memory{}
 	}()
+	if err := a.buffers(o); err != nil {
+		return err
+	}
 	c := o.cursor(from.Segment)
 	// One more round than there are segments if there are none: all of it is copied.
 	for i := from.Segment; i < len(o.Segments) || i == 0; i++ {

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/column"
@@ -22,6 +23,14 @@ type memory struct {
 	room  int64 // for prefixes, or what a DIFF unpacks
 	end   int64 // source address of the end of what is kept, in the output itself
 	known int64 // bytes that are kept before it
+}
+
+// free gives it back to the kernel. Nobody may use any of it afterwards.
+func (m *memory) free() error {
+	if m.b == nil {
+		return nil
+	}
+	return unix.Munmap(m.b[:cap(m.b)])
 }
 
 func (m *memory) forget() { m.end, m.known = 0, 0 }
