@@ -3,7 +3,6 @@ package blockdev
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 	"unsafe"
@@ -11,11 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's layout on 64-bit machines (linux/blkpg.h): two 64-bit numbers, an int, two names of 64 bytes.
+// The kernel's layout on the machines that Proa is for, little-endian ones of 64 bits (linux/blkpg.h): two 64-bit numbers, an int, two names of
+// 64 bytes.
 func TestPartitionLayout(t *testing.T) {
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		t.Skip("another layout")
-	}
 	p := partition(5, 1<<20, 2<<20)
 	b := (*[152]byte)(unsafe.Pointer(&p))
 	if unsafe.Sizeof(p) != 152 {

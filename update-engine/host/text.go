@@ -62,7 +62,7 @@ func isFixed(name string) (bool, error) {
 
 // SmallPages starts this program anew, as the same process, without transparent huge pages; if it runs without them, it returns. A Go program
 // reserves a dozen large areas and uses some KB of each: a kernel that gives huge pages to everybody, as Debian's does, puts 2 MB there. What this
-// process starts has none either (PR_SET_THP_DISABLE, prctl(2)). An error leaves all as it was.
+// process starts has none either (PR_SET_THP_DISABLE, prctl(2)). After an error the program goes on as it is.
 func SmallPages() error {
 	without, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0)
 	if err != nil || without == 1 {

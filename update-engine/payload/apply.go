@@ -234,7 +234,9 @@ func (a *applier) segments(o Output, from Mark) (err error) {
 	defer func() {
 		a.zstd.Close()
 		err = errors.Join(err, a.memory.free())
-		a.zstd, a.packed, a.control, a.memory = nil, nil, nil, memory{}
+		// Those who have worked in it would go on naming it: the collector must not find what is no memory any more.
+		a.zstd, a.model, a.bzip2 = nil, nil, bunzip2.Unpacker{}
+		a.packed, a.control, a.memory = nil, nil, memory{}
 	}()
 	if err := a.buffers(o); err != nil {
 		return err

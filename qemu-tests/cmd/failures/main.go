@@ -1,5 +1,5 @@
-// Command failures reads logs of `go test -v` and prints again what each failed test said, at most so many lines of it: in the log itself it
-// stands between thousands of other lines, of machines that ran beside it.
+// Command failures reads logs of `go test -v` and prints again what each failed test said, the begin of each message and the end of all: in the
+// log itself it stands between thousands of other lines, of machines that ran beside it.
 //
 // Usage: failures LOG...
 package main
@@ -38,17 +38,18 @@ func one(w io.Writer, name string) error {
 	return nil
 }
 
-// most is how many lines of a test are printed, the last ones.
+// most is how many lines of a test are printed whatever they are, the last ones: a story ends with its machine's console.
 const most = 40
 
 var (
 	turnsTo = regexp.MustCompile(`^=== (?:RUN|NAME|CONT|PAUSE) +(.+)$`)
 	ended   = regexp.MustCompile(`^ *--- (FAIL|PASS|SKIP): (.+) \([0-9.]+s\)$`)
+	message = regexp.MustCompile(`^ +\w+_test\.go:\d+: `)
 	// What ends all tests of a package at once.
 	everybody = regexp.MustCompile(`^(panic:|fatal error:|FAIL\t|signal: )`)
 )
 
-// failures prints the last lines of every failed test in r, the output of `go test -v` of one or more packages.
+// failures prints what every failed test in r said, the output of `go test -v` of one or more packages.
 func failures(w io.Writer, r io.Reader) error {
 	said := map[string][]string{} // by test, of the package that is read
 	now := ""
@@ -82,7 +83,9 @@ func tell(w io.Writer, test string, lines []string) {
 	if test != "" {
 		fmt.Fprintf(w, "--- FAIL: %s\n", test)
 	}
-	for _, l := range lines[max(0, len(lines)-most):] {
-		fmt.Fprintln(w, l)
+	for i, l := range lines {
+		if i >= len(lines)-most || message.MatchString(l) {
+			fmt.Fprintln(w, l)
+		}
 	}
 }

@@ -24,6 +24,7 @@ func TestFailures(t *testing.T) {
 === NAME  TestA/step
         of 3
 === NAME  TestA
+    a_test.go:9: got 3, want 4
 ` + long.String() + `--- FAIL: TestA (2.00s)
     --- FAIL: TestA/step (1.00s)
 FAIL
@@ -35,8 +36,8 @@ panic: test timed out after 1m0s`
 		t.Fatal(err)
 	}
 	lines := strings.Split(got.String(), "\n")
-	if len(lines) != 1+most+1+2+2+1 || lines[0] != "--- FAIL: TestA" || lines[most] != fmt.Sprintf("        line %d.", 2*most-1) {
-		t.Errorf("got %q, want the last %d lines of TestA first", lines, most)
+	if len(lines) != 1+1+most+1+2+2+1 || lines[0] != "--- FAIL: TestA" || lines[1] != "    a_test.go:9: got 3, want 4" || lines[1+most] != fmt.Sprintf("        line %d.", 2*most-1) {
+		t.Errorf("got %q, want the message and the last %d lines of TestA first", lines, most)
 	}
 	const end = "--- FAIL: TestA/step\n    a_test.go:7: got 1, want 2\n        of 3\nFAIL\texample/a\t2.1s\npanic: test timed out after 1m0s\n"
 	if !strings.HasSuffix(got.String(), end) {
