@@ -118,6 +118,10 @@ func TestOneJobAtATime(t *testing.T) {
 	if _, err := a.Check(t.Context()); err != nil || asked != len(jobs) {
 		t.Fatalf("check: %v, %d jobs asked for meanwhile", err, asked)
 	}
+	jobs["rollback"] = func() (*state.Result, error) { return a.Rollback(t.Context(), "9.9.9", state.Given{}, false) }
+	jobs["hold"] = func() (*state.Result, error) { return a.Hold(nil, state.Given{}) }
+	jobs["unhold"] = func() (*state.Result, error) { return a.Unhold(state.Given{}) }
+	jobs["clear"] = func() (*state.Result, error) { return a.ClearQuarantine("9.9.9", state.Given{}) }
 	for name, job := range jobs {
 		if _, err := job(); errors.Is(err, agent.Busy{}) {
 			t.Errorf("%s when nothing works: %v", name, err)
