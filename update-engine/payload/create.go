@@ -116,7 +116,7 @@ type alternative struct {
 func (a alternative) saved() int { return int(a.seg.Streams[1].Stored) - len(a.residue) }
 
 const (
-	maxWork   = 6_000_000 // bounds how long a machine computes for a whole payload: about two thirds of a second
+	maxWork   = 4_000_000 // bounds how long a machine computes for a whole payload: about half a second
 	perMade   = 48        // as many bytes that are made take the time of one of that work
 	minSaving = 20        // bytes for a thousand of that work: less is not worth the machine's time
 )

@@ -22,7 +22,7 @@ type segmentPacker struct {
 }
 
 // worthModelling is from how many bytes on, of a diff stream as it is packed otherwise, package residue is asked, too.
-const worthModelling = 32 << 10
+const worthModelling = 2 << 10
 
 // packed is a segment and its blob, stream by stream.
 type packed struct {
