@@ -108,7 +108,7 @@ func (c *common) dryFlag(flags *flag.FlagSet) {
 
 // desk is the repository with its keys.
 func (c *common) desk() *repo.Desk {
-	d := &repo.Desk{Dir: c.repo, Keys: repo.KeyDir(c.keys), Now: c.Now, DryRun: c.dry}
+	d := &repo.Desk{Dir: c.repo, Keys: repo.OpenKeys(c.keys), Now: c.Now, DryRun: c.dry}
 	if !c.quiet {
 		d.Progress = (&bar{w: c.Err, start: time.Now()}).show
 	}

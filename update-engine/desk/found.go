@@ -22,7 +22,7 @@ ROLE-ID.pub  the public key, which is all that other desks need of it
 
 The roles root and targets belong offline: make each key on the machine or the medium where it will stay, and carry only its .pub file to the
 desk that has the repository. snapshot, timestamp and plan are online: they stay with the server that publishes. There is no pass phrase; a medium
-that is kept encrypted, or a module that signs itself (see the Keyring of package repo), does that better. An existing file is never overwritten.`,
+that is kept encrypted does that better. An existing file is never overwritten.`,
 		Examples: []string{"release keys new --role root --count 1 --out /media/stick", "release keys new --role timestamp --out keys"},
 	}
 }
@@ -89,7 +89,7 @@ func setupInit(c *common, flags *flag.FlagSet) action {
 }
 
 func (c *common) initialise(threshold, offline int) (*initialised, error) {
-	keys, done := repo.KeyDir(c.keys), &initialised{}
+	keys, done := repo.OpenKeys(c.keys), &initialised{}
 	have := 0
 	for _, role := range repo.Roles {
 		public, err := keys.PublicKeys(role)
@@ -101,13 +101,13 @@ func (c *common) initialise(threshold, offline int) (*initialised, error) {
 	if have == 0 && c.dry {
 		return done, nil
 	}
-	if have == 0 {
+	if folder, ok := keys.(repo.KeyDir); ok && have == 0 { // elsewhere keys are made with their store's own program
 		for _, role := range repo.Roles {
 			n := 1
 			if role == "root" || role == "targets" {
 				n = offline
 			}
-			made, err := keys.NewKeys(role, n)
+			made, err := folder.NewKeys(role, n)
 			if err != nil {
 				return nil, err
 			}

@@ -69,9 +69,9 @@ func setupSign(c *common, flags *flag.FlagSet) action {
 
 func (c *common) sign(f signFlags) (*repo.Request, *signed, error) {
 	done := &signed{}
-	var ring repo.Keyring = repo.KeyDir(c.keys)
+	ring := repo.OpenKeys(c.keys)
 	if f.key != "" {
-		ring = repo.KeyFile(f.key)
+		ring = repo.OpenKey(f.key)
 	}
 	if f.request != "" {
 		r, err := c.signFile(f, ring, done)

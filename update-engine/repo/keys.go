@@ -14,19 +14,29 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/proa-os/proa/internal/durable"
 )
 
-// A Keyring holds the private keys that are at hand. A role may have none: an offline key is seldom there.
+// A Keyring holds keys, for each role those that are at hand. A role may have none: an offline key is seldom there.
 //
-// It is the seam for keys that are no files. Whatever can do crypto.Signer with ed25519, as PKCS #11 modules and TPMs do, becomes
-// a signature.Signer by signature.LoadSigner, and a Keyring that returns it signs everything here: no other code sees a private key.
+// It is the seam for keys that are no files, and OpenKeys the place that chooses. A token's Keyring returns what its driver gives
+// for each key, as far as that signs ed25519; no other code sees a private key, or needs to know where it is.
 type Keyring interface {
-	Signers(role string) ([]signature.Signer, error)
+	// Signers returns the keys of a role that can sign here. Each must have an ed25519.PublicKey and sign a whole message, which its Sign gets
+	// with crypto.Hash(0).
+	Signers(role string) ([]crypto.Signer, error)
+	// PublicKeys returns the public keys of a role, also of those whose private part is elsewhere.
+	PublicKeys(role string) ([]*metadata.Key, error)
 }
+
+// OpenKeys returns the keys in the place that a command line names (--keys): a folder, which need not be there yet. Another kind of key store, as
+// a PKCS #11 token under its pkcs11: URI (RFC 7512), is a file of its own here and one more case.
+func OpenKeys(place string) Keyring { return KeyDir(place) }
+
+// OpenKey returns the one key that a command line names (--key).
+func OpenKey(name string) Keyring { return KeyFile(name) }
 
 // KeyDir is a Keyring in files: <role>-<key id>.pem, PKCS #8, ed25519, readable by their owner only. The first eight digits of
 // the id do, so that folders from several desks can be laid together. Beside each lies <role>-<key id>.pub, the public key, which is all that
@@ -46,42 +56,39 @@ const (
 func Short(id string) string { return id[:min(len(id), shortID)] }
 
 // Signers returns the keys of a role in the order of their file names.
-func (d KeyDir) Signers(role string) ([]signature.Signer, error) {
+func (d KeyDir) Signers(role string) ([]crypto.Signer, error) {
 	files, err := filepath.Glob(filepath.Join(string(d), role+"-*.pem"))
 	if err != nil {
 		return nil, fmt.Errorf("read keys: %w", err)
 	}
 	slices.Sort(files)
-	var signers []signature.Signer
+	var signers []crypto.Signer
 	for _, f := range files {
-		s, err := readSigner(f)
+		key, err := readKey(f)
 		if err != nil {
 			return nil, err
 		}
-		signers = append(signers, s)
+		signers = append(signers, key)
 	}
 	return signers, nil
 }
 
 // Signers returns the key.
-func (f KeyFile) Signers(string) ([]signature.Signer, error) {
-	s, err := readSigner(string(f))
+func (f KeyFile) Signers(string) ([]crypto.Signer, error) {
+	key, err := readKey(string(f))
 	if err != nil {
 		return nil, err
 	}
-	return []signature.Signer{s}, nil
+	return []crypto.Signer{key}, nil
 }
 
-func readSigner(name string) (signature.Signer, error) {
-	key, err := readKey(name)
+// PublicKeys returns the key.
+func (f KeyFile) PublicKeys(string) ([]*metadata.Key, error) {
+	key, err := PublicKey(string(f))
 	if err != nil {
 		return nil, err
 	}
-	s, err := signature.LoadED25519Signer(key)
-	if err != nil {
-		return nil, fmt.Errorf("read key %s: %w", name, err)
-	}
-	return s, nil
+	return []*metadata.Key{key}, nil
 }
 
 func readKey(name string) (ed25519.PrivateKey, error) {
@@ -226,46 +233,4 @@ func (d KeyDir) newKey(role string) (NewKey, error) {
 		return NewKey{}, err
 	}
 	return k, durable.WritePath(k.Public, pem.EncodeToMemory(&pem.Block{Type: publicType, Bytes: open}), 0o644)
-}
-
-// publicKeys returns the TUF keys of the signers.
-func publicKeys(signers []signature.Signer) ([]*metadata.Key, error) {
-	var keys []*metadata.Key
-	for _, s := range signers {
-		pub, err := s.PublicKey()
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
-		}
-		key, err := metadata.KeyFromPublicKey(crypto.PublicKey(pub))
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
-}
-
-// signWith signs with the signers whose keys are among keyIDs, and returns the ids of those. An older signature of the
-// same key is replaced.
-func signWith[T metadata.Roles](m *metadata.Metadata[T], signers []signature.Signer, keyIDs []string) ([]string, error) {
-	keys, err := publicKeys(signers)
-	if err != nil {
-		return nil, err
-	}
-	var by []string
-	for i, key := range keys {
-		id, err := key.ID()
-		if err != nil {
-			return by, err
-		}
-		if !slices.Contains(keyIDs, id) {
-			continue
-		}
-		m.Signatures = slices.DeleteFunc(m.Signatures, func(s metadata.Signature) bool { return s.KeyID == id })
-		if _, err := m.Sign(signers[i]); err != nil {
-			return by, fmt.Errorf("sign: %w", err)
-		}
-		by = append(by, id)
-	}
-	return by, nil
 }

@@ -106,7 +106,7 @@ func Init(dir string, keys KeyDir, offline Thresholds, now time.Time) ([]byte, e
 			return nil, err
 		}
 	}
-	public, err := keys.publicByRole()
+	public, err := publicByRole(keys)
 	if err != nil {
 		return nil, err
 	}
@@ -119,24 +119,25 @@ func Init(dir string, keys KeyDir, offline Thresholds, now time.Time) ([]byte, e
 	return os.ReadFile(d.path(metaFile(1, metadata.ROOT)))
 }
 
-func (d KeyDir) publicByRole() (map[string][]*metadata.Key, error) {
+// publicByRole is every role's public keys.
+func publicByRole(keys Keyring) (map[string][]*metadata.Key, error) {
 	all := map[string][]*metadata.Key{}
 	for _, role := range Roles {
-		keys, err := d.PublicKeys(role)
+		public, err := keys.PublicKeys(role)
 		if err != nil {
 			return nil, err
 		}
-		if len(keys) == 0 {
-			return nil, fmt.Errorf("make repository: %s has no key of role %s: make one with release keys new --role %[2]s --out %[1]s, or copy a %[2]s-*.pub there", d, role)
+		if len(public) == 0 {
+			return nil, fmt.Errorf("make repository: %s has no key of role %s: make one with release keys new --role %[2]s --out %[1]s, or copy a %[2]s-*.pub there", keys, role)
 		}
-		all[role] = keys
+		all[role] = public
 	}
 	return all, nil
 }
 
-// FoundWith founds a repository with the public keys in a folder, see Found.
-func (d *Desk) FoundWith(keys KeyDir, needed int) error {
-	public, err := keys.publicByRole()
+// FoundWith founds a repository with the public keys of a keyring, see Found.
+func (d *Desk) FoundWith(keys Keyring, needed int) error {
+	public, err := publicByRole(keys)
 	if err != nil {
 		return err
 	}

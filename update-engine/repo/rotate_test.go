@@ -2,13 +2,13 @@ package repo_test
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/proa-os/proa/internal/digest"
@@ -16,9 +16,9 @@ import (
 )
 
 // rotate stages new keys for some roles and takes the old private keys away: they were stolen, or lost.
-func rotate(t *testing.T, d *repo.Desk, roles ...string) (stolen map[string][]signature.Signer) {
+func rotate(t *testing.T, d *repo.Desk, roles ...string) (stolen map[string][]crypto.Signer) {
 	t.Helper()
-	stolen = map[string][]signature.Signer{}
+	stolen = map[string][]crypto.Signer{}
 	s, err := d.Status()
 	if err != nil {
 		t.Fatal(err)
@@ -60,10 +60,14 @@ func rotate(t *testing.T, d *repo.Desk, roles ...string) (stolen map[string][]si
 }
 
 // forge writes a file that a thief has signed over a copy of the repository.
-func forge[T metadata.Roles](t *testing.T, file string, m *metadata.Metadata[T], keys []signature.Signer) []byte {
+func forge[T metadata.Roles](t *testing.T, file string, m *metadata.Metadata[T], keys []crypto.Signer) []byte {
 	t.Helper()
 	for _, k := range keys {
-		if _, err := m.Sign(k); err != nil {
+		s, err := repo.Signer(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Sign(s); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,12 +1,12 @@
 package repo
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
-	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
@@ -79,14 +79,14 @@ func signedBy(key *metadata.Key, role string, m any) bool {
 func (r *Request) Sign(keys Keyring) ([]string, error) {
 	rootKeys, targetsKeys := r.signers(metadata.ROOT), r.signers(metadata.TARGETS)
 	var by []string
-	for role, sign := range map[string]func([]signature.Signer) ([]string, error){
-		metadata.ROOT: func(s []signature.Signer) ([]string, error) {
+	for role, sign := range map[string]func([]crypto.Signer) ([]string, error){
+		metadata.ROOT: func(s []crypto.Signer) ([]string, error) {
 			if r.Root == nil {
 				return nil, nil
 			}
 			return signWith(r.Root, s, rootKeys)
 		},
-		metadata.TARGETS: func(s []signature.Signer) ([]string, error) {
+		metadata.TARGETS: func(s []crypto.Signer) ([]string, error) {
 			if r.Targets == nil {
 				return nil, nil
 			}

@@ -2,6 +2,7 @@ package tuf_test
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/proa-os/proa/internal/digest"
@@ -285,9 +285,7 @@ func TestPlanNamesUnsignedRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Sign(signers[0]); err != nil {
-		t.Fatal(err)
-	}
+	signTargets(t, &m, signers[:1])
 	b, _ = m.ToBytes(true)
 	if err := os.WriteFile(file, b, 0o644); err != nil {
 		t.Fatal(err)
@@ -327,9 +325,24 @@ func TestAnchorIsNoMetadata(t *testing.T) {
 	}
 }
 
+func signTargets(t *testing.T, m *metadata.Metadata[metadata.TargetsType], keys []crypto.Signer) {
+	t.Helper()
+	for _, k := range keys {
+		s, err := repo.Signer(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Sign(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 type mixed struct{ online, offline repo.Keyring }
 
-func (m mixed) Signers(role string) ([]signature.Signer, error) {
+func (m mixed) PublicKeys(role string) ([]*metadata.Key, error) { return m.online.PublicKeys(role) }
+
+func (m mixed) Signers(role string) ([]crypto.Signer, error) {
 	if role == metadata.TARGETS {
 		return m.offline.Signers(role)
 	}
@@ -351,11 +364,7 @@ func resign(t *testing.T, file string, keys repo.Keyring) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range signers {
-		if _, err := m.Sign(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	signTargets(t, &m, signers)
 	b, _ = m.ToBytes(true)
 	if !json.Valid(b) {
 		t.Fatal("not JSON")
