@@ -17,7 +17,7 @@ WITH_TOOLS = PROA_TOOLS="$$($(BUILDER) tools)" || exit 1; export PROA_TOOLS;
 # The tree of the judges: podman, containerd and others, which only tests of the runtime and its benchmarks ask for.
 WITH_JUDGES = PROA_JUDGES_TREE="$$($(BUILDER) tools judges)" || exit 1; export PROA_JUDGES_TREE;
 
-.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime bench-pull bench-run judge-runtime fuzz lock release clean check-go builder
+.PHONY: help build image inspect diff reproducible run demo test powercut unit check bench bench-payload bench-boot bench-gap bench-runtime bench-pull bench-run judge-runtime judge-tuf fuzz lock release clean check-go builder
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -116,6 +116,11 @@ judge-runtime: builder ## the OCI's validation suite, fetched and built, against
 	$(WITH_TOOLS) PROA_JUDGES=1 $(GO) test -count=1 -timeout 30m -run '^TestValidationSuite$$' -v ./runtime/oci
 	@[ -z "$(RUNC)$(CRUN)" ] || { mkdir -p $(OUT)/bin && $(GO) build -trimpath -ldflags='-s -w' -o $(OUT)/bin/oci-runtime ./runtime/cmd/oci-runtime && $(GO) build -o $(OUT)/bin/judge-runtime ./qemu-tests/cmd/judge-runtime; }
 	@[ -z "$(RUNC)$(CRUN)" ] || $(OUT)/bin/judge-runtime --runc "$(RUNC)" --crun "$(CRUN)" --runtime $(OUT)/bin/oci-runtime --out $(OUT)/judge
+
+judge-tuf: builder ## the TUF project's conformance suite against our TUF client (SUITE=DIR, checkout or git directory of theupdateframework/tuf-conformance)
+	@[ -n "$(SUITE)" ] || { echo "proa: judge-tuf: set SUITE=DIR to a checkout or git directory of theupdateframework/tuf-conformance" >&2; exit 1; }
+	@mkdir -p $(OUT)/bin && $(GO) build -trimpath -o $(OUT)/bin/tuf-client ./update-engine/cmd/tuf-client && $(GO) build -o $(OUT)/bin/judge-tuf ./qemu-tests/cmd/judge-tuf
+	@$(WITH_TOOLS) $(WITH_JUDGES) $(OUT)/bin/judge-tuf --suite "$(SUITE)" --client $(OUT)/bin/tuf-client --out $(OUT)/judge
 
 FUZZTIME ?= 30s
 fuzz: check-go ## run every fuzzer for FUZZTIME (30s)

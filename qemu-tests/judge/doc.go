@@ -12,4 +12,6 @@
 // The room is a mount, network and pid namespace; groups that the suites leave are thawed, killed and removed after each file. Needed are
 // root, bats, jq, python3, gcc, a static busybox, tar, xz, iproute2 and util-linux, and for seccomp-notify.bats libseccomp's headers. The
 // suites choose tests by the host's version of cgroups, and some need what not every kernel has: known.txt is that of a hybrid host.
+//
+// RunTUF does the like with a TUF client and the TUF project's conformance suite, which needs neither root nor anything of the host.
 package judge

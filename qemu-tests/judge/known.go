@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 )
@@ -19,6 +20,20 @@ type Listing struct {
 	reasons map[knownKey]string
 	never   map[knownKey]bool
 	used    map[knownKey]bool
+}
+
+// OpenListing reads known.txt.
+func OpenListing(name string) (*Listing, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	l, err := ReadListing(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return l, nil
 }
 
 // ReadListing parses known.txt.

@@ -13,7 +13,7 @@
 // The update agent opens a Client, refreshes, and asks for targets by name; small ones it reads here, payloads it streams
 // itself with the size and hash of a Target. Formats, signatures and the order of the checks are those of the TUF specification (1.0.31, sections 4
 // and 5), whose numbers stand beside the code; left out are succinct and multi-role delegations (TAPs 15 and 3). go-tuf, which the
-// release desk writes with, and the TUF project's conformance tests are the judges in tests. It is not linked: its updater holds targets in
+// release desk writes with, judges it in tests, and the TUF project's conformance suite in `make judge-tuf`. go-tuf is not linked: its updater holds targets in
 // memory, writes without fsync, takes a delegated role for verified whoever delegates to it, forgets nothing when only the snapshot's keys
 // change (5.3.11), reads any spec_version and panics on a null in the wrong place; and it adds 3.6 MB to a program that is to be small.
 //

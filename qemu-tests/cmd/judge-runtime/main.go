@@ -42,13 +42,9 @@ func run(ctx context.Context, o judge.Options, known string) (bool, error) {
 	if o.Runc == "" && o.Crun == "" {
 		return false, fmt.Errorf("want --runc or --crun: where a checkout of the suite lies")
 	}
-	f, err := os.Open(known)
-	if err != nil {
+	var err error
+	if o.Listing, err = judge.OpenListing(known); err != nil {
 		return false, err
-	}
-	defer f.Close()
-	if o.Listing, err = judge.ReadListing(f); err != nil {
-		return false, fmt.Errorf("read %s: %w", known, err)
 	}
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return false, err
