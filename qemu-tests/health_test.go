@@ -41,7 +41,7 @@ func illnesses() []illness {
 // TestHealth gives a machine releases that are ill, from one moment in which such a release is armed: each time the machine
 // is back on its old release, unattended and within five minutes of the reboot, and does not take the ill one again. Then a
 // newer one is ill too: it is back on what was last good, never on anything older. A newer one that is well is taken.
-// TestFallback has the kernel panic, /init fail and userspace hang, TestLine has the workload cut off.
+// TestFallback has the kernel panic, /init fail and userspace hang, TestLine has the workload cut off, judged as these are.
 func TestHealth(t *testing.T) {
 	s := begin(t, 15)
 	h := &sickbed{story: s, desk: must(world.NewDesk(t.Context(), s.programs, s.dir))(t)}
@@ -68,6 +68,7 @@ func TestHealth(t *testing.T) {
 			if i > 0 {
 				check(t, h.m.Restore(t.Context(), "armed"))
 			}
+			h.infect(t, ill)
 			h.comesBack(t, "1.0.2", ill, func() { h.reboot(t) })
 			h.isNotTakenAgain(t, "1.0.2")
 		}, ill.allow...)
@@ -75,9 +76,10 @@ func TestHealth(t *testing.T) {
 	step(t, h.m, "the next one fails too", func(t *testing.T) {
 		publish(t, h.desk, s.image("1.0.3", "sick"))
 		run(t, h.m, "rm /var/lib/lab/*")
+		h.infect(t, all[0])
 		h.comesBack(t, "1.0.3", all[0], func() { applyUpdate(t, h.m) })
 		h.isNotTakenAgain(t, "1.0.3")
-		h.quarantined(t, "1.0.2", all[len(all)-1].reason)
+		isQuarantined(t, h.m, "1.0.2", all[len(all)-1].reason)
 	}, all[0].allow...)
 	step(t, h.m, "the one after that is well", func(t *testing.T) {
 		publish(t, h.desk, s.image("1.0.4", ""))
@@ -107,10 +109,15 @@ func (h *sickbed) reboot(t *testing.T) {
 	check(t, h.m.Reboot(t.Context()))
 }
 
+// infect makes releases of variant sick ill.
+func (h *sickbed) infect(t *testing.T, ill illness) {
+	t.Helper()
+	run(t, h.m, "touch /var/lib/lab/"+ill.name+" && sync")
+}
+
 // comesBack has the machine try a version that is ill; it must end on 1.0.1, with its workload, by itself.
 func (h *sickbed) comesBack(t *testing.T, version string, ill illness, try func()) {
 	t.Helper()
-	run(t, h.m, "touch /var/lib/lab/"+ill.name+" && sync")
 	n := h.m.Boots()
 	try() // ends when the firmware starts
 	begin := time.Now()
@@ -122,19 +129,19 @@ func (h *sickbed) comesBack(t *testing.T, version string, ill illness, try func(
 	t.Logf("%s of %s: back in the old release's firmware %.0f s after the reboot, up after %.0f s; of these its health checks had up to %d s",
 		ill.name, version, back.Seconds(), time.Since(begin).Seconds(), sickDeadline)
 	containerAnswers(t, h.m)
-	h.quarantined(t, version, ill.reason)
+	isQuarantined(t, h.m, version, ill.reason)
+	if r := readReport(t, h.m); r.Running.Version != "1.0.1" {
+		t.Errorf("got %s running, want 1.0.1", r.Running.Version)
+	}
 	if got := h.m.Boots() - n; got != ill.tries+1 {
 		t.Errorf("got %d boots, want %d tries and the one back", got, ill.tries)
 	}
 }
 
-// quarantined looks for a version and the reason for which it is remembered as bad.
-func (h *sickbed) quarantined(t *testing.T, version, reason string) {
+// isQuarantined looks for a version and the reason for which it is remembered as bad.
+func isQuarantined(t *testing.T, m *vm.Machine, version, reason string) {
 	t.Helper()
-	r := readReport(t, h.m)
-	if r.Running.Version != "1.0.1" {
-		t.Errorf("got %s running, want 1.0.1", r.Running.Version)
-	}
+	r := readReport(t, m)
 	for _, q := range r.Quarantine {
 		if q.Version == version && regexp.MustCompile(reason).MatchString(q.Reason) {
 			t.Logf("%s is remembered as bad: %s", version, q.Reason)

@@ -91,17 +91,9 @@ func TestLine(t *testing.T) {
 	step(t, m, "come back from 1.0.4", func(t *testing.T) {
 		setHealthDeadline(t, m, sickDeadline)
 		publish(t, desk, s.image("1.0.4", "firewall"))
-		n := m.Boots()
-		applyUpdate(t, m)
-		if err := m.WaitBoot(t.Context(), n+2); err != nil {
-			t.Fatal(err)
-		}
-		boots(t, m, "1.0.1")
-		containerAnswers(t, m)
-		isQuarantined(t, m, "1.0.4")
-		if got := m.Boots() - n; got != 2 {
-			t.Errorf("got %d boots, want a try and the one back", got)
-		}
+		h := &sickbed{story: s, desk: desk, m: m}
+		h.comesBack(t, "1.0.4", illness{name: "workload", tries: 1, reason: `containers: /usr/bin/containerctl: .*\bhello: health check failed`}, func() { applyUpdate(t, m) })
+		h.isNotTakenAgain(t, "1.0.4")
 	}, allow)
 	step(t, m, "refuse 1.0.3", func(t *testing.T) {
 		broken, err := world.WrongRootHash(s.image("1.0.3", ""), filepath.Join(s.dir, "1.0.3"))
@@ -120,7 +112,7 @@ func TestLine(t *testing.T) {
 			t.Error("the machine has rebooted for a release that cannot boot")
 		}
 		containerAnswers(t, m)
-		isQuarantined(t, m, "1.0.3")
+		isQuarantined(t, m, "1.0.3", "root hash")
 	})
 }
 
@@ -360,21 +352,6 @@ func becomesGood(t *testing.T, m *vm.Machine, version string) {
 	}
 }
 
-func isQuarantined(t *testing.T, m *vm.Machine, version string) {
-	t.Helper()
-	r := readReport(t, m)
-	if r.Running.Version != "1.0.1" {
-		t.Errorf("got %s running, want 1.0.1", r.Running.Version)
-	}
-	for _, q := range r.Quarantine {
-		if q.Version == version {
-			t.Logf("%s is remembered as bad: %s", version, q.Reason)
-			return
-		}
-	}
-	t.Errorf("got quarantine %+v, want %s in it", r.Quarantine, version)
-}
-
 // registry serves lab/hello:1, made of the tools tree's static busybox, and lab/pages:1, Debian's Python, and returns the address that machines use.
 func (s *story) registry() string {
 	s.t.Helper()
@@ -388,11 +365,7 @@ func (s *story) registryOf(push func(*world.Registry) error) *world.Registry {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			s.t.Error(err)
-		}
-	})
+	s.closes(r)
 	check(s.t, r.PushHello("lab/hello:1", helloText))
 	check(s.t, push(r))
 	return r

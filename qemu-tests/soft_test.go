@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -114,9 +115,13 @@ func TestSoftReboot(t *testing.T) {
 		_, _ = m.Run(t.Context(), "root", "updatectl apply") // the connection may end first
 		check(t, m.WaitBoot(t.Context(), n+1))
 		boots(t, m, "1.0.1")
-		isQuarantined(t, m, "1.0.4")
-		if got := run(t, m, "journalctl -q -o cat -u proa-health"); !strings.Contains(got, "on trial") && !strings.Contains(got, "trying release") {
-			t.Errorf("the health check has said %q", got)
+		isQuarantined(t, m, "1.0.4", `/etc/proa/health\.d: /etc/proa/health\.d/version: exit status 1`)
+		if got := m.Boots() - n; got != 1 {
+			t.Errorf("got %d starts of the machine, want the one back: the try was to be soft", got)
+		}
+		// A soft try is told in the journal of the kernel's boot that it began in, which ended with it.
+		if got := run(t, m, "journalctl -b -1 -q -o cat -u proa-health"); !regexp.MustCompile(`trying release version=1\.0\.4 (?s:.*)release bad, going back version=1\.0\.4 `).MatchString(got) {
+			t.Errorf("the health check has said %q, want a verdict about 1.0.4 before the machine started anew", got)
 		}
 	}, cut, vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check"))
 }

@@ -2,6 +2,7 @@ package qemutests
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,12 +85,17 @@ func (s *story) web(dir string) *world.Web {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.closes(w)
+	return w
+}
+
+// closes closes a server when the story ends.
+func (s *story) closes(server io.Closer) {
 	s.t.Cleanup(func() {
-		if err := w.Close(); err != nil {
+		if err := server.Close(); err != nil {
 			s.t.Error(err)
 		}
 	})
-	return w
 }
 
 // machine boots image, provisioned with config and a key for core and root. It runs until the story ends; its logs are
