@@ -66,7 +66,6 @@ func TestSoftReboot(t *testing.T) {
 		if got := run(t, m, "updatectl apply && updatectl why"); strings.Count(got, "backup (copies the database) holds the reboot up") != 2 {
 			t.Errorf("updatectl says %q, want who inhibits", got)
 		}
-		run(t, m, "systemctl stop backup")
 		run(t, m, "mkdir -p /run/proa/inhibit.d && echo lab work > /run/proa/inhibit.d/desk")
 		if got := run(t, m, "updatectl why"); !strings.Contains(got, "desk (lab work) holds the reboot up") {
 			t.Errorf("updatectl why: %q, want who inhibits", got)
@@ -76,13 +75,28 @@ func TestSoftReboot(t *testing.T) {
 			t.Error("the machine has rebooted past an inhibitor")
 		}
 	})
-	step(t, m, "update softly", func(t *testing.T) {
+	step(t, m, "wait for a window", func(t *testing.T) {
+		opens := must(time.Parse(time.DateTime, run(t, m, "date -u '+%F %T'")))(t).Add(12 * time.Hour).Truncate(time.Hour)
+		setReboot(t, m, fmt.Sprintf(`{"strategy":"window","windows":[{"start":%q,"duration":"1h"}]}`, opens.Format("15:04")))
+		n, want := m.Boots(), "the next window opens at "+opens.Format("Mon 2006-01-02 15:04 UTC")
+		if got := run(t, m, "updatectl apply; updatectl check; updatectl why"); strings.Count(got, want) != 3 || strings.Count(got, "armed") < 3 {
+			t.Errorf("updatectl says %q, want three times that 1.0.1 is armed and %s", got, want)
+		}
+		if m.Boots() != n {
+			t.Error("the machine has rebooted out of its window")
+		}
+	})
+	step(t, m, "update softly, past an inhibitor that has had its time", func(t *testing.T) {
+		setReboot(t, m, `{"max_delay":"1s"}`)
 		kernel, pid := bootID(t, m), survivorPID(t, m)
 		if got := run(t, m, "updatectl check"); !strings.Contains(got, "the reboot would be soft") {
 			t.Errorf("updatectl check: %q", got)
 		}
 		client := startClient(t, m, "here\n")
 		n := m.Boots()
+		if got := run(t, m, "systemd-inhibit --list --no-legend"); !regexp.MustCompile(`\bbackup\b.* shutdown .*\bblock\b`).MatchString(got) {
+			t.Errorf("got locks %q, want the one of backup", got)
+		}
 		becomesSoftly(t, m, "1.0.1")
 		client.stop(t)
 		boots(t, m, "1.0.1")
@@ -94,6 +108,9 @@ func TestSoftReboot(t *testing.T) {
 		}
 		if got := run(t, m, "systemctl show -P ConditionResult proa-try.timer"); got != "yes" {
 			t.Errorf("the deadline of a try: %q, want it to bound a soft one, too", got)
+		}
+		if got := run(t, m, "journalctl -b -q -o cat -u systemd-logind"); !strings.Contains(got, "System userspace is rebooting") {
+			t.Errorf("logind says %q, want that it has taken the order in spite of the lock", got)
 		}
 		if got := survivorPID(t, m); got != pid {
 			t.Errorf("the service has process %s, want %s as before", got, pid)
@@ -124,6 +141,12 @@ func TestSoftReboot(t *testing.T) {
 			t.Errorf("the health check has said %q, want a verdict about 1.0.4 before the machine started anew", got)
 		}
 	}, cut, vm.Allow(`proa-health|Health of This Boot`, "1.0.4 fails its health check"))
+}
+
+// setReboot writes the block "reboot" of the configuration.
+func setReboot(t *testing.T, m *vm.Machine, block string) {
+	t.Helper()
+	run(t, m, `sed -i -e 's/,"reboot":.*$/}/' -e 's/}$/,"reboot":`+block+`}/' /etc/proa/update/config.json && sync`)
 }
 
 // becomesSoftly updates, and waits until the release is good.
