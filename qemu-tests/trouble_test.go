@@ -50,8 +50,8 @@ func troubles() []trouble {
 }
 
 // TestTrouble has a machine apply an update in every kind of trouble: it refuses at once and says what is missing, downloads nothing, stays
-// up; and when the trouble is over the update works. Its agent is killed in the middle of the download, and the machine is reset: each time
-// it goes on where it was, but for one segment of the payload.
+// up; and when the trouble is over the update works. In the middle of the download somebody pulls the machine's cable, then its agent is
+// killed, and then the machine is reset: each time it goes on where it was, but for one segment of the payload.
 func TestTrouble(t *testing.T) {
 	s := begin(t, 6)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
@@ -71,26 +71,33 @@ func TestTrouble(t *testing.T) {
 	for _, tr := range troubles() {
 		step(t, m, tr.name, func(t *testing.T) { tr.refuses(t, m, web) }, slices.Concat(allow, tr.allow)...)
 	}
-	step(t, m, "no trouble but a killed agent and a reset", func(t *testing.T) {
+	step(t, m, "no trouble but a pulled cable, a killed agent and a reset", func(t *testing.T) {
 		payload := must(filepath.Glob(filepath.Join(desk.Repository, "targets/releases/1.0.1/*/*full.payload")))(t)
 		if len(payload) != 1 {
 			t.Fatalf("got payloads %q, want one", payload)
 		}
-		third := must(os.Stat(payload[0]))(t).Size() / 3
-		begin, release := heldUp(t, m, web, "full.payload", third)
+		quarter := must(os.Stat(payload[0]))(t).Size() / 4
+		release := heldUp(t, m, web, "full.payload", quarter)
 		streamsInLittle(t, m)
 		usesAll(t, m)
+		held, releaseNext := web.Hold("full.payload bytes=", quarter) // what the same run asks for next
+		losesItsCable(t, m, release)
+		waitHeld(t, web, held)
+		begin := lastStart(t, web)
+		goesOn(t, begin, quarter)
+		usesAll(t, m)
 		run(t, m, "systemctl kill -s KILL update-engine.service")
-		release()
-		goesOn(t, begin, 0)
-		begin, release = heldUp(t, m, web, "full.payload bytes=", third)
-		goesOn(t, begin, third)
+		releaseNext()
+		there := begin + quarter
+		release = heldUp(t, m, web, "full.payload bytes=", quarter)
+		begin = lastStart(t, web)
+		goesOn(t, begin, there)
 		usesAll(t, m)
 		check(t, m.Reset(t.Context()))
 		release()
 		boots(t, m, "1.0.0")
 		run(t, m, "updatectl apply --no-reboot")
-		goesOn(t, lastStart(t, web), begin+third)
+		goesOn(t, lastStart(t, web), begin+quarter)
 		streamsInLittle(t, m) // what it has taken for the rest, for reading all of it back, and for the boot program
 		applyUpdate(t, m)
 		becomesGood(t, m, "1.0.1")
@@ -147,18 +154,34 @@ func streamsInLittle(t *testing.T, m *vm.Machine) {
 // segment is the most of a payload that may be fetched again, in bytes: the most that a segment makes, and its frame.
 const segment = 4<<20 + 64<<10
 
-// heldUp has the machine download until the server says no more after so many bytes of the answer to a request. It returns the byte of the
-// payload from which on it has asked, and what lets the server speak again. Every run first asks for the beginning, with the manifest.
-func heldUp(t *testing.T, m *vm.Machine, web *world.Web, request string, bytes int64) (from int64, release func()) {
+// heldUp has the machine download until the server says no more after so many bytes of the answer to a request. It returns what lets the
+// server speak again. Every run first asks for the beginning, with the manifest.
+func heldUp(t *testing.T, m *vm.Machine, web *world.Web, request string, bytes int64) (release func()) {
 	t.Helper()
 	held, release := web.Hold(request, bytes)
 	run(t, m, "systemd-run -q --collect updatectl apply --no-reboot")
+	waitHeld(t, web, held)
+	return release
+}
+
+func waitHeld(t *testing.T, web *world.Web, held <-chan struct{}) {
+	t.Helper()
 	select {
 	case <-held:
 	case <-time.After(10 * time.Minute):
 		t.Fatalf("nothing was downloaded: %q", web.Requests())
 	}
-	return lastStart(t, web), release
+}
+
+// losesItsCable pulls the cable of the machine's network card, ends the connection at its other end, and plugs the cable in again when the machine
+// has noticed.
+func losesItsCable(t *testing.T, m *vm.Machine, end func()) {
+	t.Helper()
+	run(t, m, `systemd-run -q --collect sh -c 'while grep -qx 1 /sys/class/net/e*/carrier; do sleep 0.2; done; echo "lab: carrier" $(cat /sys/class/net/e*/carrier) >/dev/console'`)
+	check(t, m.SetLink(t.Context(), nil, false))
+	must(m.WaitConsole(t.Context(), "lab: carrier 0"))(t)
+	end()
+	check(t, m.SetLink(t.Context(), nil, true))
 }
 
 // usesAll waits until the agent has used what was sent and waits for more: much of it stands in buffers, some of them the guest's, which a
