@@ -47,7 +47,25 @@ func (f *fallback) steer(from, to string) {
 		if got := run(t, f.m, "updatectl rollback 2>&1 || true"); !strings.Contains(got, "there is nothing to go back to") {
 			t.Errorf("a second rollback: %q", got)
 		}
+		// No longer rolled back, the machine would take the channel's release again, were it not for a pin.
+		n = f.m.Boots()
+		pinned := run(t, f.m, "updatectl resume; updatectl pin --reason certified; updatectl apply; updatectl why; updatectl status")
+		if want := "stays on " + to + ": pinned by "; strings.Count(pinned, want) != 3 || strings.Count(pinned, "until updatectl unpin; channel stable offers "+from) != 3 {
+			t.Errorf("got %q, want three answers that name the pin and what it keeps away", pinned)
+		}
+		if got := run(t, f.m, "updatectl unpin; updatectl check"); f.m.Boots() != n || !strings.Contains(got, "release "+from+" is there") {
+			t.Errorf("got %d boots and %q, want %s on offer, and not taken while the machine was pinned", f.m.Boots()-n, got, from)
+		}
+		endsWhenIdle(t, f.m)
 	})
+}
+
+// endsWhenIdle waits until nothing of the agent is left, as long as nobody asks it.
+func endsWhenIdle(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	if got := run(t, m, "for i in $(seq 180); do pidof update-engine >/dev/null || { echo gone; break; }; sleep 1; done; systemctl is-active update-engine.service || true"); got != "gone\ninactive" {
+		t.Errorf("got %q: the agent stays although nobody asks: %s", got, run(t, m, "ps -ef | grep [u]pdate-engine || true"))
+	}
 }
 
 // watches looks at a machine as monitoring does: properties for everyone, numbers in a file, a timer and nothing resident.
