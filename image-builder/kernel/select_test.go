@@ -1,10 +1,15 @@
 package kernel
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -69,9 +74,9 @@ func toolsKernel(t *testing.T, tools *tooltree.Tree) (dir, version string) {
 	return dirs[0], filepath.Base(dirs[0])
 }
 
-// TestManifestSelects holds the manifest's rules against the whole kernel package: what servers and virtual machines cannot do
-// without is there, what they have no use for is not.
-func TestManifestSelects(t *testing.T) {
+// manifestKernel returns the whole kernel package's index, and the modules that the manifest's rules keep of it.
+func manifestKernel(t *testing.T) (*Index, []string) {
+	t.Helper()
 	tools := testenv.Tools(t)
 	dir, version := toolsKernel(t, tools)
 	m, err := manifest.Read("../../manifests/image.toml")
@@ -97,6 +102,13 @@ func TestManifestSelects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return x, kept
+}
+
+// TestManifestSelects holds the manifest's rules against the whole kernel package: what servers and virtual machines cannot do
+// without is there, what they have no use for is not.
+func TestManifestSelects(t *testing.T) {
+	x, kept := manifestKernel(t)
 	names := map[string]bool{}
 	for _, p := range kept {
 		names[nameOf(p)] = true
@@ -121,6 +133,72 @@ func TestManifestSelects(t *testing.T) {
 			t.Errorf("%s is in the image", n)
 		}
 	}
+}
+
+// TestManifestKeepsWhatIgnitionLoads: a module that provisioning loads by its name is in the image, or a platform works in tests only.
+func TestManifestKeepsWhatIgnitionLoads(t *testing.T) {
+	x, kept := manifestKernel(t)
+	names := map[string]bool{}
+	for _, p := range kept {
+		names[nameOf(p)] = true
+	}
+	loads := loadedBy(t, "../../ignition")
+	if !loads["qemu_fw_cfg"] {
+		t.Fatalf("the calls of Load in ignition name %v: want at least qemu_fw_cfg", loads)
+	}
+	for n := range loads {
+		if reason := elsewhere[n]; reason != "" {
+			if names[normalise(n)] {
+				t.Errorf("%s is in the image, but said not to be: %s", n, reason)
+			}
+			continue
+		}
+		if n := normalise(n); !names[n] && !x.builtin[n] {
+			t.Errorf("ignition loads %s, which is not in the image: keep it in manifests/image.toml", n)
+		}
+	}
+}
+
+// elsewhere are modules that ignition loads and an image for amd64 need not have, and why.
+var elsewhere = map[string]string{"mlxbf_bootctl": "BlueField cards have arm64 processors"}
+
+// loadedBy returns the names that the programs below dir write in a call of a function Load behind its context.
+func loadedBy(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) < 2 {
+				return true
+			}
+			if f, ok := call.Fun.(*ast.SelectorExpr); !ok || f.Sel.Name != "Load" {
+				return true
+			}
+			for _, a := range call.Args[1:] {
+				if l, ok := a.(*ast.BasicLit); ok && l.Kind == token.STRING {
+					n, err := strconv.Unquote(l.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					names[n] = true
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 // wanted are modules (or built-in functions) that people look for on a container host.
