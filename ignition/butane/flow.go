@@ -112,7 +112,7 @@ func (f *flow) pair(m *node) error {
 		return err
 	}
 	if key.kind != scalar || m.get(key.text) != nil {
-		return &Error{Line: key.line, Column: key.column, Problem: "key given twice, or no key", Found: fmt.Sprintf("%.80q", key.text)}
+		return &Error{Line: key.line, Column: key.column, Problem: "key given twice, or no key", Expected: "each key once", Found: fmt.Sprintf("%.80q", key.text)}
 	}
 	key.quoted = true
 	if !f.space() {

@@ -141,7 +141,7 @@ func (r *reader) mapping(at int) (*node, error) {
 			return nil, r.wrong(at, "invalid YAML: expected \"key: value\"", "")
 		}
 		if m.get(key) != nil {
-			return nil, &Error{Line: r.n + 1, Column: at + 1, Problem: "key given twice", Found: fmt.Sprintf("%.80q", key), NextStep: "keep one of them"}
+			return nil, &Error{Line: r.n + 1, Column: at + 1, Problem: "key given twice", Expected: "each key once", Found: fmt.Sprintf("%.80q", key), NextStep: "keep one of them"}
 		}
 		k := &node{text: key, quoted: true, line: r.n + 1, column: at + 1}
 		v, err := r.behind(at, at+after)

@@ -120,7 +120,7 @@ func notJSON(name string, raw []byte) (Issue, bool) {
 		i.Problem, i.Found = "wrong type", kindOfToken(tok)
 		return i, bytes.TrimSpace(raw)[0] != '{'
 	}
-	i.Problem, i.Expected, i.Next = "invalid JSON", "", correct
+	i.Problem, i.Expected, i.Next = "invalid JSON", "JSON as RFC 8259 describes it", correct
 	i.Found = err.Error()
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {

@@ -4,63 +4,31 @@ import (
 	"encoding/json"
 	"net/url"
 	"strings"
-
-	"github.com/coreos/ignition/v2/config/shared/errors"
 )
 
 // explain adds to an issue of upstream's validation what was expected and what to do, and the value found
 // where that value is no secret.
 func explain(i *Issue, path string, value json.RawMessage) {
-	set := func(expected, next string) { i.Expected, i.Next = expected, next }
-	switch i.Problem {
-	case errors.ErrNoPath.Error():
-		set("an absolute path", `add "path"`)
-	case errors.ErrPathRelative.Error():
-		set("a path that begins with /", "")
-	case errors.ErrDirtyPath.Error():
-		set("a path without //, /./, /../ and without a / at its end", "")
-	case errors.ErrDuplicate.Error():
-		set("each name or path once in a config", "remove one of the two entries")
-	case errors.ErrFileIllegalMode.Error():
-		set("0 to 4095 (07777 in octal)", "JSON numbers are decimal: 0644 is 420")
-	case errors.ErrModeSpecialBits.Error():
-		set("0 to 511 (0777 in octal) before spec 3.6.0", "use spec 3.6.0 for setuid, setgid and sticky bits")
-	case errors.ErrBothIDAndNameSet.Error():
-		set("id or name", "remove one of them")
-	case errors.ErrOverwriteAndNilSource.Error():
-		set(`contents.source beside "overwrite": true`, `add a source; "data:," is an empty file`)
-	case errors.ErrVerificationAndNilSource.Error():
-		set("a source to verify", "add the source or remove the hash")
-	case errors.ErrSourceRequired.Error():
-		set("a source", `add "source"`)
-	case errors.ErrInvalidScheme.Error(), errors.ErrInvalidUrl.Error():
-		set("a URL of scheme data, http, https, tftp, s3, arn or gs", "")
-	case errors.ErrHashMalformed.Error(), errors.ErrHashUnrecognized.Error():
-		set("sha512-<hex> or sha256-<hex>", "")
-	case errors.ErrHashWrongSize.Error():
-		set("128 hexadecimal digits behind sha512-, 64 behind sha256-", "")
-	case errors.ErrCompressionInvalid.Error():
-		set(`"gzip" or nothing`, "")
-	case errors.ErrInvalidSystemdExt.Error(), errors.ErrNoSystemdExt.Error():
-		set("a unit name ending in .service, .socket, .mount, .timer, .target ...", "")
-	case errors.ErrInvalidSystemdDropinExt.Error():
-		set("a drop-in name ending in .conf", "")
-	case errors.ErrPathConflictsSystemd.Error():
-		set("each unit file once", "describe it under systemd.units only")
-	case errors.ErrLinkTargetRequired.Error():
-		set("a target", `add "target"`)
-	case errors.ErrFileUsedSymlink.Error(), errors.ErrDirectoryUsedSymlink.Error(), errors.ErrLinkUsedSymlink.Error():
-		set("a path that no link of this config leads through", "write the path the link leads to")
-	case errors.ErrUnsupportedSchemeForHTTPHeaders.Error():
-		set("headers with http and https only", "remove httpHeaders")
-	default:
+	for _, r := range remedies {
+		if i.Problem == r.err.Error() {
+			i.Expected, i.Next = r.expected, r.next
+		}
+	}
+	switch last := path[strings.LastIndexByte(path, '.')+1:]; {
+	case i.Expected == anyURL && (last == "url" || last == "httpProxy" || last == "httpsProxy"):
+		i.Expected = httpURL
+	case i.Expected == anyURL && last == "httpHeaders":
+		i.Expected, i.Next = httpURL+" as the source of what has headers", "remove httpHeaders, or correct the source"
+	case i.Expected == "" && last == "source":
+		i.Expected = anyURL
+	case strings.Contains(i.Problem, "nstall section"):
+		i.Expected, i.Next = "an [Install] section", "add WantedBy=, or start the unit from another one"
+	case strings.HasPrefix(i.Problem, "invalid unit content"):
 		// Unit files may hold secrets, and the parser quotes what it did not understand.
-		if head, _, quoted := strings.Cut(i.Problem, `"`); quoted && strings.HasPrefix(head, "invalid unit content") {
+		if head, _, quoted := strings.Cut(i.Problem, `"`); quoted {
 			i.Problem = strings.TrimRight(head, " :")
 		}
-		if strings.Contains(i.Problem, "no install section") {
-			set("an [Install] section", "add WantedBy=, or start the unit from another one")
-		}
+		i.Expected = "sections in [], and KEY=VALUE lines"
 	}
 	i.Found = reveal(path, value)
 	if i.Next == "" {
@@ -77,7 +45,7 @@ func reveal(path string, value json.RawMessage) string {
 		return "nothing"
 	case harmless(path):
 		return clip(string(value))
-	case strings.HasSuffix(path, ".source") && json.Unmarshal(value, &s) == nil:
+	case isURL(path) && json.Unmarshal(value, &s) == nil:
 		return Redact(s)
 	}
 	return ""
@@ -86,7 +54,16 @@ func reveal(path string, value json.RawMessage) string {
 func harmless(path string) bool {
 	switch path[strings.LastIndexByte(path, '.')+1:] {
 	case "path", "name", "mode", "id", "hash", "compression", "target", "enabled", "mask", "overwrite", "hard", "homeDir", "shell",
-		"version", "device", "format", "label", "level", "uuid", "guid", "typeGuid", "primaryGroup":
+		"version", "device", "format", "label", "level", "uuid", "guid", "typeGuid", "primaryGroup",
+		"number", "startMiB", "sizeMiB", "devices", "spares", "pin", "thumbprint":
+		return true
+	}
+	return false
+}
+
+func isURL(path string) bool {
+	switch path[strings.LastIndexByte(path, '.')+1:] {
+	case "source", "url", "httpProxy", "httpsProxy":
 		return true
 	}
 	return false

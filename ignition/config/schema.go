@@ -93,7 +93,7 @@ func (w *walker) object(path string, t reflect.Type) {
 		ft, ok := known[key]
 		switch {
 		case seen[key]:
-			w.report(from, Issue{Place: Place{Path: child}, Problem: "key given twice", Next: "keep one of them"})
+			w.report(from, Issue{Place: Place{Path: child}, Problem: "key given twice", Expected: "each key once", Next: "keep one of them"})
 		case !ok:
 			w.report(from, Issue{Place: Place{Path: child}, Problem: "unknown key", Expected: "one of " + names(known), Found: quote(key), Next: suggest(key, known)})
 		}

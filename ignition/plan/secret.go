@@ -19,7 +19,7 @@ func (b *builder) checkSecret(at base, value string) {
 		return
 	}
 	if err := secret.Check([]byte(value)); err != nil {
-		b.issues = append(b.issues, config.Issue{Place: at.place, Problem: "damaged secret: " + err.Error(), Next: "encrypt the value again: ignition secret encrypt, or age -a -r"})
+		b.issues = append(b.issues, config.Issue{Place: at.place, Problem: "damaged secret: " + err.Error(), Expected: "what age has encrypted", Next: "encrypt the value again: ignition secret encrypt, or age -a -r"})
 	}
 }
 
