@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -48,7 +49,8 @@ func TestMalformedConfig(t *testing.T) {
 	from := len(m.Console().Lines(0))
 	m.Console().SkipToEnd()
 	check(t, m.PowerOn())
-	notProvisioned(t, m, from, `path: +ignition\.config\.merge\[0\]\.source`, `line: +2\b`, `gave up after 6s: .*connection refused`)
+	notProvisioned(t, m, from, `path: +ignition\.config\.merge\[0\]\.source`, `line: +2\b`, `gave up after 6s: no answer`,
+		`expected: +an answer from `+regexp.QuoteMeta(vm.HostAddress)+`:1\b`, `found: +.*connection refused`, `next step: +check the address, the server and the network`)
 	journal := must(m.Journal())(t) // before the unit of the screen had finished
 	for _, want := range []string{"no answer, trying again", "waiting for the network", `"_SYSTEMD_UNIT":"ignition.service"`, "Finished systemd-network-generator.service"} {
 		if !strings.Contains(journal, want) {

@@ -150,22 +150,16 @@ func (r *run) do(op plan.Op) error {
 
 // Explain makes issues of an operation's error.
 func Explain(op plan.Op, err error) error {
-	i := config.Issue{Place: op.At(), Problem: op.String() + ": " + err.Error()}
 	var p *Problem
-	var h *source.HashError
 	switch {
 	case errors.As(err, &p):
-		i = p.Issue()
+		i := p.Issue()
 		i.Place, i.Problem = op.At(), op.String()+": "+p.What
-	case errors.As(err, &h):
-		i.Problem, i.Expected, i.Found = op.String()+": wrong hash", h.Want, h.Got
-		i.Next = "correct the hash, or what the source serves"
+		return config.Issues{i}
 	case errors.Is(err, context.Canceled):
 		return err
-	default:
-		i.Next = NextStep(err)
 	}
-	return config.Issues{i}
+	return config.Issues{config.Of(op.At(), op.String(), err, NextStep(err))}
 }
 
 const moreRoom = "make room or use a larger disk: the next run goes on from here"

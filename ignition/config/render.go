@@ -130,7 +130,9 @@ func (l *loader) child(parent *Document, r types.Resource, path string, sofar ty
 	at := parent.Place(path + ".source")
 	raw, err := l.fetch(l.ctx, r, sofar)
 	if err != nil {
-		return nil, Issues{{Place: at, Problem: "fetch config: " + err.Error(), Next: "check the address and the server", cause: err}}
+		i := Of(at, "fetch config", err, "check the address and the server")
+		i.cause = err
+		return nil, Issues{i}
 	}
 	name := Redact(*r.Source)
 	if !remote(r) {

@@ -82,8 +82,8 @@ func awsKeys(ctx context.Context, s *session) (keys source.AWSKeys, err error) {
 func accessToken(at service, path string) func(context.Context, *session) (string, error) {
 	return func(ctx context.Context, s *session) (string, error) {
 		raw, err := at.get(ctx, s, path)
-		var refused *statusError
-		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &refused) && refused.code == http.StatusBadRequest {
+		var refused *source.StatusError
+		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &refused) && refused.Code == http.StatusBadRequest {
 			return "", nil
 		}
 		if err != nil {

@@ -116,14 +116,14 @@ func appleConfig(ctx context.Context, s *session) ([]byte, error) {
 		req.Header.Set("Accept", "application/json")
 		resp, err := client.Do(req)
 		if err != nil {
-			return retry.Temporary(source.WithoutURL(err))
+			return retry.Temporary(source.NoAnswer("the host", source.WithoutURL(err)))
 		}
 		defer resp.Body.Close()
 		switch {
 		case resp.StatusCode == http.StatusNotFound:
 			return fs.ErrNotExist
 		case resp.StatusCode != http.StatusOK:
-			return &statusError{resp.StatusCode}
+			return &source.StatusError{Code: resp.StatusCode}
 		}
 		raw, err = limited(resp.Body)
 		return err

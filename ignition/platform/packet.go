@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/proa-os/proa/ignition/source"
 )
 
 // phoneHome tells the timeline of Equinix Metal how a stage has ended.
@@ -31,7 +33,7 @@ func phoneHome(at service) func(context.Context, *session, string, error) error 
 		url := strings.TrimSuffix(urls[0], "/phone-home") + "/events"
 		status, _, err := s.request(ctx, false, http.MethodPost, url, []string{"Content-Type: application/json"}, body)
 		if err == nil && status >= 300 {
-			err = &statusError{status}
+			err = &source.StatusError{Code: status}
 		}
 		if err != nil {
 			return fmt.Errorf("report to the platform: %w", err)

@@ -154,18 +154,11 @@ func (v service) ask(ctx context.Context, s *session, base, path string) ([]byte
 		s.mu.Unlock()
 		return nil, retry.Temporary(errors.New("the token has expired"))
 	case status >= 500 || slices.Contains(v.again, status):
-		return nil, retry.Temporary(&statusError{status})
+		return nil, retry.Temporary(&source.StatusError{Code: status})
 	case status == http.StatusNotFound:
 		return nil, fs.ErrNotExist
 	}
-	return nil, &statusError{status}
-}
-
-// statusError is an answer that brings nothing.
-type statusError struct{ code int }
-
-func (e *statusError) Error() string {
-	return fmt.Sprintf("expected status 200, found %d %s", e.code, http.StatusText(e.code))
+	return nil, &source.StatusError{Code: status}
 }
 
 // secret returns the session's token, fetching it first if there is none; empty if the service has none to give.
@@ -184,9 +177,9 @@ func (v service) secret(ctx context.Context, s *session, base string, fresh *boo
 		return "", fmt.Errorf("get a token: %w", err)
 	case status == http.StatusNotFound && v.token.optional:
 	case status >= 500 || slices.Contains(v.again, status):
-		return "", retry.Temporary(fmt.Errorf("get a token: %w", &statusError{status}))
+		return "", retry.Temporary(fmt.Errorf("get a token: %w", &source.StatusError{Code: status}))
 	case status != http.StatusOK:
-		return "", fmt.Errorf("get a token: %w", &statusError{status})
+		return "", fmt.Errorf("get a token: %w", &source.StatusError{Code: status})
 	default:
 		secret = string(bytes.TrimSpace(body))
 		if secret == "" || strings.ContainsAny(secret, "\r\n") {
@@ -214,7 +207,7 @@ func (s *session) request(ctx context.Context, lowPort bool, method, url string,
 	}
 	resp, err := s.client[lowPort].Do(req)
 	if err != nil {
-		return 0, nil, retry.Temporary(source.WithoutURL(err))
+		return 0, nil, retry.Temporary(source.NoAnswer(req.URL.Host, source.WithoutURL(err)))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {

@@ -237,7 +237,7 @@ func (f *Fetcher) fetch(ctx context.Context, u *url.URL, r types.Resource, sink 
 	}
 	open, err := f.opener(u, r)
 	if err == nil {
-		err = f.transfer(ctx, r, sink, open)
+		err = f.transfer(ctx, u, r, sink, open)
 	}
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", config.Redact(*r.Source), err)
@@ -266,10 +266,11 @@ func (f *Fetcher) opener(u *url.URL, r types.Resource) (opener, error) {
 }
 
 // transfer opens and copies a resource until it has arrived, or an error is final, or the total time is over.
-func (f *Fetcher) transfer(ctx context.Context, r types.Resource, sink Sink, open opener) error {
+func (f *Fetcher) transfer(ctx context.Context, u *url.URL, r types.Resource, sink Sink, open opener) error {
 	first := true
 	return retry.Do(ctx, f.total, func(ctx context.Context) (err error) {
 		defer func() {
+			err = faulty(u, err)
 			if f.Retrying != nil && retry.IsTemporary(err) {
 				f.Retrying(config.Redact(*r.Source), err)
 			}
@@ -331,19 +332,11 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil
 	}
-	err = &statusError{resp.StatusCode}
+	err = &StatusError{resp.StatusCode}
 	if resp.StatusCode >= 500 {
 		err = retry.Temporary(err)
 	}
 	return nil, errors.Join(err, resp.Body.Close())
-}
-
-// statusError is an answer that brings no resource.
-type statusError struct{ code int }
-
-// Error does without the server's own words: they end up on the machine's consoles.
-func (e *statusError) Error() string {
-	return fmt.Sprintf("expected status 200, found %d %s", e.code, http.StatusText(e.code))
 }
 
 // WithoutURL takes the URL, which may hold credentials, out of an error of net/http.
@@ -392,13 +385,6 @@ func copyVerified(sink Sink, body io.Reader, r types.Resource) error {
 		return &HashError{Want: want, Got: got}
 	}
 	return nil
-}
-
-// A HashError says that a resource is not the one the config means.
-type HashError struct{ Want, Got string }
-
-func (e *HashError) Error() string {
-	return fmt.Sprintf("verify: expected hash %s, found %s", e.Want, e.Got)
 }
 
 func hasher(v types.Verification) (hash.Hash, string, error) {

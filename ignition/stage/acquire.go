@@ -90,7 +90,7 @@ func explained(err error, name, next string) error {
 	if err == nil || errors.Is(err, source.ErrNeedNetwork) {
 		return err
 	}
-	return config.Issues{{Place: config.Place{Config: name}, Problem: "fetch config: " + err.Error(), Next: next}}
+	return config.Issues{config.Of(config.Place{Config: name}, "fetch config", err, next)}
 }
 
 func systemConfigs(m *platform.Machine) string {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/proa-os/proa/ignition/config"
 )
@@ -94,6 +95,30 @@ func TestConfigURL(t *testing.T) {
 	}
 	if got, err := os.ReadFile(dir + "/root/etc/a"); string(got) != "served" || tries != 2 {
 		t.Errorf("got %q, %v after %d requests", got, err, tries)
+	}
+}
+
+// A server of the first config that is not there is on the screen as any other: who should have answered, and what came instead.
+func TestNoFirstConfig(t *testing.T) {
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	address := strings.TrimPrefix(closed.URL, "http://")
+	for line, host := range map[string]string{
+		"ignition.platform.id=metal ignition.config.url=" + closed.URL + "/c.ign": address,
+		"ignition.platform.id=digitalocean":                                       "169.254.169.254",
+	} {
+		m, o, _ := machine(t, "")
+		m.CommandLine, m.Total, o.Stage = line, time.Second, "fetch"
+		m.Route = func(string) string { return address }
+		if err := Run(t.Context(), m, o); err == nil {
+			t.Fatal("want an error")
+		}
+		screen, err := os.ReadFile(o.Failure)
+		for _, want := range []string{": no answer\n", "expected:  an answer from " + host + "\n", "found:     dial tcp", "connection refused\n", "next step: check the address, the server and the network\n"} {
+			if err != nil || !strings.Contains(string(screen), want) {
+				t.Errorf("%s: want %q on the screen: %v\n%s", line, want, err, screen)
+			}
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func details(err error) string {
 	case errors.As(err, &p):
 		b.WriteString(p.Issue().Screen())
 	default:
-		b.WriteString(config.Issue{Problem: err.Error(), Next: apply.NextStep(err)}.Screen())
+		b.WriteString(config.Of(config.Place{}, "", err, apply.NextStep(err)).Screen())
 	}
 	return b.String()
 }

@@ -323,7 +323,7 @@ func fetcherFor(ctx context.Context, f source.Fetcher, m *config.Merged) (*sourc
 	var a *source.AuthorityError
 	if errors.As(err, &a) {
 		at := m.Place(fmt.Sprintf("ignition.security.tls.certificateAuthorities[%d].source", a.Index))
-		err = config.Issues{{Place: at, Problem: err.Error(), Next: apply.NextStep(err)}}
+		err = config.Issues{config.Of(at, "", err, apply.NextStep(err))}
 	}
 	return fetcher, err
 }

@@ -207,6 +207,8 @@ func TestScreens(t *testing.T) {
 	defer server.Close()
 	closed := httptest.NewServer(nil)
 	closed.Close()
+	missing := httptest.NewServer(http.NotFoundHandler())
+	defer missing.Close()
 	one := func(source, more string) string {
 		return `{"ignition":{"version":"3.4.0","timeouts":{"httpTotal":1}},"storage":{"files":[{"path":"/etc/a","contents":{"source":"` +
 			strings.Replace(source, "://", "://user:hunter2@", 1) + `/x?key=hunter2"` + more + `}}]}}`
@@ -216,9 +218,19 @@ func TestScreens(t *testing.T) {
 		full   bool
 		want   []string
 	}{
-		"unreachable server": {one(closed.URL, ""), false, []string{"write file /etc/a", "gave up after 1s", "connection refused", "storage.files[0].path", "next step: check the address, the server and the network"}},
+		"unreachable server": {one(closed.URL, ""), false, []string{"write file /etc/a: fetch " + closed.URL + "/x: gave up after 1s: no answer\n", "storage.files[0].path\n",
+			"expected:  an answer from " + strings.TrimPrefix(closed.URL, "http://") + "\n", "connection refused\n", "found:     dial tcp", "next step: check the address, the server and the network\n"}},
+		"unreachable config": {`{"ignition":{"version":"3.4.0","timeouts":{"httpTotal":1},"config":{"merge":[{"source":"` + closed.URL + `/c.ign?key=hunter2"}]}}}`, false,
+			[]string{"fetch config: fetch " + closed.URL + "/c.ign: gave up after 1s: no answer\n", "ignition.config.merge[0].source\n",
+				"expected:  an answer from " + strings.TrimPrefix(closed.URL, "http://") + "\n", "found:     dial tcp", "next step: check the address, the server and the network\n"}},
+		"no such config": {`{"ignition":{"version":"3.4.0","config":{"replace":{"source":"` + missing.URL + `/c.ign?key=hunter2"}}}}`, false,
+			[]string{"fetch config: fetch " + missing.URL + "/c.ign: refused by the server\n", "ignition.config.replace.source\n",
+				"expected:  status 200\n", "found:     404 Not Found\n", "next step: correct the address, or make the server answer it with what it names\n"}},
+		"wrong hash of a config": {`{"ignition":{"version":"3.4.0","config":{"merge":[{"source":"` + server.URL + `/c.ign","verification":{"hash":"sha256-` + strings.Repeat("0", 64) + `"}}]}}}`, false,
+			[]string{"fetch config: fetch " + server.URL + "/c.ign: wrong hash\n", "ignition.config.merge[0].source\n",
+				"expected:  " + strings.Repeat("0", 64) + "\n", "found:     8f990ba0b577", "next step: correct the hash, or what the source serves\n"}},
 		"wrong hash": {one(server.URL, `,"verification":{"hash":"sha256-`+strings.Repeat("0", 64)+`"}`), false,
-			[]string{"write file /etc/a: wrong hash", "expected:  " + strings.Repeat("0", 64), "found:     8f990ba0b577", "next step: correct the hash"}},
+			[]string{"write file /etc/a: fetch " + server.URL + "/x: wrong hash\n", "expected:  " + strings.Repeat("0", 64), "found:     8f990ba0b577", "next step: correct the hash"}},
 		"unknown user": {`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","contents":{"source":"data:,hunter2"},"user":{"name":"web"}}]}}`, false,
 			[]string{"write file /etc/a: unknown user\n", "storage.files[0].path\n", "expected:  a user of /etc/passwd or of passwd.users\n", "found:     web\n", "next step: add it to passwd.users, or correct the name\n"}},
 		"unknown group": {`{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core","passwordHash":"hunter2","groups":["sail"]}]}}`, false,
