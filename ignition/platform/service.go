@@ -95,8 +95,6 @@ type token struct {
 	optional bool   // older services have none: 404
 }
 
-const acceptConfig = "application/vnd.coreos.ignition+json;version=3.6.0, */*;q=0.1"
-
 func (v service) name(_ *session, path string) string { return strings.SplitN(v.base+path, "?", 2)[0] }
 
 func (v service) get(ctx context.Context, s *session, path string) ([]byte, error) {
@@ -126,7 +124,7 @@ func (v service) get(ctx context.Context, s *session, path string) ([]byte, erro
 
 // ask makes one request, with a token if the service wants one.
 func (v service) ask(ctx context.Context, s *session, base, path string) ([]byte, error) {
-	headers := append([]string{"Accept: " + acceptConfig}, v.headers...)
+	headers := append([]string{"Accept: " + source.Accept}, v.headers...)
 	if v.accept != "" {
 		headers[0] = "Accept: " + v.accept
 	}

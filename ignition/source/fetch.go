@@ -312,14 +312,13 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 		return nil, errors.New("expected a valid URL")
 	}
 	req.Header = headers.Clone()
-	if req.Header.Get("User-Agent") == "" {
-		req.Header.Set("User-Agent", "ignition")
-	}
+	introduce(req.Header)
 	client := *f.client
 	client.CheckRedirect = func(to *http.Request, via []*http.Request) error {
 		for name := range headers {
 			to.Header.Del(name)
 		}
+		introduce(to.Header)
 		if len(via) >= 10 {
 			return errors.New("more than 10 redirects")
 		}
@@ -329,7 +328,7 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 	if err != nil {
 		return nil, retry.Temporary(WithoutURL(err))
 	}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent { // which is an empty resource
 		return resp.Body, nil
 	}
 	err = &StatusError{resp.StatusCode}
@@ -337,6 +336,19 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 		err = retry.Temporary(err)
 	}
 	return nil, errors.Join(err, resp.Body.Close())
+}
+
+// Accept is what upstream sends with every request: some servers choose by it which config they give, and of which version.
+const Accept = "application/vnd.coreos.ignition+json;version=3.6.0, */*;q=0.1"
+
+// introduce adds to the headers of a request who asks for what, where they do not say it. What a server compresses of itself would have
+// another hash.
+func introduce(h http.Header) {
+	for name, value := range map[string]string{"User-Agent": "ignition", "Accept": Accept, "Accept-Encoding": "identity"} {
+		if h.Get(name) == "" {
+			h.Set(name, value)
+		}
+	}
 }
 
 // WithoutURL takes the URL, which may hold credentials, out of an error of net/http.

@@ -13,6 +13,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -177,6 +178,32 @@ func TestHeadersStopAtRedirects(t *testing.T) {
 	}
 	if got := strings.Join(seen, " "); got != "first=hunter2 second=" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// A server is told what an Ignition config of which version is, as upstream tells it, also behind a redirect; a config's own headers win.
+func TestIntroducesItself(t *testing.T) {
+	var seen []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Get("Accept")+"|"+r.Header.Get("Accept-Encoding")+"|"+r.Header.Get("User-Agent"))
+		if r.URL.Path == "/there" {
+			http.Redirect(w, r, "/", http.StatusFound)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer server.Close()
+	text := "text/plain"
+	own := resource(server.URL + "/there")
+	own.HTTPHeaders = types.HTTPHeaders{{Name: "accept", Value: &text}}
+	for _, r := range []types.Resource{resource(server.URL), own} {
+		if got, err := fetch(t, types.Config{}, withHash(r, "")); err != nil || got != "" {
+			t.Errorf("status 204: got %q, %v, want an empty resource", got, err)
+		}
+	}
+	const usual = "application/vnd.coreos.ignition+json;version=3.6.0, */*;q=0.1|identity|ignition"
+	if want := []string{usual, "text/plain|identity|ignition", usual}; !slices.Equal(seen, want) {
+		t.Errorf("got  %q\nwant %q", seen, want)
 	}
 }
 
