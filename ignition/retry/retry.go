@@ -31,9 +31,13 @@ func IsTemporary(err error) bool {
 	return errors.As(err, &t)
 }
 
-// Do calls try until it returns nil or an error that is not temporary, or until total or ctx is over. try's context ends with them.
+// Do calls try until it returns nil or an error that is not temporary, or until total, if it is not 0, or ctx is over. try's context ends
+// with them.
 func Do(ctx context.Context, total time.Duration, try func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, total)
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if total > 0 {
+		limited, cancel = context.WithTimeout(ctx, total)
+	}
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := try(limited)

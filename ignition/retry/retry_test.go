@@ -36,6 +36,19 @@ func TestPauses(t *testing.T) {
 	})
 }
 
+// Without a total only the caller ends it.
+func TestNoTotal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		start := time.Now()
+		err := Do(ctx, 0, func(context.Context) error { return Temporary(errors.New("refused")) })
+		if err == nil || err.Error() != "gave up: refused" || time.Since(start) != 24*time.Hour {
+			t.Errorf("got %v after %s", err, time.Since(start))
+		}
+	})
+}
+
 func TestFinalErrors(t *testing.T) {
 	var calls int
 	final := errors.New("not found")

@@ -14,12 +14,13 @@
 // another URL, is opened with the machine's key (package secret) after it was verified: the hash is of what is fetched.
 //
 // Azure's blobs are https URLs. Network errors and status 5xx are tried again with a growing pause; any other status is final. Unlike
-// upstream, which tries for ever, a total of ten minutes ends it when the config sets no ignition.timeouts.httpTotal: a machine that
-// says what is wrong is better than one that hangs.
+// upstream, which tries for ever, a total of ten minutes ends it when the config sets no ignition.timeouts.httpTotal (0 is for ever, as in
+// the spec): a machine that says what is wrong is better than one that hangs.
 package source
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -72,18 +73,18 @@ type Fetcher struct {
 	Retrying func(name string, err error)
 
 	client   *http.Client
-	total    time.Duration
-	deadline time.Duration // until response headers
+	total    time.Duration // 0: without end
+	deadline time.Duration // until response headers; 0: none
 }
 
 // For returns a Fetcher for resources that cfg refers to. It fetches cfg's certificate authorities.
 func (f Fetcher) For(ctx context.Context, cfg types.Config) (*Fetcher, error) {
 	n := &f
 	n.total, n.deadline = defaultTotal, defaultHeaders
-	if t := cfg.Ignition.Timeouts.HTTPTotal; t != nil && *t > 0 {
+	if t := cfg.Ignition.Timeouts.HTTPTotal; t != nil && *t >= 0 {
 		n.total = time.Duration(*t) * time.Second
 	}
-	if t := cfg.Ignition.Timeouts.HTTPResponseHeaders; t != nil && *t > 0 {
+	if t := cfg.Ignition.Timeouts.HTTPResponseHeaders; t != nil && *t >= 0 {
 		n.deadline = time.Duration(*t) * time.Second
 	}
 	authorities := cfg.Ignition.Security.TLS.CertificateAuthorities
@@ -122,7 +123,9 @@ type AuthorityError struct {
 func (e *AuthorityError) Unwrap() error { return e.error }
 
 func (f *Fetcher) newClient(pool *x509.CertPool, p types.Proxy) *http.Client {
-	dial := net.Dialer{Timeout: f.deadline}
+	// Who waits without end for an answer need not for a connection: another try brings it as well.
+	connect := cmp.Or(f.deadline, defaultHeaders)
+	dial := net.Dialer{Timeout: connect}
 	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if f.Route != nil {
@@ -132,7 +135,7 @@ func (f *Fetcher) newClient(pool *x509.CertPool, p types.Proxy) *http.Client {
 		},
 		TLSClientConfig:       &tls.Config{RootCAs: pool},
 		ResponseHeaderTimeout: f.deadline,
-		TLSHandshakeTimeout:   f.deadline,
+		TLSHandshakeTimeout:   connect,
 		DisableCompression:    true, // the hash is of what the config calls the resource
 		Proxy:                 proxies(p),
 	}}

@@ -252,6 +252,33 @@ func TestGivesUp(t *testing.T) {
 	})
 }
 
+// A config's 0 is no limit (spec: ignition.timeouts), and nothing is this program's.
+func TestTimeouts(t *testing.T) {
+	zero, five := 0, 5
+	for _, tt := range []struct {
+		seconds        *int
+		total, headers time.Duration
+	}{{nil, 10 * time.Minute, 10 * time.Second}, {&five, 5 * time.Second, 5 * time.Second}, {&zero, 0, 0}} {
+		f, err := Fetcher{}.For(t.Context(), types.Config{Ignition: types.Ignition{Timeouts: types.Timeouts{HTTPTotal: tt.seconds, HTTPResponseHeaders: tt.seconds}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := f.client.Transport.(*http.Transport)
+		if f.total != tt.total || transport.ResponseHeaderTimeout != tt.headers || transport.TLSHandshakeTimeout == 0 {
+			t.Errorf("got %s, %s for headers, %s for TLS, want %s and %s", f.total, transport.ResponseHeaderTimeout, transport.TLSHandshakeTimeout, tt.total, tt.headers)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		start := time.Now()
+		err := (&Fetcher{client: &http.Client{Transport: refuse{}}}).Fetch(ctx, resource("http://h/x"), &buffer{})
+		if err == nil || err.Error() != "fetch http://h/x: gave up: connection refused" || time.Since(start) != 24*time.Hour {
+			t.Errorf("got %v after %s", err, time.Since(start))
+		}
+	})
+}
+
 // What is marked as encrypted is opened with the machine's key, after its hash was compared; without a key nothing of it is used.
 func TestSecrets(t *testing.T) {
 	k, err := secret.NewKey()
