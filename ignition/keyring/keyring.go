@@ -3,7 +3,7 @@
 //	system credential ignition.age-key            an identity of age, given to the machine by its hypervisor or its image: SMBIOS, fw_cfg,
 //	                                              kernel command line (systemd.system-credentials(7)); systemd has put it into /run
 //	/var/lib/proa/machine-key.cred                made on the machine by `ignition secret key --create`, sealed by systemd-creds: with the TPM,
-//	                                              if there is one, else with the host's key
+//	                                              if there is one, and none of its PCRs, else with the host's key
 //
 // A machine may have both, one or none. The sealed file opens on no other machine. The host's key (/var/lib/systemd/credential.secret) is as
 // readable as the file: without a TPM the seal only keeps a copied file from being of use.
@@ -93,11 +93,12 @@ func (r Ring) Create(ctx context.Context) (secret.Key, error) {
 	if err != nil {
 		return k, err
 	}
-	seal := "--with-key=host"
+	args := []string{"encrypt", "--name=" + Credential, "--with-key=host", "-", "-"}
 	if _, err := r.Run(ctx, nil, "has-tpm2", "--quiet"); err == nil {
-		seal = "--with-key=tpm2"
+		// Bound to the TPM alone: systemd before 258 takes PCR 7 if it is told nothing, and an update of Secure Boot's db or dbx changes that.
+		args = []string{"encrypt", "--name=" + Credential, "--with-key=tpm2", "--tpm2-pcrs=", "-", "-"}
 	}
-	sealed, err := r.Run(ctx, []byte(k.Identity()+"\n"), "encrypt", "--name="+Credential, seal, "-", "-")
+	sealed, err := r.Run(ctx, []byte(k.Identity()+"\n"), args...)
 	if err != nil {
 		return k, fmt.Errorf("seal the machine's key: %w", err)
 	}

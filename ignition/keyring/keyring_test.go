@@ -58,6 +58,29 @@ func TestCredential(t *testing.T) {
 	}
 }
 
+// The key is bound to the TPM and to no PCR: it must open after every update of the firmware, too.
+func TestSealedFor(t *testing.T) {
+	for _, tt := range []struct {
+		tpm  error
+		want string
+	}{
+		{nil, "encrypt --name=ignition.age-key --with-key=tpm2 --tpm2-pcrs= - -"},
+		{errors.New("no TPM"), "encrypt --name=ignition.age-key --with-key=host - -"},
+	} {
+		var got []string
+		r := ring(t, func(_ context.Context, _ []byte, args ...string) ([]byte, error) {
+			if args[0] == "has-tpm2" {
+				return nil, tt.tpm
+			}
+			got = append(got, strings.Join(args, " "))
+			return []byte("sealed"), nil
+		})
+		if _, err := r.Create(t.Context()); err != nil || len(got) != 1 || got[0] != tt.want {
+			t.Errorf("got %q, %v, want %q", got, err, tt.want)
+		}
+	}
+}
+
 // The real systemd-creds seals and opens, with the host's key of a directory of its own.
 func TestSealed(t *testing.T) {
 	program, err := exec.LookPath("systemd-creds")
