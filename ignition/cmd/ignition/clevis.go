@@ -128,7 +128,7 @@ func (p *program) clevisList(ctx context.Context, cryptsetup volume.Cryptsetup, 
 // clevisAnswer works with what systemd passes: the socket, and the TPM if the machine has one (OpenFile= in clevis@.service).
 func (p *program) clevisAnswer(ctx context.Context, seconds string) error {
 	n, err := strconv.Atoi(seconds)
-	if err != nil {
+	if err != nil || n < 1 {
 		return command.Wrong("clevis answer: expected a number of seconds, found %q", seconds)
 	}
 	socket, locker := -1, new(clevis.Locker)

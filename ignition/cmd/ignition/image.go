@@ -40,7 +40,7 @@ func imagesOf(flags []string, ops []plan.Op) (images, error) {
 		if !named && len(disks) == 1 {
 			device, file = disks[0], f
 		}
-		if file == "" || !strings.Contains(strings.Join(disks, "\n")+"\n", device+"\n") {
+		if file == "" || !slices.Contains(disks, device) {
 			return nil, command.Wrong("--image %s: expected DEVICE=IMAGE with one of the disks that the config describes: %s", f, strings.Join(disks, ", "))
 		}
 		all[device] = &image{name: file}

@@ -8,9 +8,35 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/ignition/v2/config/v3_6/types"
+
+	"github.com/proa-os/proa/ignition/plan"
 	"github.com/proa-os/proa/ignition/signature"
 	"github.com/proa-os/proa/internal/gpt"
 )
+
+// An image stands in for a device that the config describes, by its whole name: one that stands in for none would be left out of the plan.
+func TestImagesOf(t *testing.T) {
+	one := []plan.Op{plan.Disk{Disk: types.Disk{Device: "/dev/vdb"}}}
+	two := append(one, plan.Disk{Disk: types.Disk{Device: "/dev/vdc"}})
+	for _, tt := range []struct {
+		flag string
+		ops  []plan.Op
+		want string // device
+	}{
+		{"/dev/vdb=x.img", one, "/dev/vdb"}, {"x.img", one, "/dev/vdb"}, {"/dev/vdc=x.img", two, "/dev/vdc"},
+		{"vdb=x.img", one, ""}, {"=x.img", one, ""}, {"b=x.img", two, ""}, {"/dev/vdb=", one, ""}, {"x.img", two, ""}, {"/dev/vdb=x.img", nil, ""}, {"x.img", nil, ""},
+	} {
+		got, err := imagesOf([]string{tt.flag}, tt.ops)
+		if tt.want == "" {
+			if err == nil || !strings.Contains(err.Error(), "expected DEVICE=IMAGE with one of the disks that the config describes") {
+				t.Errorf("%s: got %v, %v, want it refused", tt.flag, got, err)
+			}
+		} else if err != nil || len(got) != 1 || got[tt.want] == nil || got[tt.want].name != "x.img" {
+			t.Errorf("%s: got %v, %v, want it for %s", tt.flag, got, err, tt.want)
+		}
+	}
+}
 
 // What a plan says of the file systems on an image is what the machine would do.
 func TestPlanOfFilesystemsOnImage(t *testing.T) {
