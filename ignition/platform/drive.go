@@ -25,6 +25,7 @@ type drive struct {
 	device  string        // this one only: /dev/sdb1, as the kernel calls it
 	serial  string        // the virtio disk of this serial number; the whole disk is the config
 	wait    time.Duration // after that, no drive means no config; 0: the platform always has one, keep waiting
+	longest time.Duration // the wait begins anew with each device that appears, up to this; 0: it does not
 	present bool          // not finding it now is an answer: there is a network to ask
 }
 
@@ -50,33 +51,51 @@ func (d drive) name(_ *session, path string) string {
 	return strings.TrimPrefix(path, "/") + " on the " + d.String()
 }
 
+// get looks for the drive until it is there, and loads the drivers of devices that appear meanwhile: behind a hub there is a stick, and
+// behind that a disk.
 func (d drive) get(ctx context.Context, s *session, path string) ([]byte, error) {
-	var over <-chan time.Time
-	if d.wait > 0 {
-		over = time.After(d.wait)
+	start, loads := time.Now(), 0
+	until := start.Add(d.wait)
+	if s.inVain(d) {
+		until = start
 	}
-	loaded := false
 	for {
 		raw, found, err := d.look(s, path)
 		if found {
 			return raw, err
 		}
-		if !loaded && s.Load != nil {
-			loaded = true
-			s.drivers.Do(func() { s.loadDrivers(ctx) })
+		if n := s.loadDrivers(ctx); n > loads {
+			if loads = n; d.longest > 0 && !s.inVain(d) {
+				until = time.Now().Add(d.wait)
+			}
 			continue
 		}
-		if s.offline && d.present {
+		switch {
+		case s.offline && d.present:
 			return nil, source.ErrNeedNetwork
+		case d.wait > 0 && !time.Now().Before(until), d.longest > 0 && time.Since(start) >= d.longest:
+			s.gaveUp(d)
+			return nil, fs.ErrNotExist
 		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("find a %s: gave up after %s", d, s.total)
-		case <-over:
-			return nil, fs.ErrNotExist
 		case <-time.After(lookAgain):
 		}
 	}
+}
+
+// inVain reports whether the drive was waited for already: for its next item, nobody waits again.
+func (s *session) inVain(d drive) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.missing[d.String()]
+}
+
+func (s *session) gaveUp(d drive) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missing[d.String()] = true
 }
 
 // look goes through the block devices, by name. What cannot be read is not the drive.
@@ -149,24 +168,34 @@ func (d drive) readFrom(f *os.File, file string) (raw []byte, found bool, err er
 	return raw, true, err
 }
 
-// loadDrivers loads the driver of every device that the kernel has found, as udev does later: it is not running yet. What fails is
-// a device without a driver in this image.
-func (s *session) loadDrivers(ctx context.Context) {
-	seen := map[string]bool{}
+// loadDrivers loads the driver of every device that the kernel has found since the last call, as udev does later: it is not running
+// yet. What fails is a device without a driver in this image. It returns how often there were any.
+func (s *session) loadDrivers(ctx context.Context) int {
+	if s.Load == nil {
+		return 0
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	var aliases []string
+	if s.loads == 0 {
+		aliases = []string{"sd_mod", "sr_mod"} // the drivers of disks behind their controllers
+	}
 	_ = fs.WalkDir(s.Sys.FS(), "devices", func(name string, e fs.DirEntry, err error) error {
-		if err == nil && e.Name() == "modalias" {
-			if b, err := s.Sys.ReadFile(name); err == nil {
-				seen[strings.TrimSpace(string(b))] = true
-			}
+		if err != nil || e.Name() != "modalias" {
+			return nil // a device may go while it is looked at
+		}
+		b, err := s.Sys.ReadFile(name)
+		if a := strings.TrimSpace(string(b)); err == nil && a != "" && !strings.HasPrefix(a, "-") && !s.loaded[a] {
+			s.loaded[a] = true
+			aliases = append(aliases, a)
 		}
 		return nil
 	})
-	aliases := []string{"sr_mod", "sd_mod"} // the drivers of disks behind their controllers
-	for a := range seen {
-		if a != "" && !strings.HasPrefix(a, "-") {
-			aliases = append(aliases, a)
-		}
+	if len(aliases) == 0 {
+		return s.loads
 	}
 	sort.Strings(aliases)
 	_ = s.Load(ctx, aliases...)
+	s.loads++
+	return s.loads
 }

@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -159,6 +160,79 @@ func TestMetal(t *testing.T) {
 	attach(t, m, "sdb", disc(t, "azure", "x"), map[string]string{"size": "2048"}) // its label is IGNITION, and it holds config.ign
 	if a, err := p.Read(t.Context(), m, true); err != nil || string(a.Config) != ign || a.Name != "config.ign on the drive labelled ignition" {
 		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+// appear gives the machine a device that wants a driver.
+func appear(t *testing.T, m *Machine, name, modalias string) {
+	t.Helper()
+	if err := errors.Join(m.Sys.MkdirAll("devices/"+name, 0o755), m.Sys.WriteFile("devices/"+name+"/modalias", []byte(modalias+"\n"), 0o644)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A stick shows itself after the drivers of what was there before were loaded, and its disk after its own: nothing else loads that one.
+func TestLateStick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, t.TempDir(), "")
+		m.Total = 0
+		raw := disc(t, "azure", "IGNITION")
+		appear(t, m, "pci0/usb1", "pci:v00001033d00000194")
+		var loaded []string
+		m.Load = func(_ context.Context, names ...string) error {
+			loaded = append(loaded, names...)
+			switch {
+			case slices.Contains(names, "pci:v00001033d00000194"):
+				time.AfterFunc(stickWait-1100*time.Millisecond, func() { appear(t, m, "pci0/usb1/1-1", "usb:v0781p5581ic08isc06ip50in00") })
+			case slices.Contains(names, "usb:v0781p5581ic08isc06ip50in00"):
+				time.AfterFunc(stickWait-1100*time.Millisecond, func() { attach(t, m, "sdb", raw, map[string]string{"size": "2048"}) })
+			}
+			return nil
+		}
+		a, err := lookup(t, "metal").Read(t.Context(), m, true)
+		if err != nil || string(a.Config) != ign {
+			t.Errorf("got %+v, %v", a, err)
+		}
+		if want := []string{"pci:v00001033d00000194", "sd_mod", "sr_mod", "usb:v0781p5581ic08isc06ip50in00"}; !slices.Equal(loaded, want) {
+			t.Errorf("loaded %q, want %q", loaded, want)
+		}
+	})
+}
+
+// How long a machine without a drive waits for one, with all items of the platform together: on metal for each device that appears anew, up to
+// a bound; elsewhere once.
+func TestWaitForDrive(t *testing.T) {
+	for _, tt := range []struct {
+		id   string
+		busy bool // devices never stop appearing
+		want time.Duration
+	}{
+		{"metal", false, stickWait},
+		{"metal", true, stickLongest},
+		{"proxmoxve", false, 30 * time.Second},
+		{"proxmoxve", true, 30 * time.Second},
+		{"ibmcloud", true, 30 * time.Second},
+	} {
+		t.Run(fmt.Sprint(tt.id, tt.busy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMachine(t, t.TempDir(), "")
+				m.Total = 0
+				devices := 0
+				m.Load = func(context.Context, ...string) error {
+					if tt.busy {
+						devices++
+						name := fmt.Sprint("usb", devices)
+						time.AfterFunc(2900*time.Millisecond, func() { appear(t, m, name, "usb:"+name) })
+					}
+					return nil
+				}
+				start := time.Now()
+				a, err := lookup(t, tt.id).Read(t.Context(), m, true)
+				if err != nil || a.Config != nil || time.Since(start) != tt.want {
+					t.Errorf("got %+v, %v after %s, want %s", a, err, time.Since(start), tt.want)
+				}
+			})
+		})
 	}
 }
 

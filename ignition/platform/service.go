@@ -30,11 +30,15 @@ type session struct {
 	mu      sync.Mutex
 	client  map[bool]*http.Client // by whether the local port is low
 	tokens  map[string]string     // by URL of the service that gives them
-	drivers sync.Once             // loaded when something is missing
+	missing map[string]bool       // drives that were waited for in vain
+
+	loading sync.Mutex      // of drivers, when something is missing
+	loaded  map[string]bool // by modalias
+	loads   int
 }
 
 func newSession(m *Machine, offline bool) *session {
-	s := &session{Machine: m, offline: offline, total: m.Total, tokens: map[string]string{}}
+	s := &session{Machine: m, offline: offline, total: m.Total, tokens: map[string]string{}, missing: map[string]bool{}, loaded: map[string]bool{}}
 	if s.total == 0 {
 		s.total = total
 	}

@@ -8,6 +8,16 @@ import (
 // The services that more than one item of the table is asked of.
 const linkLocal = "http://169.254.169.254"
 
+// stickWait is how long a stick or a BMC's virtual medium may take to appear after the device before it (controller, hub, stick, disk): two
+// descriptors that are not answered (usbcore's initial_descriptor_timeout, 5 s each, which a BMC that turns its medium on just
+// then and a slow stick are known for), then debouncing, usb-storage's delay_use (1 s) and the disk's own start. A machine that is provisioned
+// without the config of its stick has nobody's keys: it is locked, so waiting too long is the smaller harm. A chain of all of these
+// takes less than stickLongest, which is for devices that never stop appearing.
+const (
+	stickWait    = 15 * time.Second
+	stickLongest = time.Minute
+)
+
 // table is all platforms: an id that upstream gives, the origins of its config, and what else is there. The sources are upstream's
 // docs/supported-platforms.md and Afterburn's docs/platforms.md, and the documentation of each platform.
 func table() []Platform {
@@ -72,7 +82,7 @@ func table() []Platform {
 		{ID: "kubevirt", origins: []origin{kubevirt, novaOrigin(configDrive)}},
 		{ID: "metal", inTurn: true, origins: []origin{
 			{at: commandLineDrive{}, config: []string{""}},
-			{at: drive{labels: []string{"ignition"}, wait: 5 * time.Second}, config: []string{"/config.ign", "/ignition/config.ign"}}}},
+			{at: drive{labels: []string{"ignition"}, wait: stickWait, longest: stickLongest}, config: []string{"/config.ign", "/ignition/config.ign"}}}},
 		{ID: "nutanix", origins: []origin{novaOrigin(configDrive)}},
 		{ID: "nvidiabluefield", origins: []origin{{at: guestPlace{label: "bootfifo", read: bluefieldConfig}, config: []string{""}}}},
 		{ID: "openstack", origins: openstack},
