@@ -109,6 +109,9 @@ func (r *run) accounts() (*accounts, error) {
 		gshadow: table{file: "etc/gshadow", mode: 0o600},
 	}
 	for _, t := range []*table{&a.passwd, &a.shadow, &a.groups, &a.gshadow} {
+		if r.brief && (t == &a.shadow || t == &a.gshadow) {
+			continue
+		}
 		if err := r.loadTable(t); err != nil {
 			return nil, fmt.Errorf("read /%s: %w", t.file, err)
 		}

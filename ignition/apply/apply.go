@@ -119,6 +119,7 @@ type run struct {
 
 	plainKeys bool
 	machine   Look // of drift
+	brief     bool // contents and passwords are not looked at: not everybody may read them
 }
 
 func (r *run) do(op plan.Op) error {

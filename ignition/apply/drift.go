@@ -152,7 +152,7 @@ func (r *run) look(k Thing) (map[string]string, error) {
 		if !ok {
 			return nil, nil
 		}
-		if is, err := r.lookPath(u.home + "/" + keysFragment); err != nil || len(is) > 0 {
+		if is, err := r.lookPath(u.home + "/" + keysFragment); err != nil || len(is) > 0 || r.brief {
 			return is, err
 		}
 		return r.lookPath(u.home + "/" + keysPlain)
@@ -185,18 +185,22 @@ func (r *run) lookPath(p string) (map[string]string, error) {
 	}
 	a := r.attributesOf(info)
 	state := map[string]string{"type": kind(info), "owner": fmt.Sprintf("%d:%d", a.uid, a.gid)}
+	state["mode"] = fmt.Sprintf("%04o", a.mode)
+	if r.brief && info.Mode().IsRegular() {
+		return state, nil
+	}
 	id, err := r.identity(name)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case strings.HasPrefix(id, "link:"):
+		delete(state, "mode") // links have none
 		state["target"] = id[len("link:"):]
 		return state, nil
 	case strings.HasPrefix(id, "sha256:"):
 		state["contents"] = id
 	}
-	state["mode"] = fmt.Sprintf("%04o", a.mode)
 	return state, nil
 }
 

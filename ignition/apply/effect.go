@@ -1,7 +1,9 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -14,15 +16,23 @@ import (
 type Tree struct{ r *run }
 
 // NewTree is the tree below root.
-func NewTree(root *os.Root, owners Owners) *Tree { return &Tree{observer(root, owners)} }
+func NewTree(root *os.Root, owners Owners) *Tree {
+	r := observer(root, owners)
+	r.brief = true
+	return &Tree{r}
+}
 
-// Effect says what op would find. The error is a *Problem if op would be refused as the tree is now.
+// Effect says what op would find. The error is a *Problem if op would be refused as the tree is now. What the caller may not read is no
+// error: a plan needs no root.
 func (t *Tree) Effect(op plan.Op) ([]string, error) {
 	things := thingsOf(op)
 	if len(things) == 0 || things[0].onMachine() {
 		return nil, nil
 	}
 	is, err := t.r.look(things[0])
+	if errors.Is(err, fs.ErrPermission) {
+		return []string{"not readable: run as root to see"}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +41,8 @@ func (t *Tree) Effect(op plan.Op) ([]string, error) {
 		return account(is, util.IsFalse(op.ShouldExist), "uid"), nil
 	case plan.Group:
 		return account(is, util.IsFalse(op.ShouldExist), "gid"), nil
+	case plan.Keys:
+		return entryEffect(is, "", "", true, false)
 	case plan.Directory:
 		return entryEffect(is, op.Path, "a directory", op.Overwrite, is["type"] == "a directory")
 	case plan.File:
