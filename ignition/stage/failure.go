@@ -15,8 +15,11 @@ import (
 	"github.com/proa-os/proa/ignition/config"
 )
 
-// maxShown is how many issues fit on a screen of 25 lines.
-const maxShown = 2
+// Every text console has 25 rows of 80 columns at least. The last row is the cursor's.
+const (
+	rows    = 25 - 1
+	columns = 80
+)
 
 func writeFailure(name string, err error) error {
 	if name == "" {
@@ -25,29 +28,82 @@ func writeFailure(name string, err error) error {
 	return writeRuntimeFile(name, []byte(details(err)), 0o600)
 }
 
-// details is the middle of the screen: the issues of err, or its text. It holds no secrets, as errors do not.
+// details is the middle of the screen: the issues of err, as many as there is room for, or its text. It holds no secrets, as errors do not.
 func details(err error) string {
+	room := rows - height(Screen(""))
 	var issues config.Issues
 	var p *apply.Problem
-	var b strings.Builder
 	switch {
 	case errors.As(err, &issues):
-		for n, i := range issues {
-			if n == maxShown {
-				fmt.Fprintf(&b, "\n  ... and %d more: run `ignition check` on the config\n", len(issues)-n)
-				break
-			}
-			if n > 0 {
-				b.WriteByte('\n')
-			}
-			b.WriteString(i.Screen())
-		}
+		return several(issues, room)
 	case errors.As(err, &p):
-		b.WriteString(p.Issue().Screen())
-	default:
-		b.WriteString(config.Of(config.Place{}, "", err, apply.NextStep(err)).Screen())
+		return fit(p.Issue().Screen(), room, "the journal")
 	}
-	return b.String()
+	return fit(config.Of(config.Place{}, "", err, apply.NextStep(err)).Screen(), room, "the journal")
+}
+
+// several shows those issues, in their order, that fit.
+func several(issues config.Issues, room int) string {
+	const more = "\n  ... and %d more: `ignition check` on the config shows all\n"
+	if len(issues) > 1 {
+		room -= height(fmt.Sprintf(more, len(issues)))
+	}
+	text := fit(issues[0].Screen(), room, "`ignition check` on the config")
+	for n, i := range issues[1:] {
+		next := text + "\n" + i.Screen()
+		if height(next) > room {
+			return text + fmt.Sprintf(more, len(issues)-1-n)
+		}
+		text = next
+	}
+	return text
+}
+
+// fit shortens the longest lines of a text until it has room. all is what has the whole of it.
+func fit(text string, room int, all string) string {
+	if height(text) <= room {
+		return text
+	}
+	lines := strings.SplitAfter(text, "\n")
+	rest := "\n  ... " + all + " has all of it\n"
+	for height(strings.Join(lines, "")+rest) > room {
+		longest := 0
+		for n := range lines {
+			if height(lines[n]) > height(lines[longest]) {
+				longest = n
+			}
+		}
+		if height(lines[longest]) == 1 {
+			break
+		}
+		lines[longest] = shorten(lines[longest])
+	}
+	return strings.Join(lines, "") + rest
+}
+
+// shorten takes the last row off a line.
+func shorten(line string) string {
+	const dots = "...\n"
+	was, runes := height(line), []rune(strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "..."))
+	for len(runes) > 0 && height(string(runes)+dots) >= was {
+		runes = runes[:len(runes)-1]
+	}
+	return string(runes) + dots
+}
+
+// height is how many rows a text of whole lines takes. A line that fills a row takes the next one, too, on a terminal that wraps at once.
+func height(text string) int {
+	n := 0
+	for line := range strings.Lines(text) {
+		width := 0
+		for _, r := range strings.TrimSuffix(line, "\n") {
+			if width++; r >= 0x1100 { // East Asian scripts and symbols, which may be two columns wide
+				width++
+			}
+		}
+		n += 1 + width/columns
+	}
+	return n
 }
 
 // Screen is what a person sees on the consoles of a machine that could not be provisioned.
