@@ -2,7 +2,6 @@ package apply
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -91,7 +90,8 @@ func (r *run) install(name, file string) (map[string][]string, error) {
 		}
 		options, err := unit.DeserializeOptions(strings.NewReader(string(b)))
 		if err != nil {
-			return nil, fmt.Errorf("parse /%s: %w", f, err)
+			// The parser's own words quote what it did not understand, which may be a secret.
+			return nil, NewProblem("parse /"+f, "sections and settings as systemd.syntax(7) has them", "something else", "correct that file")
 		}
 		for _, o := range options {
 			switch {

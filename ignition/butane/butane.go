@@ -69,7 +69,7 @@ func Translate(raw []byte, files fs.FS) (*Config, error) {
 		return nil, err
 	}
 	if root.kind != mapping {
-		return nil, root.wrong("wrong type", "a mapping with variant and version", root.what(), "")
+		return nil, root.wrong("wrong type", "a mapping with variant and version", "something else", "")
 	}
 	spec, variant, err := specOf(root)
 	if err != nil {

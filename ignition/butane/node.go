@@ -98,7 +98,7 @@ func (n *node) name(path string) {
 	}
 }
 
-// what says which kind of value it is, and which text, for a person.
+// what says which kind of value it is, and which text, for a person. Nobody calls it of what may be a secret.
 func (n *node) what() string {
 	switch {
 	case n.kind == mapping:

@@ -126,6 +126,9 @@ func dataURL(content []byte) string {
 // read reads the local file that n names.
 func (d *desugar) read(n *node) ([]byte, error) {
 	name := path.Clean(n.text)
+	if strings.Contains(n.text, "\n") { // contents, which may be a secret
+		return nil, n.wrong("invalid name of a local file", "a path below the config's directory", "several lines", "write contents as inline:")
+	}
 	if n.kind != scalar || !fs.ValidPath(name) {
 		return nil, n.wrong("invalid name of a local file", "a path below the config's directory", fmt.Sprintf("%.80q", n.text), "")
 	}

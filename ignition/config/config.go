@@ -65,7 +65,7 @@ func parseJSON(name string, raw []byte) (*Document, error) {
 	}
 	rpt := upgrade(&d.Config, minor)
 	rpt.Merge(validateValue(d.Config))
-	errs, warnings := split(d.translate(raw, rpt))
+	errs, warnings := split(append(d.translate(raw, rpt), d.headers()...))
 	if len(errs) > 0 {
 		return nil, errs
 	}
@@ -178,7 +178,28 @@ func (d *Document) translate(raw []byte, rpt report.Report) []Issue {
 		p := pathString(e.Context)
 		i := Issue{Place: d.Place(p), Problem: e.Message, Warning: !e.Kind.IsFatal()}
 		explain(&i, p, valueAt(raw, e.Context))
+		// Where a line of YAML is missing a name goes on, with what is secret perhaps.
+		if end := strings.IndexAny(i.Found, " \\"); end > 0 && strings.HasSuffix(p, ".name") {
+			i.Found = i.Found[:end] + `..."`
+		}
 		all = append(all, i)
+	}
+	return all
+}
+
+// headers reports names that are none in HTTP (RFC 9110, section 5.6.2). Nobody could send them, and the error would show a header that
+// was written whole in the place of its name.
+func (d *Document) headers() (all []Issue) {
+	const others = "!#$%&'*+-.^_`|~"
+	for path, r := range resources(d.Config) {
+		for n, h := range r.HTTPHeaders {
+			if strings.ContainsFunc(h.Name, func(c rune) bool {
+				return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && !strings.ContainsRune(others, c)
+			}) {
+				all = append(all, Issue{Place: d.Place(fmt.Sprintf("%s.httpHeaders[%d].name", path, n)), Problem: "invalid name of an HTTP header",
+					Expected: "letters, digits and -, such as Authorization", Next: `write the name alone, and the rest as "value"`})
+			}
+		}
 	}
 	return all
 }

@@ -129,13 +129,15 @@ func (w *walker) skipRest(delim json.Delim) {
 }
 
 // mismatch reports the value that begins with tok and has just been read. It shows the value itself where no secret can be: the key, or the
-// type that belongs there, says so.
+// type that belongs there, says so. What is in an object has a key of its own, and a header may be written where its name belongs.
 func (w *walker) mismatch(path string, from int, tok json.Token, t reflect.Type) {
 	i := Issue{Place: Place{Path: path}, Problem: "wrong type", Found: kindOfToken(tok)}
 	i.Expected, i.Next = kindOf(t)
 	_, always := tok.(bool)
-	if always || t.Kind() == reflect.Int || t.Kind() == reflect.Bool || harmless(path) {
-		i.Found += ", " + clip(strings.Join(strings.Fields(string(w.raw[from:w.dec.InputOffset()])), " "))
+	value := string(w.raw[from:w.dec.InputOffset()])
+	shown := always || t.Kind() == reflect.Int || t.Kind() == reflect.Bool || harmless(path)
+	if shown && !strings.Contains(value, "{") && !strings.Contains(path, ".httpHeaders[") {
+		i.Found += ", " + clip(strings.Join(strings.Fields(value), " "))
 	}
 	if s, ok := tok.(string); ok && strings.HasSuffix(path, ".mode") {
 		if v, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32); err == nil {

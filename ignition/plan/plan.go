@@ -314,7 +314,11 @@ func (b *builder) systemd() {
 	for n, u := range b.m.Config.Systemd.Units {
 		at := b.at("systemd.units[%d].name", n)
 		if u.Name != path.Base(u.Name) || strings.ContainsAny(u.Name, " \n\x00") {
-			b.refuse(at, "invalid unit name", "a name without slashes and spaces", fmt.Sprintf("%q", u.Name))
+			found := fmt.Sprintf("%q", u.Name)
+			if strings.ContainsAny(u.Name, " \n") { // a name that goes on, with what is secret perhaps
+				found = "one with spaces"
+			}
+			b.refuse(at, "invalid unit name", "a name without slashes and spaces", found)
 		}
 		masked := util.IsTrue(u.Mask)
 		if util.NotEmpty(u.Contents) && !masked {

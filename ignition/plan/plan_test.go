@@ -63,6 +63,7 @@ func TestOrder(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	tests := []struct{ name, config, want string }{
 		{"unit in another directory", `"systemd":{"units":[{"name":"../../x.service","contents":"[Unit]\n"}]}`, `c.ign:1:61: systemd.units[0].name: invalid unit name: expected a name without slashes and spaces, found "../../x.service"; write what is expected, or remove it from the config`},
+		{"unit name that goes on, with a secret", `"systemd":{"units":[{"name":"a.service [Service] Environment=K=hunter2.service"}]}`, `c.ign:1:61: systemd.units[0].name: invalid unit name: expected a name without slashes and spaces, found one with spaces; write what is expected, or remove it from the config`},
 		{"drop-in in another directory", `"systemd":{"units":[{"name":"a.service","dropins":[{"name":"../x.conf","contents":""}]}]}`, `c.ign:1:92: systemd.units[0].dropins[0].name: invalid drop-in name: expected a name without slashes, found "../x.conf"; write what is expected, or remove it from the config`},
 		{"user name", `"passwd":{"users":[{"name":"a:b"}]}`, `c.ign:1:60: passwd.users[0].name: invalid user or group name: expected 1 to 32 letters, digits, _, - and ., beginning with a letter or _, found "a:b"; write what is expected, or remove it from the config`},
 		{"second line in passwd", `"passwd":{"users":[{"name":"a","gecos":"x\nroot2::0:0"}]}`, `c.ign:1:52: passwd.users[0]: invalid value: expected no colon and no line break in any field of passwd, found one; write what is expected, or remove it from the config`},

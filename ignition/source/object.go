@@ -135,9 +135,9 @@ func (f *Fetcher) region(ctx context.Context, o object, keys AWSKeys) (string, e
 	case resp.StatusCode == http.StatusNotFound:
 		return "", errors.New("find the bucket's region: no such bucket")
 	case resp.StatusCode >= 500:
-		return "", retry.Temporary(fmt.Errorf("find the bucket's region: found status %s", resp.Status))
+		return "", retry.Temporary(fmt.Errorf("find the bucket's region: %w", &StatusError{Code: resp.StatusCode}))
 	}
-	return "", fmt.Errorf("find the bucket's region: expected it in a header, found status %s without it", resp.Status)
+	return "", fmt.Errorf("find the bucket's region: expected it in a header, found status %d without it", resp.StatusCode)
 }
 
 // bucket opens gs://bucket/object.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -291,5 +292,25 @@ func TestEndlessTFTP(t *testing.T) {
 		}
 	case <-time.After(4 * time.Second):
 		t.Error("goes on")
+	}
+}
+
+// answering is a server that gives one answer to everything.
+type answering http.Response
+
+func (a answering) RoundTrip(*http.Request) (*http.Response, error) {
+	r := http.Response(a)
+	r.Body = http.NoBody
+	return &r, nil
+}
+
+// What a server says beside its status stays off the consoles.
+func TestServersOwnWords(t *testing.T) {
+	for _, status := range []int{http.StatusForbidden, http.StatusServiceUnavailable} {
+		f := Fetcher{client: &http.Client{Transport: answering{Status: strconv.Itoa(status) + " hunter2", StatusCode: status}}}
+		_, err := f.region(t.Context(), object{bucket: "b"}, AWSKeys{})
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), strconv.Itoa(status)) {
+			t.Errorf("got %v", err)
+		}
 	}
 }

@@ -72,41 +72,56 @@ func whole(t *testing.T, what, command, out string, err error) {
 	}
 }
 
-// Whatever is wrong with a config, no error, warning or log shows a secret of it, and each says where it is and what to do.
-func TestNoSecretIsShown(t *testing.T) {
+// A hunt runs the commands on configs and fails where they show a secret.
+type hunt struct {
+	*testing.T
+	name, root   string
+	failed, runs int
+}
+
+func newHunt(t *testing.T, name string) *hunt {
 	dir := t.TempDir()
-	name := filepath.Join(dir, "c.ign")
-	root := filepath.Join(dir, "root")
-	var hidden = []string{canary, base64.StdEncoding.EncodeToString([]byte(canary))}
-	failed, runs := 0, 0
-	try := func(what string, raw []byte) {
-		t.Helper()
-		if err := os.RemoveAll(root); err != nil {
-			t.Fatal(err)
+	return &hunt{T: t, name: filepath.Join(dir, name), root: filepath.Join(dir, "root")}
+}
+
+// hidden is the canary as it may be written.
+func hidden() []string {
+	return []string{canary, base64.StdEncoding.EncodeToString([]byte(canary))}
+}
+
+func (h *hunt) try(what string, raw []byte) {
+	h.Helper()
+	if err := errors.Join(os.RemoveAll(h.root), os.MkdirAll(h.root+"/etc", 0o755), os.WriteFile(h.name, raw, 0o600)); err != nil {
+		h.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "--offline", "--json", h.name}, {"plan", "--offline", "--root", h.root, h.name}, {"apply", "--offline", "--root", h.root, h.name}} {
+		out, log, err := do(h.T, args...)
+		h.runs++
+		if err != nil {
+			h.failed++
+			log += err.Error()
 		}
-		if err := os.MkdirAll(root+"/etc", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		for _, args := range [][]string{{"check", "--offline", "--json", name}, {"apply", "--offline", "--root", root, name}} {
-			out, log, err := do(t, args...)
-			runs++
-			if err != nil {
-				failed++
-				log += err.Error()
-			}
-			whole(t, what, args[0], out, err)
-			for _, h := range hidden {
-				if strings.Contains(out+log, h) {
-					t.Errorf("%s: ignition %s shows the secret:\n%s%s", what, args[0], out, log)
-				}
+		whole(h.T, what, args[0], out, err)
+		for _, secret := range hidden() {
+			if strings.Contains(out+log, secret) {
+				h.Errorf("%s: ignition %s shows the secret:\n%s%s", what, args[0], out, log)
 			}
 		}
 	}
+}
+
+// end says whether the hunt was one.
+func (h *hunt) end() {
+	if h.failed < h.runs/3 {
+		h.Errorf("%d of %d runs failed: the configs are not wrong enough", h.failed, h.runs)
+	}
+}
+
+// Whatever is wrong with a config, no error, warning or log shows a secret of it, and each says where it is and what to do.
+func TestNoSecretIsShown(t *testing.T) {
+	h := newHunt(t, "c.ign")
 	text := secrets()
-	try("nothing changed", []byte(text))
+	h.try("nothing changed", []byte(text))
 	wrong := []any{7.5, true, nil, "", "wrong", "/x y", map[string]any{"x": 1}, []any{"x"}}
 	// What stands where a secret is, and is wrong there.
 	sealed := []any{canary, "http://u:" + canary + "@h/?" + canary, "ftp://" + canary, "data:;base64," + canary, "data:" + canary, "[Unit " + canary, "[Unit]\n" + canary, []any{canary}, "x:" + canary + "\n" + canary, "%" + canary}
@@ -128,7 +143,7 @@ func TestNoSecretIsShown(t *testing.T) {
 			at, n := "", 0
 			leaves(doc, "", func(x any) { doc = x }, func(path string, v any, set func(any)) {
 				text, _ := v.(string)
-				secret := strings.Contains(text, canary) || strings.Contains(text, hidden[1])
+				secret := strings.Contains(text, canary) || strings.Contains(text, hidden()[1])
 				if n++; n == leaf+1 && (m < len(wrong) || secret) {
 					at = path
 					set(mutation)
@@ -141,13 +156,89 @@ func TestNoSecretIsShown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			try(fmt.Sprintf("%s = %v", at, mutation), raw)
+			h.try(fmt.Sprintf("%s = %v", at, mutation), raw)
 		}
 	}
 	for cut := 0; cut < len(text); cut += 41 {
-		try(fmt.Sprintf("cut off after %d bytes", cut), []byte(text[:cut]))
+		h.try(fmt.Sprintf("cut off after %d bytes", cut), []byte(text[:cut]))
 	}
-	if failed < runs/3 {
-		t.Errorf("%d of %d runs failed: the configs are not wrong enough", failed, runs)
+	h.end()
+}
+
+// sealedYAML is the same in Butane.
+const sealedYAML = `variant: proa
+version: 1.0.0
+hostname: web1
+passwd:
+  users:
+    - name: a
+      password_hash: CANARY
+      ssh_authorized_keys: ["ssh-rsa CANARY", 'ssh-rsa CANARY']
+storage:
+  luks:
+    - name: l
+      device: /dev/vdz
+      key_file: {inline: "CANARY"}
+  files:
+    - path: /a
+      mode: 0600
+      contents:
+        inline: |
+          password=CANARY
+          CANARY
+    - path: /b
+      contents:
+        inline: CANARY
+    - path: /c
+      contents:
+        source: https://u:CANARY@h.example.com/x?token=CANARY
+        http_headers:
+          - name: Authorization
+            value: Bearer CANARY
+systemd:
+  units:
+    - name: a.service
+      contents: |
+        [Service]
+        Environment=K=CANARY
+`
+
+// The same where a config is YAML: of every line, what a slip of a hand makes of it.
+func TestNoSecretIsShownOfYAML(t *testing.T) {
+	h := newHunt(t, "c.bu")
+	text := strings.ReplaceAll(sealedYAML, "CANARY", canary)
+	h.try("nothing changed", []byte(text))
+	h.try("all of it in quotes", []byte("\""+canary+"\nvariant: proa\""))
+	lines := strings.SplitAfter(text, "\n")
+	for n, line := range lines[:len(lines)-1] {
+		bare := strings.TrimSuffix(line, "\n")
+		for what, with := range map[string]string{
+			"gone": "", "indented": "  " + line, "dedented": strings.TrimPrefix(line, "  "), "at the margin": strings.TrimLeft(line, " "),
+			"a tab": "\t" + line, "a quote": bare + "\"\n", "a bracket": bare + " [\n", "a colon": bare + ": x\n", "an item": bare + "\n- " + canary + "\n",
+			"twice": line + line, "an anchor": strings.Replace(line, ": ", ": &", 1), "a name of a file": strings.Replace(line, "inline: |", "local: |", 1),
+			"a list": strings.Replace(line, ": ", ": [", 1), "an object": strings.Replace(line, ": ", ": {x: ", 1), "no space": strings.Replace(line, ": ", ":", 1),
+		} {
+			if with != line && (what != "a colon" || !strings.Contains(line, canary)) { // a secret that is a key is none
+				h.try(fmt.Sprintf("line %d: %s", n+1, what), []byte(strings.Join(lines[:n], "")+with+strings.Join(lines[n+1:], "")))
+			}
+		}
 	}
+	h.end()
+}
+
+// What may only come to light when it is used, or stands where no secret belongs.
+func TestNoSecretIsShownInOddPlaces(t *testing.T) {
+	h := newHunt(t, "c.ign")
+	for what, rest := range map[string]string{
+		"a unit that is a file":             `"storage":{"files":[{"path":"/etc/systemd/system/a.service","contents":{"source":"data:,%5BService%5DCANARY%0A"}}]},"systemd":{"units":[{"name":"a.service","enabled":true}]}`,
+		"a drop-in that is a file":          `"storage":{"files":[{"path":"/etc/systemd/system/a.service.d/x.conf","contents":{"source":"data:,%5BService%5D%20CANARY%0A"}}]},"systemd":{"units":[{"name":"a.service","enabled":true,"contents":"[Install]\nWantedBy=b.target\n"}]}`,
+		"a header in the place of its name": `"storage":{"files":[{"path":"/a","contents":{"source":"http://localhost/","httpHeaders":[{"name":"Authorization: CANARY","value":"x"}]}}]}`,
+		"a header as an object":             `"storage":{"files":[{"path":"/a","contents":{"source":"http://localhost/","httpHeaders":[{"name":{"Authorization":"CANARY"}}]}}]}`,
+		"contents in the place of a path":   `"storage":{"files":[{"path":{"contents":{"source":"data:,CANARY"}}}]}`,
+		"contents in a list":                `"storage":{"files":[{"path":[{"contents":{"source":"data:,CANARY"}}]}]}`,
+		"a mode with contents":              `"storage":{"files":[{"path":"/a","mode":{"source":"data:,CANARY"}}]}`,
+	} {
+		h.try(what, []byte(`{"ignition":{"version":"3.6.0"},`+strings.ReplaceAll(rest, "CANARY", canary)+`}`))
+	}
+	h.end()
 }
