@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +75,7 @@ func esp() []File {
 }
 
 func options(size int64) Options {
-	return Options{Size: size, Label: "PROA-ESP", Serial: 0x1234abcd, Time: time.Date(2025, 11, 1, 12, 34, 57, 0, time.UTC), SectorSize: 512}
+	return Options{Size: size, Label: "PROA-ESP", Serial: 0x1234abcd, Time: time.Date(2025, 11, 1, 12, 34, 57, 0, time.UTC), SectorSize: 512, HiddenSectors: 2048}
 }
 
 // large is options for sectors of 4096 bytes.
@@ -135,9 +136,14 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%d bytes: got\n%s\nwant\n%s", size, got, want)
 		}
 		want := o
-		want.Size, want.Time = size/int64(o.SectorSize)*int64(o.SectorSize), time.Time{}
+		want.Size = size / int64(o.SectorSize) * int64(o.SectorSize)
 		if got := f.Options(); got != want {
 			t.Errorf("%d bytes: options %+v, want %+v", size, got, want)
+		}
+		again := newSparse(size)
+		again.fill = 0xa5
+		if files, err := f.Files(); err != nil || Write(again, f.Options(), files) != nil || !maps.EqualFunc(again.sectors, d.sectors, func(a, b *[sectorSize]byte) bool { return *a == *b }) {
+			t.Errorf("%d bytes: written again it is not the same (%v)", size, err)
 		}
 		if written, most := int64(len(d.sectors))*sectorSize, int64(6*mib); written > most {
 			t.Errorf("%d bytes: %d bytes were written, want at most %d", size, written, most)

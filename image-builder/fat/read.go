@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf16"
 )
 
@@ -22,6 +23,7 @@ type FS struct {
 	root      uint32
 	label     string
 	serial    uint32
+	hidden    uint32
 }
 
 // An Entry is a file or directory in an FS.
@@ -61,7 +63,7 @@ func open(r io.ReaderAt) (*FS, error) {
 	if sectorSize != 512 && sectorSize != 4096 || le.Uint16(b[17:]) != 0 || le.Uint16(b[22:]) != 0 {
 		return nil, fmt.Errorf("not a FAT32 with sectors of 512 or 4096 bytes")
 	}
-	f := &FS{r: r, root: le.Uint32(b[44:]), serial: le.Uint32(b[67:]), label: strings.TrimRight(string(b[71:82]), " ")}
+	f := &FS{r: r, root: le.Uint32(b[44:]), serial: le.Uint32(b[67:]), label: strings.TrimRight(string(b[71:82]), " "), hidden: le.Uint32(b[28:])}
 	f.sectorSize = sectorSize
 	f.sectors, f.perCluster, f.fatSectors = int64(le.Uint32(b[32:])), int64(b[13]), int64(le.Uint32(b[36:]))
 	start := int64(le.Uint16(b[14:]))
@@ -78,13 +80,28 @@ func open(r io.ReaderAt) (*FS, error) {
 	return f, nil
 }
 
-// Options returns what Write needs to make a file system of the same size, label, serial number and sectors.
+// Options returns what Write needs to make a file system of the same size, label, serial number and sectors, and of the time of the label's
+// entry in the root directory, if there is one. What Write has made, it makes again from Options and Files, byte for byte.
 func (f *FS) Options() Options {
 	label := f.label
 	if label == "NO NAME" {
 		label = ""
 	}
-	return Options{Size: f.sectors * f.sectorSize, Label: label, Serial: f.serial, SectorSize: int(f.sectorSize)}
+	return Options{Size: f.sectors * f.sectorSize, Label: label, Serial: f.serial, Time: f.labelled(), SectorSize: int(f.sectorSize), HiddenSectors: f.hidden}
+}
+
+// labelled is when the label's entry was written.
+func (f *FS) labelled() time.Time {
+	b, err := f.chain(f.root, -1)
+	if err != nil {
+		return time.Time{}
+	}
+	for ; len(b) >= entrySize && b[0] != 0; b = b[entrySize:] {
+		if e := b[:entrySize]; e[0] != 0xe5 && e[11]&0x3f == attrVolume {
+			return stamp{time: binary.LittleEndian.Uint16(e[22:]), date: binary.LittleEndian.Uint16(e[24:]), odd: e[13]}.value()
+		}
+	}
+	return time.Time{}
 }
 
 // ReadDir returns what is in a directory, in the order of names. Upper and lower case are the same in dir.

@@ -198,7 +198,7 @@ func (v *volume) writeDir(d, parent *node) error {
 	if parent == nil && v.labelled {
 		b = append(b, make([]byte, entrySize)...)
 		copy(b, v.label[:])
-		b[11] = attrVolume
+		b[11], b[13] = attrVolume, v.stamp.odd
 		binary.LittleEndian.PutUint16(b[22:], v.stamp.time)
 		binary.LittleEndian.PutUint16(b[24:], v.stamp.date)
 	}
@@ -366,4 +366,9 @@ func newStamp(t time.Time) stamp {
 		time: uint16(t.Hour()<<11 | t.Minute()<<5 | t.Second()/2),
 		odd:  byte(t.Second() % 2 * 100),
 	}
+}
+
+// value is the time of a stamp.
+func (s stamp) value() time.Time {
+	return time.Date(1980+int(s.date>>9), time.Month(s.date>>5&15), int(s.date&31), int(s.time>>11), int(s.time>>5&63), int(s.time&31)*2+int(s.odd/100), 0, time.UTC)
 }
