@@ -149,7 +149,7 @@ func contents(esp *os.Root, words []string, bios bool) (all [2]file, err error) 
 		return all, nil
 	}
 	marked := append([]string{kargs.Marker + "=" + strconv.Itoa(len(words))}, words...)
-	if all[0].content, err = grubenv.Arguments(marked); err != nil {
+	if all[0].content, err = grubenv.Arguments(grubenv.ArgumentsFile, marked); err != nil {
 		return all, err
 	}
 	host, err := arch.Host()

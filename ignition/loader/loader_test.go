@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/internal/firstboot"
 	"github.com/proa-os/proa/internal/grubenv"
 	"github.com/proa-os/proa/internal/uki"
 )
@@ -76,6 +77,8 @@ func TestEnsure(t *testing.T) {
 	for _, bios := range []bool{false, true} {
 		t.Run(fmt.Sprint("bios ", bios), func(t *testing.T) {
 			b := newBox(t, bios)
+			b.put(t, "esp/"+firstboot.AddonFile, "the platform")
+			b.put(t, "esp/"+grubenv.PlatformFile, "the platform")
 			ensure := func(reboot bool, want ...string) {
 				t.Helper()
 				got, err := b.Ensure(t.Context(), want, nil)
@@ -101,6 +104,11 @@ func TestEnsure(t *testing.T) {
 			for _, name := range []string{AddonFile, grubenv.ArgumentsFile} {
 				if _, err := os.Stat(filepath.Join(b.dir, "esp", name)); err == nil {
 					t.Errorf("%s is still there", name)
+				}
+			}
+			for _, name := range []string{firstboot.AddonFile, grubenv.PlatformFile} { // which are the image's, not the config's
+				if text, err := os.ReadFile(filepath.Join(b.dir, "esp", name)); err != nil || string(text) != "the platform" {
+					t.Errorf("%s: got %q, %v", name, text, err)
 				}
 			}
 		})

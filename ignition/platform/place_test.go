@@ -27,6 +27,7 @@ import (
 
 	"github.com/proa-os/proa/ignition/platform/platformtest"
 	"github.com/proa-os/proa/ignition/source"
+	"github.com/proa-os/proa/internal/firstboot"
 )
 
 func lookup(t *testing.T, id string) Platform {
@@ -685,6 +686,9 @@ func TestArgument(t *testing.T) {
 	}
 	if _, err := ConfigURL("ignition.config.url=http://u:hunter2@h/a ignition.config.url=http://h/b"); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)
+	}
+	if got, want := IDs(), firstboot.Platforms(); !slices.Equal(got, want) {
+		t.Errorf("image-builder knows the platforms %q, this table has %q", want, got)
 	}
 	if _, err := Lookup("amazon"); err == nil || !strings.HasPrefix(err.Error(), `find platform "amazon": expected one of akamai, aliyun, applehv, aws, `) {
 		t.Errorf("got %v", err)

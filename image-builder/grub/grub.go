@@ -11,7 +11,7 @@
 // environment block, by file name, before it starts a counted boot program; where that fails it starts a good one instead. Nothing
 // needs to be written when a release becomes good: the counter disappears from its name, and no name without one is looked up.
 //
-// What systemd-stub does for the command line is done too, with addons as well (grub/ignition.env is theirs): the SMBIOS string io.systemd.stub.kernel-cmdline-extra= (type 11;
+// What systemd-stub does for the command line is done too, with addons as well (grub/platform.env and grub/ignition.env are theirs): the SMBIOS string io.systemd.stub.kernel-cmdline-extra= (type 11;
 // here only the last string of the first such structure) is put behind it, and proa.try is, in a counted boot.
 //
 // BIOS is a matter of x86; other architectures have no boot sector.

@@ -108,6 +108,8 @@ func TestConfig(t *testing.T) {
 		fmt.Sprintf("\n  source (uki)%d+%d\n", uki.GRUBOffset/512, uki.GRUBSize/512),
 		"save_env --file /EFI/Linux/" + grubenv.File + " tries",
 		"load_env --file /EFI/Linux/" + grubenv.File + " tries",
+		"load_env --file /" + grubenv.PlatformFile + " platform\n",
+		"load_env --file /" + grubenv.ArgumentsFile + " ignition\n",
 	} {
 		if !strings.Contains(Config, want) {
 			t.Errorf("the configuration lacks %q", want)

@@ -52,6 +52,11 @@ func Of(debian string) (Arch, error) {
 	return find(debian, func(a Arch) string { return a.Debian })
 }
 
+// OfRoot returns the architecture whose root partitions have this GPT type.
+func OfRoot(guid string) (Arch, error) {
+	return find(guid, func(a Arch) string { return a.RootType })
+}
+
 // Host returns the architecture this program was compiled for.
 func Host() (Arch, error) {
 	return find(runtime.GOARCH, func(a Arch) string { return a.GOARCH })

@@ -30,6 +30,9 @@ func TestTable(t *testing.T) {
 		if got, err := Of(a.Debian); err != nil || got != a {
 			t.Errorf("Of(%s): got %+v, %v", a.Debian, got, err)
 		}
+		if got, err := OfRoot(a.RootType); err != nil || got != a {
+			t.Errorf("OfRoot(%s): got %+v, %v", a.RootType, got, err)
+		}
 	}
 }
 

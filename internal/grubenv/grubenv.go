@@ -19,6 +19,7 @@ package grubenv
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -89,20 +90,21 @@ func Empty() []byte {
 	return append([]byte(signature), bytes.Repeat([]byte("#"), Size-len(signature))...)
 }
 
-// ArgumentsFile is a second block, on the ESP, with the kernel arguments that provisioning has added; GRUB only reads it.
-const ArgumentsFile = "grub/ignition.env"
+// Two further blocks, on the ESP, hold kernel arguments; GRUB only reads them. grub.cfg takes the variable that is called as the file.
+const (
+	ArgumentsFile = "grub/ignition.env" // those that provisioning has added
+	PlatformFile  = "grub/platform.env" // those that image-builder has put into the image: the platform, and how to come to the config
+)
 
-// argumentsVariable is what grub.cfg reads from it.
-const argumentsVariable = "ignition"
-
-// Arguments is the block of ArgumentsFile. Like every block it is a multiple of Size bytes. The words must be such that neither GRUB's
+// Arguments is the block of ArgumentsFile or PlatformFile. Like every block it is a multiple of Size bytes. The words must be such that neither GRUB's
 // shell nor its way to hand them to Linux would change them: printable ASCII without spaces, quotes and backslashes.
-func Arguments(words []string) ([]byte, error) {
+func Arguments(file string, words []string) ([]byte, error) {
+	variable := strings.TrimSuffix(path.Base(file), ".env")
 	for _, w := range words {
 		if bad := strings.IndexFunc(w, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\$`, r) }); w == "" || bad >= 0 {
 			return nil, fmt.Errorf("write GRUB environment block: GRUB cannot hand over the kernel argument %q: expected printable ASCII without spaces, quotes, $ and backslashes", w)
 		}
 	}
-	b := []byte(signature + argumentsVariable + "=" + strings.Join(words, " ") + "\n")
+	b := []byte(signature + variable + "=" + strings.Join(words, " ") + "\n")
 	return append(b, bytes.Repeat([]byte("#"), (Size-len(b)%Size)%Size)...), nil
 }

@@ -87,7 +87,7 @@ func TestGRUB(t *testing.T) {
 func TestArguments(t *testing.T) {
 	tools := testenv.Tools(t)
 	for _, words := range [][]string{nil, {"ignition.kargs=2", "console=ttyS1,115200n8", "a.b-c_d=e:/@,+~"}, {strings.Repeat("x", 985)}, {strings.Repeat("x", 986)}, {strings.Repeat("x", 1500)}} {
-		b, err := Arguments(words)
+		b, err := Arguments(ArgumentsFile, words)
 		if err != nil || len(b)%Size != 0 {
 			t.Fatalf("got %d bytes, %v", len(b), err)
 		}
@@ -101,7 +101,7 @@ func TestArguments(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "a b", `a"`, `a\`, "a'", "$a", "é", "a\n"} {
-		if _, err := Arguments([]string{bad}); err == nil {
+		if _, err := Arguments(PlatformFile, []string{bad}); err == nil {
 			t.Errorf("%q: no error", bad)
 		}
 	}
