@@ -31,6 +31,7 @@ type Command struct {
 	Examples []string
 	Exits    string   // further exit codes
 	Words    []string // fixed arguments, for completion
+	Files    bool     // files stand beside fixed arguments
 	Lister   string   // a command line that prints further ones
 	Hidden   bool     // for programs: neither in help nor in completion
 }

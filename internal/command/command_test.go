@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ func toy(did *[]string) Program {
 				return nil
 			}
 		},
-	}}}
+	}, {Name: "fetch", Short: "fetch", Words: []string{"osprey", "stick"}, Files: true, Setup: nothing}}}
 }
 
 func TestRun(t *testing.T) {
@@ -105,7 +106,12 @@ func TestCompletion(t *testing.T) {
 	if err != nil {
 		testenv.Missing(t, "in a shell: %v", err)
 	}
-	for line, want := range map[string]string{"to-y pl": "play", "to-y play --lo": "--loud", "to-y play ": "ball bear", "to-y play /etc/os-rel": "/etc/os-release", "to-y play b": "ball bear", "to-y help pl": "play"} {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("os-file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{"to-y pl": "play", "to-y play --lo": "--loud", "to-y play ": "ball bear", "to-y play /etc/os-rel": "/etc/os-release", "to-y play b": "ball bear", "to-y help pl": "play",
+		"to-y fetch st": "stick", "to-y fetch /etc/os-rel": "/etc/os-release", "to-y fetch os": "osprey os-file"} {
 		cmd := exec.CommandContext(t.Context(), shell, append([]string{"-c", text + `COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _to_y; echo "${COMPREPLY[@]}"`, "bash"}, strings.Split(line, " ")...)...)
 		out, err := cmd.CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {

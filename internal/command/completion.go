@@ -53,11 +53,11 @@ func lister(c Command, format string) string {
 	return fmt.Sprintf(format, c.Lister)
 }
 
-// bash completes the command, then its fixed words or else files; after a hyphen, its flags.
+// bash completes the command, then its fixed words or else files, or both; after a hyphen, its flags.
 func (p Program) bash() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `%s() {
-    local cur=${COMP_WORDS[COMP_CWORD]} flags= words=
+    local cur=${COMP_WORDS[COMP_CWORD]} flags= words= files=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W %q -- "$cur")
@@ -66,14 +66,18 @@ func (p Program) bash() string {
     case ${COMP_WORDS[1]} in
 `, p.function(), strings.Join(names(p.All()), " "))
 	for _, c := range p.shown() {
-		fmt.Fprintf(&b, "    %s) flags=%q words=%q%s ;;\n", c.Name, strings.Join(c.flagNames(), " "), strings.Join(c.Words, " "), lister(c, "$(%s 2>/dev/null)"))
+		files := ""
+		if c.Files {
+			files = " files=too"
+		}
+		fmt.Fprintf(&b, "    %s) flags=%q words=%q%s%s ;;\n", c.Name, strings.Join(c.flagNames(), " "), strings.Join(c.Words, " "), lister(c, "$(%s 2>/dev/null)"), files)
 	}
 	fmt.Fprintf(&b, `    esac
     case $cur in
     -*) mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur") ;;
     *)
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-        [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        [ ${#COMPREPLY[@]} -gt 0 ] && [ -z "$files" ] || mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
         ;;
     esac
 }
@@ -105,6 +109,8 @@ func (p Program) zsh() string {
 		switch {
 		case c.Lister != "":
 			rest = "*:argument:{compadd -- " + strings.Join(c.Words, " ") + lister(c, " $(%s 2>/dev/null)") + "}"
+		case c.Files:
+			rest = "*:argument:{_alternative \"word:argument:(" + strings.Join(c.Words, " ") + ")\" \"file:file:_files\"}"
 		case len(c.Words) > 0:
 			rest = "*:argument:(" + strings.Join(c.Words, " ") + ")"
 		}
@@ -135,7 +141,11 @@ func (p Program) fish() string {
 			fmt.Fprintf(&b, "complete -c %s -n %s%s%s -d %s\n", p.Name, seen, names, value, quote(f.Usage))
 		}
 		if len(c.Words) > 0 || c.Lister != "" {
-			fmt.Fprintf(&b, "complete -c %s -n %s -f -a %s\n", p.Name, seen, quote(strings.Join(c.Words, " ")+lister(c, "(%s 2>/dev/null)")))
+			only := " -f"
+			if c.Files {
+				only = ""
+			}
+			fmt.Fprintf(&b, "complete -c %s -n %s%s -a %s\n", p.Name, seen, only, quote(strings.Join(c.Words, " ")+lister(c, "(%s 2>/dev/null)")))
 		}
 	}
 	return b.String()
