@@ -33,6 +33,8 @@ type Spec struct {
 	Files    map[string]string // path -> content
 	Packages []release.Package
 	BootName string // in the ESP; "" means good: proa_<version>.efi
+	GRUB     string // grub.cfg in the ESP; "" means none
+	Words    string // at the end of the boot program's command line
 }
 
 const (
@@ -119,7 +121,7 @@ func bootProgram(tools *tooltree.Tree, r *release.Release, s Spec) ([]byte, erro
 	// A kernel is a PE file; the stub is one that is at hand.
 	return uki.Build(stub, uki.Contents{
 		OSRelease: osRelease(s), Uname: "6.12", Linux: append(bytes.Clone(stub), s.Kernel...), Initrd: []byte("initramfs"),
-		Cmdline: fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d panic=10", r.Root.RootHash, r.Root.HashOffset),
+		Cmdline: fmt.Sprintf("proa.roothash=%s proa.hashoffset=%d panic=10%s", r.Root.RootHash, r.Root.HashOffset, s.Words),
 	})
 }
 
@@ -148,9 +150,11 @@ func disk(dir string, s Spec, boot []byte) error {
 		name = fmt.Sprintf("proa_%s.efi", strings.Replace(s.Version, "-", "~", 1))
 	}
 	esp, slot := t.Offset(t.Partitions[0]), t.Offset(t.Partitions[1])
-	err = fat.Write(io.NewOffsetWriter(f, esp), fat.Options{Size: espSize, Label: "ESP", Time: time.Unix(1e9, 0)},
-		[]fat.File{fat.BytesFile("EFI/Linux/"+name, boot), fat.BytesFile("loader/loader.conf", []byte("timeout 0\n"))})
-	if err != nil {
+	files := []fat.File{fat.BytesFile("EFI/Linux/"+name, boot), fat.BytesFile("loader/loader.conf", []byte("timeout 0\n"))}
+	if s.GRUB != "" {
+		files = append(files, fat.BytesFile("grub/grub.cfg", []byte(s.GRUB)))
+	}
+	if err := fat.Write(io.NewOffsetWriter(f, esp), fat.Options{Size: espSize, Label: "ESP", Time: time.Unix(1e9, 0)}, files); err != nil {
 		return err
 	}
 	root, err := os.ReadFile(filepath.Join(dir, "root.img"))

@@ -22,8 +22,11 @@ import (
 	"github.com/proa-os/proa/internal/verity"
 )
 
-// programs is where the loaders look for boot programs.
-const programs = "EFI/Linux"
+// programs is where the loaders look for boot programs, addons where systemd-stub looks for what it adds to each of them.
+const (
+	programs = "EFI/Linux"
+	addons   = "loader/addons"
+)
 
 // ReadTable reads the partition table, whatever the sectors are; of a disk that has one for each size, that for 512 bytes.
 func ReadTable(r io.ReaderAt, size int64) (*gpt.Table, error) {
@@ -134,6 +137,29 @@ func (i *Image) esp(r *io.SectionReader) error {
 			}
 		}
 		i.Programs = append(i.Programs, p)
+	}
+	return i.addons(f)
+}
+
+func (i *Image) addons(f *fat.FS) error {
+	list, err := f.ReadDir(addons)
+	if err != nil {
+		return nil // there need not be any
+	}
+	for _, e := range list {
+		if e.Dir || !strings.HasSuffix(strings.ToLower(e.Name), ".addon.efi") {
+			continue
+		}
+		b, err := f.ReadFile(path.Join(addons, e.Name))
+		if err != nil {
+			return err
+		}
+		line, err := uki.ReadAddon(b)
+		if err != nil {
+			i.warn("addon %s: %v", e.Name, err)
+			continue
+		}
+		i.Addons = append(i.Addons, Addon{e.Name, line})
 	}
 	return nil
 }

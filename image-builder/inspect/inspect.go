@@ -40,6 +40,7 @@ type Image struct {
 	Partitions  []Partition   `json:"partitions,omitempty"`
 	Slots       []Slot        `json:"slots,omitempty"`
 	Programs    []BootProgram `json:"boot_programs,omitempty"`
+	Addons      []Addon       `json:"addons,omitempty"`
 	// Warnings are what a person should know and a machine can live with.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -82,6 +83,12 @@ type BootProgram struct {
 	HashOffset  int64         `json:"hash_offset"`
 	CommandLine string        `json:"command_line"`
 	Sections    []Section     `json:"sections"`
+}
+
+// An Addon is a file of the ESP's loader/addons, whose words systemd-stub puts behind the command line of every boot program.
+type Addon struct {
+	File        string `json:"file"`
+	CommandLine string `json:"command_line"`
 }
 
 // A Section is a part of a boot program.

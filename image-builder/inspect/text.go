@@ -56,6 +56,9 @@ func (i *Image) Print(w io.Writer) error {
 	for _, p := range i.Programs {
 		fmt.Fprintf(t, "\nCOMMAND LINE of %s\n  %s\n", p.File, p.CommandLine)
 	}
+	for _, a := range i.Addons {
+		fmt.Fprintf(t, "\nADDED to it by %s\n  %s\n", a.File, a.CommandLine)
+	}
 	for _, s := range i.Slots {
 		if len(s.Packages) == 0 {
 			continue

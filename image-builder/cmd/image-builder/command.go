@@ -34,7 +34,7 @@ func (c *common) mirrors(flags *flag.FlagSet) {
 func program(c *common) command.Program {
 	return command.Program{
 		Name:     "image-builder",
-		Commands: []command.Command{buildCommand(c), inspectCommand(c), diffCommand(c), reproduceCommand(c), lockCommand(c), toolsCommand(c)},
+		Commands: []command.Command{buildCommand(c), platformCommand(c), inspectCommand(c), diffCommand(c), reproduceCommand(c), lockCommand(c), toolsCommand(c)},
 		Footer:   "Packages, tools and finished stages are kept in $PROA_CACHE,\nby default proa in the user's cache directory.",
 		Exits:    "0 if all went well, 1 after an error.",
 		Sections: [][2]string{{"ENVIRONMENT", "PROA_CACHE\n    directory of packages, tools and stages (default: proa in the user's cache directory)\n" +

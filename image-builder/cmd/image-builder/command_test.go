@@ -64,6 +64,10 @@ func TestArguments(t *testing.T) {
 		"image-builder help diff": {"diff", "one"},
 		"unknown shell":           {"completion", "csh"},
 		"unknown command":         {"help", "bild"},
+		"did you mean aws?":       {"platform", "disk.img", "awz"},
+		"PLATFORM is missing":     {"platform", "disk.img", "--arg", "ip=dhcp"},
+		"was given; leave one":    {"platform", "disk.img", "aws", "--remove"},
+		"expected ip=VALUE":       {"platform", "disk.img", "aws", "--arg", "ip"},
 	} {
 		if _, err := output1(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)
@@ -95,6 +99,28 @@ func TestInspectAndDiff(t *testing.T) {
 	}
 }
 
+func TestPlatform(t *testing.T) {
+	dir, _ := imagetest.Build(t, imagetest.Spec{Version: "1.0.0"})
+	const words = "ignition.platform.id=metal ignition.config.url=http://h/c.ign"
+	for _, tt := range []struct {
+		want string
+		args []string
+	}{
+		{"/disk.img: no platform is named", []string{dir}},
+		{"/disk.img: written: " + words + "\n", []string{dir, "metal", "--arg", "ignition.config.url=http://h/c.ign"}},
+		{"/disk.img: " + words + "\n", []string{dir}},
+		{"/copy.qcow2: written: ignition.platform.id=aws\n", []string{dir, "aws", "--out", dir + "/copy.qcow2"}},
+		{`"arguments": [
+    "ignition.platform.id=aws"
+  ]`, []string{dir + "/copy.qcow2", "--json"}},
+		{"/disk.img: written: no platform is named", []string{"--remove", dir}},
+	} {
+		if out, err := output1(t, append([]string{"platform"}, tt.args...)...); err != nil || !strings.Contains(out, tt.want) {
+			t.Errorf("%v: got %q, %v, want %q", tt.args, out, err, tt.want)
+		}
+	}
+}
+
 // A shell that has read our script completes as the table says.
 func TestBashCompletion(t *testing.T) {
 	script, err := output1(t, "completion", "bash")
@@ -110,6 +136,7 @@ func TestBashCompletion(t *testing.T) {
 		"image-builder build --no-":      "--no-cache --no-qcow2",
 		"image-builder completion ":      "bash zsh fish",
 		"image-builder help dif":         "diff",
+		"image-builder platform vm":      "vmware",
 		"image-builder inspect /etc/hos": "/etc/host.conf /etc/hostname /etc/hosts",
 	} {
 		words := strings.Split(line, " ")

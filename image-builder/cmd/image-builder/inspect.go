@@ -21,7 +21,7 @@ func inspectCommand(c *common) command.Command {
 		Name: "inspect", Args: "IMAGE", Min: 1, Max: 1, Short: "print what is in an image file",
 		Long: `IMAGE is a disk image (raw or qcow2), a root image, a boot program, or the directory of a built release, of which the disk image is taken.
 
-Prints partitions, slots (which is filled, its version and root hash), boot programs (version, tries, kernel, command line) and the packages of
+Prints partitions, slots (which is filled, its version and root hash), boot programs (version, tries, kernel, command line), addons and the packages of
 the root image. All is read out of the file itself, as a machine would find it; nothing is mounted and root is not needed. What a machine could
 live with, such as an empty slot or half an update, is a warning.`,
 		Examples: []string{"image-builder inspect out/1.2.3", "image-builder inspect --verify disk.img", "image-builder inspect --json disk.img | jq -r '.slots[0].root_hash'"},

@@ -1,6 +1,7 @@
 // Command image-builder makes Proa's images from pinned Debian packages, without root, and looks into them.
 //
 //	image-builder build --version X.Y.Z    a release's images, bill of materials and reports into out/X.Y.Z
+//	image-builder platform IMAGE PLATFORM  tell the machines of a disk image which platform they are on
 //	image-builder inspect IMAGE            partitions, slots, boot programs and packages of an image file
 //	image-builder diff OLD NEW             what changed between two releases
 //	image-builder reproduce                build twice, compare every byte
