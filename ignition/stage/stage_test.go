@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -367,7 +368,7 @@ func TestGenerator(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			text := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/var/lib", dir+"/var/lib", "/dev/kmsg", dir+"/kmsg").Replace(string(script))
+			text := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/var/lib", dir+"/var/lib", "/dev/kmsg", dir+"/kmsg", "/run/systemd/journal", dir).Replace(string(script))
 			for name, content := range map[string]string{"cmdline": tt.cmdline + "\n", "generator": text} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
 					t.Fatal(err)
@@ -379,6 +380,10 @@ func TestGenerator(t *testing.T) {
 			if out, err := exec.Command("/bin/sh", dir+"/generator", dir+"/normal", dir, dir+"/late").CombinedOutput(); err != nil || len(out) > 0 {
 				t.Fatalf("%v: %s", err, out)
 			}
+			said, err := os.ReadFile(dir + "/kmsg")
+			if silent := tt.want || len(tt.state) > 0; silent != (err != nil) || !silent && (strings.Count(string(said), "\n") != 1 || !strings.Contains(string(said), "is not provisioned: no kernel argument ignition.platform.id= ") || !strings.Contains(string(said), "image-builder platform IMAGE PLATFORM")) {
+				t.Errorf("said %q, %v", said, err)
+			}
 			target, err := os.Readlink(dir + "/default.target")
 			if got := err == nil; got != tt.want || got && target != "/usr/lib/systemd/system/provision.target" {
 				t.Errorf("got link %q, %v", target, err)
@@ -386,6 +391,21 @@ func TestGenerator(t *testing.T) {
 			unit, err := os.Readlink(dir + "/normal/multi-user.target.wants/ignition-delete-config.service")
 			if got := err == nil; got != tt.deletes || got && unit != "/usr/lib/systemd/system/ignition-delete-config.service" {
 				t.Errorf("deletes the config: got link %q, %v", unit, err)
+			}
+			// It runs again with every systemctl daemon-reload.
+			l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", dir+"/socket")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if err := os.RemoveAll(dir + "/kmsg"); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("/bin/sh", dir+"/generator", dir+"/normal", dir, dir+"/late").CombinedOutput(); err != nil || len(out) > 0 {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if again, err := os.ReadFile(dir + "/kmsg"); err == nil {
+				t.Errorf("a reload says it again: %q", again)
 			}
 		})
 	}
