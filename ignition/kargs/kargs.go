@@ -45,7 +45,7 @@ func Decide(running cmdline.Line, want, unwanted []string) (Change, error) {
 	for _, w := range unwanted {
 		if slices.Contains(base, plain(w)) {
 			return Change{}, &Refusal{Word: w, What: "kernel argument cannot be taken away", Expected: "an argument that provisioning has added",
-				Found: "one of the boot program, which is signed", Next: "add an argument that overrides it, or remove this one from the config"}
+				Found: "one of the boot program, which is signed, or of the image (image-builder platform)", Next: "add an argument that overrides it, or remove this one from the config"}
 		}
 	}
 	var need []string

@@ -275,19 +275,26 @@ func (e *esp) writeDisk(ctx context.Context, w *os.File, in *inspect.Source) err
 	if err := w.Truncate(in.Size); err != nil {
 		return err
 	}
-	if err := errors.Join(copyData(ctx, w, in, 0, e.at), copyData(ctx, w, in, e.at+e.size, in.Size)); err != nil {
+	if err := errors.Join(copyData(ctx, w, in.ReaderAt, 0, e.at), copyData(ctx, w, in.ReaderAt, e.at+e.size, in.Size)); err != nil {
 		return err
 	}
 	return fat.Write(io.NewOffsetWriter(w, e.at), e.options, e.files)
 }
 
-// copyData copies the bytes from one place to another that are not zeros.
+// copyData copies the bytes from one place to another that are not zeros. Holes of a file are not read.
 func copyData(ctx context.Context, w io.WriterAt, r io.ReaderAt, from, to int64) error {
 	const most = 64 << 10
 	b, zeros := make([]byte, most), make([]byte, most)
 	for at := from; at < to; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
+		}
+		next, err := qcow2.NextData(r, at)
+		if err != nil {
+			return err
+		}
+		if at = next; at >= to {
+			break
 		}
 		// Up to the next multiple, so that blocks of zeros are found where the file system of the host has its own.
 		b := b[:min(to-at, most-at%most)]

@@ -16,7 +16,7 @@ func findData(disk io.ReaderAt, size int64) ([]int64, error) {
 	const window = 16 * clusterSize
 	buf, zero := make([]byte, window), make([]byte, clusterSize)
 	for at := int64(0); at < size; {
-		next, err := nextData(disk, at)
+		next, err := NextData(disk, at)
 		if err != nil {
 			return nil, err
 		}
@@ -42,8 +42,8 @@ func findData(disk io.ReaderAt, size int64) ([]int64, error) {
 	return used, nil
 }
 
-// nextData returns where the next data are, at or behind at; the end of all if there are none (lseek(2), SEEK_DATA).
-func nextData(disk io.ReaderAt, at int64) (int64, error) {
+// NextData returns where the next data are, at or behind at; the end of all if there are none (lseek(2), SEEK_DATA).
+func NextData(disk io.ReaderAt, at int64) (int64, error) {
 	f, ok := disk.(*os.File)
 	if !ok {
 		return at, nil
