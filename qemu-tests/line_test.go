@@ -3,6 +3,7 @@ package qemutests
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -40,9 +41,12 @@ func TestLine(t *testing.T) {
 		File("/etc/containers/systemd/site.container", 0o644, declaredSite(registry))
 	key := must(secret.NewKey())(t)
 	config.Include(sealedFile("/etc/lab/token", must(secret.Encrypt([]byte(token), key.Recipient()))(t)))
-	m := s.machineFrom("line", first.Disk(), config, func(c *vm.Config) {
+	named := filepath.Join(s.dir, "named.img")
+	s.platform(first.Disk(), "qemu", "--out", named)
+	m := s.machineFrom("line", named, config, func(c *vm.Config) {
 		c.Ports, c.Credentials = []int{pagesPort}, map[string]string{"ignition.age-key": key.Identity()}
 	})
+	check(t, os.Remove(named))
 
 	step(t, m, "boot", func(t *testing.T) { boots(t, m, "1.0.0") })
 	step(t, m, "provision", func(t *testing.T) { provisioned(t, m); keptSecret(t, m, key.Identity()) })
@@ -81,6 +85,9 @@ func TestLine(t *testing.T) {
 			t.Errorf("got %d boots for an update, want 1", got)
 		}
 		boots(t, m, "1.0.1")
+		if got := run(t, m, "cat /proc/cmdline"); strings.Count(got, "ignition.platform.id=qemu") != 2 {
+			t.Errorf("got %q, want the platform of the firmware and that of the image", got)
+		}
 		provisioned(t, m)
 		containerAnswers(t, m)
 		portAnswers(t, m)
