@@ -375,11 +375,11 @@ func (a *Agent) read(t *tuf.Client, version string, running state.Release) (*off
 	}
 	switch {
 	case r.Version != version || r.Arch != runtime.GOARCH:
-		return nil, fmt.Errorf("%srelease.json is about release %s for %s", base, r.Version, r.Arch)
+		return nil, fmt.Errorf("%srelease.json is about release %s for %s: its signers have to stage and sign it anew", base, r.Version, r.Arch)
 	case r.Payloads == nil || r.Payloads.Full.Name != base+"full.payload":
-		return nil, fmt.Errorf("%srelease.json names no payload of its own", base)
+		return nil, fmt.Errorf("%srelease.json names no payload of its own: its signers have to stage and sign it anew", base)
 	case r.Root.RootHash == running.Root:
-		return nil, fmt.Errorf("release %s has the root hash of the running %s", r.Version, running.Version)
+		return nil, fmt.Errorf("release %s has the root hash of the running %s: it is the same image under another version, and its signers have to withdraw it", r.Version, running.Version)
 	}
 	if r.MinSource != "" && r.MinSource != running.Version {
 		if enough, err := newer(running.Version, r.MinSource); err != nil || !enough {

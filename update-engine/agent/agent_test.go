@@ -448,10 +448,11 @@ func TestAttacks(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		attack func(*machine)
-		want   string
+		want   string // what is wrong
+		next   string // what to do
 	}{
-		{"tampered root image", func(m *machine) { m.server.Tamper("full.payload", func(b []byte) { b[len(b)-100000] ^= 1 }) }, "damaged"},
-		{"tampered payload header", func(m *machine) { m.server.Tamper("full.payload", func(b []byte) { b[20] ^= 1 }) }, "damaged"},
+		{"tampered root image", func(m *machine) { m.server.Tamper("full.payload", func(b []byte) { b[len(b)-100000] ^= 1 }) }, "damaged", "no server gave what was signed: ask another"},
+		{"tampered payload header", func(m *machine) { m.server.Tamper("full.payload", func(b []byte) { b[20] ^= 1 }) }, "damaged", "no server gave what was signed: ask another"},
 		{"payload of another release", func(m *machine) {
 			other := repotest.New(t)
 			other.Release(t, repotest.NewBuild(t, "6.6.6"))
@@ -461,32 +462,32 @@ func TestAttacks(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.server.Tamper("full.payload", func(b []byte) { copy(b, evil) })
-		}, "payload"},
-		{"tampered timestamp", func(m *machine) { m.server.Tamper("timestamp.json", flip) }, "timestamp.json"},
-		{"tampered snapshot", func(m *machine) { m.server.Tamper(".snapshot.json", flip) }, "snapshot.json: tampered"},
-		{"tampered targets", func(m *machine) { m.server.Tamper(".targets.json", flip) }, "targets.json: tampered"},
-		{"tampered release.json", func(m *machine) { m.server.Tamper(".release.json", flip) }, "release.json: tampered"},
-		{"tampered plan", func(m *machine) { m.server.Tamper(".stable.json", flip) }, "plan/stable.json: tampered"},
+		}, "payload", "no server gave what was signed: ask another"},
+		{"tampered timestamp", func(m *machine) { m.server.Tamper("timestamp.json", flip) }, "timestamp.json", ""},
+		{"tampered snapshot", func(m *machine) { m.server.Tamper(".snapshot.json", flip) }, "snapshot.json: tampered", "ask another server"},
+		{"tampered targets", func(m *machine) { m.server.Tamper(".targets.json", flip) }, "targets.json: tampered", "ask another server"},
+		{"tampered release.json", func(m *machine) { m.server.Tamper(".release.json", flip) }, "release.json: tampered", "ask another server"},
+		{"tampered plan", func(m *machine) { m.server.Tamper(".stable.json", flip) }, "plan/stable.json: tampered", "ask another server"},
 		{"wrong key", func(m *machine) {
 			other := repotest.New(t)
 			other.Release(t, repotest.NewBuild(t, "6.6.6"))
 			m.server = other.Serve(t)
-		}, "signed by a key that is not trusted"},
+		}, "signed by a key that is not trusted", "correct the server in the configuration"},
 		{"unsigned release in the plan", func(m *machine) {
 			if err := m.repo.Publish("stable", plan.Plan{Release: "6.6.6"}); err != nil {
 				t.Fatal(err)
 			}
-		}, "names release 6.6.6: refuse releases/6.6.6/amd64/release.json: not signed"},
-		{"expired", func(m *machine) { m.repo.Time = m.repo.Time.Add(48 * time.Hour) }, "timestamp.json: expired"},
-		{"no server", func(m *machine) { m.server.URL = "http://127.0.0.1:1" }, "refused"},
+		}, "names release 6.6.6: refuse releases/6.6.6/amd64/release.json: not signed", "name another in the plan"},
+		{"expired", func(m *machine) { m.repo.Time = m.repo.Time.Add(48 * time.Hour) }, "timestamp.json: expired", "release refresh renews it"},
+		{"no server", func(m *machine) { m.server.URL = "http://127.0.0.1:1" }, "refused", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t)
 			m.release("1.0.1")
 			m.t = t
 			c.attack(m)
-			if _, err := m.apply(); err == nil || m.rebooted || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want an error with %q", err, c.want)
+			if _, err := m.apply(); err == nil || m.rebooted || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.next) {
+				t.Errorf("got %v, want an error with %q and %q", err, c.want, c.next)
 			}
 			m.wantESP("proa_1.0.0.efi")
 			if q, err := m.agent().Store.Quarantine(); err != nil || len(q) != 0 {

@@ -39,6 +39,9 @@ func (a *Agent) take(ctx context.Context, i *install.Installer, folder BootFolde
 			err = fmt.Errorf("%w (and from %s: %v)", err, s, next) // in words only: it is not the network that fails
 		}
 	}
+	if errors.Is(err, payload.ErrDamaged) {
+		err = fmt.Errorf("%w: no server gave what was signed: ask another (mirrors in the configuration); release verify --repo URL says what is wrong with one", err)
+	}
 	return err
 }
 

@@ -201,7 +201,7 @@ func (d *download) manifest() (*payload.Manifest, error) {
 	}
 	d.off = m.Start().Read
 	if m.Size() != d.way.Size {
-		return nil, fmt.Errorf("payload %s: its manifest describes %d bytes, the signed size is %d", d.way.Name, m.Size(), d.way.Size)
+		return nil, fmt.Errorf("payload %s: its manifest describes %d bytes, the signed size is %d: its signers have to stage and sign it anew", d.way.Name, m.Size(), d.way.Size)
 	}
 	return m, nil
 }

@@ -172,7 +172,7 @@ func (c *Client) Get(ctx context.Context, url string, limit int64, tag string, a
 	}
 }
 
-var errTooLong = errors.New("it is longer than that")
+var errTooLong = errors.New("it is longer than that, so it is not what is asked for: a captive portal, or a server that is no update repository? ask another server")
 
 // refused is what accept has said about a file.
 type refused struct{ error }

@@ -195,7 +195,7 @@ func TestFetch(t *testing.T) {
 			t.Errorf("%s: missing: %v", name, err)
 		}
 		for _, path := range []string{"/good", "/endless"} {
-			if _, err := c.Fetch(t.Context(), web.URL+path, 999); err == nil || !strings.Contains(err.Error(), "at most 999 bytes") {
+			if _, err := c.Fetch(t.Context(), web.URL+path, 999); err == nil || !strings.Contains(err.Error(), "at most 999 bytes") || !strings.Contains(err.Error(), "ask another server") {
 				t.Errorf("%s: %s with a limit: %v", name, path, err)
 			}
 		}
@@ -222,7 +222,7 @@ func TestSilentServer(t *testing.T) {
 		c := client.Client{Source: client.NewHTTP(50 * time.Millisecond), Retry: client.Retry{Attempts: 1}}
 		start := time.Now()
 		_, err := io.ReadAll(c.Stream(t.Context(), web.URL+path, 1000, nil))
-		if want := map[string]string{"/start": "timeout", "/middle": "the server sent nothing for 50ms"}[path]; err == nil || !strings.Contains(err.Error(), want) || time.Since(start) > 5*time.Second {
+		if want := map[string]string{"/start": "timeout", "/middle": "the server sent nothing for 50ms: ask another server"}[path]; err == nil || !strings.Contains(err.Error(), want) || time.Since(start) > 5*time.Second {
 			t.Errorf("%s: got %v after %s, want %q", path, err, time.Since(start), want)
 		}
 	}
@@ -253,7 +253,7 @@ func TestDribblingServer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		c := client.Client{Source: client.NewHTTP(300 * time.Millisecond), Retry: quick()}
 		_, err := io.ReadAll(c.Stream(ctx, web.URL+path, 1_000_000, nil))
-		if want := map[string]string{"/one": "expected at least 1024 a second", "/many": "EOF"}[path]; err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "after 3 attempts") || !strings.Contains(err.Error(), want) {
+		if want := map[string]string{"/one": "expected at least 1024 a second: ask another server", "/many": "EOF"}[path]; err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "after 3 attempts") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", path, err, want)
 		}
 		cancel()

@@ -171,7 +171,7 @@ func (h *HTTP) get(ctx context.Context, address string, offset int64, tag string
 		body.Close()
 		return nil, "", ErrUnchanged
 	}
-	body.timer = time.AfterFunc(h.idle, func() { cancel(fmt.Errorf("the server sent nothing for %s", h.idle)) })
+	body.timer = time.AfterFunc(h.idle, func() { cancel(fmt.Errorf("the server sent nothing for %s%s", h.idle, tryAnother)) })
 	if err := body.position(res, offset); err != nil {
 		body.Close()
 		return nil, "", err
@@ -206,6 +206,9 @@ type httpBody struct {
 	waited time.Duration // for the server, since the last look at its pace
 	got    int64         // bytes in that time
 }
+
+// tryAnother ends what is said of a server that is too slow.
+const tryAnother = ": ask another server (mirrors in the configuration)"
 
 // minPace is what a server must send in a second, on average over the idle time: a tenth of the slowest line that is worth it.
 const minPace = 1 << 10 // bytes
@@ -256,7 +259,7 @@ func (b *httpBody) pace(took time.Duration, n int64) error {
 		return nil
 	}
 	if float64(b.got) < minPace*b.waited.Seconds() {
-		return fmt.Errorf("the server sent %d bytes in %s, expected at least %d a second", b.got, b.waited.Round(time.Millisecond), minPace)
+		return fmt.Errorf("the server sent %d bytes in %s, expected at least %d a second%s", b.got, b.waited.Round(time.Millisecond), minPace, tryAnother)
 	}
 	b.waited, b.got = 0, 0
 	return nil

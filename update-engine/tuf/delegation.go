@@ -46,8 +46,12 @@ func (c *Client) find(name string) (*targetFile, error) {
 			visits = append(visits, next[i])
 		}
 	}
-	return nil, &Refusal{Reason: Unsigned, File: name, Detail: fmt.Sprintf("no role that may sign it has: version %d of targets.json knows %d names, this is none of them",
-		c.targets[roleTargets].Signed.Version, len(c.targets[roleTargets].Signed.Targets))}
+	next := "stage, sign and publish it, or name another in the plan (release status lists what there is)"
+	if strings.HasPrefix(name, planPrefix) {
+		next = "correct the channel in the configuration, or make its plan (release plan)"
+	}
+	return nil, &Refusal{Reason: Unsigned, File: name, Detail: fmt.Sprintf("no role that may sign it has: version %d of targets.json knows %d names, this is none of them: %s",
+		c.targets[roleTargets].Signed.Version, len(c.targets[roleTargets].Signed.Targets), next)}
 }
 
 // delegated lists whom a role delegates a name to, up to and with the first that ends the search.

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -290,6 +291,10 @@ func (v *visitor) ok(what string, f tuf.Fetcher) {
 	}
 }
 
+// next is what a refusal ends with: something to do for whoever runs the machine, or the repository.
+var next = regexp.MustCompile(`ask another server|see server and proxy in the configuration|correct the (server|channel) in the configuration|timedatectl|` +
+	`release (sign|refresh|renew|publish|plan)\b|stage, sign and publish|update in smaller steps`)
+
 // refused reads and compares the refusal's reason, file and words.
 func (v *visitor) refused(what string, f tuf.Fetcher, reason tuf.Reason, file string, words ...string) {
 	v.t.Helper()
@@ -298,6 +303,9 @@ func (v *visitor) refused(what string, f tuf.Fetcher, reason tuf.Reason, file st
 	if !errors.As(err, &r) || r.Reason != reason || r.File != file {
 		v.t.Errorf("%s: got %v, want: refuse %s: %s", what, err, file, reason)
 		return
+	}
+	if !next.MatchString(r.Detail) {
+		v.t.Errorf("%s: %v: it does not say what to do", what, err)
 	}
 	for _, w := range words {
 		if !strings.Contains(err.Error(), w) {

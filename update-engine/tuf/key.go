@@ -91,9 +91,9 @@ func signs(pub crypto.PublicKey, message []byte, sig string) bool {
 	return false
 }
 
-// signers counts the keys of a role that have signed: keys, not their names, so that one key under two names counts once. A key
+// signers counts the keys of a role that have signed: keys, not their names, so that one key under two names counts once; and the names. A key
 // of a kind that we do not know cannot have signed.
-func signers(keys map[string]*key, r *role, payload []byte, signatures []signature) (int, error) {
+func signers(keys map[string]*key, r *role, payload []byte, signatures []signature) (n, names int, err error) {
 	usable := 0
 	good := map[string]bool{}
 	for _, id := range r.KeyIDs {
@@ -113,11 +113,12 @@ func signers(keys map[string]*key, r *role, payload []byte, signatures []signatu
 		for _, s := range signatures {
 			if s.KeyID == id && signs(pub, payload, s.Sig) {
 				good[string(name)] = true
+				names++
 			}
 		}
 	}
 	if usable == 0 || r.Threshold < 1 {
-		return 0, errUnusable
+		return 0, 0, errUnusable
 	}
-	return len(good), nil
+	return len(good), names, nil
 }

@@ -106,7 +106,7 @@ func (h head) common() head { return h }
 func parse[T content](file, role string, b []byte) (*signedFile[T], error) {
 	m, err := unmarshal[T](role, b)
 	if err != nil {
-		return nil, &Refusal{Reason: Garbage, File: file, Err: err, Detail: fmt.Sprintf("%v; it starts with %.20q: a captive portal, or a server that is no update repository?", err, b)}
+		return nil, &Refusal{Reason: Garbage, File: file, Err: err, Detail: fmt.Sprintf("%v; it starts with %.20q: a captive portal, or a server that is no update repository? see server and proxy in the configuration", err, b)}
 	}
 	return m, nil
 }

@@ -36,6 +36,9 @@ type Refusal struct {
 	Err    error  // the reason's reason, if any
 }
 
+// elsewhere ends the refusal of what a server should not give: whoever runs the machine can do no more, whoever runs the server sees there what is wrong.
+const elsewhere = "; ask another server (mirrors in the configuration); release verify --repo URL says what is wrong with this one"
+
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("refuse %s: %s: %s", r.File, r.Reason, r.Detail)
 }
@@ -46,8 +49,8 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // expired refuses a file that is no longer valid, or doubts the clock.
 func (c *Client) expired(file string, version int64, until time.Time) error {
 	r := &Refusal{Reason: Expired, File: file, Detail: fmt.Sprintf("version %d was valid until %s, this machine's clock says %s: the repository is no longer maintained "+
-		"(release publish renews it), a mirror or a stick is old, somebody holds back what is new, or the clock is wrong",
-		version, until.UTC().Format(time.RFC3339), c.cfg.Now.UTC().Format(time.RFC3339))}
+		"(%s renews it), a mirror or a stick is old, somebody holds back what is new, or the clock is wrong",
+		version, until.UTC().Format(time.RFC3339), c.cfg.Now.UTC().Format(time.RFC3339), renewal(file))}
 	if c.cfg.Now.Sub(until) > absurd {
 		r.Reason = Clock
 		r.Detail = fmt.Sprintf("the clock says %s, and version %d was valid until %s: see timedatectl; if the clock is right, nobody has maintained this repository for years",
@@ -56,16 +59,24 @@ func (c *Client) expired(file string, version int64, until time.Time) error {
 	return r
 }
 
+// renewal is the desk's command for a file that has expired: offline roles are signed anew, online ones by themselves.
+func renewal(file string) string {
+	if strings.HasSuffix(file, rootFile) || strings.HasSuffix(file, roleTargets+".json") {
+		return "release renew, sign and publish"
+	}
+	return "release refresh"
+}
+
 func rollback(file, about string, got, seen int64) error {
 	detail := fmt.Sprintf("version %d, this machine has seen %d", got, seen)
 	if about != file {
 		detail = fmt.Sprintf("it names version %d of %s, this machine has seen %d", got, about, seen)
 	}
-	return &Refusal{Reason: Rollback, File: file, Detail: detail + ": a mirror that lags behind, or somebody who offers an old release; ask another server"}
+	return &Refusal{Reason: Rollback, File: file, Detail: detail + ": a mirror that lags behind, or somebody who offers an old release" + elsewhere}
 }
 
 func mixed(file string, got int64, above string, want int64) error {
-	return &Refusal{Reason: Tampered, File: file, Detail: fmt.Sprintf("it is version %d, %s names version %d: the server gives files of different times", got, above, want)}
+	return &Refusal{Reason: Tampered, File: file, Detail: fmt.Sprintf("it is version %d, %s names version %d: the server gives files of different times%s", got, above, want, elsewhere)}
 }
 
 // missing makes a refusal of a file that no server has.
@@ -73,7 +84,7 @@ func (c *Client) missing(file string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return &Refusal{Reason: Missing, File: file, Detail: fmt.Sprintf("is %s an update repository? %v", c.cfg.Server, err), Err: err}
+	return &Refusal{Reason: Missing, File: file, Detail: fmt.Sprintf("is %s an update repository? %v%s", c.cfg.Server, err, elsewhere), Err: err}
 }
 
 // A delegator says which keys sign for a role.
@@ -115,11 +126,11 @@ func (d delegator) check(file, name string, m bytesAndSignatures) error {
 	}
 	r := d.role(name)
 	if r == nil {
-		return refuse(Garbage, "nobody says whose keys sign for %s", name)
+		return refuse(Garbage, "nobody says whose keys sign for %s%s", name, elsewhere)
 	}
-	n, err := signers(d.keys, r, m.payload, m.signatures)
+	n, names, err := signers(d.keys, r, m.payload, m.signatures)
 	if err != nil {
-		return refuse(Garbage, "%v for %s", err, name)
+		return refuse(Garbage, "%v for %s%s", err, name, elsewhere)
 	}
 	if n >= r.Threshold {
 		return nil
@@ -132,12 +143,17 @@ func (d delegator) check(file, name string, m bytesAndSignatures) error {
 		}
 	}
 	switch {
-	case len(known) >= r.Threshold:
-		return refuse(Tampered, "the signatures of the trusted keys %s do not fit version %d of it: it was changed after it was signed", list(r.KeyIDs), m.version)
+	case len(known) >= r.Threshold && names < len(known):
+		return refuse(Tampered, "the signatures of the trusted keys %s do not fit version %d of it: it was changed after it was signed%s", list(r.KeyIDs), m.version, elsewhere)
 	case len(known) > 0:
-		return refuse(TooFewSignatures, "%d of the %d that are needed from the keys %s: run release sign where the other keys are", len(known), r.Threshold, list(r.KeyIDs))
+		twice := ""
+		if names > n {
+			twice = " (a key under two names counts once)"
+		}
+		return refuse(TooFewSignatures, "%d of the %d that are needed from the keys %s%s: run release sign where the other keys are", n, r.Threshold, list(r.KeyIDs), twice)
 	}
-	return refuse(WrongKey, "signed by %s, trusted for this role: %s; is it the repository this machine's root.json belongs to?",
+	return refuse(WrongKey, "signed by %s, trusted for this role: %s; is it the repository this machine's root.json belongs to? "+
+		"if not, correct the server in the configuration; if it is, somebody else has signed this: ask another server",
 		list(signed), list(r.KeyIDs))
 }
 

@@ -153,7 +153,7 @@ func (t *Target) Verify(b []byte) error {
 		return nil
 	}
 	return &Refusal{Reason: Tampered, File: t.Name, Detail: fmt.Sprintf("expected %d bytes with sha256 %s, found %d bytes with %s: "+
-		"the server or a proxy on the way changes files", t.Size, t.SHA256, len(b), digest.Of(b))}
+		"the server or a proxy on the way changes files%s", t.Size, t.SHA256, len(b), digest.Of(b), elsewhere)}
 }
 
 // Read returns the verified bytes of a target of at most limit bytes. They are kept, and not fetched again while the metadata names them.

@@ -68,6 +68,9 @@ func (m *machine) want(what, dir string, reason tuf.Reason, words ...string) {
 		m.t.Errorf("%s: got %v, want a refusal: %s", what, err, reason)
 		return
 	}
+	if !next.MatchString(refusal.Detail) {
+		m.t.Errorf("%s: %v: it does not say what to do", what, err)
+	}
 	for _, w := range words {
 		if !strings.Contains(err.Error(), w) {
 			m.t.Errorf("%s: the message %q does not say %q", what, err, w)
@@ -311,7 +314,7 @@ func TestEndlessMetadata(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.Dir, "metadata/timestamp.json"), bytes.Repeat([]byte(" "), 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newMachine(t, r).read(r.Dir); err == nil || !strings.Contains(err.Error(), "at most 16384 bytes") {
+	if _, err := newMachine(t, r).read(r.Dir); err == nil || !strings.Contains(err.Error(), "at most 16384 bytes") || !next.MatchString(err.Error()) {
 		t.Errorf("got %v", err)
 	}
 }

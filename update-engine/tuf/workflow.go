@@ -106,7 +106,7 @@ func (c *Client) nextRoot(file string, b []byte) (*signedFile[rootContent], erro
 		if next.Signed.Version < want {
 			reason = Rollback
 		}
-		return nil, &Refusal{Reason: reason, File: file, Detail: fmt.Sprintf("it is version %d, expected %d: roots are followed one by one", next.Signed.Version, want)}
+		return nil, &Refusal{Reason: reason, File: file, Detail: fmt.Sprintf("it is version %d, expected %d: roots are followed one by one%s", next.Signed.Version, want, elsewhere)}
 	}
 	return next, byRoot(next).check(file, roleRoot, next.signed()) // 5.3.4, its own keys
 }
@@ -260,7 +260,7 @@ func (c *Client) newSnapshot(file string, b []byte, info *metaFile, trusted *sig
 		for name, old := range trusted.Signed.Meta {
 			now, ok := m.Signed.Meta[name]
 			if !ok {
-				return nil, &Refusal{Reason: Rollback, File: file, Detail: fmt.Sprintf("it no longer names %s, of which this machine has seen version %d", name, old.Version)}
+				return nil, &Refusal{Reason: Rollback, File: file, Detail: fmt.Sprintf("it no longer names %s, of which this machine has seen version %d%s", name, old.Version, elsewhere)}
 			}
 			if now.Version < old.Version {
 				return nil, rollback(file, name, now.Version, old.Version)
@@ -285,7 +285,7 @@ func (c *Client) load(role string, by delegator) (*signedFile[targetsContent], e
 	name := role + ".json"
 	info, ok := c.snapshot.Signed.Meta[name]
 	if !ok {
-		return nil, &Refusal{Reason: Missing, File: name, Detail: fmt.Sprintf("snapshot.json, version %d, does not name it", c.snapshot.Signed.Version)}
+		return nil, &Refusal{Reason: Missing, File: name, Detail: fmt.Sprintf("snapshot.json, version %d, does not name it%s", c.snapshot.Signed.Version, elsewhere)}
 	}
 	file := c.versioned(info.Version, url.PathEscape(role)+".json")
 	if m := c.targets[role]; m != nil {
@@ -370,6 +370,6 @@ func named(file, above string, info *metaFile, b []byte) error {
 		want = fmt.Sprintf("%.64s", sum)
 	}
 	return &Refusal{Reason: Tampered, File: file, Err: err, Detail: fmt.Sprintf(
-		"it has %d bytes with sha256 %x, %s names %d bytes with %s: the server gives files of different times, or somebody changes them on the way",
-		len(b), sha256.Sum256(b), above, info.Length, want)}
+		"it has %d bytes with sha256 %x, %s names %d bytes with %s: the server gives files of different times, or somebody changes them on the way%s",
+		len(b), sha256.Sum256(b), above, info.Length, want, elsewhere)}
 }
