@@ -3,7 +3,6 @@ package desk
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/update-engine/config"
-	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/stick"
 )
@@ -138,7 +136,7 @@ func (r *reader) releases(args string) {
 	}
 }
 
-// newKeys makes the first medium's keys of root and targets on a second and a third one, too.
+// newKeys makes the first medium's keys of root and targets on a second and a third one, too, and new keys of all online roles.
 func (r *reader) newKeys(args string) {
 	r.t.Helper()
 	media := []string{"first"}
@@ -147,6 +145,11 @@ func (r *reader) newKeys(args string) {
 	}
 	for _, m := range media {
 		r.run(strings.Replace(args, "/first", "/"+m, 1))
+	}
+	if strings.Contains(args, "--role snapshot --out new") {
+		for _, role := range []string{"timestamp", "plan"} {
+			r.run(strings.Replace(args, "snapshot", role, 1))
+		}
 	}
 }
 
@@ -177,16 +180,11 @@ func (r *reader) rotates(args string) {
 	r.t.Helper()
 	words := strings.Fields(args)
 	role := words[slices.Index(words, "--role")+1]
-	where := map[bool]string{true: "online", false: "media/first"}[role == "snapshot" || role == "timestamp"]
+	where := map[bool]string{true: "online", false: "media/first"}[role == "snapshot" || role == "timestamp" || role == "plan"]
 	old := r.glob(where + "/" + role + "-*.pem")[0]
-	add := r.glob("media/fourth/" + role + "-*.pub")
-	if len(add) == 0 { // the text makes one offline key, and says of the others only how they are named
-		r.run("keys new --json --role " + role + " --out online")
-		var made []repo.NewKey
-		if err := json.Unmarshal([]byte(r.out), &made); err != nil || len(made) != 1 {
-			r.t.Fatalf("%v: %s", err, r.out)
-		}
-		add = []string{made[0].Public}
+	add := append(r.glob("media/fourth/"+role+"-*.pub"), r.glob("new/"+role+"-*.pub")...)
+	if len(add) != 1 {
+		r.t.Fatalf("the text makes no new key of role %s: %q", role, add)
 	}
 	words[slices.Index(words, "--add")+1] = add[0]
 	words[slices.Index(words, "--remove")+1] = id(strings.TrimSuffix(old, ".pem"))

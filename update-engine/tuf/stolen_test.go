@@ -151,3 +151,30 @@ func TestFreezeEndsWithTheOfflineRole(t *testing.T) {
 	v.now = start.AddDate(1, 0, 1)
 	v.refused("after a year", f, tuf.Expired, "2.targets.json")
 }
+
+// The plan's key alone, or the snapshot's: what they sign is not what the role above names, and a version that nobody names is not looked at.
+func TestStolenPlanOrSnapshotKeyAloneIsNothing(t *testing.T) {
+	f := newForge(t)
+	v := f.visitor()
+	v.ok("before", f)
+	f.next("plan")
+	f.add(f.plan, planName, []byte("the thief's plan"))
+	evil := sign(t, f.plan, f.keys["plan"]...)
+	f.put("2.plan.json", evil)
+	v.ok("a plan that no snapshot names", f)
+	genuine := f.files["metadata/1.plan.json"]
+	f.put("1.plan.json", evil)
+	if err := f.visitor().read(f); err == nil || !strings.Contains(err.Error(), "1.plan.json") {
+		t.Errorf("a plan in another's place: got %v", err)
+	}
+	f.put("1.plan.json", genuine)
+	f.next("snapshot")
+	f.snapshot.Signed.Meta["plan.json"] = describe(2, evil)
+	evil = sign(t, f.snapshot, f.keys["snapshot"]...)
+	f.put("2.snapshot.json", evil)
+	v.ok("a snapshot that no timestamp names", f)
+	f.put("1.snapshot.json", evil)
+	if err := f.visitor().read(f); err == nil || !strings.Contains(err.Error(), "1.snapshot.json") {
+		t.Errorf("a snapshot in another's place: got %v", err)
+	}
+}
