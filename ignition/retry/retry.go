@@ -39,11 +39,16 @@ func Do(ctx context.Context, total time.Duration, try func(context.Context) erro
 		limited, cancel = context.WithTimeout(ctx, total)
 	}
 	defer cancel()
+	var before error
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := try(limited)
 		if !IsTemporary(err) {
 			return err
 		}
+		if before != nil && errors.Is(err, limited.Err()) {
+			err = before // cut short, a try says less than the one before
+		}
+		before = err
 		select {
 		case <-limited.Done():
 			if ctx.Err() != nil {

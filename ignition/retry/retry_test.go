@@ -49,6 +49,23 @@ func TestNoTotal(t *testing.T) {
 	})
 }
 
+// A try that the total cuts short says nothing of why the others did not succeed.
+func TestCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls int
+		err := Do(t.Context(), time.Minute, func(ctx context.Context) error {
+			if calls++; calls == 1 {
+				return Temporary(errors.New("refused"))
+			}
+			<-ctx.Done()
+			return fmt.Errorf("ask: %w", Temporary(ctx.Err()))
+		})
+		if err == nil || err.Error() != "gave up after 1m0s: refused" || calls != 2 {
+			t.Errorf("got %v after %d calls", err, calls)
+		}
+	})
+}
+
 func TestFinalErrors(t *testing.T) {
 	var calls int
 	final := errors.New("not found")
