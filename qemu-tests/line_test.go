@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/ignition/secret"
-	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
 )
@@ -31,12 +30,10 @@ func TestLine(t *testing.T) {
 	}
 	web := s.web(desk.Repository)
 
-	config := provision.New().
-		Hostname("line").
+	config, login := described(t)
+	config.
 		File("/etc/proa/update/root.json", 0o644, string(root)).
 		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
-		File("/etc/lab/greeting", 0o640, "good morning\n").
-		Unit("greet.service", true, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/cat /etc/lab/greeting\n[Install]\nWantedBy=multi-user.target\n").
 		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
 		File("/etc/containers/systemd/site.container", 0o644, declaredSite(registry))
 	key := must(secret.NewKey())(t)
@@ -44,7 +41,7 @@ func TestLine(t *testing.T) {
 	named := filepath.Join(s.dir, "named.img")
 	s.platform(first.Disk(), "qemu", "--out", named)
 	m := s.machineFrom("line", named, config, func(c *vm.Config) {
-		c.Ports, c.Credentials = []int{pagesPort}, map[string]string{"ignition.age-key": key.Identity()}
+		c.Key, c.Ports, c.Credentials = login, []int{pagesPort}, map[string]string{"ignition.age-key": key.Identity()}
 	})
 	check(t, os.Remove(named))
 
@@ -153,23 +150,6 @@ func boots(t *testing.T, m *vm.Machine, version string) {
 	}
 }
 
-// provisioned looks for what the Ignition config asked for.
-func provisioned(t *testing.T, m *vm.Machine) {
-	t.Helper()
-	if got := run(t, m, "cat /proc/sys/kernel/hostname"); got != "line" {
-		t.Errorf("got host name %q, want line", got)
-	}
-	if got := run(t, m, "stat -c '%a %U' /etc/lab/greeting; systemctl is-active greet.service; journalctl -b -q -o cat -u greet.service"); !strings.Contains(got, "640 root\nactive\n") || !strings.Contains(got, "good morning") {
-		t.Errorf("got %q, want the file and its unit", got)
-	}
-	if out, err := m.Run(t.Context(), "core", "id -un"); err != nil || out != "core\n" {
-		t.Errorf("got %q, %v, want core to log in", out, err)
-	}
-	if got := run(t, m, "ls /var/lib/ignition/provisioned"); got == "" {
-		t.Error("got no marker of the provisioning")
-	}
-}
-
 // token is a secret of the story's config.
 const token = "t0ken-0f-the-l1ne"
 
@@ -187,8 +167,8 @@ func keptSecret(t *testing.T, m *vm.Machine, identity string) {
 	if got := run(t, m, "stat -c '%a %U' "+file+"; cat "+file); got != "600 root\n"+token {
 		t.Errorf("got %q, want the secret in a file of root's", got)
 	}
-	if out, err := m.Run(t.Context(), "core", "cat "+file+" /run/credentials/@system/ignition.age-key"); err == nil || out != "" {
-		t.Errorf("core reads %q, %v, want neither the secret nor the key", out, err)
+	if out, err := m.Run(t.Context(), "ada", "cat "+file+" /run/credentials/@system/ignition.age-key"); err == nil || out != "" {
+		t.Errorf("ada reads %q, %v, want neither the secret nor the key", out, err)
 	}
 	if got := run(t, m, `find /var/log /var/lib/ignition /run /tmp -xdev -type f -exec grep -laF "$(cat `+file+`)" {} + || true`); got != "" {
 		t.Errorf("got the secret in %s, want it in %s only", got, file)
