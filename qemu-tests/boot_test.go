@@ -1,6 +1,8 @@
 package qemutests
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vincent-petithory/dataurl"
+
+	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
@@ -30,26 +35,33 @@ func TestFlippedBit(t *testing.T) {
 	}
 }
 
-// TestMalformedConfig gives a machine a config with a misspelt key, and then one that names a server which is not there: it says so on its
-// console, gives its journal to the host, shows no secret, and starts nothing else. Its address comes from the kernel command line.
+// TestMalformedConfig gives a machine a config with a misspelt key, then one that names a server which is not there, and then one with each other mistake: it
+// says so on its console, gives its journal to the host, shows no secret, and starts nothing else. Its address comes from the kernel
+// command line.
 func TestMalformedConfig(t *testing.T) {
-	s := begin(t)
+	s := begin(t, 4)
 	image := s.image("1.0.0", "")
 	m := s.start(vm.Config{
 		Name: "malformed", Dir: filepath.Join(s.dir, "malformed"), Disk: image.Disk(), JournalPort: true,
+		Disks:      []vm.EmptyDisk{{Name: "small", Size: smallDisk}},
 		KernelArgs: []string{"ip=10.0.2.77::" + vm.HostAddress + ":255.255.255.0:::none"},
 		Ignition:   []byte("{\"ignition\":{\"version\":\"3.4.0\"},\n\"storage\":{\"filez\":[{\"path\":\"/etc/x\"}]}}\n"),
 	})
-	notProvisioned(t, m, 0, `path: +storage\.filez`, `line: +2\b`)
-	check(t, m.PowerCut())
+	notProvisioned(t, m, 0, `path: +storage\.filez`, `line: +2\b`, `problem: +unknown key`, `expected: +one of directories, disks, files,`, `found: +"filez"`, `next step: +did you mean "files"\?`)
+	again := func(config []byte, lines ...string) {
+		t.Helper()
+		check(t, m.PowerCut())
+		check(t, m.Configure(config))
+		from := len(m.Console().Lines(0))
+		m.Console().SkipToEnd()
+		check(t, m.PowerOn())
+		notProvisioned(t, m, from, lines...)
+	}
 	// Nobody listens on that port of the host: the connection is refused, again and again.
-	check(t, m.Configure(fmt.Appendf(nil, `{"ignition":{"version":"3.4.0","timeouts":{"httpTotal":6},
+	again(fmt.Appendf(nil, `{"ignition":{"version":"3.4.0","timeouts":{"httpTotal":15},
 "config":{"merge":[{"source":"http://user:hunter2@%s:1/c.ign?token=hunter2"}]}},
-"passwd":{"users":[{"name":"core","passwordHash":"$6$hunter2"}]}}`, vm.HostAddress)))
-	from := len(m.Console().Lines(0))
-	m.Console().SkipToEnd()
-	check(t, m.PowerOn())
-	notProvisioned(t, m, from, `path: +ignition\.config\.merge\[0\]\.source`, `line: +2\b`, `gave up after 6s: no answer`,
+"passwd":{"users":[{"name":"core","passwordHash":"$6$hunter2"}]}}`, vm.HostAddress),
+		`path: +ignition\.config\.merge\[0\]\.source`, `line: +2\b`, `gave up after 15s: no answer`,
 		`expected: +an answer from `+regexp.QuoteMeta(vm.HostAddress)+`:1\b`, `found: +.*connection refused`, `next step: +check the address, the server and the network`)
 	journal := must(m.Journal())(t) // before the unit of the screen had finished
 	for _, want := range []string{"no answer, trying again", "waiting for the network", `"_SYSTEMD_UNIT":"ignition.service"`, "Finished systemd-network-generator.service"} {
@@ -59,6 +71,10 @@ func TestMalformedConfig(t *testing.T) {
 	}
 	if strings.Contains(journal, "DHCPv4 address") {
 		t.Error("it asked for an address, although it was given one")
+	}
+	for _, mistake := range mistakes(t) {
+		again([]byte("{\"ignition\":{\"version\":\"3.4.0\"},\n\"storage\":{"+mistake.storage+"}}\n"), mistake.screen...)
+		journal += must(m.Journal())(t)
 	}
 	for _, l := range m.Console().Lines(0) {
 		if strings.Contains(l.Text, "hunter2") {
@@ -70,11 +86,40 @@ func TestMalformedConfig(t *testing.T) {
 	}
 }
 
+// smallDisk is the size of a disk on which not all of a file has room, in bytes.
+const smallDisk = 16 << 20
+
+// A mistake is what a config says of storage in its second line, and what the machine says to that, in this order.
+type mistake struct {
+	storage string
+	screen  []string
+}
+
+// mistakes are those that only a machine finds, but for the first.
+func mistakes(t *testing.T) []mistake {
+	t.Helper()
+	var big bytes.Buffer
+	z := gzip.NewWriter(&big)
+	must(z.Write(make([]byte, 2*smallDisk)))(t)
+	check(t, z.Close())
+	wrong := "sha256-" + strings.Repeat("0", 64)
+	return []mistake{
+		{`"files":[{"path":"/etc/x","mode":"0644"}]`,
+			[]string{`path: +storage\.files\[0\]\.mode`, `line: +2, column 40\b`, `problem: +wrong type`, `expected: +an integer`, `found: +a string, "0644"`, `next step: +write 420`}},
+		{`"files":[{"path":"/etc/x","contents":{"source":"data:,hunter2","verification":{"hash":"` + wrong + `"}}}]`,
+			[]string{`path: +storage\.files\[0\]\.path`, `line: +2\b`, `problem: +write file /etc/x: wrong hash`, `expected: +` + wrong, `found: +sha256-` + digest.Of([]byte("hunter2")).String(), `next step: +correct the hash`}},
+		{`"files":[{"path":"/etc/x","user":{"name":"adda"},"contents":{"source":"data:,hunter2"}}]`,
+			[]string{`path: +storage\.files\[0\]\.path`, `line: +2\b`, `problem: +write file /etc/x: unknown user`, `expected: +a user of /etc/passwd or of passwd\.users`, `found: +adda`, `next step: +add it to passwd\.users`}},
+		{`"filesystems":[{"device":"/dev/disk/by-id/virtio-small","format":"ext4","path":"/var/small"}],"files":[{"path":"/var/small/big","contents":{"compression":"gzip","source":"` + dataurl.EncodeBytes(big.Bytes()) + `"}}]`,
+			[]string{`path: +storage\.files\[0\]\.path`, `line: +2\b`, `problem: +write file /var/small/big: the file system is full`, fmt.Sprintf(`expected: +room for %d bytes`, 2*smallDisk), `found: +\d+ bytes missing`, `next step: +make room or use a larger disk`}},
+	}
+}
+
 // notProvisioned waits for the screen of a machine that could not be provisioned, with lines on it, and fails if anything else was started
 // since a line of the console.
 func notProvisioned(t *testing.T, m *vm.Machine, from int, lines ...string) {
 	t.Helper()
-	for _, want := range append([]string{"THIS MACHINE COULD NOT BE PROVISIONED"}, append(lines, `Finished .*Could Not Be Provisioned`)...) {
+	for _, want := range append([]string{"THIS MACHINE COULD NOT BE PROVISIONED", `config: +fw_cfg opt/com\.coreos/config`}, append(lines, `Finished .*Could Not Be Provisioned`)...) {
 		must(m.WaitConsole(t.Context(), want))(t)
 	}
 	for _, l := range m.Console().Lines(from) {
