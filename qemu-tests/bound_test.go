@@ -3,6 +3,7 @@ package qemutests
 import (
 	"crypto/elliptic"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -15,17 +16,16 @@ import (
 	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
-// TestBound has a machine make a volume that its TPM and a server on the network open together. It opens by itself at the first start and, when
-// the server is there again, after a start without it, which the boot does not wait for.
+// TestBound has a machine make a volume that its TPM and a server on the network open together, one that either of them opens, and data.bu of the
+// documentation, whose volume the TPM opens. All open by themselves at the first start; without the server the others do, the boot does
+// not wait for the first, and that opens when the server is there again.
 func TestBound(t *testing.T) {
-	if !fullDepth() {
-		t.Skip("SKIPPED, NOT CHECKED on a machine: `make powercut` does")
-	}
 	s := begin(t, 4)
 	b := newBound(t)
-	m := s.machineFrom("bound", s.image("1.0.0", "").Disk(), provision.New().Hostname("bound").Include(b.config()), func(c *vm.Config) {
+	m := s.machineFrom("bound", s.image("1.0.0", "").Disk(), provision.New().Hostname("bound").Include(b.config()).Include(s.documented("data.bu")), func(c *vm.Config) {
 		c.TPM = true
-		c.Disks = []vm.EmptyDisk{{Name: "bound", Size: 64 << 20}}
+		c.Disks = []vm.EmptyDisk{{Name: "a", Size: 64 << 20}, {Name: "b", Size: 64 << 20}, // the first ones, as the example has them
+			{Name: "bound", Size: 64 << 20}, {Name: "either", Size: 64 << 20}}
 	})
 	step(t, m, "provisioned", func(t *testing.T) { up(t, m); b.isThere(t, m) })
 	b.away.Store(true)
@@ -74,13 +74,24 @@ storage:
     - name: bound
       device: /dev/disk/by-id/virtio-bound
       wipe_volume: true
+      options: [--pbkdf, pbkdf2, --pbkdf-force-iterations, "1000"] # as in disksConfig
       clevis:
         tpm2: true
         threshold: 2
-        tang: [{url: %q, thumbprint: %s}]
+        tang: [{url: %[1]q, thumbprint: %[2]s}]
+    - name: either
+      device: /dev/disk/by-id/virtio-either
+      options: [--pbkdf, pbkdf2, --pbkdf-force-iterations, "1000"]
+      clevis:
+        custom:
+          pin: sss
+          config: '{"t": 1, "pins": {"tpm2": {}, "tang": {"url": %[1]q, "thp": %[2]q}}}'
   filesystems:
     - {device: /dev/mapper/bound, format: ext4, path: /var/lib/bound, with_mount_unit: true}
+    - {device: /dev/mapper/either, format: ext4, path: /var/lib/either, with_mount_unit: true}
   files:
+    - path: /var/lib/either/word
+      contents: {inline: kept by one}
     - path: /var/lib/bound/word
       contents: {inline: kept by two}
 systemd:
@@ -93,12 +104,33 @@ systemd:
 // isThere looks at the volume and at what opens it.
 func (b *bound) isThere(t *testing.T, m *vm.Machine) {
 	t.Helper()
-	for command, want := range map[string]string{
+	wants := map[string]string{
 		"cat /var/lib/bound/word": "kept by two",
 		"grep -c '^bound UUID=.* /run/clevis/bound.sock luks,headless=1,_netdev$' /etc/crypttab":      "1",
 		"ignition clevis list /dev/disk/by-id/virtio-bound | grep -cF '2 of (tang \"" + b.url + "\"'": "1",
 		"cryptsetup luksDump /dev/disk/by-id/virtio-bound | grep -cE '^  [0-9]+: (luks2|clevis)$'":    "2", // one key slot, one token
-	} {
+	}
+	maps.Copy(wants, b.others())
+	prints(t, m, wants)
+}
+
+// others are commands about the volumes that open without the server, and what they print.
+func (b *bound) others() map[string]string {
+	return map[string]string{
+		"cat /var/lib/either/word":                            "kept by one",
+		"findmnt -n -o FSTYPE,SOURCE /var/lib/either | xargs": "ext4 /dev/mapper/either",
+		"ignition clevis list /dev/disk/by-id/virtio-either | grep -c ': 1 of (tang \"" + b.url + "\" key .*, \"tpm2\")$'": "1",
+		"findmnt -n -o FSTYPE,SOURCE,LABEL /var/lib/data | xargs":                                                          "ext4 /dev/mapper/data data",
+		"mdadm --detail /dev/md/data | grep -cE 'active sync +/dev/vd[bc]1$'":                                              "2",
+		"mdadm --detail /dev/md/data | sed -n 's/.*Raid Level : //p'":                                                      "raid1",
+		"cryptsetup luksDump /dev/md/data | grep -cE 'systemd-tpm2|^  [0-9]: luks2'":                                       "2",
+	}
+}
+
+// prints runs commands that print one thing each.
+func prints(t *testing.T, m *vm.Machine, wants map[string]string) {
+	t.Helper()
+	for command, want := range wants {
 		if got, err := m.Run(t.Context(), "root", command); err != nil || strings.TrimSpace(got) != want {
 			t.Errorf("%s: got %q, %v, want %q", command, got, err, want)
 		}
@@ -114,6 +146,7 @@ func (b *bound) comesBack(t *testing.T, m *vm.Machine) {
 	if got := run(t, m, "systemctl is-active multi-user.target; findmnt -n /var/lib/bound || echo not mounted"); got != "active\nnot mounted" {
 		t.Errorf("without the server: %s", got)
 	}
+	prints(t, m, b.others())
 	if got := run(t, m, "journalctl -b -o cat -u clevis@bound.service"); !strings.Contains(got, "tang server "+b.url+", key ") || !strings.Contains(got, "503") || !strings.Contains(got, "gave up after 30s") {
 		t.Errorf("the journal does not say who did not answer: %s", got)
 	}

@@ -98,6 +98,18 @@ func (s *story) closes(server io.Closer) {
 	})
 }
 
+// documented is an example of docs/provisioning.md, as it stands there.
+func (s *story) documented(name string) string {
+	s.t.Helper()
+	text := string(must(os.ReadFile(filepath.Join(s.repo, "docs", "provisioning.md")))(s.t))
+	_, text, found := strings.Cut(text, "\n```yaml "+name+"\n")
+	text, _, ended := strings.Cut(text, "\n```\n")
+	if !found || !ended {
+		s.t.Fatalf("docs/provisioning.md has no %s", name)
+	}
+	return text + "\n"
+}
+
 // machine boots image, provisioned with config and a key for core and root. It runs until the story ends; its logs are
 // kept, its disk only if the story fails.
 func (s *story) machine(name string, image world.Image, config *provision.Config) *vm.Machine {
