@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/proa-os/proa/ignition/secret"
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 func ring(t *testing.T, run func(context.Context, []byte, ...string) ([]byte, error)) Ring {
@@ -83,18 +83,18 @@ func TestSealedFor(t *testing.T) {
 
 // The real systemd-creds seals and opens, with the host's key of a directory of its own.
 func TestSealed(t *testing.T) {
-	program, err := exec.LookPath("systemd-creds")
-	if err != nil || os.Geteuid() != 0 {
-		t.Skipf("SKIPPED, NOT CHECKED: systemd-creds, as root: %v", err)
+	if os.Geteuid() != 0 {
+		testenv.Missing(t, "as an ordinary user: systemd-creds reads the host's key")
 	}
+	tools := testenv.Tools(t)
 	hostKey := t.TempDir() + "/host.secret"
 	r := ring(t, func(ctx context.Context, input []byte, args ...string) ([]byte, error) {
 		if args[0] == "has-tpm2" {
 			return nil, errors.New("no TPM for this test")
 		}
-		cmd := exec.CommandContext(ctx, program, args...)
+		cmd := tools.Command(ctx, "systemd-creds", args...)
 		cmd.Stdin = strings.NewReader(string(input))
-		cmd.Env = append(os.Environ(), "SYSTEMD_CREDENTIAL_SECRET="+hostKey)
+		cmd.Env = append(cmd.Environ(), "SYSTEMD_CREDENTIAL_SECRET="+hostKey)
 		return cmd.Output()
 	})
 	k, err := r.Create(t.Context())

@@ -24,6 +24,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 const ign = `{"ignition":{"version":"3.4.0"}}`
@@ -248,7 +250,7 @@ func TestClouds(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			t.Parallel()
 			if c.lowPort && os.Geteuid() != 0 {
-				t.Skip("SKIPPED, NOT CHECKED: a source port below 1024 is for root")
+				testenv.Missing(t, "as an ordinary user: a source port below 1024 is for root")
 			}
 			m, _ := serve(t, c)
 			if err := m.Run.MkdirAll("systemd/netif/leases", 0o755); err != nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 func write(t *testing.T, name, text string, mode fs.FileMode) {
@@ -66,7 +68,7 @@ func dump(t *testing.T, root string) string {
 // A copy has everything an overlay and a machine rely on, and a second copy over the first is the same.
 func TestCopy(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: owners, devices and attributes of overlays are root's")
+		testenv.Missing(t, "as an ordinary user: owners, devices and attributes of overlays are root's")
 	}
 	from, to := t.TempDir(), t.TempDir()
 	write(t, from+"/lib/etc/upper/shadow", "secret", 0o640)
@@ -105,7 +107,7 @@ func TestCopy(t *testing.T) {
 // What the target holds stays where state has nothing of that name, but for what belongs to one machine only.
 func TestCopyOverAnother(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: the copy sets owners")
+		testenv.Missing(t, "as an ordinary user: the copy sets owners")
 	}
 	from, to := t.TempDir(), t.TempDir()
 	write(t, from+"/lib/etc/upper/hostname", "new", 0o644)
@@ -134,7 +136,7 @@ func TestCopyOverAnother(t *testing.T) {
 // A link on the target does not lead out of it, whether a reset was asked for or not: what it leads to may be the machine's own state.
 func TestCopyOverLink(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: the copy sets owners")
+		testenv.Missing(t, "as an ordinary user: the copy sets owners")
 	}
 	for _, request := range []string{"", requestText} {
 		from, to, own := t.TempDir(), t.TempDir(), t.TempDir()
@@ -161,7 +163,7 @@ func TestCopyOverLink(t *testing.T) {
 // something is not one of those.
 func TestCopyOverForgotten(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: the copy sets owners")
+		testenv.Missing(t, "as an ordinary user: the copy sets owners")
 	}
 	names := []string{"lib/containers/data", "lib/ignition/provisioned", "lib/etc/upper/hostname", "log/old", "lost+found/1"}
 	for missing := range len(names) {

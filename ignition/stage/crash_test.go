@@ -17,6 +17,7 @@ import (
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/platform/platformtest"
 	"github.com/proa-os/proa/ignition/relocate"
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 // A fragile machine has the config in its hypervisor, and loses power where it is told to.
@@ -194,7 +195,7 @@ func TestPowerCutAnywhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if moves && os.Geteuid() != 0 {
-				t.Skip("SKIPPED, NOT CHECKED as an ordinary user: the copy sets owners")
+				testenv.Missing(t, "as an ordinary user: the copy sets owners")
 			}
 			steps, states := recordSteps(t, moves)
 			want := atRest(t, states, moves)

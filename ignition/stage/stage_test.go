@@ -270,7 +270,7 @@ func TestScreens(t *testing.T) {
 func full(t *testing.T, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: mounts a small file system")
+		testenv.Missing(t, "as an ordinary user: mounts a small file system")
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
 		testenv.Missing(t, "mount a small file system: %v", err)
@@ -467,7 +467,7 @@ func TestStagesInOneRun(t *testing.T) {
 	m, o, _ := machine(t, `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/a","contents":{"source":"data:,x"}}]}}`)
 	o.Stage = "fetch-offline,disks,mount,files,umount"
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: files get owner 0:0")
+		testenv.Missing(t, "as an ordinary user: files get owner 0:0")
 	}
 	if err := Run(t.Context(), m, o); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package archtest
 
 import (
 	"encoding/json"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -218,6 +219,33 @@ func TestNoHostNames(t *testing.T) {
 				t.Errorf("%s names the host %s", name, w)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A test of provisioning that cannot check something ends by testenv.Missing: where all is required, nothing is left out in silence.
+func TestNothingIsSkipped(t *testing.T) {
+	dir := filepath.Join(root(t), "ignition")
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, filepath.Join(dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && strings.HasPrefix(s.Sel.Name, "Skip") {
+				if x, ok := s.X.(*ast.Ident); ok && (x.Name == "t" || x.Name == "tb" || x.Name == "b") {
+					t.Errorf("%s: %s.%s: use testenv.Missing", fset.Position(n.Pos()), x.Name, s.Sel.Name)
+				}
+			}
+			return true
+		})
 		return nil
 	})
 	if err != nil {

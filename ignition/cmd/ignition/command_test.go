@@ -14,6 +14,7 @@ import (
 	"github.com/proa-os/proa/ignition/platform"
 	"github.com/proa-os/proa/ignition/secret"
 	"github.com/proa-os/proa/ignition/stage"
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 func do(t *testing.T, args ...string) (stdout, stderr string, err error) {
@@ -108,7 +109,7 @@ func TestApplyToTree(t *testing.T) {
 
 func TestDriftAndReset(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: files get owner 0:0")
+		testenv.Missing(t, "as an ordinary user: files get owner 0:0")
 	}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "c.ign")
@@ -283,7 +284,7 @@ func TestRmcfg(t *testing.T) {
 
 func TestUpstreamsCommandLine(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT CHECKED as an ordinary user: files get owner 0:0")
+		testenv.Missing(t, "as an ordinary user: files get owner 0:0")
 	}
 	const config = `{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core","sshAuthorizedKeys":["ssh-ed25519 AAAA a"]}]}}`
 	for fragment, file := range map[string]string{"": ".ssh/authorized_keys.d/ignition", "true": ".ssh/authorized_keys.d/ignition", "false": ".ssh/authorized_keys", "0": ".ssh/authorized_keys"} {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/proa-os/proa/internal/testenv"
 )
 
 const provisioningDoc = "../../../docs/provisioning.md"
@@ -73,7 +75,7 @@ func TestDocumentation(t *testing.T) {
 			}
 			golden(t, name+".plan", strings.ReplaceAll(got, server.URL, "https://config.example.com"))
 			if os.Geteuid() != 0 {
-				t.Skip("SKIPPED, NOT CHECKED as an ordinary user: applying it, files get owner 0:0")
+				testenv.Missing(t, "as an ordinary user: applying it, files get owner 0:0")
 			}
 			root := baseTree(t)
 			for range 2 {
