@@ -35,6 +35,9 @@ func imagesOf(flags []string, ops []plan.Op) (images, error) {
 		}
 	}
 	all := images{}
+	if len(flags) > 0 && len(disks) == 0 {
+		return nil, command.Wrong("--image %s: expected a config that describes disks, found one without; to hold its files against an image of the system, unpack that and plan with --root: fsck.erofs --extract=DIR root.img", flags[0])
+	}
 	for _, f := range flags {
 		device, file, named := strings.Cut(f, "=")
 		if !named && len(disks) == 1 {

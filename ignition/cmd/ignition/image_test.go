@@ -82,3 +82,11 @@ func TestPlanOfFilesystemsOnImage(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s\nof\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), out)
 	}
 }
+
+// What --image cannot do is said, with what can.
+func TestPlanOfFilesOnImage(t *testing.T) {
+	_, _, err := do(t, "plan", "-image", "disk.img", "../../examples/ssh.ign")
+	if err == nil || exitStatus(err) != 2 || !strings.Contains(err.Error(), "expected a config that describes disks, found one without") || !strings.Contains(err.Error(), "fsck.erofs --extract=DIR root.img") {
+		t.Errorf("got %v", err)
+	}
+}
