@@ -96,6 +96,56 @@ func orderEnds(t *testing.T, stalls string, order func(a *agent.Agent) error) {
 	m.wantRuns("1.0.1")
 }
 
+// A job that reboots, or reads a slot that it then boots, does not give way: an order is told so at once, and has no effect.
+func TestOrderWhileAJobCannotGiveWay(t *testing.T) {
+	orders := func(a *agent.Agent) map[string]func() error {
+		return map[string]func() error{
+			"hold":     func() error { _, err := a.Hold(nil, by("")); return err },
+			"pin":      func() error { _, err := a.Pin("", by("")); return err },
+			"rollback": func() error { _, err := a.Rollback(t.Context(), "", by(""), false); return err },
+		}
+	}
+	check := func(a *agent.Agent, when string) {
+		for name, order := range orders(a) {
+			if err := order(); !errors.Is(err, agent.Busy{}) {
+				t.Errorf("%s %s: got %v, want %v", name, when, err, agent.Busy{})
+			}
+		}
+	}
+
+	u := withUserspace(newTinyMachine(t))
+	a, steps := u.agent(), 0
+	u.before = func(step string) {
+		if step == "prepare" || step == "leave" {
+			steps++
+			check(a, "at "+step)
+		}
+	}
+	if _, err := a.Apply(t.Context(), true); err != nil || steps != 2 || !u.rebooted {
+		t.Fatalf("apply: %v, %d steps, rebooted %v", err, steps, u.rebooted)
+	}
+	if o, err := a.Store.Orders(); err != nil || o != (state.Orders{}) {
+		t.Errorf("orders: %+v, %v", o, err)
+	}
+	u.before = nil
+
+	m := newTinyMachine(t)
+	m.update()
+	a, reads := m.agent(), 0
+	a.Progress = func(stage string, _, _ int64) {
+		if stage == "read" {
+			reads++
+			check(a, "while a rollback reads the other slot")
+		}
+	}
+	if _, err := a.Rollback(t.Context(), "", by(""), false); err != nil || reads == 0 {
+		t.Errorf("rollback: %v, %d reads", err, reads)
+	}
+	if o, err := a.Store.Orders(); err != nil || o.Hold != nil || o.Pin != nil || o.Back == nil {
+		t.Errorf("orders: %+v, %v", o, err)
+	}
+}
+
 // While a job works everything else that is asked for, but for orders, is told so; afterwards, even after an error, it has its turn.
 func TestOneJobAtATime(t *testing.T) {
 	m := newMachine(t)
