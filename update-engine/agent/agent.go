@@ -272,20 +272,18 @@ func (a *Agent) check(ctx context.Context, running state.Release, m *state.Machi
 
 // look asks the repository: it returns nil if there is nothing to install, and says why in m.
 func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machine) (*offer, error) {
-	before := m.Check
-	m.Check = &state.Check{Time: a.Now().UTC(), Channel: a.config().Channel}
+	c := &state.Check{Time: a.Now().UTC(), Channel: a.config().Channel}
 	a.count(func(c *state.Counters) { c.Checks++ })
 	var o *offer
 	err := a.yielding(ctx, func(ctx context.Context) (err error) {
-		o, err = a.ask(ctx, running, m.Check)
+		o, err = a.ask(ctx, running, c)
 		return err
 	})
 	if errors.As(err, new(GaveWay)) {
-		m.Check = before // nobody was asked to the end
-		return nil, err
+		return nil, err // nobody was asked to the end
 	}
+	note(m, c, o, err)
 	if err != nil {
-		silence(m.Check, err)
 		a.countFailure(err, state.ReasonNetwork)
 		a.Log.Warn("check failed", "server", a.config().Server, "channel", a.config().Channel, "error", err)
 		if saveErr := a.Store.SetMachine(*m); saveErr != nil {
@@ -293,14 +291,25 @@ func (a *Agent) look(ctx context.Context, running state.Release, m *state.Machin
 		}
 		return nil, err
 	}
-	m.Answer = m.Check
 	if o != nil {
-		name := o.name()
-		m.Check.Release = &name
 		a.Log.Info("release offered", "version", o.release.Version, "root_hash", o.release.Root.RootHash, "running", running.Version, "download_size", o.ways[0].Size)
 	}
-	a.count(func(c *state.Counters) { c.LastSuccess = m.Check.Time })
+	a.count(func(sums *state.Counters) { sums.LastSuccess = c.Time })
 	return o, a.Store.SetMachine(*m)
+}
+
+// note keeps in m what a look has brought.
+func note(m *state.Machine, c *state.Check, o *offer, err error) {
+	m.Check = c
+	if err != nil {
+		silence(c, err)
+		return
+	}
+	m.Answer = c
+	if o != nil {
+		name := o.name()
+		c.Release = &name
+	}
 }
 
 // silence notes why a look has brought no answer.

@@ -30,9 +30,9 @@ type Userspace interface {
 }
 
 // reboot takes the machine into the armed release, if the strategy, the plan and the inhibitors let it; else r says when and why not. All
-// of that is looked at once more as the last thing before the order to reboot.
+// of that is looked at once more when only the order to reboot is missing, and all but the repository again as the last thing before it.
 func (a *Agent) reboot(ctx context.Context, running, target state.Release, m *state.Machine, r *state.Result) (*state.Result, error) {
-	d, err := a.mayReboot(ctx, running, target)
+	d, err := a.mayReboot(ctx, running, target, m)
 	if err != nil {
 		return nil, err
 	}
@@ -52,14 +52,16 @@ func (a *Agent) reboot(ctx context.Context, running, target state.Release, m *st
 		}
 	}
 	if mode == reboot.Full {
-		if d, err = a.mayReboot(ctx, running, target); err != nil {
+		if d, err = a.mayReboot(ctx, running, target, m); err != nil {
 			return nil, err
+		}
+		if d.Go {
+			if d, err = a.leave(ctx, reboot.Full, running, target, m); err != nil {
+				return nil, fmt.Errorf("release %s is armed, but the reboot could not be started: %w", target.Version, err)
+			}
 		}
 		if !d.Go {
 			return a.wait(d, target, m, r), nil
-		}
-		if err := a.leave(ctx, reboot.Full, running, target, m); err != nil {
-			return nil, fmt.Errorf("release %s is armed, but the reboot could not be started: %w", target.Version, err)
 		}
 	}
 	r.Mode, r.ModeReason = string(mode), why
@@ -78,28 +80,46 @@ func (a *Agent) wait(d reboot.Decision, target state.Release, m *state.Machine, 
 	return r
 }
 
-// leave gives the order. If nobody takes it the release is armed as before.
-func (a *Agent) leave(ctx context.Context, mode reboot.Mode, running, target state.Release, m *state.Machine) error {
-	a.remember(a.move(m, state.Rebooting), a.startGap(mode, running, target))
-	a.Log.Info("rebooting", "to", target.Version, "from", running.Version, "mode", mode)
-	var err error
-	if a.Userspace == nil {
-		err = a.Machine.Reboot(ctx, false)
-	} else {
-		err = a.Userspace.Leave(ctx, mode)
-	}
-	if err != nil {
+// leave gives the order, if nothing stands in the way now. If it is not given, or nobody takes it, the release is armed as before.
+func (a *Agent) leave(ctx context.Context, mode reboot.Mode, running, target state.Release, m *state.Machine) (reboot.Decision, error) {
+	a.remember(a.move(m, state.Rebooting))
+	d, err := a.goNow(ctx, mode, running, target, target.Version, m)
+	if err != nil || !d.Go {
 		a.remember(a.move(m, state.Armed))
 	}
-	return err
+	return d, err
 }
 
-// mayReboot looks at everything that a reboot into target depends on: the plan and the machine's orders, the windows, the inhibitors.
-func (a *Agent) mayReboot(ctx context.Context, running, target state.Release) (reboot.Decision, error) {
-	if err := a.refreshReboots(); err != nil {
-		return reboot.Decision{}, err
+// goNow has the last look and gives the order: a question to the repository may have taken minutes, and writing takes as long as a busy disk
+// likes, so nothing is asked or written between the two. wanted is the version that the reboot is for; the target is what runs if its boot
+// program has to prove itself first.
+func (a *Agent) goNow(ctx context.Context, mode reboot.Mode, running, target state.Release, wanted string, m *state.Machine) (reboot.Decision, error) {
+	a.remember(a.startGap(mode, running, target))
+	d, s, err := a.lookNow(ctx, wanted, m)
+	if err == nil && d.Go {
+		if target == running {
+			a.Log.Info("rebooting to prove the boot program", "version", running.Version)
+		} else {
+			a.Log.Info("rebooting", "to", target.Version, "from", running.Version, "mode", mode)
+		}
+		if a.Userspace == nil {
+			err = a.Machine.Reboot(ctx, false)
+		} else {
+			err = a.Userspace.Leave(ctx, mode)
+		}
 	}
-	d, s, err := a.decide(ctx)
+	if err != nil || !d.Go {
+		a.remember(a.Store.ChangeReboots(func(m *reboot.Memory) { m.Asked = nil }))
+	}
+	if err == nil && !d.Go {
+		a.remember(a.keepBlocked(d, s))
+	}
+	return d, err
+}
+
+// mayReboot looks at everything that a reboot into target depends on: the windows and the inhibitors, then the plan and the machine's orders.
+func (a *Agent) mayReboot(ctx context.Context, running, target state.Release, m *state.Machine) (reboot.Decision, error) {
+	d, s, err := a.lookNow(ctx, target.Version, m)
 	if err != nil {
 		return d, err
 	}
@@ -107,28 +127,37 @@ func (a *Agent) mayReboot(ctx context.Context, running, target state.Release) (r
 	if !d.Go {
 		return d, nil
 	}
-	if s.Held, err = a.unwanted(ctx, running, target); err != nil {
-		return d, err
+	held, err := a.unwanted(ctx, running, target, m)
+	if err == nil && held != "" {
+		d = reboot.Decision{Reason: held}
 	}
-	return reboot.Decide(a.config().Reboot, s)
+	return d, err
 }
 
-// decide asks everything but the network.
-func (a *Agent) decide(ctx context.Context) (reboot.Decision, reboot.Situation, error) {
-	s := reboot.Situation{Now: a.Now()}
+// lookNow decides by all but the repository, as it is now.
+func (a *Agent) lookNow(ctx context.Context, wanted string, m *state.Machine) (reboot.Decision, reboot.Situation, error) {
+	if err := a.refreshReboots(); err != nil {
+		return reboot.Decision{}, reboot.Situation{}, err
+	}
+	return a.decide(ctx, wanted, *m)
+}
+
+// decide asks everything but the network, and the clock last: logind may take its time. The plan's word that a release is urgent is about no
+// other.
+func (a *Agent) decide(ctx context.Context, wanted string, m state.Machine) (reboot.Decision, reboot.Situation, error) {
+	var s reboot.Situation
 	memory, err := a.Store.Reboots()
 	if err != nil {
 		return reboot.Decision{}, s, err
 	}
 	s.BlockedSince = memory.BlockedSince
-	if m, err := a.Store.Machine(); err == nil && m.Answer != nil {
-		s.Urgent = m.Answer.Urgent
-	}
+	s.Urgent = m.Answer != nil && m.Answer.Urgent && m.Answer.Offered == wanted
 	if a.Userspace != nil {
 		if s.Inhibitors, err = a.Userspace.Inhibitors(ctx); err != nil {
 			return reboot.Decision{}, s, err
 		}
 	}
+	s.Now = a.Now()
 	d, err := reboot.Decide(a.config().Reboot, s)
 	return d, s, err
 }
@@ -148,14 +177,14 @@ func (a *Agent) keepBlocked(d reboot.Decision, s reboot.Situation) error {
 
 // unwanted asks the repository whether the armed release is still what this machine should run, and says why if it is not. A download may
 // have taken hours since it was asked, or the release has waited for a window. If it does not answer what it said last counts, for a while.
-func (a *Agent) unwanted(ctx context.Context, running, target state.Release) (string, error) {
-	var c state.Check
-	o, err := a.ask(ctx, running, &c)
+// What it says is in m afterwards.
+func (a *Agent) unwanted(ctx context.Context, running, target state.Release, m *state.Machine) (string, error) {
+	c := &state.Check{Time: a.Now().UTC(), Channel: a.config().Channel}
+	o, err := a.ask(ctx, running, c)
+	note(m, c, o, err)
+	a.remember(a.Store.SetMachine(*m))
 	if err != nil {
-		silence(&c, err)
-		m, machineErr := a.Store.Machine()
-		m.Check = &c
-		if machineErr == nil && m.Unconfirmed(target, a.config().Channel, a.Now()) == "" {
+		if m.Unconfirmed(target, a.config().Channel, a.Now()) == "" {
 			a.Log.Warn("cannot ask again whether the release is wanted", "version", target.Version, "error", c.Error)
 			return "", nil
 		}
@@ -284,7 +313,11 @@ func (a *Agent) waits(m state.Machine) string {
 			return why
 		}
 	}
-	d, _, err := a.decide(context.Background()) // the machine has time limits of its own
+	wanted := ""
+	if m.Target != nil {
+		wanted = m.Target.Version
+	}
+	d, _, err := a.decide(context.Background(), wanted, m) // the machine has time limits of its own
 	switch {
 	case err != nil:
 		return oneLine(err.Error())
@@ -304,7 +337,6 @@ func (a *Agent) startGap(mode reboot.Mode, running, target state.Release) error 
 		return err
 	}
 	return a.Store.ChangeReboots(func(m *reboot.Memory) {
-		m.BlockedSince = time.Time{}
 		m.Asked = &reboot.Asked{Mode: mode, From: running, To: target, Kernel: kernel, Time: a.Now().UTC(), Uptime: up}
 	})
 }

@@ -400,6 +400,13 @@ func TestRebootWaits(t *testing.T) {
 		t.Fatalf("apply: %+v, %v", r, err)
 	}
 	u.wantLeft(reboot.Soft)
+	u.softly()
+	if err := u.health(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := u.memory().BlockedSince; !got.IsZero() {
+		t.Errorf("the next release inherits a delay that began at %s", got)
+	}
 }
 
 // waiting is a machine on which 1.0.1 is armed at 12:00 and waits for its window, at 03:00.
@@ -596,6 +603,139 @@ func TestLastStepOfAFullReboot(t *testing.T) {
 			t.Errorf("%s: %+v, %v, rebooted %v", name, r, err, u.rebooted)
 		}
 	}
+}
+
+// window is a window that is open now, at twelve, and closed in an hour.
+func (u *userspace) window(mode reboot.Mode) {
+	u.reboots = reboot.Default()
+	u.reboots.Strategy, u.reboots.Mode = reboot.InWindow, mode
+	u.reboots.Windows = []reboot.Window{{Start: "12:00", Duration: reboot.Duration(time.Hour)}}
+}
+
+// watch runs an update and calls at before whatever can take time: questions to the repository and to the machine, each thing that is
+// written, and looks at the clock. It returns what they were.
+func (u *userspace) watch(at func(n int)) (events []string, r *state.Result, err error) {
+	event := func(name string) {
+		at(len(events))
+		events = append(events, name)
+	}
+	a := u.agent()
+	a.Store.Changed = func() { event("written") }
+	u.before = event
+	u.moment = func() { event("clock") }
+	u.server.Tamper("/timestamp.json", func([]byte) { event("repository") })
+	r, err = a.Apply(u.t.Context(), true)
+	u.before, u.moment = nil, nil
+	u.server.Tamper("/timestamp.json", nil)
+	return events, r, err
+}
+
+// The window closes or a backup begins while the repository answers for the last time, or while something is written after that: nothing
+// but the order comes after the last look at both.
+func TestLastLook(t *testing.T) {
+	changes := map[string]func(*userspace){
+		"clock":      func(u *userspace) { u.repo.Time = u.repo.Time.Add(time.Hour) },
+		"inhibitors": func(u *userspace) { u.inhibitors = []reboot.Inhibitor{{Who: "backup"}} },
+	}
+	for _, mode := range []reboot.Mode{reboot.Soft, reboot.Full} {
+		u := withUserspace(newTinyMachine(t))
+		u.window(mode)
+		if r, err := u.agent().Apply(t.Context(), false); err != nil || !r.Armed {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		armed, noon := u.save(), u.repo.Time
+		events, _, err := u.watch(func(int) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.wantLeft(mode)
+		leave := slices.Index(events, "leave")
+		if got := events[leave-2 : leave]; !slices.Equal(got, []string{"inhibitors", "clock"}) {
+			t.Errorf("%s: between the last look and the order: %q", mode, events[:leave])
+		}
+		asked := 0
+		for at, event := range events[:leave] {
+			for name, change := range changes {
+				if event != "repository" && event != "written" && at < leave-2 || at == leave-1 && name == "inhibitors" {
+					continue
+				}
+				u.restore(armed)
+				u.repo.Time, u.inhibitors, u.prepared, u.deadline = noon, nil, digest.SHA256{}, false
+				_, r, err := u.watch(func(n int) {
+					if n == at {
+						change(u)
+					}
+				})
+				if err != nil || u.rebooted || !r.Armed || r.AskAgain == nil || !strings.Contains(r.Text, map[string]string{"clock": "window opens", "inhibitors": "backup"}[name]) {
+					t.Errorf("%s, %s at event %d (%s): %+v, %v, rebooted %v", mode, name, at, event, r, err, u.rebooted)
+				}
+				u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
+				u.wantPhase(state.Armed)
+				if u.prepared != (digest.SHA256{}) || u.deadline || u.memory().Asked != nil {
+					t.Errorf("%s, %s at event %d (%s): something is left", mode, name, at, event)
+				}
+			}
+			if event == "repository" {
+				asked++
+			}
+		}
+		if asked != 3 {
+			t.Errorf("%s: the repository was asked %d times, want for the update, before it begins to leave, and at the end", mode, asked)
+		}
+	}
+}
+
+// What the repository says last counts: that a release is urgent by now, or no more.
+func TestLastAnswerIsUrgent(t *testing.T) {
+	for _, urgent := range []bool{true, false} {
+		for _, mode := range []reboot.Mode{reboot.Soft, reboot.Full} {
+			u := withUserspace(newTinyMachine(t))
+			u.window(mode)
+			publish := func(urgent bool) {
+				if err := u.repo.Publish("stable", plan.Plan{Release: "1.0.1", Urgent: urgent}); err != nil {
+					t.Error(err)
+				}
+			}
+			publish(!urgent)
+			if !urgent {
+				u.reboots.Windows[0].Start = "03:00"
+			}
+			asked, looks := 0, 0
+			u.before = func(step string) {
+				if step == "inhibitors" {
+					if looks++; looks == 2 { // the first was well
+						publish(urgent)
+					}
+				}
+			}
+			u.server.Tamper("/timestamp.json", func([]byte) {
+				if asked++; asked == 3 && urgent {
+					u.repo.Time = u.repo.Time.Add(time.Hour) // the window closes
+				}
+			})
+			if r, err := u.apply(); err != nil || u.rebooted != urgent {
+				t.Errorf("%s, urgent %v: %+v, %v, rebooted %v", mode, urgent, r, err, u.rebooted)
+			}
+		}
+	}
+}
+
+// That another release is urgent does not open the window for the one that is pinned.
+func TestUrgentIsAboutOneRelease(t *testing.T) {
+	u := withUserspace(newTinyMachine(t))
+	u.window(reboot.Full)
+	u.reboots.Windows[0].Start = "03:00"
+	if _, err := u.agent().Pin("1.0.1", by("")); err != nil {
+		t.Fatal(err)
+	}
+	u.repo.Release(t, u.tiny("1.0.2"))
+	if err := u.repo.Publish("stable", plan.Plan{Release: "1.0.2", Urgent: true}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := u.apply(); err != nil || u.rebooted || !r.Armed {
+		t.Errorf("apply: %+v, %v, rebooted %v", r, err, u.rebooted)
+	}
+	u.wantESP("proa_1.0.0.efi", "proa_1.0.1+3.efi")
 }
 
 // How long somebody has held the reboot up is forgotten when nobody does any more, whoever else only wants a moment.

@@ -53,10 +53,10 @@ func (a *Agent) softly(ctx context.Context, running, target state.Release, m *st
 	if err := a.Userspace.SetTry(true); err != nil {
 		return d, err
 	}
-	if d, err = a.mayReboot(ctx, running, target); err != nil || !d.Go {
+	if d, err = a.mayReboot(ctx, running, target, m); err != nil || !d.Go {
 		return d, err
 	}
-	return d, a.leave(ctx, reboot.Soft, running, target, m)
+	return a.leave(ctx, reboot.Soft, running, target, m)
 }
 
 // hide takes the boot program of a try out of the loader's sight, and returns the hash offset of its root image.
@@ -253,25 +253,19 @@ func (a *Agent) prove(ctx context.Context, running state.Release, o *offer, doRe
 	if !doReboot {
 		return nil, fmt.Errorf("%s: reboot first", why)
 	}
-	if err := a.refreshReboots(); err != nil {
-		return nil, err
-	}
-	d, s, err := a.decide(ctx)
+	m.Phase = state.Idle
+	a.remember(a.Store.SetMachine(*m))
+	d, err := a.goNow(ctx, reboot.Full, running, running, name.Version, m)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s, but the reboot could not be started: %w", why, err)
 	}
-	a.remember(a.keepBlocked(d, s))
 	if !d.Go {
 		r.Text = why + ": " + d.Reason
 		if !d.When.IsZero() {
 			r.AskAgain = &d.When
 		}
-		m.Phase = state.Idle
-		return r, a.Store.SetMachine(*m)
+		return r, nil
 	}
-	a.Log.Info("rebooting to prove the boot program", "version", running.Version)
 	r.Text, r.Mode, r.ModeReason = why+": rebooting", string(reboot.Full), mustProve
-	m.Phase = state.Idle
-	a.remember(a.Store.SetMachine(*m), a.startGap(reboot.Full, running, running))
-	return r, a.Userspace.Leave(ctx, reboot.Full)
+	return r, nil
 }
