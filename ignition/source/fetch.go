@@ -321,6 +321,7 @@ func (f *Fetcher) get(ctx context.Context, address string, headers http.Header) 
 		for name := range headers {
 			to.Header.Del(name)
 		}
+		to.Header.Del("Referer") // the address, which may hold credentials
 		introduce(to.Header)
 		if len(via) >= 10 {
 			return errors.New("more than 10 redirects")
@@ -354,13 +355,16 @@ func introduce(h http.Header) {
 	}
 }
 
-// WithoutURL takes the URL, which may hold credentials, out of an error of net/http.
+// WithoutURL takes the URL, which may hold credentials, out of an error of net/http, and one that a server sends us to.
 func WithoutURL(err error) error {
 	var e *url.Error
-	if errors.As(err, &e) {
-		return e.Err
+	switch {
+	case !errors.As(err, &e):
+		return err
+	case strings.Contains(e.Err.Error(), "Location header"):
+		return errors.New("the server answers with a redirect to what is no URL")
 	}
-	return err
+	return e.Err
 }
 
 // transfer remembers whether reading, not what was read, is at fault.

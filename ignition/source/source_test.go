@@ -181,6 +181,31 @@ func TestHeadersStopAtRedirects(t *testing.T) {
 	}
 }
 
+// Neither the server behind a redirect nor an error learns the address that was asked for, or the one that the server names.
+func TestRedirectsKeepAddresses(t *testing.T) {
+	var referer []string
+	second := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { referer = r.Header["Referer"] }))
+	defer second.Close()
+	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to := second.URL
+		if r.URL.Path == "/odd" {
+			to = "http://[hunter2"
+		}
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusFound)
+	}))
+	defer first.Close()
+	one := 1
+	cfg := types.Config{Ignition: types.Ignition{Timeouts: types.Timeouts{HTTPTotal: &one}}}
+	if _, err := fetch(t, cfg, resource(first.URL+"/?token=hunter2")); err != nil || referer != nil {
+		t.Errorf("got %v, the next server is told %q", err, referer)
+	}
+	_, err := fetch(t, cfg, resource(first.URL+"/odd"))
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "a redirect to what is no URL") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A server is told what an Ignition config of which version is, as upstream tells it, also behind a redirect; a config's own headers win.
 func TestIntroducesItself(t *testing.T) {
 	var seen []string
