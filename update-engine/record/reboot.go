@@ -68,10 +68,5 @@ func (s *Store) ForgetLeft() error {
 	if err != nil || !left {
 		return err
 	}
-	root, err := os.OpenRoot(s.dir)
-	if err != nil {
-		return fmt.Errorf("remove the mark of a soft reboot: %w", err)
-	}
-	defer root.Close()
-	return durable.Remove(root, leftFile)
+	return s.change(func(d durable.Directory) error { return durable.Delete(d, leftFile) })
 }

@@ -35,7 +35,8 @@ const (
 
 // A Store is the agent's folder.
 type Store struct {
-	dir string
+	dir  string
+	disk durable.Directory // of the tests; nil: dir
 	// Changed, if not nil, is called when something has been written.
 	Changed func()
 }
@@ -187,27 +188,24 @@ func (s *Store) AddHistory(e state.Entry) error {
 }
 
 func (s *Store) appendHistory(line []byte) error {
-	f, err := os.OpenFile(filepath.Join(s.dir, historyFile), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return fmt.Errorf("write history: %w", err)
-	}
-	defer f.Close()
-	if torn, err := endsTorn(f); err != nil {
+	if torn, err := endsTorn(filepath.Join(s.dir, historyFile)); err != nil {
 		return fmt.Errorf("write history: %w", err)
 	} else if torn {
 		line = slices.Concat([]byte("\n"), line)
 	}
-	if _, err := f.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("write history: %w", err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("write history: %w", err)
-	}
-	return nil
+	return s.change(func(d durable.Directory) error { return durable.Append(d, historyFile, append(line, '\n'), 0o644) })
 }
 
 // endsTorn reports whether the last line has no end.
-func endsTorn(f *os.File) (bool, error) {
+func endsTorn(name string) (bool, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil || fi.Size() == 0 {
 		return false, err
@@ -259,5 +257,18 @@ func (s *Store) write(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return durable.WritePath(filepath.Join(s.dir, name), append(b, '\n'), 0o644)
+	return s.change(func(d durable.Directory) error { return durable.Replace(d, name, append(b, '\n'), 0o644) })
+}
+
+// change changes files of the folder.
+func (s *Store) change(do func(durable.Directory) error) error {
+	if s.disk != nil {
+		return do(s.disk)
+	}
+	root, err := os.OpenRoot(s.dir)
+	if err != nil {
+		return fmt.Errorf("write update state: %w", err)
+	}
+	defer root.Close()
+	return do(durable.In(root))
 }
