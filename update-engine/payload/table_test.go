@@ -65,7 +65,7 @@ func TestDeltaOfModules(t *testing.T) {
 		}
 		sizes[name] = len(b)
 	}
-	if sizes["version 3"]*3 > sizes["older"]*2 {
+	if sizes["version 3"]*20 > sizes["older"]*19 { // which is modelled: much of what is foretold a model learns
 		t.Errorf("foretold it has %d bytes, otherwise %d", sizes["version 3"], sizes["older"])
 	}
 }

@@ -29,7 +29,11 @@ func TestImagesOf(t *testing.T) {
 	} {
 		got, err := imagesOf([]string{tt.flag}, tt.ops)
 		if tt.want == "" {
-			if err == nil || !strings.Contains(err.Error(), "expected DEVICE=IMAGE with one of the disks that the config describes") {
+			reason := "expected DEVICE=IMAGE with one of the disks that the config describes"
+			if len(tt.ops) == 0 {
+				reason = "expected a config that describes disks"
+			}
+			if err == nil || !strings.Contains(err.Error(), reason) {
 				t.Errorf("%s: got %v, %v, want it refused", tt.flag, got, err)
 			}
 		} else if err != nil || len(got) != 1 || got[tt.want] == nil || got[tt.want].name != "x.img" {
