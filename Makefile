@@ -61,7 +61,7 @@ BARE = $$(grep -rlE --include='*_test.go' --exclude-dir=out 'testenv\.Machines\(
 test: check unit ## everything: checks, unit tests, foreign judges, the stories in QEMU
 	@$(WITH_TOOLS) export PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_MACHINES=$(MACHINES); \
 	$(GO) test -vet=off -count=1 -p 1 -parallel 1 -timeout 40m -v $(BARE) > $(OUT)/bare.log 2>&1 & bare=$$!; \
-	{ $(GO) test -vet=off -count=1 -parallel 100 -timeout 70m -v ./qemu-tests 2>&1; echo $$? > $(OUT)/stories.status; } | tee $(OUT)/stories.log; \
+	{ $(GO) test -vet=off -count=1 -parallel 100 -timeout 80m -v ./qemu-tests 2>&1; echo $$? > $(OUT)/stories.status; } | tee $(OUT)/stories.log; \
 	wait $$bare; bare=$$?; cat $(OUT)/bare.log; read -r stories < $(OUT)/stories.status; [ $$stories$$bare = 00 ] || \
 	{ $(GO) run ./qemu-tests/cmd/failures $(OUT)/stories.log $(OUT)/bare.log; exit 1; }
 

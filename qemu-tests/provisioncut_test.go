@@ -17,7 +17,7 @@ import (
 )
 
 // TestProvisioningCut logs what a machine writes while it is provisioned, from the first write to state to the marker. From some moments of that, with
-// what a disk would have of the writes since the last flush, machines start: each becomes all that the config asks for, and is never
+// what a disk would have of the writes since the last flush, machines start: each becomes all that the config asks for, and is not
 // provisioned again.
 func TestProvisioningCut(t *testing.T) {
 	s := begin(t, 7)
@@ -58,7 +58,9 @@ func TestProvisioningCut(t *testing.T) {
 					t.Error("a machine with a durable marker was provisioned again")
 				}
 			}
-			staysFinished(t, m)
+			if from.phase == "marker" || fullDepth() { // TestDisks has five more such boots
+				staysFinished(t, m)
+			}
 		})
 	}
 }
