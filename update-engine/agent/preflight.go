@@ -9,6 +9,7 @@ import (
 
 	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/update-engine/install"
+	"github.com/proa-os/proa/update-engine/record"
 	"github.com/proa-os/proa/update-engine/state"
 )
 
@@ -63,8 +64,10 @@ func (a *Agent) stateRoom() error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
 		return noRoom{fmt.Errorf("state is read-only (%w): the kernel makes it so after an error of the disk or its file system (journalctl -k says which); a reboot checks and repairs it", err)}
+	case errors.Is(err, record.ErrFiles):
+		return noRoom{fmt.Errorf("state is full: %w, whatever the bytes; remove some, with containerctl gc for example", err)}
 	case err != nil:
-		return fmt.Errorf("look for room in state: %w", err)
+		return noRoom{fmt.Errorf("look for room in state: %w", err)}
 	case free < stateNeed:
 		return noRoom{fmt.Errorf("state is full: it has room for %d bytes, an update keeps up to %d: %d bytes are missing; free some, with containerctl gc or journalctl --vacuum-size=50M for example",
 			free, int64(stateNeed), stateNeed-free)}

@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/proa-os/proa/update-engine/record"
+	"github.com/proa-os/proa/update-engine/state"
 )
 
 // What a machine cannot update with is found out before anything of the slot or the ESP changes, and said with numbers and what to do. The
@@ -30,6 +33,10 @@ func TestEarlyRefusals(t *testing.T) {
 			[]string{"timestamp.json: expired", "this machine's clock says 2026-01-03T12:00:00Z", "or the clock is wrong"}, true},
 		{"full state", func(m *machine) { m.stateRoom = func() (int64, error) { return 1000, nil } }, func(m *machine) { m.stateRoom = nil },
 			[]string{"state is full: it has room for 1000 bytes", fmt.Sprintf("%d bytes are missing", 4<<20-1000), "containerctl gc"}, false},
+		{"state without room for files", func(m *machine) {
+			m.stateRoom = func() (int64, error) { return 0, fmt.Errorf("/var: %w", record.ErrFiles) }
+		},
+			func(m *machine) { m.stateRoom = nil }, []string{"state is full: /var: no room for more files", "(inodes)", "containerctl gc"}, false},
 		{"read-only state", func(m *machine) {
 			m.stateRoom = func() (int64, error) { return 0, fmt.Errorf("/var: %w", syscall.EROFS) }
 		},
@@ -75,6 +82,26 @@ func TestEarlyRefusals(t *testing.T) {
 			m.update()
 			m.wantRuns("1.0.1")
 		})
+	}
+}
+
+// A disk that gives no answer about its room is not a wrong clock, for whoever reads the metrics.
+func TestPostponedIsCounted(t *testing.T) {
+	for _, c := range []struct {
+		harm func(*machine)
+		want state.Reason
+	}{
+		{func(m *machine) { m.stateRoom = func() (int64, error) { return 0, syscall.EIO } }, state.ReasonSpace},
+		{func(m *machine) { m.now = time.Unix(0, 0) }, state.ReasonClock},
+	} {
+		m := newMachine(t)
+		c.harm(m)
+		if _, err := m.agent().Check(t.Context()); err == nil {
+			t.Error("no error")
+		}
+		if got, err := m.agent().Store.Counters(); err != nil || len(got.Failures) != 1 || got.Failures[string(c.want)] != 1 {
+			t.Errorf("got %+v, %v, want one failure: %s", got, err, c.want)
+		}
 	}
 }
 

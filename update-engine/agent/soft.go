@@ -200,7 +200,7 @@ func (a *Agent) settleSoft(running state.Release, starting bool) error {
 	case reboot.Over:
 		return a.forgetTry(t)
 	case reboot.Pending:
-		if !starting && a.Now().Sub(t.Time) < patience {
+		if !starting && a.Now().Sub(t.Time).Abs() < patience { // a clock that was put back does not keep the machine waiting for ever
 			return nil
 		}
 		a.Log.Error("soft reboot has not led into the other slot: the next one is full", "version", t.Version)
