@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/proa-os/proa/internal/slot"
 	"github.com/proa-os/proa/update-engine/health"
@@ -108,7 +107,7 @@ func (a *Agent) Health(ctx context.Context, gate health.Gate, checks func(before
 		return err
 	}
 	softErr := a.settleSoft(running, true)
-	a.remember(a.Store.ChangeReboots(func(m *reboot.Memory) { m.BlockedSince = time.Time{} })) // nobody has held up a reboot of this boot
+	a.remember(a.Store.ChangeReboots(func(m *reboot.Memory) { m.Blocked = nil })) // nobody has held up a reboot of this boot
 	boot, settleErr := a.Settle()
 	m, machineErr := a.Store.Machine()
 	q, quarantineErr := a.Store.Quarantine()

@@ -150,27 +150,36 @@ func (a *Agent) decide(ctx context.Context, wanted string, m state.Machine) (reb
 	if err != nil {
 		return reboot.Decision{}, s, err
 	}
-	s.BlockedSince = memory.BlockedSince
 	s.Urgent = m.Answer != nil && m.Answer.Urgent && m.Answer.Offered == wanted
+	var kernel string
+	var up time.Duration
 	if a.Userspace != nil {
+		if kernel, up, err = a.Userspace.Kernel(); err != nil {
+			return reboot.Decision{}, s, err
+		}
 		if s.Inhibitors, err = a.Userspace.Inhibitors(ctx); err != nil {
 			return reboot.Decision{}, s, err
 		}
 	}
 	s.Now = a.Now()
+	s.BlockedSince = memory.Blocked.Since(s.Now, kernel, up)
 	d, err := reboot.Decide(a.config().Reboot, s)
 	return d, s, err
 }
 
 // keepBlocked writes down since when inhibitors alone stand in the way. Those that only want a moment never do.
 func (a *Agent) keepBlocked(d reboot.Decision, s reboot.Situation) error {
-	blocking := slices.ContainsFunc(s.Inhibitors, func(i reboot.Inhibitor) bool { return !i.Delay })
+	var now *reboot.Moment
+	if slices.ContainsFunc(s.Inhibitors, func(i reboot.Inhibitor) bool { return !i.Delay }) {
+		kernel, up, err := a.Userspace.Kernel()
+		if err != nil {
+			return err
+		}
+		now = &reboot.Moment{Kernel: kernel, Uptime: up}
+	}
 	return a.Store.ChangeReboots(func(m *reboot.Memory) {
-		switch {
-		case !blocking:
-			m.BlockedSince = time.Time{}
-		case d.Blocked && (m.BlockedSince.IsZero() || m.BlockedSince.After(s.Now)):
-			m.BlockedSince = s.Now.UTC()
+		if now == nil || d.Blocked && s.BlockedSince.IsZero() {
+			m.Blocked = now
 		}
 	})
 }

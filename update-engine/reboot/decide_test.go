@@ -56,6 +56,25 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestMoment(t *testing.T) {
+	noon := instant(t, "2026-01-14 12:00:00 +0100")
+	hour := &reboot.Moment{Kernel: "k1", Uptime: time.Hour}
+	for _, c := range []struct {
+		name   string
+		moment *reboot.Moment
+		kernel string
+		want   time.Time
+	}{
+		{"an hour ago", hour, "k1", noon.Add(-time.Hour)},
+		{"in an earlier boot", hour, "k2", time.Time{}},
+		{"never", nil, "k1", time.Time{}},
+	} {
+		if got := c.moment.Since(noon, c.kernel, 2*time.Hour); !got.Equal(c.want) {
+			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
 func TestChoose(t *testing.T) {
 	kernel := func(image, line string) reboot.Kernel {
 		return reboot.Kernel{Image: digest.Of([]byte(image)), CommandLine: line}

@@ -9,8 +9,8 @@ import (
 
 // Memory is reboot.json: what is remembered about reboots.
 type Memory struct {
-	// BlockedSince is when an inhibitor first was all that held the armed release up.
-	BlockedSince time.Time `json:"blocked_since,omitzero"`
+	// Blocked is the moment at which an inhibitor first was all that held the armed release up.
+	Blocked *Moment `json:"blocked,omitempty"`
 	// Try is the soft reboot that is under way or that this boot came by.
 	Try *Try `json:"soft_try,omitempty"`
 	// NoSoft is a release into which a soft reboot did not lead: the next one is full.
@@ -18,6 +18,20 @@ type Memory struct {
 	// Asked is the reboot whose gap is being measured.
 	Asked *Asked       `json:"asked,omitempty"`
 	Gaps  map[Mode]Gap `json:"gaps,omitempty"`
+}
+
+// A Moment is a time that does not move when a clock is set.
+type Moment struct {
+	Kernel string        `json:"kernel"` // boot ID
+	Uptime time.Duration `json:"uptime"` // CLOCK_BOOTTIME
+}
+
+// Since is the moment by a clock that says now; the zero time if it was not in the boot of this kernel.
+func (m *Moment) Since(now time.Time, kernel string, uptime time.Duration) time.Time {
+	if m == nil || m.Kernel != kernel {
+		return time.Time{}
+	}
+	return now.Add(m.Uptime - uptime)
 }
 
 // A Try is a soft try. The loader counts none, so the agent does: before the reboot the boot program of the release loses the name under
