@@ -35,9 +35,9 @@ func TestFlippedBit(t *testing.T) {
 	}
 }
 
-// TestMalformedConfig gives a machine a config with a misspelt key, then one that names a server which is not there, and then one with each other mistake: it
-// says so on its console, gives its journal to the host, shows no secret, and starts nothing else. Its address comes from the kernel
-// command line.
+// TestMalformedConfig gives a machine a config with a misspelt key, then one that names a server which is not there, and then each of the
+// other mistakes: it says so on its console, gives its journal to the host, shows no secret, and starts nothing else. Its address comes
+// from the kernel command line.
 func TestMalformedConfig(t *testing.T) {
 	s := begin(t, 4)
 	image := s.image("1.0.0", "")
@@ -102,12 +102,12 @@ func mistakes(t *testing.T) []mistake {
 	z := gzip.NewWriter(&big)
 	must(z.Write(make([]byte, 2*smallDisk)))(t)
 	check(t, z.Close())
-	wrong := "sha256-" + strings.Repeat("0", 64)
+	wrong := strings.Repeat("0", 64)
 	return []mistake{
 		{`"files":[{"path":"/etc/x","mode":"0644"}]`,
-			[]string{`path: +storage\.files\[0\]\.mode`, `line: +2, column 40\b`, `problem: +wrong type`, `expected: +an integer`, `found: +a string, "0644"`, `next step: +write 420`}},
-		{`"files":[{"path":"/etc/x","contents":{"source":"data:,hunter2","verification":{"hash":"` + wrong + `"}}}]`,
-			[]string{`path: +storage\.files\[0\]\.path`, `line: +2\b`, `problem: +write file /etc/x: wrong hash`, `expected: +` + wrong, `found: +sha256-` + digest.Of([]byte("hunter2")).String(), `next step: +correct the hash`}},
+			[]string{`path: +storage\.files\[0\]\.mode`, `line: +2, column 45\b`, `problem: +wrong type`, `expected: +an integer`, `found: +a string, "0644"`, `next step: +write 420`}},
+		{`"files":[{"path":"/etc/x","contents":{"source":"data:,hunter2","verification":{"hash":"sha256-` + wrong + `"}}}]`,
+			[]string{`path: +storage\.files\[0\]\.path`, `line: +2\b`, `problem: +write file /etc/x: wrong hash`, `expected: +` + wrong, `found: +` + digest.Of([]byte("hunter2")).String(), `next step: +correct the hash`}},
 		{`"files":[{"path":"/etc/x","user":{"name":"adda"},"contents":{"source":"data:,hunter2"}}]`,
 			[]string{`path: +storage\.files\[0\]\.path`, `line: +2\b`, `problem: +write file /etc/x: unknown user`, `expected: +a user of /etc/passwd or of passwd\.users`, `found: +adda`, `next step: +add it to passwd\.users`}},
 		{`"filesystems":[{"device":"/dev/disk/by-id/virtio-small","format":"ext4","path":"/var/small"}],"files":[{"path":"/var/small/big","contents":{"compression":"gzip","source":"` + dataurl.EncodeBytes(big.Bytes()) + `"}}]`,
