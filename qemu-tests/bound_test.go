@@ -27,7 +27,7 @@ func TestBound(t *testing.T) {
 		c.Disks = []vm.EmptyDisk{{Name: "a", Size: 64 << 20}, {Name: "b", Size: 64 << 20}, // the first ones, as the example has them
 			{Name: "bound", Size: 64 << 20}, {Name: "either", Size: 64 << 20}}
 	})
-	step(t, m, "provisioned", func(t *testing.T) { up(t, m); b.isThere(t, m) })
+	step(t, m, "provisioned", func(t *testing.T) { up(t, m); b.isThere(t, m) }, watched)
 	b.away.Store(true)
 	check(t, m.PowerCut())
 	m.Console().SkipToEnd()

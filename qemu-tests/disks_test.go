@@ -41,6 +41,9 @@ storage:
       contents: {inline: kept too}
 `
 
+// watched is what mdadm says of an array when provisioning or a reset takes it apart.
+var watched = vm.Allow(`mdadm\[\d+\]: DeviceDisappeared event`, "an array that mdadm has begun to watch is taken apart, to be made again")
+
 // TestDisks has a machine make an array of two disks, on it an encrypted volume that its TPM opens, in that a file system, put its
 // state on a disk of its own, and use a disk that somebody has used before for everything else that a config can ask of disks (spare). The
 // power is cut while it does, at a table written and at an array begun: the next boot goes on. What it has made comes back by itself at every
@@ -65,7 +68,7 @@ func TestDisks(t *testing.T) {
 		k.cut(t, m)
 		check(t, m.PowerOn())
 	}
-	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m) })
+	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m) }, watched)
 	provisioned := run(t, m, "cat /var/lib/ignition/result.json")
 	for range 5 {
 		staysFinished(t, m)
@@ -89,7 +92,6 @@ func TestDisks(t *testing.T) {
 			t.Errorf("got %q of a container's secret", got)
 		}
 	})
-	watched := vm.Allow(`mdadm\[\d+\]: DeviceDisappeared event`, "an array that mdadm has begun to watch is taken apart, to be made again")
 	step(t, m, "reset", func(t *testing.T) { isReset(t, m) }, watched)
 	if fullDepth() {
 		step(t, m, "factory reset", func(t *testing.T) { stateIsForgotten(t, m) }, watched)
