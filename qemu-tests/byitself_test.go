@@ -32,7 +32,7 @@ func (h *sickbed) comesByItself(t *testing.T, version string) {
 	if len(payload) != 1 {
 		t.Fatalf("got payloads %q, want one", payload)
 	}
-	const seconds = 60 // that the limit makes of the download
+	const seconds = 120 // that the limit makes of the download
 	rate := must(os.Stat(payload[0]))(t).Size() / seconds
 	const folder = "/etc/proa/update/"
 	check(t, h.m.CopyTo(t.Context(), "root", folder+"ca.pem", 0o644, mirror.CA))

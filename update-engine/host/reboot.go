@@ -58,8 +58,8 @@ func (h *Host) Inhibitors(ctx context.Context) ([]reboot.Inhibitor, error) {
 }
 
 // Leave implements agent.Userspace. logind gives the delay locks their moment before it starts the target; block locks have been looked
-// at already. Where it does not take the order, systemd does: from version 257 on logind lets nobody past a block lock, root neither, whom polkit
-// does not allow it, and the image has no polkit (logind-dbus.c, verify_shutdown_creds).
+// at already. Where it does not take the order, systemd does, as TestSoftReboot has seen past a block lock: of that logind 257 asks polkit, also
+// for root (logind-dbus.c, verify_shutdown_creds).
 func (h *Host) Leave(ctx context.Context, mode reboot.Mode) error {
 	flags, target := uint64(skipInhibitors), "reboot.target"
 	if mode == reboot.Soft {
