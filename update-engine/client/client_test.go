@@ -18,6 +18,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/update-engine/client"
 )
 
@@ -301,7 +302,7 @@ func TestSlowReader(t *testing.T) {
 // As root, the child is really another user, without a way back.
 func TestChildIsUnprivileged(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root to become somebody else")
+		testenv.Missing(t, "needs root to become somebody else")
 	}
 	status := make(chan string, 1)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
