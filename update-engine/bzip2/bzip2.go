@@ -83,24 +83,45 @@ func checksumTable() (t [256]uint32) {
 	return t
 }
 
-// transform returns the last column of the sorted rotations of a block, and which of them is the block itself. A rotation is the
-// beginning of a suffix of the block written twice; equal ones have equal last bytes, so their order does not matter.
+// transform returns the last column of the sorted rotations of a block, and which of them is the block itself. The smallest rotation's
+// suffixes are in the order of the rotations that they begin: behind one that ends, the rotation goes on with what is smaller than all
+// that others may go on with. Equal rotations have equal last bytes, so their order does not matter.
 func transform(block []byte) (last []byte, origin int) {
-	n := len(block)
-	twice := append(append(make([]byte, 0, 2*n), block...), block...)
-	array := make([]int32, 2*n)
-	suffix.Array(twice, array)
+	n, first := len(block), leastRotation(block)
+	rotated := append(append(make([]byte, 0, n), block[first:]...), block[:first]...)
+	array := make([]int32, n)
+	suffix.Array(rotated, array)
 	last = make([]byte, 0, n)
 	for _, at := range array {
-		if int(at) >= n {
-			continue
-		}
-		if at == 0 {
+		if (int(at)+first)%n == 0 {
 			origin = len(last)
 		}
-		last = append(last, twice[int(at)+n-1])
+		last = append(last, rotated[(int(at)+n-1)%n])
 	}
 	return last, origin
+}
+
+// leastRotation returns where in a block its smallest rotation begins, in linear time: of two beginnings with k equal bytes, the one that is larger
+// then is none, nor is any of the k behind it.
+func leastRotation(block []byte) int {
+	n := len(block)
+	i, j := 0, 1
+	for k := 0; i < n && j < n && k < n; {
+		a, b := block[(i+k)%n], block[(j+k)%n]
+		switch {
+		case a == b:
+			k++
+			continue
+		case a > b:
+			i += k + 1
+		default:
+			j += k + 1
+		}
+		if k = 0; i == j {
+			j++
+		}
+	}
+	return min(i, j)
 }
 
 // Symbols are numbers of zeros in the two digits runA and runB, places in the list of bytes, one more than they are, and at the end the

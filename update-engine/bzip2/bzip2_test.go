@@ -83,6 +83,26 @@ func TestPack(t *testing.T) {
 	}
 }
 
+// The last column is that of the rotations sorted one by one, of periodic blocks too, and what it says is the block is that.
+func TestTransform(t *testing.T) {
+	r := random(4)
+	for range 3000 {
+		block := bytes.Repeat(letters(r, 1+r.IntN(12), 1+r.IntN(3)), 1+r.IntN(4))
+		var all []string
+		for i := range block {
+			all = append(all, string(block[i:])+string(block[:i]))
+		}
+		slices.Sort(all)
+		var want []byte
+		for _, s := range all {
+			want = append(want, s[len(s)-1])
+		}
+		if last, origin := transform(block); !bytes.Equal(last, want) || all[origin] != string(block) {
+			t.Fatalf("%v: got %v and rotation %d, want %v", block, last, origin, want)
+		}
+	}
+}
+
 // busybox unpacks what we pack, and packs as the reference does: ours must not be larger, and smaller where it matters.
 func TestPackAgrees(t *testing.T) {
 	tools := testenv.Tools(t)
