@@ -50,10 +50,10 @@ func Create(ctx context.Context, w io.Writer, inputs []Input, o Options, progres
 }
 
 // What a machine needs memory for is a segment, as it is and as it is packed, and its prefix. In the same memory a shorter segment can refer to
-// more. A delta replaces little and has segments of MaxSegment.
+// more; but each prefix is moved by the machine, and looked through by the desk, once for each segment. A delta replaces little and has segments of MaxSegment.
 const (
-	fullSegment = 3 << 19
-	fullPrefix  = 8 << 20
+	fullSegment = 3 << 20
+	fullPrefix  = 13 << 19
 	deltaPrefix = 4 << 20
 )
 

@@ -80,7 +80,7 @@
 //
 // Codecs: 0 raw, 1 zstd (RFC 8878; frames whose window is at most 16 MiB), 2 bzip2, 3 zeros, which stores nothing, 4 residue (package
 // residue), of diff streams only. Stored bytes of all but raw and zeros are at least one and fewer than what they unpack to. The prefix is what a zstd frame may refer to before its first byte,
-// as `zstd --patch-from` does it.
+// as `zstd --patch-from` does it; the stream is one frame then, without checksum and dictionary id.
 //
 // The control stream is a sequence of instructions until the segment is full:
 //

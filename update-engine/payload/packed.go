@@ -48,13 +48,19 @@ func (p segmentPacker) pack(ctx context.Context, t task) (packed, error) {
 		return p.replace(ctx, t, made)
 	}
 	// To pack a segment as well as possible takes seconds: first it is guessed which way leads anywhere.
-	const best = 0.7 // what the best packer makes of what the fast one leaves, at most
+	const (
+		best = 0.7 // what the best packer makes of what the fast one leaves, at most
+		few  = 32  // times less than the segment is less than what it could be replaced with
+	)
 	quick := segmentPacker{packer: Fast{}, in: p.in, space: p.space, external: p.external, prefix: p.prefix}
-	r, err := quick.replace(ctx, t, made)
+	d, err := quick.diff(ctx, t, streams)
 	if err != nil {
 		return packed{}, err
 	}
-	d, err := quick.diff(ctx, t, streams)
+	if d.seg.Stored()*few < t.seg.Length {
+		return p.diff(ctx, t, streams)
+	}
+	r, err := quick.replace(ctx, t, made)
 	if err != nil {
 		return packed{}, err
 	}

@@ -88,9 +88,9 @@ func newDecoder() (*zstd.Decoder, error) {
 		zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderMaxMemory(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
 }
 
-// unzstd unpacks frames that must fill out.
+// unzstd unpacks frames that must fill out. Behind it, up to its capacity, anything may be afterwards.
 func unzstd(d *zstd.Decoder, out, packed []byte) error {
-	got, err := d.DecodeAll(packed, out[:0:len(out)])
+	got, err := d.DecodeAll(packed, out[:0])
 	switch {
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded), err == nil && len(got) > len(out):
 		return fmt.Errorf("unpack zstd: more than the %d bytes of the stream", len(out))
@@ -100,6 +100,23 @@ func unzstd(d *zstd.Decoder, out, packed []byte) error {
 		return fmt.Errorf("unpack zstd: %d bytes, expected %d", len(got), len(out))
 	}
 	return nil
+}
+
+// blocksOf returns where the blocks of a frame begin that refers to a prefix and makes n bytes. b is its beginning.
+func blocksOf(b []byte, n int64) (int64, error) {
+	var h zstd.Header
+	err := h.Decode(b)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("unpack zstd: %w", truncated(err))
+	case h.Skippable || h.HasCheckSum || h.DictionaryID != 0:
+		return 0, errors.New("unpack zstd: expected a frame without checksum and dictionary, as it has a prefix")
+	case h.WindowSize > maxZstdWindow:
+		return 0, fmt.Errorf("unpack zstd: window of %d bytes, at most %d are allowed", h.WindowSize, maxZstdWindow)
+	case h.HasFCS && h.FrameContentSize != uint64(n):
+		return 0, fmt.Errorf("unpack zstd: %d bytes, expected %d", h.FrameContentSize, n)
+	}
+	return int64(h.HeaderSize), nil
 }
 
 func truncated(err error) error {

@@ -5,73 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/column"
 	"github.com/proa-os/proa/update-engine/residue"
 )
-
-// memory is where segments are made: room for the longest prefix, and behind it for the longest segment. After a segment, what it made
-// moves to the end of the prefix, where the next one of a full payload finds its prefix without reading it back. A DIFF
-// has no prefix and unpacks its streams there; what it adds to them lies where it makes the segment afterwards. A zstd frame of a REPLACE is
-// unpacked onto itself: it lies at the end, where what it makes gets to when it is used up.
-type memory struct {
-	b     []byte
-	room  int64 // for prefixes, or what a DIFF unpacks
-	end   int64 // source address of the end of what is kept, in the output itself
-	known int64 // bytes that are kept before it
-}
-
-// free gives it back to the kernel. Nobody may use any of it afterwards.
-func (m *memory) free() error {
-	if m.b == nil {
-		return nil
-	}
-	return unix.Munmap(m.b[:cap(m.b)])
-}
-
-func (m *memory) forget() { m.end, m.known = 0, 0 }
-
-// made is where the next segment of n bytes is made.
-func (m *memory) made(n int64) []byte { return m.b[m.room : m.room+n] }
-
-// idle is what nobody needs before a segment is made: all of where that will be.
-func (m *memory) idle() []byte { return m.b[m.room:] }
-
-// inPlace is how much longer than a segment the place must be where a frame is unpacked onto itself: a block of zstd, and what is more in a frame
-// than in the bytes it stands for, if it is larger. A frame that keeps to less overwrites itself, and what it makes is not what is signed.
-const inPlace = 128<<10 + 4<<10
-
-// last is where a frame of n bytes lies that is unpacked onto itself.
-func (m *memory) last(n int64) []byte { return m.b[int64(len(m.b))-n:] }
-
-// scratch is n bytes besides. What was kept is gone.
-func (m *memory) scratch(n int64) []byte {
-	m.forget()
-	return m.b[:n]
-}
-
-// prefix returns the bytes of r, those that are not kept read from s.
-func (m *memory) prefix(r Range, s space) ([]byte, error) {
-	b := m.b[m.room-r.Length : m.room]
-	if m.end == r.At+r.Length && m.known >= r.Length {
-		return b, nil
-	}
-	m.forget()
-	return b, s.read(b, r.At)
-}
-
-// keep moves the n bytes that were made at a source address of the output to where a prefix ends.
-func (m *memory) keep(at, n int64) {
-	if m.end != at {
-		m.known = 0
-	}
-	copy(m.b[:m.room], m.b[n:m.room+n])
-	m.end, m.known = at+n, min(m.known+n, m.room)
-}
 
 // make returns the verified bytes of a segment whose first one is at c; they are good until the next call.
 func (a *applier) make(s Segment, c cursor) ([]byte, error) {
@@ -96,25 +37,38 @@ func (a *applier) make(s Segment, c cursor) ([]byte, error) {
 }
 
 func (a *applier) replace(s Segment) error {
-	made := a.memory.made(s.Length)
-	if s.Streams[0].Codec != Zstd {
-		return a.unpack(made, s.Streams[0], nil)
+	stream := s.Streams[0]
+	if s.Prefix.Length > 0 {
+		return a.unpackBehind(s.Prefix, stream)
 	}
-	packed := a.memory.last(s.Streams[0].Stored)
-	if s.Prefix.Length == 0 {
-		return a.unpackZstd(made, packed)
+	a.memory.settle()
+	if stream.Codec == Zstd {
+		return a.unpackZstd(a.memory.behind(0, s.Length), a.memory.last(stream.Stored))
 	}
-	prefix, err := a.memory.prefix(s.Prefix, a.space)
+	return a.unpack(a.memory.made(s.Length), stream, nil)
+}
+
+// unpackBehind reads a frame that refers to a prefix and unpacks both behind each other.
+func (a *applier) unpackBehind(prefix Range, s Stream) error {
+	var first [zstd.HeaderMaxSize]byte
+	head := first[:min(s.Stored, int64(len(first)))]
+	if _, err := io.ReadFull(a.body, head); err != nil {
+		return truncated(err)
+	}
+	skip, err := blocksOf(head, s.Length)
+	if err != nil {
+		return damaged(err)
+	}
+	head = head[skip:]
+	frame, err := a.memory.prefixed(prefix, s.Length, s.Stored-skip, a.space)
 	if err != nil {
 		return fmt.Errorf("prefix: %w", err)
 	}
-	if err := a.zstd.ResetWithOptions(nil, zstd.WithDecoderDictRaw(0, prefix)); err != nil {
-		return fmt.Errorf("prefix: %w", err)
+	blocks := frame[int64(len(frame))-(s.Stored-skip):]
+	if _, err := io.ReadFull(a.body, blocks[copy(blocks, head):]); err != nil {
+		return truncated(err)
 	}
-	if err := a.unpackZstd(made, packed); err != nil {
-		return err
-	}
-	return a.zstd.ResetWithOptions(nil, zstd.WithDecoderDictDelete())
+	return damaged(unzstd(a.zstd, a.memory.behind(prefix.Length, s.Length), frame))
 }
 
 // unpackZstd reads a frame into packed and fills out with what it holds.
@@ -138,7 +92,7 @@ func (a *applier) unpack(out []byte, s Stream, work []byte) error {
 	}
 	// The whole stream first: an error of the network is then never taken for one of the codec.
 	if s.Codec == Zstd {
-		return a.unpackZstd(out, work[:s.Stored])
+		return a.unpackZstd(slices.Clip(out), work[:s.Stored])
 	}
 	packed := a.packed[:s.Stored]
 	if _, err := io.ReadFull(a.body, packed); err != nil {

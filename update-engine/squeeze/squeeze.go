@@ -63,7 +63,7 @@ func (p *Press) Pack(ctx context.Context, data, prefix []byte) (payload.Codec, [
 	}
 	b := bzip2.Pack(data)
 	_, quick, err := payload.Fast{}.Pack(ctx, data, nil)
-	if err != nil || len(b) < len(quick)/hopeless {
+	if err != nil || hopeless(len(data), len(quick), len(b)) {
 		return payload.Bzip2, b, err
 	}
 	z, err := p.zstd(ctx, data, nil)
@@ -73,9 +73,11 @@ func (p *Press) Pack(ctx context.Context, data, prefix []byte) (payload.Codec, [
 	return payload.Zstd, z, err
 }
 
-// hopeless is how many times smaller than zstd at its quickest bzip2 has to be, for zstd at its best, which takes a hundred times as long, not
-// to be tried: it gains two fifths at most on streams of differences.
-const hopeless = 2
+// hopeless reports whether zstd at its best, which takes a hundred times as long as at its quickest, is not to be tried on a stream of n bytes that
+// bzip2 makes so many of: it gains two fifths at most on streams of differences, and a quarter where they are few.
+func hopeless(n, quick, bzip2 int) bool {
+	return 2*bzip2 < quick || 64*bzip2 < n && 13*bzip2 < 10*quick
+}
 
 func (p *Press) zstd(ctx context.Context, data, prefix []byte) (packed []byte, err error) {
 	if p.command == nil {

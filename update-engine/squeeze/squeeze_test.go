@@ -159,6 +159,25 @@ func TestHopelessIsNotTried(t *testing.T) {
 	}
 }
 
+// Streams of a month of updates, with what each packer makes of them: zstd at its best is tried where it wins.
+func TestHopeless(t *testing.T) {
+	for _, c := range []struct {
+		n, quick, bzip2, best int
+	}{
+		{4177698, 232506, 159749, 147583}, {4176371, 133720, 90971, 89244}, {1890104, 110141, 72620, 70190}, {4181534, 116580, 73352, 72265},
+		{4175907, 234643, 145023, 141265}, {258035, 33745, 29536, 18584}, {507375, 11921, 10102, 9669}, {200989, 646, 587, 541},
+	} {
+		if c.best < c.bzip2 && hopeless(c.n, c.quick, c.bzip2) {
+			t.Errorf("%+v is called hopeless", c)
+		}
+	}
+	for _, c := range [][3]int{{4191692, 37148, 21811}, {4190378, 34014, 22069}, {4178961, 42010, 29308}, {4170846, 59552, 42022}, {9000, 900, 400}} {
+		if !hopeless(c[0], c[1], c[2]) {
+			t.Errorf("%v, for which bzip2 is better, is called worth a try", c)
+		}
+	}
+}
+
 // fake is a folder with a zstd that fails.
 func fake(t *testing.T) string {
 	t.Helper()
