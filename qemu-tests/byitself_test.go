@@ -58,7 +58,8 @@ func (h *sickbed) comesByItself(t *testing.T, version string) {
 
 	// The last boot tells who began it, up to the order to reboot; the history names nobody.
 	said := run(t, h.m, "journalctl -b -1 -q -o cat -u update-auto -u update-engine")
-	story := strings.ReplaceAll(`(?s)Starting update-auto\.service.*release offered version=V .*release armed version=V .*rebooting to=V `, "V", regexp.QuoteMeta(version))
+	story := strings.ReplaceAll(`(?s)Starting update-auto\.service.*server passed over server=https://`+regexp.QuoteMeta(deadServer)+`/ .*release offered version=V .*release armed version=V .*rebooting to=V `,
+		"V", regexp.QuoteMeta(version))
 	if !regexp.MustCompile(story).MatchString(said) {
 		t.Errorf("got %q in the journal, want /%s/", said, story)
 	}

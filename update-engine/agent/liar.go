@@ -59,3 +59,8 @@ func (a *Agent) blame(m *state.Machine, o *offer, w way, server string, err erro
 	m.Liars = append(m.Liars, state.Liar{Time: a.Now().UTC(), Server: server, Payload: w.String(), Version: o.release.Version, Error: oneLine(err.Error())})
 	a.remember(a.Store.SetMachine(*m))
 }
+
+// PassedOver tells the journal that a server had no use, though another one had: an update goes on, and nobody would hear of it.
+func (a *Agent) PassedOver(server string, err error) {
+	a.Log.Warn("server passed over", "server", server, "error", oneLine(err.Error()))
+}

@@ -85,6 +85,8 @@ type Client struct {
 	Mirrors []string
 	// Rate is how many bytes a second are taken on average; 0 means no limit.
 	Rate int64
+	// PassedOver, if not nil, is told which servers had no use when another one gave a file. From then on that one is asked first.
+	PassedOver func(server string, err error)
 
 	mu    sync.Mutex
 	good  int // index of the server that gave the last accepted file
@@ -156,6 +158,7 @@ func (c *Client) Get(ctx context.Context, url string, limit int64, tag string, a
 				continue
 			}
 			if answers[i] = c.get(ctx, p.url, limit, tag, accept); answers[i] == nil {
+				c.passOver(places, answers)
 				c.remember(p)
 				return nil
 			}
@@ -168,6 +171,14 @@ func (c *Client) Get(ctx context.Context, url string, limit int64, tag string, a
 		}
 		if err := c.Retry.wait(ctx, attempt-1); err != nil {
 			return fmt.Errorf("%w (%w)", summary(places, answers), err)
+		}
+	}
+}
+
+func (c *Client) passOver(places []place, answers []error) {
+	for i, err := range answers {
+		if err != nil && c.PassedOver != nil {
+			c.PassedOver(places[i].base, err)
 		}
 	}
 }

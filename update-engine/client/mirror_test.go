@@ -55,10 +55,15 @@ func TestMirrorTakesOver(t *testing.T) {
 	for what, h := range map[string]http.HandlerFunc{"broken": broken, "empty": http.NotFound} {
 		bad, good := newMirror(t, h), newMirror(t, says("hello"))
 		c := mirrored(bad, good)
+		var over []string
+		c.PassedOver = func(server string, err error) { over = append(over, server, err.Error()) }
 		for range 3 {
 			if b, err := c.Fetch(t.Context(), bad.URL+"/a/b", 10); err != nil || string(b) != "hello" {
 				t.Errorf("%s: got %q, %v", what, b, err)
 			}
+		}
+		if len(over) != 2 || over[0] != c.Server || !strings.Contains(over[1], bad.URL+"/a/b") {
+			t.Errorf("%s: passed over %q, want the bad one, once, and why", what, over)
 		}
 		if bad.asked.Load() != 1 || good.asked.Load() != 3 {
 			t.Errorf("%s: asked %d times, the good one %d times; want 1 and 3: the good one is remembered", what, bad.asked.Load(), good.asked.Load())

@@ -29,6 +29,7 @@ func Messages() []Message {
 		{"delta left out", "a4095735a798756dfad0bf8a9a835fb3", false},
 		{"delta failed, taking the full payload", "ba036a43d3cf8948223ba8c885a8b904", false},
 		{"server sent wrong bytes", "d1d710be9a4b4d019bc5763e601ceee1", false},
+		{"server passed over", "295e2389f5e34e95a3ff7ce6a10b1db0", false},
 		{"update failed", "6e843a0f9a676a11d1abb550420ab4c5", false},
 		{"update ended by an order", "67363afe3200493b8f2d5ca554bc15c2", false},
 		{"check failed", "b02d99bf9ebfae860a9e34620cdcbf89", false},

@@ -144,7 +144,7 @@ func serve(ctx context.Context) error {
 	}
 	files := stick.New(child)
 	defer files.Close()
-	a.Client = &client.Client{Source: a.Counted(files), Retry: client.DefaultRetry()}
+	a.Client = &client.Client{Source: a.Counted(files), Retry: client.DefaultRetry(), PassedOver: a.PassedOver}
 	a.Refresh = func() error { return configure(a, child, configDir) }
 	a.Reboots = func() (reboot.Config, error) {
 		c, err := config.Load(configFile)
