@@ -32,8 +32,9 @@ func illnesses() []illness {
 		{"network", 1, `before the update it had|multi-user\.target is inactive|systemd-networkd-wait-online\.service failed`,
 			[]vm.Allowance{verdict, vm.Allow(`systemd-networkd-wait-online|Wait for Network`, "the network is gone, and was waited for")}},
 	}
-	if fullDepth() { // TestFallback has a kernel panic, too
-		all = append(all, illness{"fatal", 3, `tries`, vm.AllowPanic("the release panics on purpose")})
+	if fullDepth() { // TestFallback has a kernel panic, too, and for the loader a crash of PID 1 is one
+		all = append(all, illness{"fatal", 3, `tries`, vm.AllowPanic("the release panics on purpose")},
+			illness{"pid1", 3, `tries`, []vm.Allowance{vm.Allow(`systemd\[1\]: |Crash PID 1`, "PID 1 crashes on purpose")}})
 	}
 	return all
 }
