@@ -37,24 +37,28 @@ func TestFlippedBit(t *testing.T) {
 
 // TestMalformedConfig gives a machine a config with a misspelt key, then one that names a server which is not there, and then each of the
 // other mistakes: it says so on its console, gives its journal to the host, shows no secret, and starts nothing else. Its address comes
-// from the kernel command line.
+// from the kernel command line. With a config that is right it shows the host its ssh host key, in this boot and in the next.
 func TestMalformedConfig(t *testing.T) {
-	s := begin(t, 4)
-	image := s.image("1.0.0", "")
+	s := begin(t, 5)
+	image, key := s.image("1.0.0", ""), must(vm.NewKey())(t)
 	m := s.start(vm.Config{
-		Name: "malformed", Dir: filepath.Join(s.dir, "malformed"), Disk: image.Disk(), JournalPort: true,
+		Name: "malformed", Dir: filepath.Join(s.dir, "malformed"), Disk: image.Disk(), VirtioPorts: true, Key: key,
 		Disks:      []vm.EmptyDisk{{Name: "small", Size: smallDisk}},
 		KernelArgs: []string{"ip=10.0.2.77::" + vm.HostAddress + ":255.255.255.0:::none"},
 		Ignition:   []byte("{\"ignition\":{\"version\":\"3.4.0\"},\n\"storage\":{\"filez\":[{\"path\":\"/etc/x\"}]}}\n"),
 	})
 	notProvisioned(t, m, 0, `path: +storage\.filez`, `line: +2\b`, `problem: +unknown key`, `expected: +one of directories, disks, files,`, `found: +"filez"`, `next step: +did you mean "files"\?`)
-	again := func(config []byte, lines ...string) {
+	configured := func(config []byte) {
 		t.Helper()
 		check(t, m.PowerCut())
 		check(t, m.Configure(config))
-		from := len(m.Console().Lines(0))
 		m.Console().SkipToEnd()
 		check(t, m.PowerOn())
+	}
+	again := func(config []byte, lines ...string) {
+		t.Helper()
+		from := len(m.Console().Lines(0))
+		configured(config)
 		notProvisioned(t, m, from, lines...)
 	}
 	// Nobody listens on that port of the host: the connection is refused, again and again.
@@ -83,6 +87,26 @@ func TestMalformedConfig(t *testing.T) {
 	}
 	if strings.Contains(journal, "hunter2") {
 		t.Error("a secret is in the journal")
+	}
+
+	// A file that is fetched needs the network, and with it udev, which finds the port long before there is a key. The address that is forwarded is DHCP's.
+	web := filepath.Join(s.dir, "web")
+	check(t, os.Mkdir(web, 0o755))
+	check(t, os.WriteFile(filepath.Join(web, "word"), []byte("right"), 0o644))
+	configured(must(provision.New().SSHKey("root", key.AuthorizedKey()).File("/etc/systemd/network/10-lab.network", 0o644, "[Match]\nName=e*\n[Network]\nDHCP=yes\n").
+		Include(fmt.Sprintf(`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/var/srv/word","contents":{"source":"%sword"}}]}}`, s.web(web).GuestURL())).JSON())(t))
+	showsHostKey(t, m)
+	check(t, m.PowerCycle(t.Context()))
+	showsHostKey(t, m)
+	m.AssertClean(t, vm.Allow(`ignition\.service: Failed|Apply the Config|Provision This Machine`, "mistakes of configs"))
+}
+
+// showsHostKey waits for a machine to which nobody can log in before it has said which host key it has, and compares what it says with what it has.
+func showsHostKey(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	up(t, m)
+	if got, want := must(m.HostKeys())(t), run(t, m, "cat /var/srv/word /etc/ssh/ssh_host_*.pub"); !strings.HasPrefix("right"+got, want+"\n") {
+		t.Errorf("the machine shows %q, and has %q", got, want)
 	}
 }
 

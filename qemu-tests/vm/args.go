@@ -40,6 +40,7 @@ type hardware struct {
 	memory     string // file of saved memory and devices to go on with, "" to start the firmware
 	ignition   string // file of the provisioning config, "" for none
 	journal    string // file that takes the journal of a failed provisioning, "" for none
+	hostKeys   string // file that takes the ssh host keys, "" for none
 	forwards   []Forward
 	nics       []NIC
 
@@ -73,15 +74,30 @@ func (h hardware) args() []string {
 	}
 	a = append(append(a, h.moreDiskArgs()...), h.tpmArgs()...)
 	a = append(a, h.netArgs()...)
-	if h.journal != "" {
-		a = append(a, "-chardev", "file,id=journal,path="+value(h.journal), "-device", "virtio-serial-pci",
-			"-device", "virtserialport,chardev=journal,name=com.coreos.ignition.journal")
-	}
+	a = append(a, h.portArgs()...)
 	if h.ignition != "" {
 		a = append(a, "-fw_cfg", "name=opt/com.coreos/config,file="+value(h.ignition))
 	}
 	if h.memory != "" {
 		a = append(a, "-incoming", "file:"+h.memory)
+	}
+	return a
+}
+
+// portArgs are the ports on which the guest says something to the host.
+func (h hardware) portArgs() (a []string) {
+	if h.journal != "" || h.hostKeys != "" {
+		a = append(a, "-device", "virtio-serial-pci")
+	}
+	if h.journal != "" {
+		a = append(a, "-chardev", "file,id=journal,path="+value(h.journal), "-device", "virtserialport,chardev=journal,name=com.coreos.ignition.journal")
+	}
+	if h.hostKeys != "" {
+		file := "file,id=hostkeys,path=" + value(h.hostKeys)
+		if h.memory != "" {
+			file += ",append=on" // A boot that goes on does not say it again.
+		}
+		a = append(a, "-chardev", file, "-device", "virtserialport,chardev=hostkeys,name="+hostKeyPort)
 	}
 	return a
 }

@@ -44,15 +44,16 @@ func TestArgs(t *testing.T) {
 	}
 }
 
-// Further disks are told apart by their serial numbers; a TPM and a port for the journal are there only when asked for.
+// Further disks are told apart by their serial numbers; a TPM and ports to the host are there only when asked for.
 func TestArgsMoreDevices(t *testing.T) {
-	h := hardware{disk: "/d/disk.raw", more: []string{"/d/a,b.raw", "/d/right.raw"}, tpm: os.Stdin, tpmFD: 5, journal: "/d/journal.json"}
+	h := hardware{disk: "/d/disk.raw", more: []string{"/d/a,b.raw", "/d/right.raw"}, tpm: os.Stdin, tpmFD: 5, journal: "/d/journal.json", hostKeys: "/d/hostkeys"}
 	got := strings.Join(h.args(), " ")
 	for _, want := range []string{
 		"file=/d/a,,b.raw -device virtio-blk-pci,drive=more0,serial=a,,b ",
 		"-device virtio-blk-pci,drive=more1,serial=right ",
 		"-chardev socket,id=tpm,fd=5 -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0 ",
-		"-chardev file,id=journal,path=/d/journal.json -device virtio-serial-pci -device virtserialport,chardev=journal,name=com.coreos.ignition.journal",
+		"-device virtio-serial-pci -chardev file,id=journal,path=/d/journal.json -device virtserialport,chardev=journal,name=com.coreos.ignition.journal" +
+			" -chardev file,id=hostkeys,path=/d/hostkeys -device virtserialport,chardev=hostkeys,name=io.proa.ssh.hostkeys",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %s\nwant it to contain %s", got, want)
@@ -115,10 +116,10 @@ func TestArgsOfNetworks(t *testing.T) {
 }
 
 func TestArgsOfWriteLogAndMemory(t *testing.T) {
-	got := strings.Join(hardware{disk: "/run/a,b/disk.raw", writeLog: "/run/a,b/writes.log", bus: NVMe, memory: "/run/a,b/memory"}.args(), " ")
+	got := strings.Join(hardware{disk: "/run/a,b/disk.raw", writeLog: "/run/a,b/writes.log", bus: NVMe, memory: "/run/a,b/memory", hostKeys: "/d/hostkeys"}.args(), " ")
 	for _, want := range []string{
 		`"driver":"blklogwrites"`, `"filename":"/run/a,b/disk.raw"`, `"filename":"/run/a,b/writes.log"`, `"log-append":true`,
-		"-device nvme,serial=proa,drive=disk", "-incoming file:/run/a,b/memory",
+		"-device nvme,serial=proa,drive=disk", "-incoming file:/run/a,b/memory", "file,id=hostkeys,path=/d/hostkeys,append=on ",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %s\nwant it to contain %s", got, want)

@@ -29,8 +29,9 @@ type Config struct {
 	// TPM gives the machine a TPM 2.0 of its own.
 	TPM bool
 
-	// JournalPort gives the machine a port to which a failed provisioning writes its journal: Machine.Journal reads it.
-	JournalPort bool
+	// VirtioPorts gives the machine virtio ports to the host. A failed provisioning writes its journal to one: Machine.Journal reads it. A machine
+	// that is up writes its ssh host keys to the other: Machine.HostKeys reads them, and a login trusts no other key.
+	VirtioPorts bool
 
 	// LogWrites logs what is written to the disk from the first boot on, as Machine.LogWrites does.
 	LogWrites bool

@@ -23,7 +23,7 @@
 //   - Waiting has deadlines in machine time: wall time less the time in which QEMU was ready to run and the host
 //     had no CPU for it. A busy host makes stories slow, not red.
 //   - The guest reaches servers on the host's loopback at HostAddress; the host reaches the guest by forwarded ports
-//     on 127.0.0.1. Host keys are remembered by first use, and a changed one is an error.
+//     on 127.0.0.1. Host keys are remembered by first use, or are those that the machine says on its VirtioPorts; any other is an error.
 //   - QEMU dies with the process that started it, even when that is killed (prctl PR_SET_PDEATHSIG).
 //
 // Specs: QEMU's qmp-spec and docs/specs/fw_cfg; SMBIOS 3.x type 11 as read by systemd-stub(7).

@@ -107,8 +107,8 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 	if err := m.makeDisks(); err != nil {
 		return err
 	}
-	if cfg.JournalPort {
-		m.hw.journal = filepath.Join(cfg.Dir, "journal.json")
+	if cfg.VirtioPorts {
+		m.hw.journal, m.hw.hostKeys = filepath.Join(cfg.Dir, "journal.json"), filepath.Join(cfg.Dir, "hostkeys")
 	}
 	if cfg.Ignition != nil {
 		m.hw.ignition = filepath.Join(cfg.Dir, "config.ign")
@@ -124,7 +124,7 @@ func (m *Machine) prepare(tree *tooltree.Tree) error {
 		}
 		m.hw.forwards = append(m.hw.forwards, Forward{Host: host, Guest: guest})
 	}
-	m.ssh = &logins{addr: m.Addr(22), key: cfg.Key, clients: map[string]*ssh.Client{}}
+	m.ssh = &logins{addr: m.Addr(22), key: cfg.Key, shown: m.hw.hostKeys, clients: map[string]*ssh.Client{}}
 	for i, name := range []string{"console.log", "qemu.log"} {
 		f, err := os.Create(filepath.Join(cfg.Dir, name))
 		if err != nil {
@@ -284,9 +284,15 @@ func (m *Machine) Configure(ignition []byte) error {
 	return os.WriteFile(m.hw.ignition, ignition, 0o600)
 }
 
-// Journal is what the machine has written to its JournalPort in this boot: entries as journalctl -o json has them.
+// Journal is what the machine has written to that port of its VirtioPorts in this boot: entries as journalctl -o json has them.
 func (m *Machine) Journal() (string, error) {
 	b, err := os.ReadFile(m.hw.journal)
+	return string(b), err
+}
+
+// HostKeys is what the machine has written to that port of its VirtioPorts in this boot: lines as in ssh_host_*_key.pub.
+func (m *Machine) HostKeys() (string, error) {
+	b, err := os.ReadFile(m.hw.hostKeys)
 	return string(b), err
 }
 

@@ -10,7 +10,9 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,6 +79,8 @@ type logins struct {
 	addr string
 	key  *Key
 
+	shown string // file of the host keys that the machine says are its own, "" to trust the first
+
 	mu      sync.Mutex
 	hostKey string
 	clients map[string]*ssh.Client
@@ -89,7 +93,52 @@ func (e *HostKeyError) Error() string {
 	return fmt.Sprintf("the machine's host key was %s and is %s now: its state is gone, or this is another machine", e.First, e.Now)
 }
 
+// hostKeyPort is the virtio port to which a machine writes its host keys: proa-ssh-hostkeys.service.
+const hostKeyPort = "io.proa.ssh.hostkeys"
+
+// ForeignKeyError says that another key answers than those that the machine has shown: it is not the machine that answers, or not with its keys.
+type ForeignKeyError struct {
+	Shown []string
+	Now   string
+}
+
+func (e *ForeignKeyError) Error() string {
+	return fmt.Sprintf("the host key is %s, but the machine has shown %s on port %s: another machine answers, or sshd has other keys", e.Now, strings.Join(e.Shown, " "), hostKeyPort)
+}
+
+// checkShown compares a key with those of its type that the machine has shown.
+func (l *logins) checkShown(key ssh.PublicKey) error {
+	b, err := os.ReadFile(l.shown)
+	if err != nil {
+		return fmt.Errorf("read host keys: %w", err)
+	}
+	b = b[:bytes.LastIndexByte(b, '\n')+1] // whole lines
+	var shown []string
+	for len(b) > 0 {
+		var k ssh.PublicKey
+		if k, _, _, b, err = ssh.ParseAuthorizedKey(b); err != nil {
+			return fmt.Errorf("read host keys of %s: %w", l.shown, err)
+		}
+		if k.Type() == key.Type() {
+			shown = append(shown, ssh.FingerprintSHA256(k))
+		}
+	}
+	now := ssh.FingerprintSHA256(key)
+	switch {
+	case len(shown) == 0:
+		return fmt.Errorf("the machine has not shown its ssh host key on port %s yet", hostKeyPort)
+	case !slices.Contains(shown, now):
+		return &ForeignKeyError{shown, now}
+	}
+	return nil
+}
+
 func (l *logins) checkHostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
+	if l.shown != "" {
+		if err := l.checkShown(key); err != nil {
+			return err
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := ssh.FingerprintSHA256(key)
@@ -145,8 +194,9 @@ func (l *logins) client(ctx context.Context, user string) (*ssh.Client, error) {
 			last = err
 		}
 		var changed *HostKeyError
-		if errors.As(err, &changed) {
-			return nil, fmt.Errorf("log in as %s: %w", user, changed)
+		var foreign *ForeignKeyError
+		if errors.As(err, &changed) || errors.As(err, &foreign) {
+			return nil, fmt.Errorf("log in as %s: %w", user, err)
 		}
 		select {
 		case <-ctx.Done():

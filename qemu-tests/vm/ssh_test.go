@@ -208,6 +208,54 @@ func TestHostKeyIsRemembered(t *testing.T) {
 	}
 }
 
+// A machine with a port for its host keys is believed what it says there, and no other key is trusted; until it says one nobody is.
+func TestHostKeyIsShown(t *testing.T) {
+	key, own, other := newKey(t), newKey(t), newKey(t)
+	line := func(k *Key) string { return string(ssh.MarshalAuthorizedKey(k.signer.PublicKey())) }
+	for name, c := range map[string]struct {
+		shown   string
+		trusted bool
+		says    string
+	}{
+		"shown":              {line(own), true, ""},
+		"one of two":         {line(other) + line(own), true, ""},
+		"of another machine": {line(other), false, "another machine answers"},
+		"nothing":            {"", false, "has not shown its ssh host key"},
+		"half a line":        {strings.TrimSpace(line(own)), false, "has not shown its ssh host key"},
+		"something else":     {"no such key\n", false, "read host keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := listen(t, "127.0.0.1:0")
+			sshd(t, l, own, key)
+			file := filepath.Join(t.TempDir(), "hostkeys")
+			if err := os.WriteFile(file, []byte(c.shown), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			m := &logins{addr: l.Addr().String(), key: key, shown: file, clients: map[string]*ssh.Client{}}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := m.run(ctx, "core", "true", nil)
+			var foreign *ForeignKeyError
+			if c.trusted != (err == nil) || err != nil && !strings.Contains(err.Error(), c.says) || errors.As(err, &foreign) != (name == "of another machine") {
+				t.Errorf("got %v, want trusted %v, or %q", err, c.trusted, c.says)
+			}
+		})
+	}
+}
+
+// What is not shown yet is waited for.
+func TestHostKeyIsWaitedFor(t *testing.T) {
+	key, own := newKey(t), newKey(t)
+	l := listen(t, "127.0.0.1:0")
+	sshd(t, l, own, key)
+	file := filepath.Join(t.TempDir(), "hostkeys")
+	time.AfterFunc(200*time.Millisecond, func() { os.WriteFile(file, ssh.MarshalAuthorizedKey(own.signer.PublicKey()), 0o600) })
+	m := &logins{addr: l.Addr().String(), key: key, shown: file, clients: map[string]*ssh.Client{}}
+	if _, err := m.run(t.Context(), "core", "true", nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKeyPEM(t *testing.T) {
 	k := newKey(t)
 	b, err := k.PrivatePEM()
