@@ -15,6 +15,7 @@ const (
 	initStarts    = `Run /init as init process`
 	systemdSpeaks = `systemd\[1\]: `
 	multiUser     = `Reached target multi-user\.target`
+	softReboots   = `Reached target soft-reboot\.target`
 )
 
 // A mark is when a console line came.

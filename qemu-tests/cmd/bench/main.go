@@ -5,7 +5,7 @@
 //
 // --image is a built release or a folder of releases, of which the newest is measured. The first run makes the Debian machine, which takes
 // minutes; it stays in the cache. --against measures another release instead of Debian, to see what a change has done. --first-boot
-// measures only what provisioning adds to the first boot of a machine without config. --json prints everything that was measured instead of a
+// measures only what provisioning adds to the first boot of a machine without config, by the way it goes on and by a soft reboot instead. --json prints everything that was measured instead of a
 // table. BENCH_ROUNDS is another way to say --rounds.
 package main
 
