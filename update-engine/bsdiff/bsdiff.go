@@ -2,7 +2,6 @@ package bsdiff
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/bits"
 
@@ -15,60 +14,30 @@ type Control struct {
 	Seek      int64 // of the last one: 0
 }
 
-// A Patch makes a new file of an old one. The lengths of Diff and Extra are the sums of Add and Copy.
-type Patch struct {
-	Control     []Control
-	Diff, Extra []byte
-}
-
 // Diff returns what makes new of old.
-func Diff(old, new []byte) Patch {
+func Diff(old, new []byte) []Control {
 	var d Differ
 	return d.Diff(old, new)
 }
 
-// Apply makes the new file of the old one. It refuses a patch that reads outside the old file or its own streams.
-func (p Patch) Apply(old []byte) ([]byte, error) {
-	var at int64
-	diff, extra := p.Diff, p.Extra
-	out := make([]byte, 0, len(diff)+len(extra))
-	for i, c := range p.Control {
-		if c.Add < 0 || c.Add > int64(len(diff)) || c.Copy < 0 || c.Copy > int64(len(extra)) {
-			return nil, fmt.Errorf("apply patch: piece %d has %d and %d bytes, of the streams are left %d and %d", i, c.Add, c.Copy, len(diff), len(extra))
-		}
-		if c.Add > 0 && (at < 0 || at > int64(len(old))-c.Add) {
-			return nil, fmt.Errorf("apply patch: piece %d reads %d bytes at %d of an old file of %d", i, c.Add, at, len(old))
-		}
-		for j, b := range diff[:c.Add] {
-			out = append(out, b+old[at+int64(j)])
-		}
-		out = append(out, extra[:c.Copy]...)
-		diff, extra = diff[c.Add:], extra[c.Copy:]
-		at += c.Add + c.Seek
-	}
-	if len(diff)+len(extra) > 0 {
-		return nil, fmt.Errorf("apply patch: %d and %d bytes of the streams are left", len(diff), len(extra))
-	}
-	return out, nil
-}
-
-// A Differ makes patches one after the other in the same memory: five bytes for each of the largest old file, and 256 KiB, or 64 MiB once
+// A Differ compares pairs one after the other in the same memory: five bytes for each of the largest old file, and 256 KiB, or 4 MiB once
 // an old file had 4 MiB. Its zero value is ready. It is not safe for concurrent use.
 type Differ struct {
 	array   []int32
 	width   int     // how many bytes make a bucket
+	drop    int     // but for so many bits of the last one
 	buckets []int32 // where in the array suffixes begin with these bytes, and where the last ones end
 }
 
-// In a file of this size or more, buckets are by three bytes instead of two: a search then ends after a step or two where there is
-// nothing to find, as in what is compressed.
+// In a file of this size or more, buckets are by two and a half bytes instead of two: a search then ends after few steps where there is
+// nothing to find, as in what is compressed. By three, they would fit in no cache.
 const large = 4 << 20
 
 // maxOld is how much of an old file is looked at: what an int32 can count.
 const maxOld = math.MaxInt32
 
-// Diff returns what makes new of old. The patch shares no memory with the Differ.
-func (d *Differ) Diff(old, new []byte) Patch {
+// Diff returns what makes new of old. It shares no memory with the Differ.
+func (d *Differ) Diff(old, new []byte) []Control {
 	old = old[:min(len(old), maxOld)]
 	w := writer{old: old, new: new}
 	// Equal beginnings need no search, and files mostly differ in few places.
@@ -77,9 +46,9 @@ func (d *Differ) Diff(old, new []byte) Patch {
 		d.sort(old)
 		d.scan(&w, begin)
 	} else {
-		w.piece(0, begin, begin, 0)
+		w.piece(begin, begin, 0)
 	}
-	return w.p
+	return w.control
 }
 
 func (d *Differ) sort(old []byte) {
@@ -88,11 +57,11 @@ func (d *Differ) sort(old []byte) {
 	}
 	d.array = d.array[:len(old)]
 	suffix.Array(old, d.array)
-	d.width = 2
+	d.width, d.drop = 2, 0
 	if len(old) >= large {
-		d.width = 3
+		d.width, d.drop = 3, 4
 	}
-	n := 1<<(8*d.width) + 1
+	n := 1<<(8*d.width-d.drop) + 1
 	if cap(d.buckets) < n {
 		d.buckets = make([]int32, n)
 	}
@@ -115,7 +84,7 @@ func (d *Differ) key(s []byte) int {
 			k |= int(s[i])
 		}
 	}
-	return k
+	return k >> d.drop
 }
 
 // longest returns the place in old of the longest beginning of s, and its length; (0, 0) if it is shorter than a bucket's bytes.

@@ -1,7 +1,7 @@
 // Package bsdiff finds what a new file has of an old one although both were compiled anew: Colin Percival's algorithm ("Naive
 // Differences of Executable Code", 2003), without a file format of its own.
 //
-//	old, new ─▶ suffix array of old ─▶ matches ─▶ Patch: control, diff, extra ─▶ package payload packs and applies them
+//	old, new ─▶ suffix array of old ─▶ matches ─▶ Control ─▶ package payload makes the streams, packs and applies them
 //
 // The new file is described piece by piece, one Control each:
 //
@@ -13,6 +13,6 @@
 // is nearly all zeros, and packs well. Matches are found in a suffix array
 // (package suffix).
 //
-// The patch depends on both files alone. It is always right: on files that have nothing in common it is the new file as extra stream,
-// and whether a patch is worth its bytes is for the caller to compare.
+// The description depends on both files alone. It is always right: on files that have nothing in common it is the new file as extra stream,
+// and whether a difference is worth its bytes is for the caller to compare.
 package bsdiff

@@ -1,9 +1,9 @@
 package bsdiff
 
-// A writer collects the pieces of a patch.
+// A writer collects the pieces of a new file.
 type writer struct {
 	old, new []byte
-	p        Patch
+	control  []Control
 
 	// The current match: byte done of the new file, up to which everything is written, is byte at of the old one.
 	done, at int
@@ -23,7 +23,7 @@ func (w *writer) matched(at, scan int) {
 		forward += cut - overlap
 		backward -= cut
 	}
-	w.piece(w.done, forward, scan-backward-w.done, w.at)
+	w.piece(forward, scan-backward-w.done, w.at)
 	w.done, w.at = scan-backward, at-backward
 }
 
@@ -75,20 +75,16 @@ func (w *writer) cut(at, scan, forward, backward, overlap int) int {
 	return length
 }
 
-// piece writes total bytes from byte first of the new file on, add of them as differences to the old file's at byte at.
-func (w *writer) piece(first, add, total, at int) {
+// piece describes the next total bytes of the new file, add of them as differences to the old file's at byte at.
+func (w *writer) piece(add, total, at int) {
 	if total == 0 {
 		return
 	}
-	if n := len(w.p.Control); n > 0 {
-		w.p.Control[n-1].Seek = int64(at - w.from)
+	if n := len(w.control); n > 0 {
+		w.control[n-1].Seek = int64(at - w.from)
 	} else if at != 0 {
-		w.p.Control = append(w.p.Control, Control{Seek: int64(at)})
+		w.control = append(w.control, Control{Seek: int64(at)})
 	}
-	w.p.Control = append(w.p.Control, Control{Add: int64(add), Copy: int64(total - add)})
-	for i, c := range w.new[first : first+add] {
-		w.p.Diff = append(w.p.Diff, c-w.old[at+i])
-	}
-	w.p.Extra = append(w.p.Extra, w.new[first+add:first+total]...)
+	w.control = append(w.control, Control{Add: int64(add), Copy: int64(total - add)})
 	w.from = at + add
 }

@@ -179,7 +179,7 @@ func (c comparison) gaps(old, new []extent.Extent) ([]piece, error) {
 	if err != nil {
 		return nil, err
 	}
-	return scattered(bsdiff.Diff(before, after).Control, old, new), nil
+	return scattered(bsdiff.Diff(before, after), old, new), nil
 }
 
 // scattered are the pieces of new ranges, whose content was gathered and compared with that of old ones.
@@ -248,7 +248,7 @@ func (c comparison) describe(differs *sync.Pool) func(context.Context, neighbour
 		if tables := c.tables(old, content); len(tables) > 0 {
 			return ofTables(tables, differ, n, old, content), nil
 		}
-		p.parts = partsOf(differ.Diff(old, content).Control, []extent.Extent{n.old})
+		p.parts = partsOf(differ.Diff(old, content), []extent.Extent{n.old})
 		return p, nil
 	}
 }

@@ -140,7 +140,12 @@ type streams struct {
 
 // streams returns false if there are no instructions, or too many for one segment.
 func (p segmentPacker) streams(t task, made []byte) (s streams, ok bool, err error) {
-	var shift int64
+	var shift, added int64
+	for _, x := range t.instructions {
+		added += x.add
+	}
+	s.diff, s.old = make([]byte, 0, added), make([]byte, 0, added)
+	s.extra = make([]byte, 0, int64(len(made))-added)
 	c := t.at
 	for _, x := range t.instructions {
 		if x.add == 0 {
@@ -191,7 +196,9 @@ func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor,
 		c.skipCopies()
 		n, _ := c.here()
 		n = min(n, int64(len(made)))
-		old := make([]byte, n)
+		known := len(s.old)
+		s.old = s.old[:known+int(n)] // as much was made
+		old := s.old[known:]
 		if err := p.space.read(old, c.at+shift); err != nil {
 			return err
 		}
@@ -199,7 +206,6 @@ func (p segmentPacker) subtract(s *streams, made []byte, shift int64, c *cursor,
 		for i, b := range old {
 			s.diff = append(s.diff, made[i]-b)
 		}
-		s.old = append(s.old, old...)
 		s.places = appendPlace(s.places, residue.Place{Length: int(n), At: c.at, Shift: shift})
 		made = made[n:]
 		c.step(n)

@@ -29,7 +29,7 @@ func ofTables(tables []module.Table, differ *bsdiff.Differ, n neighbour, old, co
 		p.tables = append(p.tables, table{at: after[i].Offset, size: after[i].Length, from: before[i].Offset, kind: t.Kind, target: t.Target, first: i == 0})
 	}
 	before, after = between(n.old, before), between(n.new, after)
-	pieces := scattered(differ.Diff(pick(old, before, n.old.Offset), pick(content, after, n.new.Offset)).Control, before, after)
+	pieces := scattered(differ.Diff(pick(old, before, n.old.Offset), pick(content, after, n.new.Offset)), before, after)
 	for i, t := range tables {
 		q := piece{at: p.tables[i].at}
 		for _, x := range t.Pieces {
