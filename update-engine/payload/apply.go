@@ -200,11 +200,12 @@ type applier struct {
 	columns *column.Predictor
 
 	// Of the output:
-	kind  Kind
-	w     io.WriterAt
-	space space
-	from  int64 // what is before this address is written already
-	shown int64 // address of the last checkpoint
+	kind   Kind
+	w      io.WriterAt
+	space  space
+	nearby nearby
+	from   int64 // what is before this address is written already
+	shown  int64 // address of the last checkpoint
 }
 
 func (a *applier) output(o Output, from Mark) error {
@@ -219,6 +220,7 @@ func (a *applier) output(o Output, from Mark) error {
 	if o.Kind == RootImage {
 		a.src.NewRoot = self
 	}
+	a.nearby.forget()
 	a.kind, a.from, a.shown = o.Kind, from.Written, from.Written
 	if err := a.segments(o, from); err != nil {
 		return err

@@ -181,7 +181,7 @@ func (a *applier) old(b, control []byte, c cursor) ([]residue.Place, error) {
 			if at := c.at + shift; at < 0 || at > limit-n {
 				return damaged(fmt.Errorf("reads %d bytes at %d of the source, which has %d", n, at, limit))
 			}
-			if err := a.space.read(b[:n], c.at+shift); err != nil {
+			if err := a.nearby.read(b[:n], c.at+shift, a.space, limit); err != nil {
 				return err
 			}
 			a.places = appendPlace(a.places, residue.Place{Length: int(n), At: c.at, Shift: shift})
