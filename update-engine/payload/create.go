@@ -116,23 +116,28 @@ type alternative struct {
 func (a alternative) saved() int { return int(a.seg.Streams[1].Stored) - len(a.residue) }
 
 const (
-	maxWork   = 4_000_000 // bounds how long a machine computes for a whole payload: about half a second
-	perMade   = 48        // as many bytes that are made take the time of one of that work
+	maxWork   = 6_200_000 // bounds how long a machine computes for a whole payload: about two thirds of a second
+	perMade   = 32        // as many bytes that are made take the time of one of that work
 	minSaving = 20        // bytes for a thousand of that work: less is not worth the machine's time
 )
+
+// workOfMade is what making the bytes of the outputs so far takes, of maxWork.
+func (d *draft) workOfMade() (work int) {
+	for _, o := range d.m.Outputs {
+		work += int(o.Made() / perMade)
+	}
+	return work
+}
 
 // takeResidues takes those alternatives that save most for their work.
 func (d *draft) takeResidues() {
 	slices.SortStableFunc(d.residues, func(a, b alternative) int { return b.saved()*a.work - a.saved()*b.work })
-	var work int64
-	for _, o := range d.m.Outputs {
-		work += o.Made() / perMade
-	}
+	work := d.workOfMade()
 	for _, a := range d.residues {
-		if work+int64(a.work) > maxWork || a.saved()*1000 < a.work*minSaving {
+		if work+a.work > maxWork || a.saved()*1000 < a.work*minSaving {
 			continue
 		}
-		work += int64(a.work)
+		work += a.work
 		s := &d.m.Outputs[a.output].Segments[a.segment].Streams[1]
 		s.Codec, s.Stored = Residue, int64(len(a.residue))
 		d.blobs[a.blob] = a.residue
@@ -177,6 +182,9 @@ func (d *draft) output(ctx context.Context, i int, in Input, l layout) error {
 	tasks := split(l, d.options.Segment)
 	var kinErr error
 	p := segmentPacker{packer: d.options.Packer, in: in, space: self, external: d.m.external(in.Kind), prefix: d.prefix, models: d.models}
+	if d.workOfMade() > maxWork {
+		p.models = nil // no time would be left for any
+	}
 	err = inOrder(ctx, d.options.Workers, d.withKin(in, tasks, &kinErr), p.pack, func(s packed) error {
 		if len(s.residue) > 0 {
 			d.residues = append(d.residues, alternative{output: i, segment: len(o.Segments), blob: len(d.blobs) + 1, packed: s})
