@@ -1,9 +1,11 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -15,6 +17,15 @@ func TestTryDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	const stop = "--no-block stop proa-try.timer"
+	uptime, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var now float64
+	if _, err := fmt.Sscan(string(uptime), &now); err != nil {
+		t.Fatal(err)
+	}
+	ago := func(seconds float64) string { return strconv.FormatInt(int64((now-seconds)*1e6), 10) }
 	for _, c := range []struct{ state, status, verdictBy, agent, want, ended string }{
 		{"activating", "0", "", "0", "", ""},
 		{"activating", "0", "999999999", "0", "", ""},
@@ -26,13 +37,24 @@ func TestTryDeadline(t *testing.T) {
 		{"failed", "3", "", "0", stop, ""},
 		{"inactive", "0", "", "3", stop, "inactive"},   // there is nothing else to boot
 		{"", "", "", "0", "reboot --force", "unknown"}, // no answer at all
+		// After a soft reboot the timer may come too early.
+		{"inactive early", "0", "", "0", "", ""},
+		{"activating early", "0", "", "0", "", ""},
+		{"failed early", "1", "", "0", "reboot --force", "failed"},
+		{"active early", "0", "", "0", stop, ""},
 	} {
+		state, early := strings.CutSuffix(c.state, " early")
+		began := ago(400)
+		if early {
+			began = ago(30)
+		}
 		dir := t.TempDir()
 		text := strings.NewReplacer("/usr/lib/proa/update-engine", dir+"/update-engine", "/run/proa-health/verdict-by", dir+"/verdict-by").Replace(string(b))
 		files := map[string]string{
 			"try-deadline": text,
 			"systemctl": "#!/bin/sh\ncase $* in\n" +
-				"'show -P ActiveState proa-health.service') echo " + c.state + " ;;\n" +
+				"'show -P ActiveState proa-health.service') echo " + state + " ;;\n" +
+				"'show -P ActiveEnterTimestampMonotonic proa-try.timer') echo " + began + " ;;\n" +
 				"'show -P ExecMainStatus proa-health.service') echo " + c.status + " ;;\n" +
 				"*) echo \"$*\" > " + dir + "/done ;;\nesac\n",
 			"update-engine": "#!/bin/sh\necho \"$*\" > " + dir + "/ended\nexit " + c.agent + "\n",
