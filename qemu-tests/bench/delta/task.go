@@ -97,6 +97,7 @@ func (b *bench) do(ctx context.Context, t Task) (Made, Usage, error) {
 	var out jsonBuffer
 	cmd := exec.CommandContext(ctx, self, "--task", string(text))
 	cmd.Stdout = &out
+	cmd.Env = append(os.Environ(), deskCollector)
 	if t.Do == "apply" {
 		cmd.Env = append(os.Environ(), agentLimit, agentCollector)
 	}
@@ -120,6 +121,9 @@ const (
 	agentLimit     = "GOMEMLIMIT=32MiB"
 	agentCollector = "GOGC=10"
 )
+
+// deskCollector is what cmd/release says to its own collector.
+const deskCollector = "GOGC=400"
 
 type jsonBuffer []byte
 

@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -34,6 +35,9 @@ import (
 )
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // A tenth less CPU time for a delta; a desk has the 600 MB that it takes then.
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := desk.Run(ctx, desk.Streams{Out: os.Stdout, Err: os.Stderr, Now: time.Now}, os.Args[1:])
 	stop()
