@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,13 +22,7 @@ import (
 
 // like makes a build whose root image has much in common with that of every other version.
 func (m *machine) like(version string, size int) *repotest.Build {
-	data := make([]byte, size)
-	noise := rand.NewChaCha8([32]byte{1})
-	_, _ = noise.Read(data)
-	for at := 10_000; at < len(data); at += 200_000 {
-		copy(data[at:], "this is release "+version)
-	}
-	b := repotest.FromRoot(m.t, version, data)
+	b := repotest.Similar(m.t, version, size)
 	m.builds[b.Release.Root.RootHash] = b
 	return b
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,25 +14,6 @@ import (
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
 )
-
-// similar makes a build that differs from the others by a few bytes.
-func similar(t testing.TB, version string) *repotest.Build {
-	t.Helper()
-	data := make([]byte, 256<<10)
-	noise := rand.NewChaCha8([32]byte{1})
-	_, _ = noise.Read(data)
-	copy(data[100_000:], "this is release "+version)
-	return repotest.FromRoot(t, version, data)
-}
-
-// alien makes a build that has nothing in common with the others.
-func alien(t testing.TB, version string) *repotest.Build {
-	t.Helper()
-	data := make([]byte, 256<<10)
-	noise := rand.NewChaCha8([32]byte{2})
-	_, _ = noise.Read(data)
-	return repotest.FromRoot(t, version, data)
-}
 
 func careful(t testing.TB) *repo.Desk {
 	t.Helper()
@@ -87,9 +67,9 @@ func TestDeltas(t *testing.T) {
 	t.Parallel()
 	d := careful(t)
 	for _, v := range []string{"1.0.0", "1.0.1", "1.0.2", "1.0.9"} {
-		issue(t, d, similar(t, v), repo.Options{})
+		issue(t, d, repotest.Similar(t, v, 256<<10), repo.Options{})
 	}
-	s := issue(t, d, similar(t, "1.0.10"), repo.Options{Deltas: 3})
+	s := issue(t, d, repotest.Similar(t, "1.0.10", 256<<10), repo.Options{Deltas: 3})
 	if got, want := slices.Sorted(maps.Keys(s.Payloads)), []string{"from 1.0.1", "from 1.0.2", "from 1.0.9", "full"}; !slices.Equal(got, want) {
 		t.Errorf("payloads %v, want %v", got, want)
 	}
@@ -118,7 +98,7 @@ func TestDeltas(t *testing.T) {
 		t.Errorf("applied %q", got)
 	}
 
-	s = issue(t, d, alien(t, "2.0.0"), repo.Options{Deltas: 1})
+	s = issue(t, d, repotest.Alien(t, "2.0.0", 256<<10), repo.Options{Deltas: 1})
 	if len(s.Made) != 2 || !s.Made[1].Dropped || s.Payloads["from 1.0.10"] != 0 || s.Release.Payloads.Deltas != nil {
 		t.Errorf("a release with nothing in common: %+v", s)
 	}
@@ -138,9 +118,9 @@ func TestDeltasFromWhereItCanBeReached(t *testing.T) {
 	t.Parallel()
 	d := careful(t)
 	for _, v := range []string{"1.0.0", "1.0.1"} {
-		issue(t, d, similar(t, v), repo.Options{})
+		issue(t, d, repotest.Similar(t, v, 256<<10), repo.Options{})
 	}
-	s := issue(t, d, similar(t, "1.0.2"), repo.Options{Deltas: 5, MinSource: "1.0.1"})
+	s := issue(t, d, repotest.Similar(t, "1.0.2", 256<<10), repo.Options{Deltas: 5, MinSource: "1.0.1"})
 	if s.Release.MinSource != "1.0.1" || len(s.Made) != 2 || s.Made[1].From != "1.0.1" {
 		t.Errorf("got %+v", s)
 	}
@@ -151,19 +131,19 @@ func TestDeltasFromWhereItCanBeReached(t *testing.T) {
 func TestDeltasAroundABrokenRelease(t *testing.T) {
 	t.Parallel()
 	d := careful(t)
-	issue(t, d, similar(t, "1.0.0"), repo.Options{})
-	issue(t, d, similar(t, "1.0.1"), repo.Options{})
+	issue(t, d, repotest.Similar(t, "1.0.0", 256<<10), repo.Options{})
+	issue(t, d, repotest.Similar(t, "1.0.1", 256<<10), repo.Options{})
 	full, err := filepath.Glob(filepath.Join(d.Dir, "targets/releases/1.0.1/amd64/*.full.payload"))
 	if err != nil || len(full) != 1 {
 		t.Fatalf("%v, %v", full, err)
 	}
 	spoil(t, full[0])
-	broken := similar(t, "1.0.2")
+	broken := repotest.Similar(t, "1.0.2", 256<<10)
 	broken.Root[5000] ^= 1
 	broken.Write(t)
 	issue(t, d, broken, repo.Options{AllowInconsistent: true})
 
-	s := issue(t, d, similar(t, "1.0.3"), repo.Options{Deltas: 3})
+	s := issue(t, d, repotest.Similar(t, "1.0.3", 256<<10), repo.Options{Deltas: 3})
 	if got, want := slices.Sorted(maps.Keys(s.Payloads)), []string{"from 1.0.0", "full"}; !slices.Equal(got, want) || len(s.Release.Payloads.Deltas) != 1 {
 		t.Errorf("payloads %v, want %v; %+v", got, want, s.Release.Payloads)
 	}
@@ -183,8 +163,8 @@ func TestDeltasAroundABrokenRelease(t *testing.T) {
 func TestCheckNamesTheDelta(t *testing.T) {
 	t.Parallel()
 	d := careful(t)
-	issue(t, d, similar(t, "1.0.0"), repo.Options{})
-	issue(t, d, similar(t, "1.0.1"), repo.Options{Deltas: 1})
+	issue(t, d, repotest.Similar(t, "1.0.0", 256<<10), repo.Options{})
+	issue(t, d, repotest.Similar(t, "1.0.1", 256<<10), repo.Options{Deltas: 1})
 	found, err := filepath.Glob(filepath.Join(d.Dir, "targets/releases/1.0.1/amd64/*.from-1.0.0.payload"))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%v, %v", found, err)
@@ -209,14 +189,17 @@ func (l liar) Pack(ctx context.Context, data, prefix []byte) (payload.Codec, []b
 func TestPayloadsAreProven(t *testing.T) {
 	t.Parallel()
 	d := careful(t)
-	issue(t, d, similar(t, "1.0.0"), repo.Options{})
-	if _, err := d.Stage(t.Context(), similar(t, "1.0.1").Dir, repo.Options{}); err != nil {
+	issue(t, d, repotest.Similar(t, "1.0.0", 256<<10), repo.Options{})
+	if _, err := d.Stage(t.Context(), repotest.Similar(t, "1.0.1", 256<<10).Dir, repo.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	before := files(t, d.Dir)
 	d.Packer = liar{}
 	for name, do := range map[string]func() error{
-		"full":  func() error { _, err := d.Stage(t.Context(), alien(t, "2.0.0").Dir, repo.Options{}); return err },
+		"full": func() error {
+			_, err := d.Stage(t.Context(), repotest.Alien(t, "2.0.0", 256<<10).Dir, repo.Options{})
+			return err
+		},
 		"delta": func() error { _, err := d.Delta(t.Context(), repo.DeltaOptions{}); return err },
 	} {
 		if err := do(); err == nil || !strings.Contains(err.Error(), "does not give back what went in") {

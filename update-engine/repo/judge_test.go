@@ -11,6 +11,7 @@ import (
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/internal/tooltree"
 	"github.com/proa-os/proa/update-engine/repo"
+	"github.com/proa-os/proa/update-engine/repotest"
 )
 
 // referenceClient runs the Python reference client and returns what it prints.
@@ -44,7 +45,7 @@ func TestReferenceClient(t *testing.T) {
 	if _, err := d.Renew("root", "targets"); err != nil {
 		t.Fatal(err)
 	}
-	issue(t, d, similar(t, "1.0.0"), repo.Options{})
+	issue(t, d, repotest.Similar(t, "1.0.0", 256<<10), repo.Options{})
 	url, anchor, folder := serve(t, d.Dir), filepath.Join(d.Dir, "metadata/1.root.json"), t.TempDir()
 	want := func(version string) {
 		t.Helper()
@@ -53,7 +54,7 @@ func TestReferenceClient(t *testing.T) {
 		}
 	}
 	want("1.0.0")
-	issue(t, d, similar(t, "1.0.1"), repo.Options{Deltas: 1})
+	issue(t, d, repotest.Similar(t, "1.0.1", 256<<10), repo.Options{Deltas: 1})
 	for range 2 {
 		rotateAll(t, d)
 		if _, err := d.PublishStaged(nil); err != nil {

@@ -61,6 +61,28 @@ func NewBuild(t testing.TB, version string) *Build {
 
 func sum(b []byte) []byte { d := digest.Of(b); return d[:] }
 
+// Similar makes a build whose root image has size bytes, of which a few differ from those of every other version.
+func Similar(t testing.TB, version string, size int) *Build {
+	t.Helper()
+	data := noise(1, size)
+	for at := 10_000; at < len(data); at += 200_000 {
+		copy(data[at:], "this is release "+version)
+	}
+	return FromRoot(t, version, data)
+}
+
+// Alien makes a build whose root image, which has size bytes, has nothing in common with the similar ones.
+func Alien(t testing.TB, version string, size int) *Build {
+	t.Helper()
+	return FromRoot(t, version, noise(2, size))
+}
+
+func noise(seed byte, size int) []byte {
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data)
+	return data
+}
+
 // FromRoot makes a consistent build around the content of a root image, a multiple of 4096 bytes.
 func FromRoot(t testing.TB, version string, data []byte) *Build {
 	t.Helper()
