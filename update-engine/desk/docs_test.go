@@ -90,7 +90,7 @@ func (r *reader) types(line, makefile string) {
 			r.t.Errorf("%s: machines look for the label %s", line, stick.Label)
 		}
 	case "mount": // the stick is a folder here
-		if err := os.MkdirAll(r.path("mnt/staged"), 0o755); err != nil { // in which the desk proves payloads
+		if err := os.MkdirAll(r.path("mnt"), 0o755); err != nil {
 			r.t.Fatal(err)
 		}
 	case "umount":

@@ -159,6 +159,30 @@ func TestDeltasAroundABrokenRelease(t *testing.T) {
 	}
 }
 
+// A copy of what is published has no folder staged/. It is verified, and goes on, like the repository itself.
+func TestCopyWithoutStaged(t *testing.T) {
+	t.Parallel()
+	d := careful(t)
+	issue(t, d, repotest.Similar(t, "1.0.0", 256<<10), repo.Options{})
+	issue(t, d, repotest.Similar(t, "1.0.1", 256<<10), repo.Options{})
+	if err := os.Remove(filepath.Join(d.Dir, "staged")); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"1.0.0 full", "1.0.1 full"}
+	if got := applied(t, d); !slices.Equal(got, want) {
+		t.Errorf("applied %q, want %q", got, want)
+	}
+	if _, err := d.Delta(t.Context(), repo.DeltaOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.PublishStaged(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := applied(t, d), append([]string{"1.0.0 full", "1.0.1 delta 1.0.0"}, want[1:]...); !slices.Equal(got, want) {
+		t.Errorf("applied %q, want %q", got, want)
+	}
+}
+
 // A tampered delta is named.
 func TestCheckNamesTheDelta(t *testing.T) {
 	t.Parallel()

@@ -107,8 +107,8 @@ type filler struct {
 // Begin implements payload.Sink.
 func (s *filler) Begin(o payload.Output) (io.WriterAt, error) {
 	f, err := os.CreateTemp(s.dir, payloadTemp+"*")
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		f, err = os.CreateTemp("", "proa"+payloadTemp+"*") // who only reads the repository may verify it
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrNotExist) {
+		f, err = os.CreateTemp("", "proa"+payloadTemp+"*") // who only reads the repository, or has a copy of what is published, may verify it
 	}
 	if err != nil {
 		return nil, err
