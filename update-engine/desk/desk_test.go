@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/server"
@@ -63,6 +65,16 @@ func (s *story) run(line string, want ...string) {
 		if w = strings.ReplaceAll(w, "{}", s.dir); !strings.Contains(s.out, w) {
 			s.t.Fatalf("release %s: no %q in\n%s", line, w, s.out)
 		}
+	}
+}
+
+// same types a command that must succeed, print all of want and leave the story's folder as it was.
+func (s *story) same(line string, want ...string) {
+	s.t.Helper()
+	before := tree(s.t, s.dir)
+	s.run(line, want...)
+	if after := tree(s.t, s.dir); after != before {
+		s.t.Errorf("release %s changed\n%s\nto\n%s", line, before, after)
 	}
 }
 
@@ -308,27 +320,19 @@ func TestDryRun(t *testing.T) {
 		t.Fatalf("written: %v", files)
 	}
 	s.run("init --repo {}/repo --keys {}/keys")
-	same := func(line string, want ...string) {
-		t.Helper()
-		before := tree(t, s.dir)
-		s.run(line, want...)
-		if after := tree(t, s.dir); after != before {
-			t.Errorf("%s changed\n%s\nto\n%s", line, before, after)
-		}
-	}
-	same("stage --fast --repo {}/repo --dry-run "+build.Dir, "nothing was written", "full.payload", "staged/request.json")
+	s.same("stage --fast --repo {}/repo --dry-run "+build.Dir, "nothing was written", "full.payload", "staged/request.json")
 	s.run("stage --fast --repo {}/repo " + build.Dir)
-	same("sign --repo {}/repo --keys {}/keys --dry-run", "0 of 1 needed")
-	same("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1 --dry-run", "metadata/2.targets.json", "metadata/timestamp.json")
-	same("discard --repo {}/repo --dry-run", "dry run")
+	s.same("sign --repo {}/repo --keys {}/keys --dry-run", "0 of 1 needed")
+	s.same("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1 --dry-run", "metadata/2.targets.json", "metadata/timestamp.json")
+	s.same("discard --repo {}/repo --dry-run", "dry run")
 	s.run("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1")
-	same("plan --repo {}/repo --keys {}/keys --channel stable --halt --dry-run", "halted", "metadata/3.plan.json")
-	same("refresh --repo {}/repo --keys {}/keys --dry-run", "metadata/timestamp.json")
-	same("rotate --repo {}/repo --role root --add "+s.key("root")+".pub --dry-run", "+ role root")
-	same("renew --repo {}/repo --dry-run", "2.root.json")
+	s.same("plan --repo {}/repo --keys {}/keys --channel stable --halt --dry-run", "halted", "metadata/3.plan.json")
+	s.same("refresh --repo {}/repo --keys {}/keys --dry-run", "metadata/timestamp.json")
+	s.same("rotate --repo {}/repo --role root --add "+s.key("root")+".pub --dry-run", "+ role root")
+	s.same("renew --repo {}/repo --dry-run", "2.root.json")
 }
 
-// tree lists the files below dir with their content.
+// tree lists the files below dir with their modes, sizes and hashes.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -337,8 +341,13 @@ func tree(t *testing.T, dir string) string {
 			return err
 		}
 		content, err := os.ReadFile(p)
-		b.WriteString(p + " " + string(rune(len(content))) + "\n")
-		b.Write(content[:min(len(content), 1<<16)])
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			fmt.Fprintf(&b, "%s: %v %d %s\n", p, info.Mode(), len(content), digest.Of(content))
+		}
 		return err
 	})
 	if err != nil {
@@ -374,49 +383,6 @@ func TestFailedDeltasAreNamed(t *testing.T) {
 	b, err := json.Marshal(r.json)
 	if want := `"failed":[{"from":"1.0.2","error":"full.payload: damaged"}]`; err != nil || !strings.Contains(string(b), want) {
 		t.Errorf("no %s in %s, %v", want, b, err)
-	}
-}
-
-func TestJSON(t *testing.T) {
-	s := newStory(t)
-	build := repotest.NewBuild(t, "1.0.1")
-	s.run("init --repo {}/repo --keys {}/keys --json --quiet")
-	var i initialised
-	if err := json.Unmarshal([]byte(s.out), &i); err != nil || i.Anchor != s.path("repo/metadata/1.root.json") || len(i.NewKeys) != 5 {
-		t.Errorf("init: %v, %s", err, s.out)
-	}
-	s.run("stage --fast --repo {}/repo --json --quiet " + build.Dir)
-	var st staged
-	if err := json.Unmarshal([]byte(s.out), &st); err != nil || st.Version != "1.0.1" || st.Payloads["full"] == 0 || st.RootHash != build.Release.Root.RootHash.String() {
-		t.Errorf("stage: %v, %s", err, s.out)
-	}
-	if s.err != "" {
-		t.Errorf("not quiet: %s", s.err)
-	}
-	s.run("discard --repo {}/repo --quiet")
-	s.run("stage --fast --repo {}/repo --json " + build.Dir)
-	if n := strings.Count(s.err, "100 %\n"); n < 2 || json.Unmarshal([]byte(s.out), &st) != nil { // what is slow says how far it is, beside the result
-		t.Errorf("%d steps are said to be done: %s", n, s.err)
-	}
-	s.run("sign --repo {}/repo --keys {}/keys --json")
-	var sg signed
-	if err := json.Unmarshal([]byte(s.out), &sg); err != nil || len(sg.By) != 1 || sg.Needed[0].Have != 1 || len(sg.Summary) < 3 {
-		t.Errorf("sign: %v, %s", err, s.out)
-	}
-	s.run("publish --repo {}/repo --keys {}/keys --channel stable --version 1.0.1 --json")
-	var p repo.Publication
-	if err := json.Unmarshal([]byte(s.out), &p); err != nil || p.Targets != 2 || p.Channel.Release != "1.0.1" {
-		t.Errorf("publish: %v, %s", err, s.out)
-	}
-	s.run("status --repo {}/repo --json")
-	var status repo.Status
-	if err := json.Unmarshal([]byte(s.out), &status); err != nil || len(status.Roles) != 5 || status.Releases[0].Payloads["full"] != st.Payloads["full"] || status.Channels[0].Channel != "stable" {
-		t.Errorf("status: %v, %s", err, s.out)
-	}
-	s.run("verify --repo {}/repo --json")
-	var v verified
-	if err := json.Unmarshal([]byte(s.out), &v); err != nil || v.Releases != 1 || len(v.Applied) != 1 || v.Channels[0].Version != "1.0.1" {
-		t.Errorf("verify: %v, %s", err, s.out)
 	}
 }
 
