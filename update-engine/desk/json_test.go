@@ -2,12 +2,26 @@ package desk
 
 import (
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"
 )
+
+// decoded is the one value that a command has printed with --json. A field that T does not have is an error.
+func decoded[T any](s *story) T {
+	s.t.Helper()
+	var v T
+	d := json.NewDecoder(strings.NewReader(s.out))
+	d.DisallowUnknownFields()
+	err := d.Decode(&v)
+	if _, end := d.Token(); err != nil || end != io.EOF {
+		s.t.Fatalf("%v, %v: %s", err, end, s.out)
+	}
+	return v
+}
 
 func TestJSON(t *testing.T) {
 	s := newStory(t)
