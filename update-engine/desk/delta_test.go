@@ -205,3 +205,64 @@ func TestDeltaRefuses(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", after, before)
 	}
 }
+
+// A delta that is no use is shown as dropped; with no other, nothing is staged and nothing is to be signed.
+func TestDroppedDelta(t *testing.T) {
+	s := newDeltaStory(t, "1.0.0")
+	alien := repotest.Alien(t, "1.0.1", 256<<10)
+	s.release(alien)
+	s.same("delta --fast --repo {}/repo --json")
+	m := decoded[madeJSON](s)
+	if len(m.Made) != 1 || !m.Made[0].Dropped || m.Made[0].Size*100 <= m.Made[0].FullSize*60 || len(m.PayloadSizes) != 1 || !strings.Contains(s.out, `"files": []`) {
+		t.Fatalf("got %s", s.out)
+	}
+	p := m.Made[0]
+	dropped := fmt.Sprintf("1.0.1 delta 1.0.0 %d %.3g %.3g", p.Size, 100*float64(p.Size)/float64(p.FullSize), 100*float64(p.Size)/float64(p.RawSize))
+	for _, flags := range []string{"", " --dry-run"} {
+		s.same("delta --fast --repo {}/repo"+flags, "release 1.0.1 for amd64: no delta is worth its keeping, nothing was staged\n")
+		s.hasDropped(dropped)
+		if strings.Contains(s.out, "next:") || strings.Contains(s.out, "this would be") {
+			t.Errorf("as if it had been staged: %s", s.out)
+		}
+	}
+	s.run("discard --repo {}/repo", "nothing is staged")
+
+	s.run("stage --fast --deltas 2 --repo {}/repo "+similar(t, "1.0.2").Dir, "staged release 1.0.2", "next: release sign")
+	full, size := s.size("targets/releases/1.0.2/amd64/*.full.payload"), s.size("targets/releases/1.0.2/amd64/*.from-1.0.0.payload")
+	raw := alien.Release.Root.HashOffset + alien.Release.Boot.Size
+	s.has(fmt.Sprintf("1.0.2 full - %d 100 %.3g", full, 100*float64(full)/float64(raw)))
+	s.has(fmt.Sprintf("1.0.2 delta 1.0.0 %d %.3g %.3g", size, 100*float64(size)/float64(full), 100*float64(size)/float64(raw)))
+	s.hasDropped("1.0.2 delta 1.0.1 ")
+	if found, err := filepath.Glob(s.path("repo/targets/releases/*/amd64/*.from-1.0.1.payload")); err != nil || len(found) > 0 {
+		t.Errorf("kept: %q, %v", found, err)
+	}
+}
+
+// hasDropped fails unless a line of what was printed begins with these cells and ends with the note that the delta was dropped.
+func (s *story) hasDropped(row string) {
+	s.t.Helper()
+	for _, r := range s.rows() {
+		if strings.HasPrefix(r, row) && strings.HasSuffix(r, " s dropped: above 60 % of full") {
+			return
+		}
+	}
+	s.t.Errorf("no dropped row %q in\n%s", row, s.out)
+}
+
+// A delta whose source is broken is named beside those that were made, as text and as JSON.
+func TestFailedDeltasAreNamed(t *testing.T) {
+	s := newDeltaStory(t, "1.0.0", "1.0.1", "1.0.2")
+	found, err := filepath.Glob(s.path("repo/targets/releases/1.0.1/amd64/*.full.payload"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%q, %v", found, err)
+	}
+	if err := os.Truncate(found[0], 1000); err != nil {
+		t.Fatal(err)
+	}
+	s.same("delta --fast --repo {}/repo --dry-run --json")
+	if m := decoded[madeJSON](s); m.from() != "1.0.0" || len(m.Failed) != 1 || m.Failed[0].From != "1.0.1" || !strings.Contains(m.Failed[0].Error, found[0]) {
+		t.Errorf("got %s", s.out)
+	}
+	s.run("delta --fast --repo {}/repo", "1.0.2    delta  1.0.0", "\nNOT made: the delta from 1.0.1, machines that run it take the full payload: "+found[0], "\nnext: release sign")
+	s.refused("delta --fast --repo {}/repo", exitError, "delta from 1.0.1 to 1.0.2", found[0]) // nothing else is left to make
+}

@@ -370,22 +370,6 @@ func TestDiscard(t *testing.T) {
 	s.run("stage --fast --repo {}/repo "+build.Dir, "1.0.1")
 }
 
-// Deltas that were not made are named beside those that were.
-func TestFailedDeltasAreNamed(t *testing.T) {
-	c := &common{}
-	r := c.stagedResult(&repo.Staged{
-		Release: repotest.NewBuild(t, "1.0.3").Release, Made: []repo.Made{{Release: "1.0.3", Kind: "delta", From: "1.0.1"}},
-		Failed: []repo.Failed{{From: "1.0.2", Error: "full.payload: damaged"}},
-	})
-	if want := "NOT made: the delta from 1.0.2, machines that run it take the full payload: full.payload: damaged\nnext: release sign"; !strings.Contains(r.text, want) {
-		t.Errorf("no %q in\n%s", want, r.text)
-	}
-	b, err := json.Marshal(r.json)
-	if want := `"failed":[{"from":"1.0.2","error":"full.payload: damaged"}]`; err != nil || !strings.Contains(string(b), want) {
-		t.Errorf("no %s in %s, %v", want, b, err)
-	}
-}
-
 func TestArguments(t *testing.T) {
 	s := newStory(t)
 	for line, want := range map[string]string{

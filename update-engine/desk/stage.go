@@ -114,26 +114,28 @@ func setupDelta(c *common, flags *flag.FlagSet) action {
 		if err != nil {
 			return nil, err
 		}
-		if len(s.Made) > 0 {
-			return c.stagedResult(s), nil
-		}
 		r := c.stagedResult(s)
-		r.text = fmt.Sprintf("release %s: no delta to make: there is no release before it, or it has them all", s.Release.Version)
+		if len(s.Made) == 0 {
+			r.text = fmt.Sprintf("release %s: no delta to make: there is no release before it, or it has them all", s.Release.Version)
+		}
 		return r, nil
 	}
 }
 
 func (c *common) stagedResult(s *repo.Staged) *result {
-	text := fmt.Sprintf("staged release %s for %s, root hash %s\n%s\n", s.Release.Version, s.Release.Arch, s.Release.Root.RootHash, payloads(s.Made, "made in"))
+	head, next := fmt.Sprintf("staged release %s for %s, root hash %s", s.Release.Version, s.Release.Arch, s.Release.Root.RootHash), "next: release sign, where the offline keys are, then release publish"
+	switch {
+	case len(s.Files) == 0:
+		head, next = fmt.Sprintf("release %s for %s: no delta is worth its keeping, nothing was staged", s.Release.Version, s.Release.Arch), ""
+	case c.dry:
+		next = c.written(s.Files)
+	}
+	text := head + "\n" + payloads(s.Made, "made in") + "\n"
 	for _, f := range s.Failed {
 		text += fmt.Sprintf("NOT made: the delta from %s, machines that run it take the full payload: %s\n", f.From, f.Error)
 	}
-	if c.dry {
-		text += c.written(s.Files)
-	} else {
-		text += "next: release sign, where the offline keys are, then release publish"
-	}
-	return &result{text: text, json: staged{
-		Version: s.Release.Version, Arch: s.Release.Arch, RootHash: s.Release.Root.RootHash.String(), Raw: s.Raw, Payloads: s.Payloads, Made: s.Made, Failed: s.Failed, Files: s.Files,
+	return &result{text: text + next, json: staged{
+		Version: s.Release.Version, Arch: s.Release.Arch, RootHash: s.Release.Root.RootHash.String(), Raw: s.Raw, Payloads: s.Payloads,
+		Made: append([]repo.Made{}, s.Made...), Failed: s.Failed, Files: append([]repo.Written{}, s.Files...), // empty lists, never null
 	}}
 }
