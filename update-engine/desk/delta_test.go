@@ -169,6 +169,14 @@ func TestDelta(t *testing.T) {
 		t.Errorf("made what was not asked for: %s", s.out)
 	}
 	s.same(delta+"--from 1.0.3,1.0.2", "release 1.0.4: no delta to make")
+	s.same(delta + "--from 1.0.3,1.0.2 --json") // those that were there before are among the sizes
+	did.Made, did.Files, did.PayloadSizes = []payloadJSON{}, []fileJSON{}, map[string]int64{"full": full}
+	for _, from := range []string{"1.0.0", "1.0.2", "1.0.3"} {
+		did.PayloadSizes["from "+from] = s.size(folder + "*.from-" + from + ".payload")
+	}
+	if got := decoded[madeJSON](s); !reflect.DeepEqual(got, did) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, did)
+	}
 
 	s.run("publish --repo {}/repo --keys {}/keys", "targets 7")
 	s.run("verify --repo {}/repo", "8 payloads applied", "gets release 1.0.4", "verified")

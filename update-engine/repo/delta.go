@@ -44,7 +44,7 @@ func (d *Desk) Delta(ctx context.Context, o DeltaOptions) (*Staged, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Staged{Release: to.Release, Raw: rawSize(to.Release), Payloads: map[string]int64{"full": to.Payloads.Full.Size}}
+	s := &Staged{Release: to.Release, Raw: rawSize(to.Release), Payloads: sizes(known, *to)}
 	if len(sources) == 0 {
 		return s, nil
 	}

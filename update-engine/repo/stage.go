@@ -29,8 +29,8 @@ const payloadTemp = ".payload-"
 // Staged says what Stage or Delta made, for a table of sizes.
 type Staged struct {
 	Release  *release.Release
-	Raw      int64 // bytes of root image (without tree) and boot program
-	Payloads map[string]int64
+	Raw      int64            // bytes of root image (without tree) and boot program
+	Payloads map[string]int64 // all that the release has now: "full", "from VERSION"
 	Made     []Made
 	Failed   []Failed // deltas that could not be made beside those that were
 	Files    []Written
