@@ -201,6 +201,8 @@ func TestDeltaRefuses(t *testing.T) {
 		{"--from 1.0.1", exitError, "there is no release 1.0.1 for amd64 before 1.0.1 to start from"},
 		{"--version 7.7.7", exitError, "there is no release 7.7.7: stage it first"},
 		{"--version 1.0.1 --arch arm64", exitError, "there is no release 1.0.1 arm64"},
+		{"--from 1.0.0,", exitUsage, `--from "1.0.0,": expected versions, separated by commas`},
+		{"--from ,", exitUsage, `--from ",": expected versions, separated by commas`},
 		{"--last 0", exitUsage, "--last 0: expected at least 1"},
 		{"--from 1.0.0 1.0.1", exitUsage, "arguments"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/proa-os/proa/internal/command"
@@ -102,6 +103,9 @@ func setupDelta(c *common, flags *flag.FlagSet) action {
 	return func(ctx context.Context, _ []string) (*result, error) {
 		if from != "" {
 			o.From = strings.Split(from, ",")
+		}
+		if slices.Contains(o.From, "") {
+			return nil, command.Wrong("delta: --from %q: expected versions, separated by commas", from)
 		}
 		if o.Last < 1 {
 			return nil, command.Wrong("delta: --last %d: expected at least 1", o.Last)
