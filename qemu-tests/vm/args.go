@@ -31,8 +31,8 @@ type hardware struct {
 	kernelArgs []string // added to the boot program's, or all there is for kernel
 	given      []string // system credentials, NAME=VALUE
 
-	disk       string   // raw image, "" for none
-	more       []string // raw images of further disks
+	disk       string     // raw image, "" for none
+	more       []moreDisk // further disks
 	bus        Bus
 	sectorSize int
 	snapshot   bool   // forget all writes to disk

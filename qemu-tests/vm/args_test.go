@@ -46,11 +46,12 @@ func TestArgs(t *testing.T) {
 
 // Further disks are told apart by their serial numbers; a TPM and ports to the host are there only when asked for.
 func TestArgsMoreDevices(t *testing.T) {
-	h := hardware{disk: "/d/disk.raw", more: []string{"/d/a,b.raw", "/d/right.raw"}, tpm: os.Stdin, tpmFD: 5, journal: "/d/journal.json", hostKeys: "/d/hostkeys"}
+	h := hardware{disk: "/d/disk.raw", more: []moreDisk{{file: "/d/a,b.raw"}, {file: "/d/right.raw"}, {file: "/d/stick.raw", usb: true}}, tpm: os.Stdin, tpmFD: 5, journal: "/d/journal.json", hostKeys: "/d/hostkeys"}
 	got := strings.Join(h.args(), " ")
 	for _, want := range []string{
 		"file=/d/a,,b.raw -device virtio-blk-pci,drive=more0,serial=a,,b ",
 		"-device virtio-blk-pci,drive=more1,serial=right ",
+		"-device qemu-xhci,id=more2-bus -drive if=none,id=more2,format=raw,cache=unsafe,discard=unmap,file=/d/stick.raw -device usb-storage,bus=more2-bus.0,drive=more2,serial=stick ",
 		"-chardev socket,id=tpm,fd=5 -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0 ",
 		"-device virtio-serial-pci -chardev file,id=journal,path=/d/journal.json -device virtserialport,chardev=journal,name=com.coreos.ignition.journal" +
 			" -chardev file,id=hostkeys,path=/d/hostkeys -device virtserialport,chardev=hostkeys,name=io.proa.ssh.hostkeys",

@@ -76,6 +76,7 @@ func (h hardware) diskArgs() []string {
 type EmptyDisk struct {
 	Name string // its serial number, of at most 20 letters
 	Size int64
+	USB  bool                    // a stick, plugged in from the start: /dev/sda where it is the only one
 	Used func(file string) error // writes what it has before the machine is turned on for the first time; nil: nothing
 }
 
@@ -101,17 +102,28 @@ func (m *Machine) makeDisks() error {
 		if err != nil {
 			return fmt.Errorf("make disk: %w", err)
 		}
-		m.hw.more = append(m.hw.more, name)
+		m.hw.more = append(m.hw.more, moreDisk{name, d.USB})
 	}
 	return nil
 }
 
+// moreDisk is the raw image of a further disk.
+type moreDisk struct {
+	file string
+	usb  bool
+}
+
 // moreDiskArgs are the further disks; flushes do not reach the host, as with the first one.
 func (h hardware) moreDiskArgs() (a []string) {
-	for n, file := range h.more {
-		serial := strings.TrimSuffix(filepath.Base(file), ".raw")
-		a = append(a, "-drive", fmt.Sprintf("if=none,id=more%d,format=raw,cache=unsafe,discard=unmap,file=%s", n, value(file)),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=more%d,serial=%s", n, value(serial)))
+	for n, d := range h.more {
+		device := "virtio-blk-pci"
+		if d.usb {
+			a = append(a, "-device", fmt.Sprintf("qemu-xhci,id=more%d-bus", n))
+			device = fmt.Sprintf("usb-storage,bus=more%d-bus.0", n)
+		}
+		serial := strings.TrimSuffix(filepath.Base(d.file), ".raw")
+		a = append(a, "-drive", fmt.Sprintf("if=none,id=more%d,format=raw,cache=unsafe,discard=unmap,file=%s", n, value(d.file)),
+			"-device", fmt.Sprintf("%s,drive=more%d,serial=%s", device, n, value(serial)))
 	}
 	return a
 }

@@ -339,7 +339,10 @@ func (m *Machine) RemoveDisk() error {
 	if err != nil {
 		return fmt.Errorf("remove disk: %w", err)
 	}
-	for _, name := range append(append(large, m.Disk(), m.writeBase(), filepath.Join(m.cfg.Dir, "writes.log")), m.hw.more...) {
+	for _, d := range m.hw.more {
+		large = append(large, d.file)
+	}
+	for _, name := range append(large, m.Disk(), m.writeBase(), filepath.Join(m.cfg.Dir, "writes.log")) {
 		if err := os.RemoveAll(name); err != nil {
 			return fmt.Errorf("remove disk: %w", err)
 		}

@@ -35,21 +35,11 @@ func rebuild(tools *tooltree.Tree, image Image, version string, change func(*uki
 	if err != nil {
 		return nil, err
 	}
-	p, err := uki.Open(bytes.NewReader(old))
+	content, err := sections(old, uki.SectionOSRelease, uki.SectionCmdline, uki.SectionUname, uki.SectionLinux, uki.SectionInitrd)
 	if err != nil {
 		return nil, err
 	}
-	content := map[string][]byte{}
-	for _, name := range []string{uki.SectionOSRelease, uki.SectionCmdline, uki.SectionUname, uki.SectionLinux, uki.SectionInitrd} {
-		s, err := p.Section(name)
-		if err != nil {
-			return nil, err
-		}
-		if content[name], err = io.ReadAll(s); err != nil {
-			return nil, err
-		}
-	}
-	_, err = p.Section(uki.SectionGRUB)
+	_, err = sections(old, uki.SectionGRUB)
 	c := uki.Contents{
 		// systemd-boot sorts by the version in here, GRUB by the file's name.
 		OSRelease: strings.ReplaceAll(string(content[uki.SectionOSRelease]), image.Version(), version),
@@ -61,4 +51,23 @@ func rebuild(tools *tooltree.Tree, image Image, version string, change func(*uki
 	}
 	change(&c)
 	return uki.Build(stub, c)
+}
+
+// sections are the contents of sections of a boot program, by name.
+func sections(program []byte, names ...string) (map[string][]byte, error) {
+	p, err := uki.Open(bytes.NewReader(program))
+	if err != nil {
+		return nil, err
+	}
+	content := map[string][]byte{}
+	for _, name := range names {
+		s, err := p.Section(name)
+		if err != nil {
+			return nil, err
+		}
+		if content[name], err = io.ReadAll(s); err != nil {
+			return nil, err
+		}
+	}
+	return content, nil
 }

@@ -2,44 +2,58 @@ package world
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/release"
 	"github.com/proa-os/proa/internal/uki"
+	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
 // WrongRootHash copies an image's root image and boot program to dir and makes the boot program, and release.json with
 // it, demand a root image that does not exist.
 func WrongRootHash(image Image, dir string) (Image, error) {
-	broken := *image.Release
+	root := digest.Of([]byte("no root image has this root hash"))
 	program, err := os.ReadFile(filepath.Join(image.Dir, "boot.efi"))
+	if err == nil {
+		program, err = ReplaceRootHash(program, root)
+	}
 	if err != nil {
 		return Image{}, fmt.Errorf("break %s: %w", image.Version(), err)
 	}
-	broken.Root.RootHash = digest.Of([]byte("no root image has this root hash"))
-	if program, err = ReplaceRootHash(program, broken.Root.RootHash); err != nil {
-		return Image{}, fmt.Errorf("break %s: %w", image.Version(), err)
+	return withProgram(image, dir, program, root)
+}
+
+// WithProgram makes a release in dir of an image's root image and another boot program than its own, such as one of Rebuild.
+func WithProgram(image Image, dir string, program []byte) (Image, error) {
+	return withProgram(image, dir, program, image.Release.Root.RootHash)
+}
+
+func withProgram(image Image, dir string, program []byte, root digest.SHA256) (Image, error) {
+	changed := *image.Release
+	changed.Root.RootHash = root
+	content, err := sections(program, uki.SectionLinux, uki.SectionCmdline)
+	if err == nil {
+		changed.Boot = release.BootProgram{Size: int64(len(program)), SHA256: digest.Of(program),
+			Linux: digest.Of(content[uki.SectionLinux]), CommandLine: string(content[uki.SectionCmdline])}
+		err = os.MkdirAll(dir, 0o755)
 	}
-	broken.Boot.SHA256 = digest.Of(program)
-	text, err := broken.Marshal()
+	var text []byte
+	if err == nil {
+		text, err = changed.Marshal()
+	}
+	if err == nil {
+		err = errors.Join(os.WriteFile(filepath.Join(dir, "boot.efi"), program, 0o644), os.WriteFile(filepath.Join(dir, "release.json"), text, 0o644),
+			vm.CopySparse(filepath.Join(dir, "root.img"), filepath.Join(image.Dir, "root.img"), 0))
+	}
 	if err != nil {
-		return Image{}, fmt.Errorf("break %s: %w", image.Version(), err)
+		return Image{}, fmt.Errorf("give %s another boot program: %w", image.Version(), err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Image{}, fmt.Errorf("break %s: %w", image.Version(), err)
-	}
-	for name, b := range map[string][]byte{"boot.efi": program, "release.json": text} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
-			return Image{}, fmt.Errorf("break %s: %w", image.Version(), err)
-		}
-	}
-	if err := os.Link(filepath.Join(image.Dir, "root.img"), filepath.Join(dir, "root.img")); err != nil {
-		return Image{}, fmt.Errorf("break %s: %w", image.Version(), err)
-	}
-	return Image{Dir: dir, Release: &broken}, nil
+	return Image{Dir: dir, Release: &changed}, nil
 }
 
 // ReplaceRootHash returns a boot program whose command line has another root hash, for both firmwares.

@@ -40,9 +40,21 @@ func (d *Desk) Root() ([]byte, error) {
 	return b, nil
 }
 
-// Publish stages, signs and publishes image, with a delta from the release before it, and names it as what channel gets.
+// Publish stages, signs and publishes image, with a delta from the release before it, and names it as what channel gets. Its payloads are packed
+// in seconds, and larger than those of a real release.
 func (d *Desk) Publish(ctx context.Context, image Image, channel string) error {
 	if err := d.run(ctx, "stage", "--fast", "--deltas", "1", "--repo", d.Repository, image.Dir); err != nil {
+		return fmt.Errorf("publish %s: %w", image.Version(), err)
+	}
+	return d.release(ctx, image, channel)
+}
+
+// PublishPacked is Publish with a delta that is packed as a real release's is. A full payload would take minutes.
+func (d *Desk) PublishPacked(ctx context.Context, image Image, channel string) error {
+	if err := d.run(ctx, "stage", "--fast", "--repo", d.Repository, image.Dir); err != nil {
+		return fmt.Errorf("publish %s: %w", image.Version(), err)
+	}
+	if err := d.run(ctx, "delta", "--last", "1", "--repo", d.Repository); err != nil {
 		return fmt.Errorf("publish %s: %w", image.Version(), err)
 	}
 	return d.release(ctx, image, channel)

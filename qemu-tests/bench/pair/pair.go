@@ -114,6 +114,15 @@ func Make(ctx context.Context, o Options, name string) (Pair, error) {
 	return p, nil
 }
 
+// Changed returns today's checkout with a few lines more in our programs, and in what most of them are made of, as a release.
+func Changed(ctx context.Context, o Options, version string) (Image, error) {
+	i, err := build(ctx, o, variant{changes: slices.Concat(own(), shared())}, version)
+	if err != nil {
+		return Image{}, fmt.Errorf("make release %s with changed programs: %w", version, err)
+	}
+	return i, nil
+}
+
 // Images are kept for so long after their last use, but for the newest.
 const (
 	newest = 9
