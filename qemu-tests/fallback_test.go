@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -88,6 +89,9 @@ func (f *fallback) start(disk string, config *provision.Config, edit ...func(*vm
 	})...)
 }
 
+// torn is the newest boot program of all, as the first half of a rename on FAT leaves it: empty. No loader may start it.
+const torn = "proa_9.9.9+3.efi"
+
 // A breakage is a boot program that fails in its way.
 type breakage struct {
 	name    string // also a word on its command line
@@ -110,6 +114,9 @@ func (f *fallback) run() {
 		{name: "missing-root", version: "9.0.1", image: f.good, shows: `still waiting: .*root-b: .*signature`, last: true,
 			change: func(*uki.Contents) {}},
 	}
+	if f.firmware == vm.UEFI { // TestHealth has these as releases
+		empty = empty[2:]
+	}
 	for i, b := range empty {
 		empty[i].change = func(c *uki.Contents) {
 			replaceRoot(t, c, f.good, digest.Of([]byte(b.name)).String())
@@ -123,14 +130,14 @@ func (f *fallback) run() {
 		{name: "hang", version: "9.1.0", image: f.hang, shows: `Started proa-try\.timer`, ended: true, change: func(*uki.Contents) {}},
 	}
 
-	f.damage(f.good, func(d *world.Disk) error { return f.arm(d, empty) })
+	f.damage(f.good, func(d *world.Disk) error { return errors.Join(f.arm(d, empty), d.AddBootProgram(torn, nil)) })
 	f.start(f.damaged(), provision.New())
 	check(t, os.Remove(f.damaged()))
 	step(t, f.m, "come back to A, with B empty", func(t *testing.T) { f.tried(t, 0, empty) },
 		append(vm.AllowPanic("the kernel has no /init on purpose"), vm.Allow(`VFS: `, "it looks for a root file system then"))...)
 
 	f.off(t, func(d *world.Disk) {
-		f.wantUsedUp(t, d, empty)
+		f.wantUsedUp(t, d, empty, torn)
 		for _, name := range must(d.BootPrograms())(t) {
 			if name != "proa_1.0.0.efi" {
 				check(t, d.RemoveBootProgram(name))
@@ -239,10 +246,11 @@ func (f *fallback) off(t *testing.T, do func(*world.Disk)) {
 	do(d)
 }
 
-// wantUsedUp checks that the loader has counted each boot program down, systemd-boot in its name and GRUB in its block.
-func (f *fallback) wantUsedUp(t *testing.T, d *world.Disk, broken []breakage) {
+// wantUsedUp checks that the loader has counted each boot program down, systemd-boot in its name and GRUB in its block, and that others are as
+// they were.
+func (f *fallback) wantUsedUp(t *testing.T, d *world.Disk, broken []breakage, others ...string) {
 	t.Helper()
-	want := disk{[]string{"proa_1.0.0.efi"}, slot.Counts{}}
+	want := disk{append(others, "proa_1.0.0.efi"), slot.Counts{}}
 	for i, b := range broken {
 		if b.ended { // the agent has given it another name, GRUB has counted the first one
 			want.files = append(want.files, "proa_"+b.version+"+0-1.efi")

@@ -2,11 +2,14 @@ package qemutests
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/uki"
 	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
@@ -22,36 +25,41 @@ type illness struct {
 	name   string
 	tries  int    // boots until the old release runs again
 	reason string // in the quarantine
+	rests  bool   // the machine waits most of the time
 	allow  []vm.Allowance
 }
 
 func illnesses() []illness {
 	verdict := vm.Allow(`proa-health|Health of This Boot`, "the release fails its health check")
 	all := []illness{
-		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
-		{"network", 1, `before the update it had|multi-user\.target is inactive|systemd-networkd-wait-online\.service failed`,
+		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, true, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
+		{"network", 1, `before the update it had|multi-user\.target is inactive|systemd-networkd-wait-online\.service failed`, true,
 			[]vm.Allowance{verdict, vm.Allow(`systemd-networkd-wait-online|Wait for Network`, "the network is gone, and was waited for")}},
+		{"frozen", 3, `tries`, true, []vm.Allowance{vm.Allow(`softdog: Initiating system reboot|watchdog`, "PID 1 hangs on purpose")}},
 	}
-	if fullDepth() { // TestFallback has a kernel panic, too, and for the loader a crash of PID 1 is one
-		all = append(all, illness{"fatal", 3, `tries`, vm.AllowPanic("the release panics on purpose")},
-			illness{"pid1", 3, `tries`, []vm.Allowance{vm.Allow(`systemd\[1\]: |Crash PID 1`, "PID 1 crashes on purpose")}})
+	if fullDepth() { // for the loader they are as a kernel that panics earlier
+		all = append(all, illness{"fatal", 3, `tries`, false, vm.AllowPanic("the release panics on purpose")},
+			illness{"pid1", 3, `tries`, false, []vm.Allowance{vm.Allow(`systemd\[1\]: |Crash PID 1`, "PID 1 crashes on purpose")}})
 	}
 	return all
 }
 
 // TestHealth gives a machine releases that are ill, from one moment in which such a release is armed: each time the machine
-// is back on its old release, unattended and within five minutes of the reboot, and does not take the ill one again. Then a
-// newer one is ill too: it is back on what was last good, never on anything older. A newer one that is well comes by itself.
-// TestFallback has the kernel panic, /init fail and userspace hang, TestLine has the workload cut off, judged as these are.
+// is back on its old release, unattended and within five minutes of the reboot, and does not take the ill one again. Then newer ones
+// are ill too, the first from a stick: their kernel panics, their /init fails; it is back on what was last good, never on anything older. A
+// newer one that is well comes by itself. TestFallback has what other boot programs and loaders can do, TestLine the workload cut off, judged
+// as these are.
 func TestHealth(t *testing.T) {
-	s := begin(t, 15)
+	s := begin(t, 20)
 	h := &sickbed{story: s, desk: must(world.NewDesk(t.Context(), s.programs, s.dir))(t)}
 	publish(t, h.desk, s.image("1.0.2", "sick"))
+	h.web = s.web(h.desk.Repository)
 	config := provision.New().
 		File("/etc/proa/update/root.json", 0o644, string(must(h.desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":%d,"reboot":{"mode":"full"}}`+"\n", s.web(h.desk.Repository).GuestURL(), sickDeadline))
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":%d,"reboot":{"mode":"full"}}`+"\n", h.web.GuestURL(), sickDeadline))
 	h.m = s.machineFrom("sickbed", s.image("1.0.1", "").Disk(), config, func(c *vm.Config) {
-		c.KernelArgs = append(c.KernelArgs, "panic=1")
+		c.KernelArgs = append(c.KernelArgs, "panic=1", "modprobe.blacklist=iTCO_wdt") // without a watchdog, as most virtual machines
+		c.Disks = []vm.EmptyDisk{{Name: "stick", Size: 512 << 20, USB: true}}
 	})
 
 	step(t, h.m, "arm 1.0.2", func(t *testing.T) {
@@ -70,23 +78,44 @@ func TestHealth(t *testing.T) {
 				check(t, h.m.Restore(t.Context(), "armed"))
 			}
 			h.infect(t, ill)
-			h.comesBack(t, "1.0.2", ill, func() { h.reboot(t) })
+			h.comesBack(t, "1.0.2", ill)
 			h.isNotTakenAgain(t, "1.0.2")
 		}, ill.allow...)
 	}
-	step(t, h.m, "the next one fails too", func(t *testing.T) {
-		publish(t, h.desk, s.image("1.0.3", "sick"))
-		run(t, h.m, "rm /var/lib/lab/*")
-		h.infect(t, all[0])
-		h.comesBack(t, "1.0.3", all[0], func() { applyUpdate(t, h.m) })
+	early := append(vm.AllowPanic("the kernel has no /init on purpose"), vm.Allow(`VFS: `, "it looks for a root file system then"),
+		vm.Allow(`update-engine|updatectl`, "the agent says that there is no stick"))
+	step(t, h.m, "the next one, from a stick, fails too: its kernel panics", func(t *testing.T) {
+		h.publishes(t, "1.0.3", func(c *uki.Contents) { c.Initrd = []byte("no archive, so no /init") })
+		h.takesFromAStick(t, "1.0.3")
+		h.comesBack(t, "1.0.3", illness{name: "panic", tries: 3, reason: `tries`})
 		h.isNotTakenAgain(t, "1.0.3")
 		isQuarantined(t, h.m, "1.0.2", all[len(all)-1].reason)
-	}, all[0].allow...)
-	step(t, h.m, "the one after that is well, and comes by itself", func(t *testing.T) {
-		publish(t, h.desk, s.image("1.0.4", ""))
-		h.comesByItself(t, "1.0.4")
-		containerAnswers(t, h.m)
+	}, early...)
+	step(t, h.m, "and the next: its /init fails", func(t *testing.T) {
+		h.publishes(t, "1.0.4", func(c *uki.Contents) { c.Initrd = withoutModule(t, c.Initrd) })
+		run(t, h.m, "updatectl apply --no-reboot")
+		h.comesBack(t, "1.0.4", illness{name: "init", tries: 3, reason: `tries`})
+		h.isNotTakenAgain(t, "1.0.4")
 	})
+	step(t, h.m, "the one after that is well, and comes by itself", func(t *testing.T) {
+		publish(t, h.desk, s.image("1.0.5", ""))
+		h.comesByItself(t, "1.0.5")
+		containerAnswers(t, h.m)
+		// As proa-try.service does at the deadline of a try that is good.
+		const ended = `ls /sys/module/softdog >/dev/null || exit 1; systemctl stop proa-try.timer; for i in $(seq 60); do [ $(systemctl show -P ActiveState proa-try-watchdog.service) = inactive ] && break; sleep 1; done
+ls /sys/module/softdog 2>/dev/null; systemctl show -P Result proa-try-watchdog.service; systemctl show -P RuntimeWatchdogUSec`
+		if got := run(t, h.m, ended); got != "success\n45s" {
+			t.Errorf("got %q, want the kernel's own watchdog gone with the verdict", got)
+		}
+	})
+}
+
+// publishes publishes a release whose boot program is changed.
+func (h *sickbed) publishes(t *testing.T, version string, change func(*uki.Contents)) {
+	t.Helper()
+	image := h.image(version, "")
+	program := must(world.Rebuild(testenv.Machines(t), image, version, change))(t)
+	publish(t, h.desk, must(world.WithProgram(image, filepath.Join(h.dir, version), program))(t))
 }
 
 // setHealthDeadline says how long the boots of the next releases may take to become healthy: one that is well takes minutes on a busy host.
@@ -99,13 +128,8 @@ func setHealthDeadline(t *testing.T, m *vm.Machine, seconds int) {
 type sickbed struct {
 	*story
 	desk *world.Desk
+	web  *world.Web // of the desk's repository
 	m    *vm.Machine
-}
-
-// reboot reboots into what is armed. The connection may end before the answer.
-func (h *sickbed) reboot(t *testing.T) {
-	t.Helper()
-	check(t, h.m.Reboot(t.Context()))
 }
 
 // infect makes releases of variant sick ill.
@@ -114,18 +138,23 @@ func (h *sickbed) infect(t *testing.T, ill illness) {
 	run(t, h.m, "touch /var/lib/lab/"+ill.name+" && sync")
 }
 
-// comesBack has the machine try a version that is ill; it must end on 1.0.1, with its workload, by itself.
-func (h *sickbed) comesBack(t *testing.T, version string, ill illness, try func()) {
+// comesBack reboots a machine that has armed a version that is ill; it must end on 1.0.1, with its workload, by itself.
+func (h *sickbed) comesBack(t *testing.T, version string, ill illness) {
 	t.Helper()
-	n := h.m.Boots()
-	try() // ends when the firmware starts
-	begin := time.Now()
 	// What is left of five minutes if the health checks took as long as they may by default. The last of the boots is the one back.
 	limit := 5*time.Minute - (updateconfig.Default().HealthDeadline() - sickDeadline*time.Second)
-	check(t, h.m.WaitBootWithin(t.Context(), n+ill.tries+1, limit))
+	n, begin, firmware := h.m.Boots(), time.Now(), make(chan error, 1)
+	go func() { firmware <- h.m.WaitBootWithin(t.Context(), n+ill.tries+1, limit) }()
+	check(t, h.m.Reboot(t.Context()))
+	wait := func() { check(t, <-firmware) }
+	if ill.rests {
+		h.rest(wait)
+	} else {
+		wait()
+	}
 	back := time.Since(begin)
 	boots(t, h.m, "1.0.1")
-	t.Logf("%s of %s: back in the old release's firmware %.0f s after the reboot, up after %.0f s; of these its health checks had up to %d s",
+	t.Logf("%s of %s: back in the old release's firmware %.0f s after the order to reboot, up after %.0f s; of these its health checks had up to %d s",
 		ill.name, version, back.Seconds(), time.Since(begin).Seconds(), sickDeadline)
 	containerAnswers(t, h.m)
 	isQuarantined(t, h.m, version, ill.reason)

@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/ignition/secret"
+	"github.com/proa-os/proa/internal/testenv"
+	"github.com/proa-os/proa/internal/uki"
+	"github.com/proa-os/proa/qemu-tests/bench/pair"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
 )
@@ -33,7 +36,7 @@ func TestLine(t *testing.T) {
 	config, login := described(t)
 	config.
 		File("/etc/proa/update/root.json", 0o644, string(root)).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`+"\n", web.GuestURL())).
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600}`+"\n", web.GuestURL())).
 		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
 		File("/etc/containers/systemd/site.container", 0o644, declaredSite(registry))
 	key := must(secret.NewKey())(t)
@@ -72,9 +75,14 @@ func TestLine(t *testing.T) {
 	})
 	step(t, m, "update", func(t *testing.T) {
 		publish(t, desk, first)
-		next := s.image("1.0.1", "")
-		publish(t, desk, next)
+		next := s.changed("1.0.1")
+		check(t, desk.PublishPacked(t.Context(), next, "stable"))
+		if got := run(t, m, "updatectl check"); !strings.Contains(got, "the reboot would be full (the kernel changes)") {
+			t.Errorf("updatectl check: %q, want the mode of the reboot", got)
+		}
 		n := m.Boots()
+		run(t, m, "updatectl apply --no-reboot")
+		streamsInLittle(t, m, applying)
 		applyUpdate(t, m)
 		tookDelta(t, desk, web, "1.0.0", next)
 		becomesGood(t, m, "1.0.1")
@@ -82,6 +90,9 @@ func TestLine(t *testing.T) {
 			t.Errorf("got %d boots for an update, want 1", got)
 		}
 		boots(t, m, "1.0.1")
+		if got := run(t, m, "journalctl -b -q -o cat _PID=1"); !strings.Contains(got, "Watchdog running with a hardware timeout of 25s") {
+			t.Errorf("got %q in the journal of a try, want its watchdog", got)
+		}
 		if got := run(t, m, "cat /proc/cmdline"); strings.Count(got, "ignition.platform.id=qemu") != 2 {
 			t.Errorf("got %q, want the platform of the firmware and that of the image", got)
 		}
@@ -95,8 +106,9 @@ func TestLine(t *testing.T) {
 	step(t, m, "come back from 1.0.4", func(t *testing.T) {
 		setHealthDeadline(t, m, sickDeadline)
 		publish(t, desk, s.image("1.0.4", "firewall"))
+		run(t, m, "updatectl apply --no-reboot")
 		h := &sickbed{story: s, desk: desk, m: m}
-		h.comesBack(t, "1.0.4", illness{name: "workload", tries: 1, reason: `containers: /usr/bin/containerctl: .*\bhello: health check failed`}, func() { applyUpdate(t, m) })
+		h.comesBack(t, "1.0.4", illness{name: "workload", tries: 1, rests: true, reason: `containers: /usr/bin/containerctl: .*\bhello: health check failed`})
 		h.isNotTakenAgain(t, "1.0.4")
 	}, allow)
 	step(t, m, "refuse 1.0.3", func(t *testing.T) {
@@ -282,6 +294,16 @@ func wrongDeclaration(t *testing.T, m *vm.Machine) {
 	}
 	declaredAnswers(t, m, "written by hand")
 	run(t, m, "rm /run/containers/systemd/wrong.container; systemctl daemon-reload; systemctl reset-failed wrong.service || true")
+}
+
+// changed is a release as the next one is: our programs have changed, and so has the kernel, by bytes behind its end.
+func (s *story) changed(version string) world.Image {
+	t := s.t
+	t.Helper()
+	made := must(pair.Changed(t.Context(), pair.Options{Repository: s.repo, Builder: filepath.Join(s.out, "stories", "bin", "image-builder"), Progress: os.Stderr}, version))(t)
+	image := world.Image(made)
+	program := must(world.Rebuild(testenv.Machines(t), image, version, func(c *uki.Contents) { c.Linux = append(c.Linux, "another kernel"...) }))(t)
+	return must(world.WithProgram(image, filepath.Join(s.dir, version), program))(t)
 }
 
 func publish(t *testing.T, d *world.Desk, image world.Image) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	_ "time/tzdata"
 
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/qemu-tests/provision"
@@ -82,12 +83,19 @@ func TestSoftReboot(t *testing.T) {
 		if got := run(t, m, "updatectl apply; updatectl check; updatectl why"); strings.Count(got, want) != 3 || strings.Count(got, "armed") < 3 {
 			t.Errorf("updatectl says %q, want three times that 1.0.1 is armed and %s", got, want)
 		}
+		setReboot(t, m, `{"strategy":"off"}`)
+		if got := run(t, m, "updatectl apply; updatectl why"); strings.Count(got, "does not reboot by itself (strategy off)") != 2 {
+			t.Errorf("updatectl says %q, want twice that this machine does not reboot by itself", got)
+		}
 		if m.Boots() != n {
 			t.Error("the machine has rebooted out of its window")
 		}
 	})
-	step(t, m, "update softly, past an inhibitor that has had its time", func(t *testing.T) {
-		setReboot(t, m, `{"max_delay":"1s"}`)
+	step(t, m, "update softly in a window, past an inhibitor that has had its time", func(t *testing.T) {
+		const zone = "America/St_Johns" // half an hour off the hours of UTC
+		opened := must(time.Parse(time.DateTime, run(t, m, "date -u '+%F %T'")))(t).In(must(time.LoadLocation(zone))(t)).Add(-10 * time.Minute)
+		setReboot(t, m, fmt.Sprintf(`{"strategy":"window","windows":[{"days":[%q],"start":%q,"duration":"4h"}],"time_zone":%q,"max_delay":"1s"}`,
+			strings.ToLower(opened.Format("Mon")), opened.Format("15:04"), zone))
 		kernel, pid := bootID(t, m), survivorPID(t, m)
 		if got := run(t, m, "updatectl check"); !strings.Contains(got, "the reboot would be soft") {
 			t.Errorf("updatectl check: %q", got)
@@ -115,7 +123,11 @@ func TestSoftReboot(t *testing.T) {
 		if got := run(t, m, "ls /sys/block | grep ^dm-"); strings.Contains(got, "\n") {
 			t.Errorf("got devices %q, want the old slot's gone", got)
 		}
-		t.Logf("gaps in seconds: %v", gaps(t, m))
+		if got := gaps(t, m); !regexp.MustCompile(`^"gaps":{"soft":[1-9]`).MatchString(got) {
+			t.Errorf("got %s, want how long the soft reboot took", got)
+		} else {
+			t.Log(got)
+		}
 	}, cut)
 	step(t, m, "prove the boot program", func(t *testing.T) {
 		check(t, m.Reboot(t.Context()))
@@ -125,10 +137,16 @@ func TestSoftReboot(t *testing.T) {
 		s.rest(func() {
 			run(t, m, `for i in $(seq 300); do [ "$(systemctl show -P ActiveState proa-try.timer)" = inactive ] && exit 0; sleep 1; done; exit 1`)
 		})
+		if got := run(t, m, "systemctl show -P ActiveState proa-try-watchdog.service; systemctl show -P RuntimeWatchdogUSec"); got != "inactive\n45s" {
+			t.Errorf("got %q: a good release has the watchdog of a try", got)
+		}
 	})
 	step(t, m, "come back from a bad release", func(t *testing.T) {
 		setHealthDeadline(t, m, sickDeadline)
 		publish(t, desk, s.image("1.0.4", ""))
+		if got := run(t, m, "updatectl check"); !regexp.MustCompile(`the reboot would be soft \(.*\), which took [1-9]\d* s last time`).MatchString(got) {
+			t.Errorf("updatectl check: %q, want the mode of the reboot and its last gap", got)
+		}
 		n := m.Boots()
 		_, _ = m.Run(t.Context(), "root", "updatectl apply") // the connection may end first
 		check(t, m.WaitBoot(t.Context(), n+1))
@@ -147,7 +165,7 @@ func TestSoftReboot(t *testing.T) {
 // setReboot writes the block "reboot" of the configuration.
 func setReboot(t *testing.T, m *vm.Machine, block string) {
 	t.Helper()
-	run(t, m, `sed -i -e 's/,"reboot":.*$/}/' -e 's/}$/,"reboot":`+block+`}/' /etc/proa/update/config.json && sync`)
+	run(t, m, `sed -i -e 's|,"reboot":.*$|}|' -e 's|}$|,"reboot":`+block+`}|' /etc/proa/update/config.json && sync`)
 }
 
 // becomesSoftly updates, and waits until the release is good.

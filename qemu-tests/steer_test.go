@@ -20,21 +20,13 @@ func (f *fallback) steer(from, to string) {
 		if out, err := f.m.Run(t.Context(), "core", "updatectl hold 2>&1"); err == nil || !strings.Contains(out, "run it as root") {
 			t.Errorf("got %q, %v: everyone can hold updates", out, err)
 		}
-		n := f.m.Boots()
-		if out, err := f.m.Run(t.Context(), "root", "updatectl rollback --reason 'too slow' 2>&1"); err != nil && f.m.Boots() == n {
-			t.Logf("updatectl rollback: %v\n%s", err, out) // The reboot may end the connection first; whether it comes decides.
-		}
-		check(t, f.m.WaitBoot(t.Context(), n+1))
-		boots(t, f.m, to)
-		why := run(t, f.m, "updatectl why; updatectl apply; updatectl history; updatectl status")
-		for _, want := range []string{"stays on " + to + ": rolled back from " + from + " by ", "(too slow), until a newer release or updatectl resume", "  rolled back  by ", "rolled back   from " + from} {
-			if !strings.Contains(why, want) {
-				t.Errorf("got %q, want %q in it", why, want)
+		goesBack(t, f.m, from, to, func() {
+			n := f.m.Boots()
+			if out, err := f.m.Run(t.Context(), "root", "updatectl rollback --reason 'too slow' 2>&1"); err != nil && f.m.Boots() == n {
+				t.Logf("updatectl rollback: %v\n%s", err, out) // The reboot may end the connection first; whether it comes decides.
 			}
-		}
-		if r := readReport(t, f.m); r.Boot.Trying || len(r.Quarantine) != 0 {
-			t.Errorf("got report %+v: going back by hand is no failure of what was left", r)
-		}
+			check(t, f.m.WaitBoot(t.Context(), n+1))
+		})
 		id := ""
 		for _, m := range journal.Messages() {
 			if m.Text == "rolled back" {
@@ -44,11 +36,8 @@ func (f *fallback) steer(from, to string) {
 		if got := run(t, f.m, "journalctl -q -o cat MESSAGE_ID="+id); !strings.Contains(got, "rolled back from="+from+" to="+to) {
 			t.Errorf("the journal has %q under the message's ID", got)
 		}
-		if got := run(t, f.m, "updatectl rollback 2>&1 || true"); !strings.Contains(got, "there is nothing to go back to") {
-			t.Errorf("a second rollback: %q", got)
-		}
+		n := f.m.Boots()
 		// No longer rolled back, the machine would take the channel's release again, were it not for a pin.
-		n = f.m.Boots()
 		pinned := run(t, f.m, "updatectl resume; updatectl pin --reason certified; updatectl apply; updatectl why; updatectl status")
 		if want := "stays on " + to + ": pinned by "; strings.Count(pinned, want) != 3 || strings.Count(pinned, "until updatectl unpin; channel stable offers "+from) != 3 {
 			t.Errorf("got %q, want three answers that name the pin and what it keeps away", pinned)
@@ -58,6 +47,25 @@ func (f *fallback) steer(from, to string) {
 		}
 		endsWhenIdle(t, f.m)
 	})
+}
+
+// goesBack has somebody roll a machine back from one release to the one before, because it is too slow, and looks at what is known of that.
+func goesBack(t *testing.T, m *vm.Machine, from, to string, order func()) {
+	t.Helper()
+	order()
+	boots(t, m, to)
+	why := run(t, m, "updatectl why; updatectl apply; updatectl history; updatectl status")
+	for _, want := range []string{"stays on " + to + ": rolled back from " + from + " by ", "(too slow), until a newer release or updatectl resume", "  rolled back  by ", "rolled back   from " + from} {
+		if !strings.Contains(why, want) {
+			t.Errorf("got %q, want %q in it", why, want)
+		}
+	}
+	if r := readReport(t, m); r.Boot.Trying || len(r.Quarantine) != 0 {
+		t.Errorf("got report %+v: going back by hand is no failure of what was left", r)
+	}
+	if got := run(t, m, "updatectl rollback 2>&1 || true"); !strings.Contains(got, "there is nothing to go back to") {
+		t.Errorf("a second rollback: %q", got)
+	}
 }
 
 // endsWhenIdle waits until nothing of the agent is left, as long as nobody asks it.

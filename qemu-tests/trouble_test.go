@@ -1,7 +1,6 @@
 package qemutests
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,7 +50,8 @@ func troubles() []trouble {
 
 // TestTrouble has a machine apply an update in every kind of trouble: it refuses at once and says what is missing, downloads nothing, stays
 // up; and when the trouble is over the update works. In the middle of the download somebody pulls the machine's cable, then its agent is
-// killed, and then the machine is reset: each time it goes on where it was, but for one segment of the payload.
+// killed, and then the machine is reset: each time it goes on where it was, but for one segment of the payload. In the end somebody goes back by
+// hand, and the power is lost at once.
 func TestTrouble(t *testing.T) {
 	s := begin(t, 6)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
@@ -59,15 +59,13 @@ func TestTrouble(t *testing.T) {
 	web := s.web(desk.Repository)
 	m := s.machineFrom("trouble", s.image("1.0.0", "").Disk(), provision.New().
 		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL())), func(c *vm.Config) {
-		c.Disks = []vm.EmptyDisk{{Name: "stick", Size: 256 << 20}}
-	})
+		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL())).
+		KernelArguments("lab.word=kept")) // which the first boot puts where the loader finds it, for every release
 	boots(t, m, "1.0.0")
 	allow := []vm.Allowance{
 		vm.Allow(`update-engine|updatectl`, "the agent says why it cannot update"),
 		vm.Allow(`EXT4-fs|[Rr]ead-only file system|No space left|journald|systemd-timesyncd|FAT-fs|Emergency Remount|systemd-logind|systemd-networkd`, "the story makes trouble"),
 	}
-	step(t, m, "no server, but a stick", func(t *testing.T) { readsAStick(t, m, web, desk.Repository) }, allow...)
 	for _, tr := range troubles() {
 		step(t, m, tr.name, func(t *testing.T) { tr.refuses(t, m, web) }, slices.Concat(allow, tr.allow)...)
 	}
@@ -78,7 +76,7 @@ func TestTrouble(t *testing.T) {
 		}
 		quarter := must(os.Stat(payload[0]))(t).Size() / 4
 		release := heldUp(t, m, web, "full.payload", quarter)
-		streamsInLittle(t, m)
+		streamsInLittle(t, m, streaming)
 		usesAll(t, m)
 		held, releaseNext := web.Hold("full.payload bytes=", quarter) // what the same run asks for next
 		losesItsCable(t, m, release)
@@ -98,45 +96,36 @@ func TestTrouble(t *testing.T) {
 		boots(t, m, "1.0.0")
 		run(t, m, "updatectl apply --no-reboot")
 		goesOn(t, lastStart(t, web), begin+quarter)
-		streamsInLittle(t, m) // what it has taken for the rest, for reading all of it back, and for the boot program
+		streamsInLittle(t, m, streaming) // what it has taken for the rest, for reading all of it back, and for the boot program
 		applyUpdate(t, m)
 		becomesGood(t, m, "1.0.1")
+		if got := run(t, m, "cat /proc/cmdline"); !strings.Contains(" "+got+" ", " lab.word=kept ") {
+			t.Errorf("got kernel arguments %q, want lab.word=kept among them", got)
+		}
+	}, allow...)
+	step(t, m, "go back by hand", func(t *testing.T) {
+		goesBack(t, m, "1.0.1", "1.0.0", func() {
+			got := run(t, m, "updatectl rollback --no-reboot --reason 'too slow'")
+			check(t, m.PowerCut()) // what it has said is durable
+			if !strings.Contains(got, "rolled back from 1.0.1: the next boot runs 1.0.0") {
+				t.Errorf("updatectl rollback: %q, want what it will boot", got)
+			}
+			check(t, m.PowerOn())
+		})
 	}, allow...)
 }
 
-// readsAStick has a machine read its repository from a file system that somebody plugs in: the service mounts it for itself, and only while
-// it reads.
-func readsAStick(t *testing.T, m *vm.Machine, web *world.Web, repository string) {
-	t.Helper()
-	const disk, conf = "/dev/disk/by-id/virtio-stick", "/etc/proa/update/config.json"
-	run(t, m, "cp "+conf+" /run/config.json; sed -i 's|"+web.GuestURL()+"|file:///run/proa/stick|' "+conf)
-	if out := run(t, m, "updatectl check 2>&1; echo status=$?"); !strings.Contains(out, "labelled PROA-REPO: is the stick plugged in?") || !strings.HasSuffix(out, "status=1") {
-		t.Errorf("nothing is plugged in: %q", out)
-	}
-	fill := "mkfs.ext4 -q -L PROA-REPO " + disk + " && mkdir -p /run/lab && mount " + disk + " /run/lab && cd /run/lab"
-	check(t, filepath.WalkDir(repository, func(path string, d os.DirEntry, err error) error {
-		name, relErr := filepath.Rel(repository, path)
-		if err == nil && relErr == nil && !d.IsDir() && (strings.HasPrefix(name, "metadata/") || strings.HasPrefix(name, "targets/")) {
-			fill += fmt.Sprintf(" && mkdir -p %s && wget -qO %s %s%s", filepath.Dir(name), name, web.GuestURL(), name)
-		}
-		return errors.Join(err, relErr)
-	}))
-	run(t, m, fill+" && cd / && umount /run/lab && udevadm trigger --settle "+disk)
-	asked := len(web.Requests())
-	if out := run(t, m, "updatectl check 2>&1; cat /proc/mounts"); !strings.Contains(out, "to fetch: ") || strings.Contains(out, " /run/proa/stick ") {
-		t.Errorf("from a stick: %q", out)
-	}
-	if got := web.Requests()[asked:]; len(got) > 0 {
-		t.Errorf("got requests %q, want none while a stick is read", got)
-	}
-	run(t, m, "cp /run/config.json "+conf)
-}
+// What the agent's processes may take of memory, each in any moment: while they stream a full payload, and while they apply a delta, the programs of
+// which may have changed all over. Bytes.
+const (
+	streaming = 25_000_000
+	applying  = 32_000_000
+)
 
-// streamsInLittle looks at the memory of the agent in the middle of a full payload, or at its end: of the program as it runs on a machine, with
+// streamsInLittle looks at the memory of the agent in the middle of a payload, or at its end: of the program as it runs on a machine, with
 // its bus, its metadata and what it has mapped of itself. What talks to the network is another process, and as small.
-func streamsInLittle(t *testing.T, m *vm.Machine) {
+func streamsInLittle(t *testing.T, m *vm.Machine, most int64) {
 	t.Helper()
-	const most = 25_000_000 // bytes of each, in any moment
 	for _, line := range strings.Split(run(t, m, `for p in $(pidof update-engine); do echo "$(tr '\0' ' ' </proc/$p/cmdline):$(awk '/^(Vm(RSS|HWM)|RssAnon)/ {print $2}' /proc/$p/status | tr '\n' ' ')"; done`), "\n") {
 		name, sizes, _ := strings.Cut(line, ":")
 		var peak, rss, own int64
