@@ -25,21 +25,20 @@ type illness struct {
 	name   string
 	tries  int    // boots until the old release runs again
 	reason string // in the quarantine
-	rests  bool   // the machine waits most of the time
 	allow  []vm.Allowance
 }
 
 func illnesses() []illness {
 	verdict := vm.Allow(`proa-health|Health of This Boot`, "the release fails its health check")
 	all := []illness{
-		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, true, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
-		{"network", 1, `before the update it had|multi-user\.target is inactive|systemd-networkd-wait-online\.service failed`, true,
+		{"unit", 1, `sshd?\.service is (activating|failed|inactive)`, []vm.Allowance{verdict, vm.Allow(`ssh\.service|OpenBSD Secure Shell`, "sshd fails on purpose")}},
+		{"network", 1, `before the update it had|multi-user\.target is inactive|systemd-networkd-wait-online\.service failed`,
 			[]vm.Allowance{verdict, vm.Allow(`systemd-networkd-wait-online|Wait for Network`, "the network is gone, and was waited for")}},
-		{"frozen", 3, `tries`, true, []vm.Allowance{vm.Allow(`softdog: Initiating system reboot|watchdog`, "PID 1 hangs on purpose")}},
+		{"frozen", 3, `tries`, []vm.Allowance{vm.Allow(`softdog: Initiating system reboot|watchdog`, "PID 1 hangs on purpose")}},
 	}
 	if fullDepth() { // for the loader they are as a kernel that panics earlier
-		all = append(all, illness{"fatal", 3, `tries`, false, vm.AllowPanic("the release panics on purpose")},
-			illness{"pid1", 3, `tries`, false, []vm.Allowance{vm.Allow(`systemd\[1\]: |Crash PID 1`, "PID 1 crashes on purpose")}})
+		all = append(all, illness{"fatal", 3, `tries`, vm.AllowPanic("the release panics on purpose")},
+			illness{"pid1", 3, `tries`, []vm.Allowance{vm.Allow(`systemd\[1\]: |Crash PID 1`, "PID 1 crashes on purpose")}})
 	}
 	return all
 }
@@ -146,12 +145,7 @@ func (h *sickbed) comesBack(t *testing.T, version string, ill illness) {
 	n, begin, firmware := h.m.Boots(), time.Now(), make(chan error, 1)
 	go func() { firmware <- h.m.WaitBootWithin(t.Context(), n+ill.tries+1, limit) }()
 	check(t, h.m.Reboot(t.Context()))
-	wait := func() { check(t, <-firmware) }
-	if ill.rests {
-		h.rest(wait)
-	} else {
-		wait()
-	}
+	check(t, <-firmware)
 	back := time.Since(begin)
 	boots(t, h.m, "1.0.1")
 	t.Logf("%s of %s: back in the old release's firmware %.0f s after the order to reboot, up after %.0f s; of these its health checks had up to %d s",

@@ -108,7 +108,7 @@ func TestLine(t *testing.T) {
 		publish(t, desk, s.image("1.0.4", "firewall"))
 		run(t, m, "updatectl apply --no-reboot")
 		h := &sickbed{story: s, desk: desk, m: m}
-		h.comesBack(t, "1.0.4", illness{name: "workload", tries: 1, rests: true, reason: `containers: /usr/bin/containerctl: .*\bhello: health check failed`})
+		h.comesBack(t, "1.0.4", illness{name: "workload", tries: 1, reason: `containers: /usr/bin/containerctl: .*\bhello: health check failed`})
 		h.isNotTakenAgain(t, "1.0.4")
 	}, allow)
 	step(t, m, "refuse 1.0.3", func(t *testing.T) {
