@@ -70,7 +70,11 @@ func TestDisks(t *testing.T) {
 	}
 	step(t, m, "provisioned", func(t *testing.T) { disksAreThere(t, m) }, watched)
 	provisioned := run(t, m, "cat /var/lib/ignition/result.json")
-	for range 5 {
+	starts := 2
+	if fullDepth() {
+		starts = 5
+	}
+	for range starts {
 		staysFinished(t, m)
 	}
 	step(t, m, "again", func(t *testing.T) {

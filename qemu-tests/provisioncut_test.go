@@ -58,7 +58,7 @@ func TestProvisioningCut(t *testing.T) {
 					t.Error("a machine with a durable marker was provisioned again")
 				}
 			}
-			if from.phase == "marker" || fullDepth() { // TestDisks has five more such boots
+			if from.phase == "marker" || fullDepth() { // TestDisks has more such boots
 				staysFinished(t, m)
 			}
 		})
