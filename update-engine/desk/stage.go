@@ -120,7 +120,7 @@ func setupDelta(c *common, flags *flag.FlagSet) action {
 		}
 		r := c.stagedResult(s)
 		if len(s.Made) == 0 {
-			r.text = fmt.Sprintf("release %s: no delta to make: there is no release before it, or it has them all", s.Release.Version)
+			r.text = fmt.Sprintf("release %s: no delta to make: there is no release before it that may update to it, or it has them all", s.Release.Version)
 		}
 		return r, nil
 	}

@@ -83,6 +83,7 @@ func (o DeltaOptions) target(known []Known) (*Known, error) {
 
 // sources are the releases to start from, the newest last, without those that have a delta.
 func (o DeltaOptions) sources(known []Known, to *Known) ([]*release.Release, error) {
+	tooOld := func(v string) bool { return to.MinSource != "" && compareVersions(v, to.MinSource) < 0 }
 	var before []*release.Release
 	for _, k := range known {
 		if k.Arch == to.Arch && compareVersions(k.Version, to.Version) < 0 {
@@ -93,6 +94,9 @@ func (o DeltaOptions) sources(known []Known, to *Known) ([]*release.Release, err
 		for _, v := range o.From {
 			if !slices.ContainsFunc(before, func(r *release.Release) bool { return r.Version == v }) {
 				return nil, fmt.Errorf("there is no release %s for %s before %s to start from", v, to.Arch, to.Version)
+			}
+			if tooOld(v) {
+				return nil, fmt.Errorf("no machine that runs %s would take a delta from it: %s takes updates from %s on (min_source)", v, to.Version, to.MinSource)
 			}
 		}
 		before = slices.DeleteFunc(before, func(r *release.Release) bool { return !slices.Contains(o.From, r.Version) })
@@ -105,8 +109,7 @@ func (o DeltaOptions) sources(known []Known, to *Known) ([]*release.Release, err
 	}
 	return slices.DeleteFunc(before, func(r *release.Release) bool {
 		_, have := to.Payloads.Deltas[r.Root.RootHash]
-		tooOld := to.MinSource != "" && compareVersions(r.Version, to.MinSource) < 0
-		return have || tooOld || r.Root.RootHash == to.Root.RootHash
+		return have || tooOld(r.Version) || r.Root.RootHash == to.Root.RootHash
 	}), nil
 }
 

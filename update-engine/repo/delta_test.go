@@ -124,6 +124,9 @@ func TestDeltasFromWhereItCanBeReached(t *testing.T) {
 	if s.Release.MinSource != "1.0.1" || len(s.Made) != 2 || s.Made[1].From != "1.0.1" {
 		t.Errorf("got %+v", s)
 	}
+	if _, err := d.Delta(t.Context(), repo.DeltaOptions{From: []string{"1.0.0"}}); err == nil || !strings.Contains(err.Error(), "1.0.2 takes updates from 1.0.1 on (min_source)") {
+		t.Errorf("got %v, want why a delta from 1.0.0 is no use", err)
+	}
 }
 
 // A release whose parts contradict each other, or whose payload is damaged, has no delta; all others have theirs, and the failures are named. Were

@@ -17,8 +17,8 @@ type Rotation struct {
 	Threshold int      // 0: as it is
 }
 
-// Rotate stages the next root metadata with the change, or, for plan, the next releases metadata, which delegates to it. Without a change it
-// renews what it stages. When the releases metadata would not be valid under the new keys it is staged to be signed anew.
+// Rotate stages the next root metadata with the change, or, for plan, the next releases metadata, which delegates to it. What changes nothing is
+// refused. When the releases metadata would not be valid under the new keys it is staged to be signed anew.
 func (d *Desk) Rotate(x Rotation) (*Request, error) {
 	return d.restage(func(r *Request) error {
 		if x.Role == rolePlan {
@@ -136,6 +136,7 @@ func (x Rotation) root(root *rootMeta) error {
 	if role == nil {
 		return fmt.Errorf("rotate: unknown role %q: expected one of %s", x.Role, strings.Join(Roles, ", "))
 	}
+	keys, threshold := slices.Clone(role.KeyIDs), role.Threshold
 	for _, id := range x.Remove {
 		whole, err := complete(id, role.KeyIDs)
 		if err == nil {
@@ -153,7 +154,15 @@ func (x Rotation) root(root *rootMeta) error {
 	if x.Threshold != 0 {
 		role.Threshold = x.Threshold
 	}
-	return nil
+	return x.changes(keys, role.KeyIDs, threshold, role.Threshold)
+}
+
+// changes refuses a rotation after which everything is as it was: somebody would sign it for nothing.
+func (x Rotation) changes(before, after []string, from, to int) error {
+	if added, removed := keysGained(before, after); len(added)+len(removed) > 0 || from != to {
+		return nil
+	}
+	return fmt.Errorf("rotate %s: nothing changes: it has these keys, and needs %d signatures, already", x.Role, to)
 }
 
 func (x Rotation) plan(t *targetsMeta) error {
@@ -161,6 +170,7 @@ func (x Rotation) plan(t *targetsMeta) error {
 	if err != nil {
 		return err
 	}
+	keys, threshold := slices.Clone(role.KeyIDs), role.Threshold
 	for _, id := range x.Remove {
 		whole, err := complete(id, role.KeyIDs)
 		if err == nil {
@@ -178,7 +188,7 @@ func (x Rotation) plan(t *targetsMeta) error {
 	if x.Threshold != 0 {
 		role.Threshold = x.Threshold
 	}
-	return nil
+	return x.changes(keys, role.KeyIDs, threshold, role.Threshold)
 }
 
 // complete finds the key id that begins so.

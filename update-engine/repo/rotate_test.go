@@ -190,6 +190,9 @@ func TestRotateRefuses(t *testing.T) {
 		{"a key of another role for plan", repo.Rotation{Role: "plan", Add: []*metadata.Key{snapshotKey}}, "a key of its own"},
 		{"a key that it does not have", repo.Rotation{Role: "root", Remove: []string{"00000000"}}, "fits 0 of the role's keys"},
 		{"too few digits", repo.Rotation{Role: "root", Remove: []string{ids["root"][0][:3]}}, "at least its first 6 digits"},
+		{"the threshold that it has", repo.Rotation{Role: "root", Threshold: 2}, "nothing changes: it has these keys, and needs 2 signatures"},
+		{"a key that it has", repo.Rotation{Role: "snapshot", Add: []*metadata.Key{snapshotKey}}, "nothing changes"},
+		{"the threshold that plan has", repo.Rotation{Role: "plan", Threshold: 1}, "nothing changes"},
 		{"no such role", repo.Rotation{Role: "admin", Threshold: 1}, "unknown role"},
 	} {
 		if _, err := d.Rotate(c.x); err == nil || !strings.Contains(err.Error(), c.want) {
