@@ -54,7 +54,7 @@ func (b Boot) Run(ctx context.Context, tools *tooltree.Tree) (string, error) {
 	cmd := tools.Command(ctx, "qemu-system-x86_64", args...)
 	console := &console{}
 	cmd.Stdout, cmd.Stderr = console, console
-	if err := cmd.Start(); err != nil {
+	if err := tcg.Start(cmd); err != nil {
 		return "", fmt.Errorf("boot guest: %w", err)
 	}
 	ended := make(chan error, 1)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-os/proa/internal/tcg"
 )
 
 // Why a process ended, as QEMU names it in its SHUTDOWN event (qapi/run-state.json, ShutdownCause).
@@ -118,13 +120,11 @@ func startProcess(ctx context.Context, cmd command, h hardware, console io.Write
 	return p, nil
 }
 
-// run starts c and stays on its thread until c has ended: Pdeathsig is sent when the thread that forked dies. What only computes may keep a CPU for
-// long: with it, 12 boots three at a time on two CPUs took 208 s and 32 CPU s each, without it 297 to 314 s and 46 to 50 CPU s.
+// run starts c and stays on its thread until c has ended: Pdeathsig is sent when the thread that forked dies.
 func (p *process) run(c *exec.Cmd, words *tailWriter, console io.Writer, computes bool, started chan<- error) {
 	runtime.LockOSThread() // for good: the thread, which QEMU inherits this from, ends with it
 	if computes {
-		// A batch process with the longest slice that there is (sched_setattr(2); Linux 6.12). Where it is refused, everything takes longer.
-		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Runtime: 100_000_000}, 0)
+		tcg.LongSlices()
 	}
 	err := c.Start()
 	if err == nil {
