@@ -43,6 +43,9 @@ func TestPowerCuts(t *testing.T) {
 	s := begin(t, 2)
 	image := s.image("1.0.0", "")
 	s.underBoth(func(s *story, firmware vm.Firmware) {
+		if firmware == vm.UEFI && !fullDepth() { // GRUB has more to lose: it counts in a block of the disk
+			s.t.Skip("NOT TESTED under UEFI: PROA_POWERCUT=full (make powercut)")
+		}
 		f := &fallback{story: s, firmware: firmware, good: image}
 		f.start(image.Disk(), provision.New())
 		f.powerCuts()

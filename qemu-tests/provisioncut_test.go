@@ -140,17 +140,19 @@ type provisioningCut struct {
 	moment powercut.Moment
 }
 
-// moments keeps the disks of some moments of each phase: one, and at full depth thirteen.
+// moments keeps the disks of some moments of each phase but done: one, and at full depth thirteen; and then that of done, from where TestDisks
+// starts, too.
 func (b *firstBoot) moments(t *testing.T, s *story, image world.Image) []provisioningCut {
 	t.Helper()
 	each := 1
 	if fullDepth() {
 		each = 13
 	}
-	wanted := map[int]string{b.marker: "marker", b.done: "done"}
+	wanted := map[int]string{b.marker: "marker"}
 	b.spread(wanted, "state", b.state, b.files, each)
 	b.spread(wanted, "files", b.files, b.marker, each)
 	if fullDepth() {
+		wanted[b.done] = "done"
 		b.spread(wanted, "marker", max(b.files, b.marker-3*each), b.done, each)
 	}
 	name := filepath.Join(s.dir, "replayed.img")
