@@ -55,8 +55,9 @@ func TestLine(t *testing.T) {
 	step(t, m, "web server", func(t *testing.T) { declarePages(t, m, registry) })
 	// The last of this boot: its journal is not clean any more.
 	step(t, m, "wrong declaration", func(t *testing.T) { wrongDeclaration(t, m) }, vm.Allow(`wrong\.(service|container)|quadlet-generator`, "a declaration has errors"))
-	step(t, m, "reboot", func(t *testing.T) {
-		if err := m.Reboot(t.Context()); err != nil {
+	step(t, m, "power cut", func(t *testing.T) {
+		run(t, m, "sync") // what was written by hand
+		if err := m.PowerCycle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		boots(t, m, "1.0.0")
@@ -65,13 +66,6 @@ func TestLine(t *testing.T) {
 		portAnswers(t, m)
 		pagesAnswer(t, m)
 		declaredAnswers(t, m, "written by hand")
-	})
-	step(t, m, "power cut", func(t *testing.T) {
-		if err := m.PowerCycle(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		boots(t, m, "1.0.0")
-		containerAnswers(t, m)
 	})
 	step(t, m, "update", func(t *testing.T) {
 		publish(t, desk, first)
