@@ -65,7 +65,7 @@ test: check unit ## checks, unit tests, foreign judges, the stories in QEMU
 	wait $$bare; bare=$$?; cat $(OUT)/bare.log; read -r stories < $(OUT)/stories.status; [ $$stories$$bare = 00 ] || \
 	{ $(GO) run ./qemu-tests/cmd/failures $(OUT)/stories.log $(OUT)/bare.log; exit 1; }
 
-powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (about an hour)
+powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (more than an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
 	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestFallback|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost|TestProvisioningCut)$$' ./qemu-tests/
 

@@ -15,7 +15,7 @@ func LongSlices() {
 	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Runtime: 100_000_000}, 0)
 }
 
-// Start starts cmd with LongSlices.
+// Start starts cmd with LongSlices. cmd must not ask for a signal when its parent dies (Pdeathsig): the thread that starts it ends at once.
 func Start(cmd *exec.Cmd) error {
 	started := make(chan error)
 	go func() {

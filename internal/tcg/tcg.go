@@ -1,5 +1,5 @@
 // Package tcg has what machines need that QEMU emulates (TCG, the Tiny Code Generator), for hosts without KVM: a processor that is quick to
-// emulate, and the frequency of its time-stamp counter.
+// emulate, the frequency of its time-stamp counter, and time slices that are long.
 package tcg
 
 // CPU is the processor as qemu's -cpu takes it. Guests have crashed at random with cmpxchg16b. Without svm nobody loads KVM's modules, which takes
