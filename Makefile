@@ -67,7 +67,7 @@ test: check unit ## checks, unit tests, foreign judges, the stories in QEMU
 
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (more than an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestFallback|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost|TestProvisioningCut)$$' ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestFallback|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost|TestProvisioningCut|TestPlatform|TestMalformedConfig|TestStateGrows)$$' ./qemu-tests/
 
 # `make check` vets, and more strictly than go test would. Some packages wait more than they work, for fsync most of all: six at a time leave
 # somebody to work beside them, and the longest begin, so that they are not waited for alone at the end.

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/proa-os/proa/image-builder/manifest"
-	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 )
 
@@ -16,9 +15,7 @@ import (
 // it takes, how its operator becomes root.
 func TestContent(t *testing.T) {
 	s := begin(t, 5)
-	image := s.image("1.0.0", "")
-	m := s.machine("content", image, provision.New())
-	up(t, m)
+	m := s.goOn("content")
 	first := madeItself(t, m)
 	step(t, m, "drivers for what is there", func(t *testing.T) {
 		if got := run(t, m, "cut -d' ' -f1 /proc/modules | grep -xE 'virtio_blk|nvme|mpt3sas|megaraid_sas|hv_vmbus|usb_storage|xen_blkfront'"); got != "virtio_blk" {

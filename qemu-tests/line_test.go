@@ -35,6 +35,7 @@ func TestLine(t *testing.T) {
 
 	config, login := described(t)
 	config.
+		KernelArguments(kept). // which the first boot puts where the loader finds it, for every release
 		File("/etc/proa/update/root.json", 0o644, string(root)).
 		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600}`+"\n", web.GuestURL())).
 		File("/etc/containers/systemd/site.volume", 0o644, "[Volume]\n").
@@ -57,9 +58,9 @@ func TestLine(t *testing.T) {
 	step(t, m, "wrong declaration", func(t *testing.T) { wrongDeclaration(t, m) }, vm.Allow(`wrong\.(service|container)|quadlet-generator`, "a declaration has errors"))
 	step(t, m, "power cut", func(t *testing.T) {
 		run(t, m, "sync") // what was written by hand
-		if err := m.PowerCycle(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		check(t, m.PowerCut())
+		cutInLoader(t, m, vm.UEFI)
+		check(t, m.PowerOn())
 		boots(t, m, "1.0.0")
 		provisioned(t, m)
 		containerAnswers(t, m)
@@ -87,8 +88,8 @@ func TestLine(t *testing.T) {
 		if got := run(t, m, "journalctl -b -q -o cat _PID=1"); !strings.Contains(got, "Watchdog running with a hardware timeout of 25s") {
 			t.Errorf("got %q in the journal of a try, want its watchdog", got)
 		}
-		if got := run(t, m, "cat /proc/cmdline"); strings.Count(got, "ignition.platform.id=qemu") != 2 {
-			t.Errorf("got %q, want the platform of the firmware and that of the image", got)
+		if got := run(t, m, "cat /proc/cmdline"); strings.Count(got, "ignition.platform.id=qemu") != 2 || !strings.Contains(" "+got+" ", " "+kept+" ") {
+			t.Errorf("got %q, want the platform of the firmware and that of the image, and %s", got, kept)
 		}
 		provisioned(t, m)
 		containerAnswers(t, m)
@@ -155,6 +156,9 @@ func boots(t *testing.T, m *vm.Machine, version string) {
 		t.Errorf("got a state of %s KiB, want it to fill the disk", kib)
 	}
 }
+
+// kept is a kernel argument of the story's config.
+const kept = "lab.word=kept"
 
 // token is a secret of the story's config.
 const token = "t0ken-0f-the-l1ne"

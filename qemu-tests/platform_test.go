@@ -12,12 +12,12 @@ import (
 )
 
 // TestPlatform has image-builder name the platform and the URL of the config in an image, and nobody else: neither the firmware nor QEMU says anything
-// of provisioning. The config adds a kernel argument, so the machine starts again with both. Under UEFI the machine has come up without a platform
-// before, and said so.
+// of provisioning. The config adds a kernel argument, so the machine starts again with both. Before, the machine has come up without a platform, and
+// said so. Under UEFI it is told at full depth: there TestLine has an image that names its platform, and kernel arguments.
 func TestPlatform(t *testing.T) {
 	s := begin(t, 2)
 	image := s.image("1.0.0", "")
-	s.underBoth(func(s *story, firmware vm.Firmware) { s.named(image, firmware) })
+	s.underEach(fullOr(vm.BIOS), func(s *story, firmware vm.Firmware) { s.named(image, firmware) })
 }
 
 func (s *story) named(image world.Image, firmware vm.Firmware) {
@@ -31,20 +31,22 @@ func (s *story) named(image world.Image, firmware vm.Firmware) {
 	url := "ignition.config.url=" + web.GuestURL() + "config.ign?rack=*&id=7" // what GRUB's shell could take for its own
 
 	c := vm.Config{Name: "machine", Dir: filepath.Join(s.dir, "machine"), Disk: image.Disk(), Firmware: firmware, Key: key}
-	var m *vm.Machine
-	boots := 2
-	if firmware == vm.UEFI {
-		m = s.start(c)
-		must(m.WaitConsole(t.Context(), `provision-generator: this machine is not provisioned: .*image-builder platform IMAGE PLATFORM`))(t)
-		check(t, m.PowerCut())
-		s.platform(m.Disk(), "metal", "--arg", url)
-		check(t, m.PowerOn())
-		boots++
-	} else {
-		c.Disk = filepath.Join(s.dir, "named.img")
-		s.platform(image.Disk(), "metal", "--arg", url, "--out", c.Disk)
-		m = s.start(c)
-		check(t, os.Remove(c.Disk))
+	m := s.start(c)
+	must(m.WaitConsole(t.Context(), `provision-generator: this machine is not provisioned: .*image-builder platform IMAGE PLATFORM`))(t)
+	check(t, m.PowerCut())
+	s.platform(m.Disk(), "metal", "--arg", url)
+	check(t, m.PowerOn())
+	must(m.WaitConsole(t.Context(), ` Command line: .* ignition\.platform\.id=metal .* ignition\.kargs=1 lab\.word=kept`))(t)
+	must(m.WaitConsole(t.Context(), `Finished .*ignition\.service`))(t)
+	if got, want := strings.Join(web.Requests(), ", "), "GET /config.ign"; !strings.HasPrefix(got, want) {
+		t.Errorf("the server was asked for %q, want %q first", got, want)
+	}
+	if n := m.Boots(); n != 3 {
+		t.Errorf("got %d boots, want 3", n)
+	}
+	if !fullDepth() { // every other first boot goes on as this one does
+		m.AssertCleanConsole(t)
+		return
 	}
 	step(t, m, "named", func(t *testing.T) {
 		up(t, m)
@@ -54,11 +56,8 @@ func (s *story) named(image world.Image, firmware vm.Firmware) {
 				t.Errorf("got %q, want %q in it", got, want)
 			}
 		}
-		if n := m.Boots(); n != boots {
-			t.Errorf("got %d boots, want %d", n, boots)
-		}
-		if got, want := strings.Join(web.Requests(), ", "), "GET /config.ign"; !strings.HasPrefix(got, want) {
-			t.Errorf("the server was asked for %q, want %q first", got, want)
+		if n := m.Boots(); n != 3 {
+			t.Errorf("got %d boots, want 3", n)
 		}
 	})
 }

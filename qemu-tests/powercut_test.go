@@ -55,9 +55,9 @@ func TestAnyToLatest(t *testing.T) {
 			File("/etc/proa/update/root.json", 0o644, anchor).
 			File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"channel":"stable","auto":false,"health_deadline_seconds":600,"reboot":{"mode":"full"}}`, web.GuestURL()))
 		f := &fallback{story: s, firmware: firmware, good: map[vm.Firmware]world.Image{vm.UEFI: oldest, vm.BIOS: older}[firmware]}
-		if firmware == vm.BIOS { // TestTrouble has it under UEFI: the first release of all could not
-			f.word = "lab.word=kept "
-			config.KernelArguments("lab.word=kept") // which the first boot puts where the loader finds it, for every release
+		if firmware == vm.BIOS { // TestLine has it under UEFI: the first release of all could not
+			f.word = kept + " "
+			config.KernelArguments(kept) // which the first boot puts where the loader finds it, for every release
 		}
 		var logged vm.Config
 		f.start(f.good.Disk(), config, func(c *vm.Config) {
@@ -78,6 +78,7 @@ func TestAnyToLatest(t *testing.T) {
 		c := &cuts{story: s, log: log, firmware: firmware, releases: []world.Image{f.good, latest}, depth: powerCutDepth(), config: logged}
 		c.run(f.m.Disk())
 		if firmware == vm.BIOS { // whose slots are chosen by the loader and by a count of the agent's own
+			cutInLoader(s.t, f.m, firmware)
 			check(s.t, f.m.PowerOn())
 			f.steer(latest.Version(), f.good.Version())
 		}

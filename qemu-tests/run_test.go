@@ -69,7 +69,7 @@ func TestRun(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- terminal.Run(ctx, terminal.Options{Image: dir, Config: config, Memory: 1024, CPUs: 2, DiskGiB: 8, In: in, Out: out, Messages: out})
+		ended <- terminal.Run(ctx, terminal.Options{Image: dir, Config: config, Memory: 1024, CPUs: 1, DiskGiB: 8, In: in, Out: out, Messages: out})
 	}()
 	typed := func(text string) {
 		t.Helper()

@@ -2,15 +2,13 @@ package qemutests
 
 import (
 	"testing"
-
-	"github.com/proa-os/proa/qemu-tests/provision"
 )
 
-// TestManyEndings boots once and goes on from there several times: the machine does not notice, and what an ending did is undone
+// TestManyEndings goes on from one boot several times: the machine does not notice, and what an ending did is undone
 // by the next.
 func TestManyEndings(t *testing.T) {
 	s := begin(t)
-	m := s.machine("endings", s.image("1.0.0", ""), provision.New())
+	m := s.goOn("endings")
 	boots(t, m, "1.0.0")
 	m.AssertClean(t)
 	run(t, m, "echo before >/var/lib/ending && sync")

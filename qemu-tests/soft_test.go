@@ -14,7 +14,6 @@ import (
 	_ "time/tzdata"
 
 	"github.com/proa-os/proa/internal/testenv"
-	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
 )
@@ -43,21 +42,18 @@ WantedBy=multi-user.target
 func TestSoftReboot(t *testing.T) {
 	s := begin(t, 6)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
-	config := provision.New().
-		File("/etc/proa/update/root.json", 0o644, string(must(desk.Root())(t))).
-		File("/etc/proa/update/config.json", 0o644, fmt.Sprintf(`{"server":%q,"auto":false,"health_deadline_seconds":600}`, s.web(desk.Repository).GuestURL())).
-		File("/etc/proa/health.d/version", 0o755, "#!/bin/sh\n! grep -q '^IMAGE_VERSION=.*1\\.0\\.4' /etc/os-release\n").
-		Unit("survivor.service", false, survivor)
-	m := s.machineFrom("machine", s.image("1.0.0", "").Disk(), config, func(c *vm.Config) { c.Ports = []int{8080} })
+	m := s.goOn("machine", func(c *vm.Config) { c.Ports = []int{8080} })
+	follows(t, m, must(desk.Root())(t), fmt.Sprintf(`{"server":%q,"auto":false,"health_deadline_seconds":600}`, s.web(desk.Repository).GuestURL()))
 	cut := vm.Allow(`sshd-session.*(preauth child terminated by signal|kex_exchange|Connection|Failed to create session)|Failed to start session scope .* is destructive|Activation request for 'io\.proa\.Update1' failed`,
 		"the harness logs in and asks while sshd, sessions and the bus stop")
 
 	step(t, m, "a service of its own", func(t *testing.T) {
-		boots(t, m, "1.0.0")
+		put(t, m, "/etc/proa/health.d/version", 0o755, "#!/bin/sh\n! grep -q '^IMAGE_VERSION=.*1\\.0\\.4' /etc/os-release\n")
+		put(t, m, "/etc/systemd/system/survivor.service", 0o644, survivor)
 		run(t, m, "mkdir -p /var/lib/lab/root/bin /var/lib/lab/root/www && echo here > /var/lib/lab/root/www/index.html")
 		busybox := must(os.ReadFile(testenv.Tools(t).Path("usr/bin/busybox")))(t)
 		check(t, m.CopyTo(t.Context(), "root", "/var/lib/lab/root/bin/busybox", 0o755, busybox))
-		run(t, m, "systemctl enable --now survivor.service")
+		run(t, m, "systemctl daemon-reload && systemctl enable --now survivor.service")
 	})
 	step(t, m, "wait for an inhibitor", func(t *testing.T) {
 		publish(t, desk, s.image("1.0.1", ""))

@@ -138,7 +138,8 @@ func stamp(t *testing.T, m *vm.Machine, text string) float64 {
 	return seconds
 }
 
-// TestStateGrows gives a machine on AHCI a larger disk, then wipes its state: it grows with everything kept, and begins anew.
+// TestStateGrows gives a machine on AHCI a larger disk: its state grows, with everything kept. Then the machine is asked to forget everything.
+// At full depth somebody else wipes its state, too.
 func TestStateGrows(t *testing.T) {
 	_, m := diskStory(t, vm.Config{Bus: vm.AHCI, DiskSize: 8 * gib})
 	var before string
@@ -165,6 +166,15 @@ func TestStateGrows(t *testing.T) {
 			t.Errorf("%s messages about growing, want one for the partition and one for its file system", got)
 		}
 	})
+	if fullDepth() {
+		isWiped(t, m, before)
+	}
+	isForgotten(t, m)
+}
+
+// isWiped has somebody wipe the state of a machine that is off: it begins anew.
+func isWiped(t *testing.T, m *vm.Machine, before string) {
+	t.Helper()
 	restart(t, m, func() {
 		verified(t, m, 512, 4096)
 		d, err := world.OpenDisk(m.Disk())
@@ -188,12 +198,11 @@ func TestStateGrows(t *testing.T) {
 	})
 }
 
-// TestFactoryReset asks a running machine on SCSI to forget everything.
-func TestFactoryReset(t *testing.T) {
-	_, m := diskStory(t, vm.Config{Bus: vm.VirtioSCSI})
+// isForgotten asks a running machine to forget everything, and turns it off.
+func isForgotten(t *testing.T, m *vm.Machine) {
+	t.Helper()
 	var before string
 	step(t, m, "refusals", func(t *testing.T) {
-		up(t, m)
 		before = identity(t, m)
 		run(t, m, "echo precious > /var/srv/file; echo changed > /etc/changed; sync")
 		for user, command := range map[string]string{
@@ -234,9 +243,7 @@ func TestFactoryReset(t *testing.T) {
 			t.Errorf("%s messages about making state", got)
 		}
 	})
-	if err := m.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	check(t, m.Shutdown(t.Context()))
 	verified(t, m, 512, 4096)
 }
 

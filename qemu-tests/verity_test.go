@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
 )
@@ -14,9 +13,7 @@ import (
 // else: the machine panics, comes back by itself, and reads the file again once the bit is mended.
 func TestBitFlipsWhileRunning(t *testing.T) {
 	s := begin(t, 3)
-	m := s.machine("flips", s.image("1.0.0", ""), provision.New())
-	boots(t, m, "1.0.0")
-	m.AssertClean(t)
+	m := s.goOn("flips")
 
 	// A module that no machine here loads, and a text in it that is nowhere else.
 	const file, text = "/usr/lib/modules/*/kernel/fs/btrfs/btrfs.ko", "turning on flush-on-commit"

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/proa-os/proa/qemu-tests/provision"
 	"github.com/proa-os/proa/qemu-tests/vm"
 	"github.com/proa-os/proa/qemu-tests/world"
 )
@@ -26,24 +25,25 @@ func TestContainers(t *testing.T) {
 	check(t, err)
 	at := registry.GuestHost()
 	image := at + "/lab/hello:1"
-	config := provision.New().Hostname("ship").
-		File("/etc/proa/trust/lab.pub", 0o644, public).
-		File("/etc/proa/trust/lab.toml", 0o644, fmt.Sprintf(`[[trust]]
+	m := s.goOn("ship")
+	step(t, m, "trust", func(t *testing.T) {
+		put(t, m, "/etc/proa/trust/lab.pub", 0o644, public)
+		put(t, m, "/etc/proa/trust/lab.toml", 0o644, fmt.Sprintf(`[[trust]]
 prefix = "%[1]s/signed"
 require = "signature"
 keys = ["lab.pub"]
 [[trust]]
 prefix = "%[1]s/lab/rejected"
 require = "reject"
-`, at)).
-		File("/etc/systemd/system/proa-door.socket", 0o644, "[Socket]\nListenStream=7777\n")
-	m := s.machine("ship", s.image("1.0.0", ""), config)
-
-	step(t, m, "boot", func(t *testing.T) { up(t, m); run(t, m, "containerctl pull --tls-verify=false "+image) })
+`, at))
+		answers(t, m, at, trusted)
+	})
+	put(t, m, "/etc/hostname", 0o644, "ship\n")
+	put(t, m, "/etc/systemd/system/proa-door.socket", 0o644, "[Socket]\nListenStream=7777\n")
+	run(t, m, "systemctl daemon-reload; containerctl pull --tls-verify=false "+image)
 	step(t, m, "lives", func(t *testing.T) { answers(t, m, image, workloadLives) })
 	step(t, m, "held", func(t *testing.T) { answers(t, m, image, workloadHeld) })
 	step(t, m, "ready and sockets", func(t *testing.T) { answers(t, m, image, workloadReady) })
-	step(t, m, "trust", func(t *testing.T) { answers(t, m, at, trusted) })
 	step(t, m, "networks", func(t *testing.T) { networks(t, m, image) })
 	step(t, m, "pods", func(t *testing.T) { answers(t, m, image, pods) })
 	step(t, m, "many containers", func(t *testing.T) { manyShort(t, m, image) })
@@ -171,13 +171,13 @@ var workloadReady = []asked{
 // pods: the containers of a pod are up and down together, in one network namespace, which has the ports.
 var pods = []asked{
 	{`mkdir -p /etc/containers/systemd && cd /etc/containers/systemd && printf '[Pod]\nPodName=shop\nPublishPort=8085:8080\n' > shop.pod && printf "[Container]\nContainerName=page\nImage=$I\nPod=shop.pod\n" > page.container &&
-		printf "[Container]\nContainerName=peer\nImage=$I\nPod=shop.pod\nVolume=shop.volume:/data\nExec=sleep 1000\n[Service]\nTimeoutStopSec=60\n" > peer.container && printf '[Volume]\n' > shop.volume && systemctl daemon-reload && systemctl start shop-pod && poll 'systemctl is-active -q page peer' && poll 'wget -qO- http://127.0.0.1:8085/'`,
+		printf "[Container]\nContainerName=peer\nImage=$I\nPod=shop.pod\nVolume=shop.volume:/data\nExec=sleep 1000\n[Service]\nTimeoutStopSec=60\n" > peer.container && printf '[Volume]\n' > shop.volume && systemctl daemon-reload && systemctl start shop-pod && poll 'systemctl is-active -q page && systemctl is-active -q peer' && poll 'wget -qO- http://127.0.0.1:8085/'`,
 		`(wget: .*\n)*hello from a container`},
 	{`containerctl exec peer touch /data/kept; containerctl exec peer wget -qO- http://127.0.0.1:8080/; stat -Lc %i /proc/$(systemctl show -P MainPID page)/ns/net /proc/$(systemctl show -P MainPID peer)/ns/net | uniq | wc -l; containerctl run --rm $I wget -qO- http://shop:8080/`, `hello from a container\n1\nhello from a container`},
 	// One is started anew by itself, and finds what it had.
 	{`was=$(systemctl show -P MainPID peer); systemctl restart page && poll 'wget -qO- http://127.0.0.1:8085/'; [ $was = $(systemctl show -P MainPID peer) ]`, `(wget: .*\n)*hello from a container`},
 	{`systemctl stop shop-pod; systemctl is-active page peer; ls -A /run/proa/netns; wget -qO- http://127.0.0.1:8085/ 2>&1 | grep -c refused`, `inactive\ninactive\n1`},
-	{`systemctl start page && poll 'systemctl is-active -q shop-pod peer' && containerctl exec peer ls /data; systemctl stop page; systemctl is-active shop-pod peer; systemctl stop peer; poll '[ "$(systemctl is-active shop-pod)" = inactive ]'; ls -A /run/proa/netns`, `kept\nactive\nactive`},
+	{`systemctl start page && poll 'systemctl is-active -q shop-pod && systemctl is-active -q peer' && containerctl exec peer ls /data; systemctl stop page; systemctl is-active shop-pod peer; systemctl stop peer; poll '[ "$(systemctl is-active shop-pod)" = inactive ]'; ls -A /run/proa/netns`, `kept\nactive\nactive`},
 	{`rm /etc/containers/systemd/shop.pod /etc/containers/systemd/page.container /etc/containers/systemd/peer.container /etc/containers/systemd/shop.volume; systemctl daemon-reload; containerctl rm page peer; containerctl volume rm systemd-shop; containerctl ps -aq`,
 		`page\npeer\nsystemd-shop\nfront`},
 }

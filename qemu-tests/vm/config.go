@@ -23,6 +23,10 @@ type Config struct {
 	DiskSize int64
 	KeepDisk bool
 
+	// Resume is a snapshot of another machine, in the place of Disk, Kernel, Ignition and Key: this one goes on from there, as if it had booted once,
+	// in hardware as that one's. What is added here, but for Ports, is there from its next boot on. Its clock is late by the age of the snapshot.
+	Resume *Saved
+
 	// Disks are further disks, empty at first unless Used says otherwise: on virtio, after the one above, and at /dev/disk/by-id/virtio-NAME.
 	Disks []EmptyDisk
 
@@ -85,6 +89,11 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure machine: %w", err)
 	}
 	c.Dir = dir
+	if c.Resume != nil {
+		if c, err = c.resumed(); err != nil {
+			return c, fmt.Errorf("configure machine: %w", err)
+		}
+	}
 	if c.Disk == "" && c.Kernel == "" {
 		return c, errors.New("configure machine: nothing to boot; set Disk or Kernel")
 	}
@@ -115,6 +124,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure machine: %w", err)
 	}
 	c.Timeout = orDefault(c.Timeout, 300*time.Second)
+	if c.Resume != nil {
+		return c, nil // whose kernel has the arguments below already
+	}
 	// A loaded host loses timer interrupts, which the kernel takes for a broken timer and panics, and lets the clock of one CPU wait,
 	// which it takes for an unstable one. There a minute and a half is short for the first device to show up, too.
 	c.KernelArgs = append([]string{"no_timer_check", "tsc=nowatchdog", "systemd.default_device_timeout_sec=300"}, c.KernelArgs...)

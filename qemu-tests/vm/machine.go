@@ -36,7 +36,7 @@ type Machine struct {
 	ctx     context.Context // ends the machine's life
 	command command
 	tools   *tooltree.Tree
-	hw      hardware
+	hw      hardware // of the next boot
 	verdict Verdict
 	console *Console
 	logs    [2]*os.File // console.log, qemu.log
@@ -53,6 +53,9 @@ type Machine struct {
 	scanned int           // console lines AssertClean has seen
 
 	unplugged map[string]bool // QEMU's names of network cards without a cable
+
+	now  hardware            // of proc
+	kept map[string]hardware // of the snapshots by name
 }
 
 // Start makes the machine's folder and disk and switches it on. It runs until Close, or until ctx ends.
@@ -66,7 +69,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, ctx: ctx, tools: tree, changed: make(chan struct{}), unplugged: map[string]bool{}, off: errors.New("the machine was never on"),
+		cfg: cfg, ctx: ctx, tools: tree, changed: make(chan struct{}), unplugged: map[string]bool{}, kept: map[string]hardware{}, off: errors.New("the machine was never on"),
 		command: func(args []string) *exec.Cmd { return tree.Command(ctx, "qemu-system-x86_64", args...) },
 	}
 	if err := m.prepare(tree); err != nil {
@@ -76,9 +79,12 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		m.closeLogs()
 		return nil, err
 	}
-	if err := m.PowerOn(); err != nil {
-		m.closeLogs()
-		return nil, err
+	on := m.PowerOn
+	if cfg.Resume != nil {
+		on = func() error { return m.resume(cfg.Resume) }
+	}
+	if err := on(); err != nil {
+		return nil, errors.Join(err, m.PowerCut(), m.closeLogs())
 	}
 	return m, nil
 }

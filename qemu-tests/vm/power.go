@@ -21,14 +21,14 @@ func (m *Machine) PowerOn() error {
 // boot starts the firmware. m.mu is held.
 func (m *Machine) boot() error {
 	m.boots++
-	return m.start("")
+	return m.start(m.hw)
 }
 
-// start starts a process and who watches it; it goes on with saved memory, if there is a file of it. m.mu is held.
-func (m *Machine) start(memory string) error {
+// start starts a process and who watches it; it goes on with saved memory, if hw has a file of it. m.mu is held.
+func (m *Machine) start(hw hardware) error {
 	m.console.PowerOn(m.boots)
-	hw := m.hw
-	hw.memory = memory
+	m.now = hw
+	m.now.memory = ""
 	if m.cfg.TPM {
 		var err error
 		if hw.tpm, err = m.startTPM(); err != nil {

@@ -106,8 +106,12 @@ func TestSnapshot(t *testing.T) {
 	if got := k.Boots(); got != 1 {
 		t.Errorf("got %d boots, want the first one only", got)
 	}
+	goesOn(t, k)
 	k.off()
 	k.check(k.Snapshot(t.Context(), "off"))
+	if _, err := k.Saved("off"); err == nil {
+		t.Error("another machine can go on from one that was off")
+	}
 	k.on()
 	k.do("disk write 7 later", `disk "later" <nil>`)
 	k.check(k.Restore(t.Context(), "off")) // The power is cut by it.
@@ -123,6 +127,43 @@ func TestSnapshot(t *testing.T) {
 	if err != nil || len(left) != 2 {
 		t.Errorf("got %q, %v left, want the two logs", left, err)
 	}
+}
+
+// goesOn starts another machine from the snapshot of one, beside it: on a disk of its own, and with one more disk from its next boot on.
+func goesOn(t *testing.T, k talker) {
+	t.Helper()
+	saved, err := k.Saved("on")
+	k.check(err)
+	c := Config{Name: "other", Dir: filepath.Join(t.TempDir(), "other"), Resume: saved, Disks: []EmptyDisk{{Name: "more", Size: 1 << 20}}, Timeout: 2 * time.Minute}
+	for what, change := range map[string]func(*Config){
+		"a TPM": func(c *Config) { c.TPM = true }, "a log": func(c *Config) { c.LogWrites = true }, "a disk": func(c *Config) { c.Disk = k.Disk() },
+	} {
+		wrong := c
+		change(&wrong)
+		if _, err := Start(t.Context(), wrong); err == nil || !strings.Contains(err.Error(), "goes on from a snapshot") {
+			t.Errorf("with %s: got %v, want it refused", what, err)
+		}
+	}
+	m, err := Start(t.Context(), c)
+	k.check(err)
+	t.Cleanup(func() { k.check(m.Close()) })
+	other := talker{m, t}
+	other.do("count", "counted 2")
+	other.do("disk read 7", `disk "before" <nil>`)
+	other.do("disk write 7 other", `disk "other" <nil>`)
+	k.do("disk read 7", `disk "before" <nil>`)
+	other.check(other.Snapshot(t.Context(), "own"))
+	other.check(other.PowerCycle(t.Context()))
+	other.wait("guest: ready")
+	other.do("disk read 7", `disk "other" <nil>`)
+	if got := other.Boots(); got != 2 {
+		t.Errorf("got %d boots, want the one of the snapshot and one", got)
+	}
+	if got := len(other.now.more); got != 1 {
+		t.Errorf("got %d more disks in the second boot, want the one that was added", got)
+	}
+	other.check(other.Restore(t.Context(), "own")) // in the hardware of then
+	other.do("count", "counted 3")
 }
 
 func TestGrowDisk(t *testing.T) {
