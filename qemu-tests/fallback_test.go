@@ -144,7 +144,7 @@ func (f *fallback) run() {
 		{name: "hang", version: "9.1.0", image: f.hang, shows: `Started proa-try\.timer`, ended: true, change: func(*uki.Contents) {}},
 	}
 	if !fullDepth() {
-		if f.firmware == vm.UEFI { // what loaders do differently is BIOS's part, and TestHealth's with releases; what /init does is this one's
+		if f.firmware == vm.UEFI { // what loaders do differently is told under BIOS, and by TestLastGood; what /init does is told here
 			empty, filled = empty[2:], filled[:1]
 		} else {
 			empty, filled = empty[:2], filled[1:]
