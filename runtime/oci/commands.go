@@ -125,6 +125,12 @@ func (g *global) run(ctx context.Context, words []string, o run.Options, detach 
 	}
 	listenFDs(&o)
 	o.Follow, o.Plain = !detach, !isTerminal(1)
+	var c *caught
+	if !detach {
+		if c, err = catch(ctx); err != nil {
+			return 1, err
+		}
+	}
 	p, err := g.root.Run(o)
 	if err != nil {
 		return 1, err
@@ -132,7 +138,7 @@ func (g *global) run(ctx context.Context, words []string, o run.Options, detach 
 	if detach {
 		return 0, nil
 	}
-	code, err := supervise(ctx, p)
+	code, err := c.supervise(ctx, p)
 	if err != nil {
 		return 1, err
 	}
@@ -325,6 +331,13 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 	if err := run.Protect(); err != nil {
 		return execFailed, err
 	}
+	var c *caught
+	if !e.detach {
+		var err error
+		if c, err = catch(ctx); err != nil {
+			return execFailed, err
+		}
+	}
 	p, err := g.root.Exec(run.Options{ID: words[0], PidFile: e.pidFile, Follow: !e.detach, Console: e.console, Preserve: e.preserve, Paused: e.ignorePaused, Plain: !isTerminal(1), Warn: g.warn}, change)
 	var command *run.CommandError
 	if e.shellCodes && errors.As(err, &command) {
@@ -336,5 +349,5 @@ func (g *global) exec(ctx context.Context, words []string, e *execOptions) (int,
 	if e.detach {
 		return 0, nil
 	}
-	return supervise(ctx, p)
+	return c.supervise(ctx, p)
 }

@@ -735,6 +735,25 @@ func TestSignalsArePassedOn(t *testing.T) {
 	}
 }
 
+// TestSignalsAreKept: one that comes when the workload runs and oci-runtime is not yet done with starting it is passed on, too.
+func TestSignalsAreKept(t *testing.T) {
+	b := newBox(t, "term")
+	said := filepath.Join(b.dir, "said")
+	b.spec.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/sh", Env: []string{"PATH=/usr/bin:/bin"},
+		Args: []string{"sh", "-c", "until grep -q waiting " + said + "; do sleep 0.05; done; kill -TERM $PPID"}}}}
+	b.write()
+	out, err := os.Create(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	c := b.command("run", "box")
+	c.Stdout = out
+	if err := c.Run(); c.ProcessState.ExitCode() != 42 {
+		t.Errorf("%v: exit %d, want that of the workload's handler", err, c.ProcessState.ExitCode())
+	}
+}
+
 // TestKilledCaller: kill -9 of oci-runtime in the foreground ends the container; delete --force cleans up.
 func TestKilledCaller(t *testing.T) {
 	b := newBox(t, "sleep")
