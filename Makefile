@@ -67,7 +67,7 @@ test: check unit ## checks, unit tests, foreign judges, the stories in QEMU
 
 powercut: builder ## lose the power at every write of an update, and in the middle of it; start machines from a sample (more than an hour)
 	PROA_POWERCUT=full $(GO) test -count=1 -run PowerLost -timeout 30m ./update-engine/install ./update-engine/agent
-	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestFallback|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost|TestProvisioningCut|TestPlatform|TestMalformedConfig|TestStateGrows)$$' ./qemu-tests/
+	$(WITH_TOOLS) PROA_STORIES=1 PROA_REQUIRE_TOOLS=1 PROA_POWERCUT=full PROA_MACHINES=$(MACHINES) $(GO) test -count=1 -parallel 100 -timeout 3h -v -run '^(TestLine|TestAnyToLatest|TestFallback|TestPowerCuts|TestHealth|TestDisks|TestContainers|TestPullPowerLost|TestProvisioningCut|TestPlatform|TestMalformedConfig|TestStateGrows|TestUSB|TestBound|TestBitFlipsWhileRunning)$$' ./qemu-tests/
 
 # A folder in memory with 4 GiB of room where programs and device nodes count; nothing where there is none.
 MEMORY = $$(awk '$$2 == "/dev/shm" && $$4 !~ /noexec|nodev/ {print $$2}' /proc/mounts | tail -n 1 | while read -r dir; do [ $$(df -Pk "$$dir" | awk 'END {print $$4}') -lt 4194304 ] || echo "$$dir"; done)

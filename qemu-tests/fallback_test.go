@@ -41,9 +41,7 @@ func TestFallback(t *testing.T) {
 // at every write; here a real machine stops in the middle of what is not a write. The first of the moments is in every TestLine (UEFI) and
 // TestAnyToLatest (BIOS).
 func TestPowerCuts(t *testing.T) {
-	if !fullDepth() {
-		t.Skip("NOT TESTED: machines of its own: PROA_POWERCUT=full (make powercut)")
-	}
+	atFullDepth(t)
 	s := begin(t, 2)
 	image := s.image("1.0.0", "")
 	s.underBoth(func(s *story, firmware vm.Firmware) {

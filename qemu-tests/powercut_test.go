@@ -29,6 +29,14 @@ type depth struct {
 
 func fullDepth() bool { return os.Getenv("PROA_POWERCUT") == "full" }
 
+// atFullDepth skips a story that takes a machine of its own and that others tell in part.
+func atFullDepth(t *testing.T) {
+	t.Helper()
+	if !fullDepth() {
+		t.Skip("NOT TESTED: a machine of its own: PROA_POWERCUT=full (make powercut)")
+	}
+}
+
 func powerCutDepth() depth {
 	if fullDepth() {
 		return depth{orders: 9, torn: 15, boots: 12}

@@ -27,9 +27,7 @@ const pullCuts = 40
 // TestPullPowerLost has a machine pull images, one of them of Debian's packages, and loses the power at some of the writes: the store that is
 // there then, as foreign programs read it, has whole layers only, and no image that lacks one.
 func TestPullPowerLost(t *testing.T) {
-	if !fullDepth() {
-		t.Skip("NOT TESTED: a machine of its own: PROA_POWERCUT=full (make powercut)")
-	}
+	atFullDepth(t)
 	s := begin(t, 6)
 	registry := s.registryOf(func(r *world.Registry) error { return r.PushPages(t.Context(), s.repo, "lab/pages:1", pagesText) })
 	m := s.machineFrom("puller", s.image("1.0.0", "").Disk(), provision.New(), func(c *vm.Config) { c.LogWrites = true })

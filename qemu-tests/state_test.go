@@ -263,6 +263,7 @@ func TestDiskTooSmall(t *testing.T) {
 
 // TestUSB boots from a USB stick of 8 GiB, which the kernel finds last.
 func TestUSB(t *testing.T) {
+	atFullDepth(t)
 	_, m := diskStory(t, vm.Config{Bus: vm.USB})
 	step(t, m, "first boot", func(t *testing.T) {
 		up(t, m)
