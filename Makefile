@@ -77,7 +77,7 @@ MEMORY = $$(awk '$$2 == "/dev/shm" && $$4 !~ /noexec|nodev/ {print $$2}' /proc/m
 # memory, which takes half of the time; the programs under test stay on the disk.
 unit: builder ## unit tests and foreign judges, no machines
 	@$(WITH_TOOLS) $(WITH_JUDGES) export PROA_REQUIRE_TOOLS=1; \
-	disk=$$(mktemp -d) && files=$$(mktemp -d -p $(MEMORY) 2>/dev/null || mktemp -d) && trap 'rm -rf "$$disk" "$$files"' EXIT && chmod 711 "$$disk" "$$files" && \
+	disk=$$(mktemp -d) && files=$$(mktemp -d -p $(MEMORY) 2>/dev/null || mktemp -d) && trap 'rm -rf "$$disk" "$$files"' EXIT && trap 'exit 1' HUP INT TERM && chmod 711 "$$disk" "$$files" && \
 	GOTMPDIR=$$disk TMPDIR=$$files $(GO) test -vet=off -p 6 ./update-engine/... ./runtime/... ./...
 
 check: check-go ## formatting and vet
