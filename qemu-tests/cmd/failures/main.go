@@ -1,5 +1,6 @@
 // Command failures reads logs of `go test -v` and prints again what each failed test said, the begin of each message and the end of all: in the
-// log itself it stands between thousands of other lines, of machines that ran beside it.
+// log itself it stands between thousands of other lines, of machines that ran beside it. The messages alone are printed once more at the very end,
+// which is what is kept of a log that is cut.
 //
 // Usage: failures LOG...
 package main
@@ -18,28 +19,32 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: failures LOG...\nprints what the failed tests said in logs of go test -v")
 		os.Exit(2)
 	}
+	var brief strings.Builder
 	for _, name := range os.Args[1:] {
-		if err := one(os.Stdout, name); err != nil {
+		if err := one(os.Stdout, &brief, name); err != nil {
 			fmt.Fprintln(os.Stderr, "failures:", err)
 			os.Exit(1)
 		}
 	}
+	fmt.Printf("\nin brief:\n%s", brief.String())
 }
 
-func one(w io.Writer, name string) error {
+func one(w, brief io.Writer, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := failures(w, f); err != nil {
+	if err := failures(w, brief, f); err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil
 }
 
-// most is how many lines of a test are printed whatever they are, the last ones: a story ends with its machine's console.
-const most = 40
+const (
+	most = 40  // how many lines of a test are printed whatever they are, the last ones: a story ends with its machine's console
+	wide = 300 // how many bytes of a line are printed in brief
+)
 
 var (
 	turnsTo = regexp.MustCompile(`^=== (?:RUN|NAME|CONT|PAUSE) +(.+)$`)
@@ -49,8 +54,8 @@ var (
 	everybody = regexp.MustCompile(`^(panic:|fatal error:|FAIL\t|signal: )`)
 )
 
-// failures prints what every failed test in r said, the output of `go test -v` of one or more packages.
-func failures(w io.Writer, r io.Reader) error {
+// failures prints what every failed test in r said, the output of `go test -v` of one or more packages, and each message's first line in brief.
+func failures(w, brief io.Writer, r io.Reader) error {
 	said := map[string][]string{} // by test, of the package that is read
 	now := ""
 	in := bufio.NewReader(r)
@@ -61,11 +66,11 @@ func failures(w io.Writer, r io.Reader) error {
 				now = m[1]
 			} else if m := ended.FindStringSubmatch(line); m != nil {
 				if m[1] == "FAIL" {
-					tell(w, m[2], said[m[2]])
+					tell(w, brief, m[2], said[m[2]])
 				}
 				delete(said, m[2])
 			} else if everybody.MatchString(line) {
-				tell(w, "", []string{line})
+				tell(w, brief, "", []string{line})
 			} else {
 				said[now] = append(said[now], line)
 			}
@@ -79,13 +84,17 @@ func failures(w io.Writer, r io.Reader) error {
 	}
 }
 
-func tell(w io.Writer, test string, lines []string) {
+func tell(w, brief io.Writer, test string, lines []string) {
 	if test != "" {
-		fmt.Fprintf(w, "--- FAIL: %s\n", test)
+		fmt.Fprintf(io.MultiWriter(w, brief), "--- FAIL: %s\n", test)
 	}
 	for i, l := range lines {
-		if i >= len(lines)-most || message.MatchString(l) {
+		said := test == "" || message.MatchString(l)
+		if i >= len(lines)-most || said {
 			fmt.Fprintln(w, l)
+		}
+		if said {
+			fmt.Fprintln(brief, l[:min(wide, len(l))])
 		}
 	}
 }
