@@ -67,6 +67,7 @@ IPv6AcceptRA=no
 		made[i] = madeItself(t, m)
 		t.Logf("machine %d was provisioned in %.2f s", i, provisioningTime(t, m))
 		other := fmt.Sprintf("10.77.0.%d", 2-i)
+		run(t, m, isReached(other)) // no boot waits for this network
 		if out := run(t, m, "ping -c 3 -W 5 "+other); !strings.Contains(out, "3 packets received") {
 			t.Errorf("got %s", out)
 		}
@@ -96,10 +97,15 @@ IPv6AcceptRA=no
 	if err := b.SetLink(t.Context(), lan, true); err != nil {
 		t.Fatal(err)
 	}
-	run(t, a, "for i in 1 2 3 4 5 6 7 8 9 10; do ping -c 1 -W 2 10.77.0.2 && exit 0; sleep 1; done; exit 1")
+	run(t, a, isReached("10.77.0.2"))
 	for _, m := range machines {
 		m.AssertClean(t)
 	}
+}
+
+// isReached is a command that waits until an address answers.
+func isReached(address string) string {
+	return "for i in $(seq 60); do ping -c 1 -W 2 " + address + " && exit 0; sleep 1; done; ip address; networkctl list; exit 1"
 }
 
 // A configDesk serves a machine its config by HTTP: the connection breaks at first, and then the server is not ready.
