@@ -3,15 +3,11 @@ package platform
 import (
 	"compress/gzip"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/internal/certtest"
 	"github.com/proa-os/proa/internal/testenv"
 )
 
@@ -124,25 +121,16 @@ func newMachine(t *testing.T, dir, serverURL string) *Machine {
 	return m
 }
 
-// certificate is one of metadata.packet.net, and those who trust it.
-func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
+// startTLS starts a server with the certificate of a name, and returns what trusts it.
+func startTLS(t *testing.T, server *httptest.Server, name string) *x509.CertPool {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, pair, err := certtest.Server(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"metadata.packet.net"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, pool
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	server.StartTLS()
+	return certtest.Pool(ca)
 }
 
 func serve(t *testing.T, c *cloud) (*Machine, *httptest.Server) {
@@ -151,8 +139,7 @@ func serve(t *testing.T, c *cloud) (*Machine, *httptest.Server) {
 	server := httptest.NewUnstartedServer(c)
 	var pool *x509.CertPool
 	if c.host == "metadata.packet.net" {
-		server.TLS, pool = certificate(t)
-		server.StartTLS()
+		pool = startTLS(t, server, c.host)
 	} else {
 		server.Start()
 	}
@@ -442,9 +429,7 @@ func TestPhoneHome(t *testing.T) {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}))
-	var pool *x509.CertPool
-	server.TLS, pool = certificate(t)
-	server.StartTLS()
+	pool := startTLS(t, server, "metadata.packet.net")
 	defer server.Close()
 	m := newMachine(t, t.TempDir(), server.URL)
 	m.Roots = pool

@@ -1,16 +1,9 @@
 package world
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/proa-os/proa/internal/certtest"
 	"github.com/proa-os/proa/update-engine/server"
 )
 
@@ -47,7 +41,7 @@ func (a Answer) String() string { return fmt.Sprintf("%s %d", a.Path, a.Status) 
 
 // StartMirror serves the repository in dir as https://name/ until Close.
 func StartMirror(name, dir string) (*Mirror, error) {
-	ca, certificate, err := certify(name)
+	ca, certificate, err := certtest.Server(name)
 	if err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", name, err)
 	}
@@ -107,31 +101,4 @@ type statusWriter struct {
 func (s *statusWriter) WriteHeader(code int) {
 	s.code = code
 	s.ResponseWriter.WriteHeader(code)
-}
-
-// certify makes an authority and the certificate of a host that it vouches for. They are valid whatever of the last and the next day a
-// machine believes in.
-func certify(name string) (ca []byte, host tls.Certificate, err error) {
-	const day = 24 * time.Hour
-	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Authority of " + name}, NotBefore: time.Now().Add(-day), NotAfter: time.Now().Add(day),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
-		DNSNames: []string{name}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, host, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, host, err
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, authority, authority, caKey.Public(), caKey)
-	if err != nil {
-		return nil, host, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, authority, key.Public(), caKey)
-	if err != nil {
-		return nil, host, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
