@@ -73,6 +73,7 @@ func commonAllowances() []Allowance {
 		Allow(`ima: .*TPM.*bypass|No TPM chip found`, "the lab's machines have no TPM"),
 		Allow(`Warning: Permanently added`, "an ssh client learns a host key"),
 		Allow(`sshd-session\[\d+\]: fatal: .*(Broken pipe|Connection reset by peer)`, "the harness gives up a login that a busy host does not answer in time"),
+		Allow(`systemd\[1\]: \S+: Unexpected error response .*: Connection terminated`, "PID 1 gives up a bus that a busy host does not let answer within 25 s, and connects anew"),
 	}
 }
 

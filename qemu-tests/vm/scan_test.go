@@ -110,9 +110,10 @@ func TestAllowancesHaveReasons(t *testing.T) {
 	}
 }
 
-// A login that the harness gave up is no fault of the machine; everything else of priority error is.
+// A login that the harness gave up is no fault of the machine, nor is a bus that PID 1 gave up; everything else of priority error is.
 func TestScanErrors(t *testing.T) {
 	const journal = "Nov 26 10:01:43 line sshd-session[513]: fatal: ssh_packet_send_debug: send DEBUG: Broken pipe\n" +
+		"Nov 26 10:01:44 line systemd[1]: systemd-logind.service: Unexpected error response from GetNameOwner(): Connection terminated\n" +
 		"Nov 26 10:01:44 line sshd[300]: fatal: no host key\n"
 	found := scanErrors(journal, nil)
 	if len(found) != 1 || !strings.Contains(found[0].Text, "no host key") {

@@ -293,7 +293,7 @@ func (m *machine) pid(name string) int {
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
 	var err error
-	for range 100 {
+	for range 500 {
 		if err = f(); err == nil {
 			return
 		}

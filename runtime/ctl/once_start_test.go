@@ -315,9 +315,12 @@ func TestOnceCommands(t *testing.T) {
 		m.left(t)
 	}
 	c := front()
-	if v := m.inspect("front"); v.Status != "running" || v.Pid == 0 {
-		t.Errorf("inspect: %+v", v)
-	}
+	eventually(t, func() error { // systemd may hear of it later than its output is here
+		if v := m.inspect("front"); v.Status != "running" || v.Pid == 0 {
+			return fmt.Errorf("inspect: %+v", v)
+		}
+		return nil
+	})
 	if out := m.must("ps", "--filter", "label=a=b", "--format", "{{.Name}} {{.Status}}"); !strings.HasPrefix(out, "front ") {
 		t.Errorf("ps: %q", out)
 	}
