@@ -38,12 +38,19 @@ WantedBy=multi-user.target
 `
 
 // TestSoftReboot updates a machine whose kernel stays the same: userspace alone starts anew, and a service that asks for it answers all the
-// time. A release that is bad then goes back all the same.
+// time. A release that is bad then goes back all the same. Its repository is in a container registry.
 func TestSoftReboot(t *testing.T) {
 	s := begin(t, 6)
 	desk := must(world.NewDesk(t.Context(), s.programs, s.dir))(t)
 	m := s.goOn("machine", func(c *vm.Config) { c.Ports = []int{8080} })
-	follows(t, m, must(desk.Root())(t), fmt.Sprintf(`{"server":%q,"auto":false,"health_deadline_seconds":600}`, s.web(desk.Repository).GuestURL()))
+	registry := must(world.StartRegistry())(t)
+	s.closes(registry)
+	const place = "/os/updates:latest"
+	offers := func(t *testing.T, version string) {
+		publish(t, desk, s.image(version, ""))
+		check(t, desk.Push(t.Context(), "oci+http://"+registry.Addr+place))
+	}
+	follows(t, m, must(desk.Root())(t), fmt.Sprintf(`{"server":%q,"auto":false,"health_deadline_seconds":600}`, "oci+http://"+registry.GuestHost()+place))
 	cut := vm.Allow(`sshd-session.*(preauth child terminated by signal|kex_exchange|Connection|Failed to create session)|Failed to start session scope .* is destructive|Activation request for 'io\.proa\.Update1' failed`,
 		"the harness logs in and asks while sshd, sessions and the bus stop")
 
@@ -56,7 +63,7 @@ func TestSoftReboot(t *testing.T) {
 		run(t, m, "systemctl daemon-reload && systemctl enable --now survivor.service")
 	})
 	step(t, m, "wait for an inhibitor", func(t *testing.T) {
-		publish(t, desk, s.image("1.0.1", ""))
+		offers(t, "1.0.1")
 		run(t, m, "systemd-run --quiet --unit backup systemd-inhibit --what=shutdown --who=backup --why='copies the database' sleep 10000")
 		run(t, m, "for i in $(seq 60); do systemd-inhibit --list --no-legend | grep -q backup && exit 0; sleep 1; done; exit 1")
 		n := m.Boots()
@@ -139,7 +146,7 @@ func TestSoftReboot(t *testing.T) {
 	})
 	step(t, m, "come back from a bad release", func(t *testing.T) {
 		setHealthDeadline(t, m, sickDeadline)
-		publish(t, desk, s.image("1.0.4", ""))
+		offers(t, "1.0.4")
 		if got := run(t, m, "updatectl check"); !regexp.MustCompile(`the reboot would be soft \(.*\), which took [1-9]\d* s last time`).MatchString(got) {
 			t.Errorf("updatectl check: %q, want the mode of the reboot and its last gap", got)
 		}

@@ -77,6 +77,14 @@ func (d *Desk) release(ctx context.Context, image Image, channel string) error {
 	return nil
 }
 
+// Push copies what is published to a registry.
+func (d *Desk) Push(ctx context.Context, address string) error {
+	if err := d.run(ctx, "push", "--repo", d.Repository, address); err != nil {
+		return fmt.Errorf("push to %s: %w", address, err)
+	}
+	return nil
+}
+
 // Rotate gives every role a new key in place of the one it has, root among them, and throws the old ones away.
 func (d *Desk) Rotate(ctx context.Context) error {
 	for _, role := range repo.Roles {

@@ -11,13 +11,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,7 +27,6 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
-	"golang.org/x/crypto/bcrypt"
 
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/registrytest"
@@ -223,36 +220,12 @@ func TestPush(t *testing.T) {
 func TestDebianRegistry(t *testing.T) {
 	judges := testenv.Judges(t)
 	m := bareMachine(t)
-	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	server, err := registrytest.StartDebian(t.Context(), judges, m.dir, "ann", "secret")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	passwords, config := filepath.Join(m.dir, "htpasswd"), filepath.Join(m.dir, "registry.yml")
-	err = errors.Join(os.WriteFile(passwords, fmt.Appendf(nil, "ann:%s\n", hash), 0o644), os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/registry}}\nhttp: {addr: %s}\nauth: {htpasswd: {realm: x, path: %s}}\n", m.dir, addr, passwords), 0o644))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := judges.Command(t.Context(), "docker-registry", "serve", config)
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { server.Process.Kill(); server.Wait() }()
-	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			c.Close()
-			break
-		}
-		if time.Since(start) > 30*time.Second {
-			t.Fatal("docker-registry does not listen")
-		}
-	}
+	defer server.Close()
+	addr := server.Addr
 	want := m.small("small:1")
 	m.must("pull", "--tls-verify=false", "--keep-blobs", m.reg.Addr+"/small:1")
 	m.must("tag", m.reg.Addr+"/small:1", addr+"/team/small:1")

@@ -251,7 +251,7 @@ func TestDribblingServer(t *testing.T) {
 	}))
 	defer web.Close()
 	for _, path := range []string{"/one", "/many"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		c := client.Client{Source: client.NewHTTP(300 * time.Millisecond), Retry: quick()}
 		_, err := io.ReadAll(c.Stream(ctx, web.URL+path, 1_000_000, nil))
 		if want := map[string]string{"/one": "expected at least 1024 a second: ask another server", "/many": "EOF"}[path]; err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "after 3 attempts") || !strings.Contains(err.Error(), want) {

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"time"
+
+	"github.com/proa-os/proa/update-engine/artifact"
 )
 
 // Network says how web servers are reached. The zero value is what the environment says: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE ...
@@ -23,7 +26,7 @@ type Network struct {
 	CA string `json:"ca,omitempty"`
 }
 
-// HTTP is a Source that asks web servers.
+// HTTP is a Source that asks web servers, and registries (package artifact).
 type HTTP struct {
 	client *http.Client
 	idle   time.Duration
@@ -108,7 +111,10 @@ func newHTTP(idle time.Duration, proxy func(*http.Request) (*url.URL, error), t 
 	}}}
 }
 
-const maxRedirects = 5
+const (
+	maxRedirects = 5
+	userAgent    = "proa-update"
+)
 
 // redirect follows a server to another of its own pages, and to no other host: what a stranger says must not choose whom a machine in
 // somebody's network talks to. The way from http to https is open, the one back is not.
@@ -148,26 +154,35 @@ func (h *HTTP) Poll(ctx context.Context, address, tag string) (io.ReadCloser, st
 }
 
 func (h *HTTP) get(ctx context.Context, address string, offset int64, tag string) (*httpBody, string, error) {
+	if artifact.Is(address) {
+		return h.fromRegistry(ctx, address, offset, tag)
+	}
+	header := http.Header{"User-Agent": {userAgent}}
+	if offset > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	if tag != "" {
+		header.Set("If-None-Match", tag)
+	}
+	return h.send(ctx, h.client, address, offset, header)
+}
+
+// send asks for a file with a header that says from where on, and unless it is which. The tag is what came with it.
+func (h *HTTP) send(ctx context.Context, client *http.Client, address string, offset int64, header http.Header) (*httpBody, string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, bounded{}, true), http.MethodGet, address, nil)
 	if err != nil {
 		cancel(nil)
 		return nil, "", err
 	}
-	req.Header.Set("User-Agent", "proa-update")
-	if offset > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
-	}
-	if tag != "" {
-		req.Header.Set("If-None-Match", tag)
-	}
-	res, err := h.client.Do(req)
+	maps.Copy(req.Header, header)
+	res, err := client.Do(req)
 	if err != nil {
 		cancel(nil)
 		return nil, "", err
 	}
 	body := &httpBody{body: res.Body, cancel: cancel, ctx: ctx, idle: h.idle}
-	if tag != "" && res.StatusCode == http.StatusNotModified {
+	if header.Get("If-None-Match") != "" && res.StatusCode == http.StatusNotModified {
 		body.Close()
 		return nil, "", ErrUnchanged
 	}

@@ -2,7 +2,8 @@
 //
 //	{
 //	  "server": "https://updates.example.org/",   the repository: metadata/ and targets/ are below it; file:///... for one on a disk,
-//	                                            file:///run/proa/stick for a stick labelled PROA-REPO, see package stick
+//	                                            file:///run/proa/stick for a stick labelled PROA-REPO, see package stick; oci://REGISTRY/NAME:TAG
+//	                                            for one in a container registry, oci+http:// without TLS, see package artifact
 //	  "mirrors": ["https://mirror.example.org/"], optional: where the same files are too, asked in this order when the server fails
 //	  "ca_file": "/etc/proa/update/ca.pem",       optional: certificates in PEM that are trusted besides the system's
 //	  "proxy": "http://user:pw@proxy:3128",       optional: for everything; "direct" for none; otherwise as HTTPS_PROXY says
@@ -31,6 +32,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/proa-os/proa/update-engine/artifact"
 	"github.com/proa-os/proa/update-engine/plan"
 	"github.com/proa-os/proa/update-engine/reboot"
 )
@@ -143,8 +145,14 @@ func checkServer(s string) error {
 		return nil
 	case (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "":
 		return nil
+	case artifact.Is(s):
+		a, err := artifact.Parse(s)
+		if err == nil && a.File != "" {
+			err = fmt.Errorf("%q: want nothing behind the tag: metadata/ and targets/ are in the artifact", s)
+		}
+		return err
 	}
-	return fmt.Errorf("%q: want an http:// or https:// URL, or file:///folder", s)
+	return fmt.Errorf("%q: want an http:// or https:// URL, oci://REGISTRY/NAME:TAG, or file:///folder", s)
 }
 
 // checkProxy does not repeat the value in its error: a password may be in it.

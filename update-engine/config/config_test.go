@@ -26,6 +26,8 @@ func TestParse(t *testing.T) {
 		`{"sever":"http://x/"}`:                                      `unknown field "sever"`,
 		`{"server":"ftp://x/"}`:                                      "want an http",
 		`{"server":"/srv"}`:                                          "want an http",
+		`{"server":"oci://registry.example.org/updates"}`:            "want oci://REGISTRY/NAME:TAG",
+		`{"server":"oci://registry.example.org/updates:latest/x"}`:   "want nothing behind the tag",
 		`{"channel":"../x"}`:                                         "channel",
 		`{"health_deadline_seconds":1}`:                              "want 10 to",
 		`{"poll_interval_seconds":599}`:                              "want 600 to",

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/command"
+	"github.com/proa-os/proa/update-engine/artifact"
 	"github.com/proa-os/proa/update-engine/repo"
 )
 
@@ -77,7 +78,7 @@ func program(s Streams) command.Program {
 		Name: "release",
 		Commands: []command.Command{
 			s.keysCommand(), s.initCommand(), s.stageCommand(), s.deltaCommand(), s.signCommand(), s.publishCommand(), s.planCommand(),
-			s.refreshCommand(), s.rotateCommand(), s.renewCommand(), s.discardCommand(), s.statusCommand(), s.verifyCommand(),
+			s.refreshCommand(), s.pushCommand(), s.rotateCommand(), s.renewCommand(), s.discardCommand(), s.statusCommand(), s.verifyCommand(),
 		},
 		Footer: "All but completion and help\ntake --json and --quiet, all that write take --dry-run. $PROA_REPO and $PROA_KEYS\nstand for --repo and --keys.",
 		Exits: `0  done
@@ -182,4 +183,6 @@ func (c *common) print(r *result) error {
 	return e.Encode(r.json)
 }
 
-func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
+func isURL(s string) bool {
+	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") || artifact.Is(s)
+}

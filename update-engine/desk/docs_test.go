@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/update-engine/config"
 	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/stick"
@@ -21,7 +22,8 @@ import (
 // name (a key's, a medium's), the reader puts in the one at hand, as the text says.
 type reader struct {
 	*story
-	typed int
+	registry string // the reader's
+	typed    int
 }
 
 // TestReleasingDoc types every command of docs/releasing.md, in the order of the text.
@@ -38,7 +40,12 @@ func TestReleasingDoc(t *testing.T) {
 	if len(blocks) < 5 {
 		t.Fatalf("%d blocks of commands", len(blocks))
 	}
-	r := &reader{story: newStory(t)}
+	registry, err := registrytest.Start("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.Close()
+	r := &reader{story: newStory(t), registry: "oci+http://" + registry.Addr}
 	t.Chdir(r.dir)
 	for _, b := range blocks {
 		for line := range strings.Lines(b[1]) {
@@ -119,7 +126,7 @@ func (r *reader) makes(args, makefile string) {
 // releases types a command of the program, once for each key where the text means each.
 func (r *reader) releases(args string) {
 	r.t.Helper()
-	args = strings.ReplaceAll(args, "/media/", r.path("media")+"/")
+	args = strings.NewReplacer("/media/", r.path("media")+"/", "oci://registry.example.org", r.registry).Replace(args)
 	switch {
 	case strings.HasPrefix(args, "keys new"):
 		r.newKeys(args)

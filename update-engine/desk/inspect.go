@@ -107,7 +107,8 @@ and every release; and applies every payload of every release, deltas to what th
 machine with that trust anchor does.
 
 For a URL only the last is done, and --root is needed: metadata, plan, release and full payload of a channel.`,
-		Examples: []string{"release verify --repo repo", "release verify --repo https://updates.example.org/ --root 1.root.json --channel stable"},
+		Examples: []string{"release verify --repo repo", "release verify --repo https://updates.example.org/ --root 1.root.json --channel stable",
+			"release verify --repo oci://registry.example.org/os/updates:latest --root 1.root.json"},
 	}
 }
 

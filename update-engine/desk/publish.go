@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"strconv"
@@ -226,37 +227,68 @@ func (s Streams) refreshCommand() command.Command {
 		Name: "refresh", Short: "renew what expires soon, with the online keys", Setup: s.setup(setupRefresh),
 		Long: `Renews the timestamp, which lives for a day, and the snapshot and the plan, which live for a week, when less than half of that is left. The
 online keys do. Run it every few hours, from a timer or as a service with --every: that goes on until it is told to end, says what it did, and after an
-error tries again within five minutes. Machines refuse a repository whose timestamp has expired.`,
-		Examples: []string{"release refresh --repo repo --keys online", "release refresh --repo repo --keys online --every 6h"},
+error tries again within five minutes. Machines refuse a repository whose timestamp has expired. --push copies the repository to a registry each
+time, as release push does.`,
+		Examples: []string{"release refresh --repo repo --keys online", "release refresh --repo repo --keys online --every 6h",
+			"release refresh --repo repo --keys online --every 6h --push oci://registry.example.org/os/updates:latest"},
 	}
 }
 
 func setupRefresh(c *common, flags *flag.FlagSet) action {
 	var every time.Duration
+	var push string
 	flags.DurationVar(&every, "every", 0, "stay, and do it once in this `time`, such as 6h")
+	flags.StringVar(&push, "push", "", "copy the repository to this `address` then, see release push")
 	c.repoFlag(flags)
 	c.keysFlag(flags, "the online keys")
 	c.dryFlag(flags)
 	return func(ctx context.Context, _ []string) (*result, error) {
+		if push != "" {
+			if _, err := pushAddress(push); err != nil {
+				return nil, err
+			}
+		}
 		if every > 0 {
-			return nil, c.refreshEvery(ctx, every)
+			return nil, c.refreshEvery(ctx, every, push)
 		}
-		done, err := c.desk().Refresh()
-		if err != nil {
-			return nil, err
-		}
-		return c.publishedResult(done), nil
+		return c.refresh(ctx, push)
 	}
 }
 
+// refreshed is what refresh prints as JSON.
+type refreshed struct {
+	*repo.Publication
+	Pushed *repo.Pushed `json:"pushed,omitempty"`
+}
+
+// refresh refreshes once. What was renewed is said even if it could not be pushed.
+func (c *common) refresh(ctx context.Context, push string) (*result, error) {
+	done, err := c.desk().Refresh()
+	if err != nil {
+		return nil, err
+	}
+	r := c.publishedResult(done)
+	if push == "" {
+		return r, nil
+	}
+	pushed, err := c.push(ctx, push)
+	if err != nil {
+		return r, err
+	}
+	return &result{json: refreshed{done, pushed}, text: r.text + "\n" + c.pushedText(pushed)}, nil
+}
+
 // refreshEvery refreshes until the context ends.
-func (c *common) refreshEvery(ctx context.Context, every time.Duration) error {
+func (c *common) refreshEvery(ctx context.Context, every time.Duration, push string) error {
 	const again = 5 * time.Minute
 	for {
 		wait := every
-		done, err := c.desk().Refresh()
-		if err == nil {
-			err = c.print(c.publishedResult(done))
+		r, err := c.refresh(ctx, push)
+		if r != nil {
+			err = errors.Join(err, c.print(r))
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		if err != nil {
 			wait = min(every, again)

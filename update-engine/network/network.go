@@ -105,7 +105,7 @@ func hosts(servers []string) (list []string) {
 		}
 		port := u.Port()
 		if port == "" {
-			port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+			port = map[string]string{"http": "80", "https": "443", "oci+http": "80", "oci": "443"}[u.Scheme]
 		}
 		if port != "" {
 			list = append(list, net.JoinHostPort(u.Hostname(), port))

@@ -74,8 +74,9 @@ func TestNameServersAndHosts(t *testing.T) {
 	if got := nameServers(name); !slices.Equal(got, []string{"10.0.2.3", "fe80::3%2"}) {
 		t.Errorf("name servers %q", got)
 	}
-	got := hosts([]string{"https://updates.example.org/", "http://10.0.2.2:8080/x", "http://[::1]/", "file:///mnt/usb", "", "://"})
-	if want := []string{"updates.example.org:443", "10.0.2.2:8080", "[::1]:80"}; !slices.Equal(got, want) {
+	got := hosts([]string{"https://updates.example.org/", "http://10.0.2.2:8080/x", "http://[::1]/", "file:///mnt/usb", "", "://",
+		"oci://registry.example.org/os/updates:latest", "oci+http://10.0.2.2:5000/updates:latest"})
+	if want := []string{"updates.example.org:443", "10.0.2.2:8080", "[::1]:80", "registry.example.org:443", "10.0.2.2:5000"}; !slices.Equal(got, want) {
 		t.Errorf("hosts %q, want %q", got, want)
 	}
 }

@@ -8,6 +8,7 @@
 //	release publish --repo DIR --keys DIR          make what is staged current
 //	release plan --repo DIR --keys DIR --channel C say which release a channel gets, and when
 //	release refresh --repo DIR --keys DIR          renew what expires soon, with the online keys
+//	release push --repo DIR oci://REGISTRY/NAME:TAG copy the repository to a container registry
 //	release rotate --repo DIR --role ROLE          change the keys or the threshold of a role
 //	release renew --repo DIR                       stage offline metadata anew before it expires
 //	release discard --repo DIR                     throw away what is staged
