@@ -3,6 +3,8 @@ package artifact
 import (
 	"errors"
 	"io/fs"
+	"net/url"
+	"path"
 	"strings"
 	"testing"
 )
@@ -69,4 +71,32 @@ func TestManifest(t *testing.T) {
 			t.Errorf("%s: got %+v", bad, m)
 		}
 	}
+}
+
+// Whatever an address or a manifest says, what is asked of a registry stays below its repository.
+func FuzzAddressAndManifest(f *testing.F) {
+	f.Add("oci://registry.example.org/os/updates:latest/metadata/1.root.json", `{"schemaVersion":2,"layers":[{"digest":"sha256:`+strings.Repeat("0a", 32)+`","annotations":{"org.opencontainers.image.title":"x"}}]}`)
+	f.Fuzz(func(t *testing.T, address, manifest string) {
+		a, err := Parse(address)
+		if err != nil {
+			return
+		}
+		if again, err := Parse(a.String()); err != nil || again.String() != a.String() {
+			t.Errorf("%q is written %q: %v", address, a, err)
+		}
+		m, err := ParseManifest([]byte(manifest))
+		if err != nil {
+			return
+		}
+		for _, l := range m.Layers {
+			d, err := m.Find(l.Annotations[TitleKey])
+			if err != nil {
+				continue
+			}
+			u, err := url.Parse(a.URL("blobs/" + d.Digest))
+			if err != nil || u.Host != a.Registry || path.Clean(u.Path) != u.Path || !strings.HasPrefix(u.Path, "/v2/"+a.Name+"/blobs/sha256:") {
+				t.Errorf("%q and %q lead to %s, %v", address, manifest, u, err)
+			}
+		}
+	})
 }
