@@ -6,11 +6,12 @@
 package artifact
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -21,7 +22,7 @@ const (
 	FileType    = "application/octet-stream"
 	EmptyType   = "application/vnd.oci.empty.v1+json"
 	TitleKey    = "org.opencontainers.image.title"
-	MaxManifest = 4 << 20 // bytes; what every registry takes (distribution-spec 1.1, "Pushing Manifests")
+	MaxManifest = 1 << 20 // bytes: some thousand files. Each is read through to the file that is wanted; registries take four times as much
 )
 
 // Empty is the configuration of an artifact that has none (image-spec 1.1, "Guidance for an empty descriptor").
@@ -74,6 +75,9 @@ func Is(address string) bool {
 // Parse reads an address.
 func Parse(address string) (Address, error) {
 	u, err := url.Parse(address)
+	if err == nil && u.Host == "docker.io" {
+		return Address{}, fmt.Errorf("%q: that is a web site; its registry is index.docker.io", address)
+	}
 	if err != nil || !Is(address) || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return Address{}, wrong(address)
 	}
@@ -124,27 +128,96 @@ type Manifest struct {
 	Layers        []Descriptor `json:"layers"`
 }
 
-// ParseManifest reads a manifest, of whatever artifact type: other tools push with their own.
-func ParseManifest(b []byte) (*Manifest, error) {
-	m := &Manifest{}
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
+// Find reads a manifest, of whatever artifact type, as other tools push with their own, and returns the blob of a file and the manifest's digest. A file
+// that is not there is an error that wraps fs.ErrNotExist. It keeps no more than one layer in memory: who sends the manifest may be anybody.
+func Find(r io.Reader, file string) (blob Descriptor, digest string, err error) {
+	sum := sha256.New()
+	limited := &io.LimitedReader{R: r, N: MaxManifest + 1}
+	all := io.TeeReader(limited, sum)
+	found, err := find(json.NewDecoder(all), file)
+	if err == nil {
+		_, err = io.Copy(io.Discard, all)
 	}
-	if m.SchemaVersion != 2 || m.MediaType != "" && m.MediaType != MediaType {
-		return nil, fmt.Errorf("manifest: version %d of type %.100q is no OCI image manifest", m.SchemaVersion, m.MediaType)
+	switch {
+	case limited.N <= 0:
+		return Descriptor{}, "", fmt.Errorf("manifest of more than %d bytes", MaxManifest)
+	case err != nil:
+		return Descriptor{}, "", fmt.Errorf("manifest: %w", err)
+	case found == nil:
+		return Descriptor{}, "", fmt.Errorf("manifest: no layer is called %s: %w", file, fs.ErrNotExist)
+	case !isDigest(found.Digest):
+		return Descriptor{}, "", fmt.Errorf("manifest: digest %.100q of layer %s: want sha256: and 64 hexadecimal digits", found.Digest, file)
 	}
-	return m, nil
+	return Descriptor{Digest: found.Digest, Size: found.Size}, fmt.Sprintf("sha256:%x", sum.Sum(nil)), nil
 }
 
-// Find is a file's blob. One that is not there is an error that wraps fs.ErrNotExist.
-func (m *Manifest) Find(file string) (Descriptor, error) {
-	i := slices.IndexFunc(m.Layers, func(d Descriptor) bool { return d.Annotations[TitleKey] == file })
-	if i < 0 {
-		return Descriptor{}, fmt.Errorf("no layer is called %s: %w", file, fs.ErrNotExist)
+// layer is a Descriptor as far as it is read.
+type layer struct {
+	Digest      string `json:"digest"`
+	Size        int64  `json:"size"`
+	Annotations struct {
+		Title string `json:"org.opencontainers.image.title"`
+	} `json:"annotations"`
+}
+
+func find(d *json.Decoder, file string) (found *layer, err error) {
+	var version int
+	var mediaType string
+	if err := next(d, json.Delim('{')); err != nil {
+		return nil, err
 	}
-	d := m.Layers[i]
-	if !isDigest(d.Digest) {
-		return Descriptor{}, fmt.Errorf("layer %s: digest %.100q: want sha256: and 64 hexadecimal digits", file, d.Digest)
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		switch key {
+		case "schemaVersion":
+			err = d.Decode(&version)
+		case "mediaType":
+			err = d.Decode(&mediaType)
+		case "layers":
+			found, err = findLayer(d, file)
+		default:
+			err = d.Decode(new(json.RawMessage))
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return d, nil
+	if err := next(d, json.Delim('}')); err != nil {
+		return nil, err
+	}
+	if version != 2 || mediaType != "" && mediaType != MediaType {
+		return nil, fmt.Errorf("version %d of type %.100q is no OCI image manifest", version, mediaType)
+	}
+	return found, nil
+}
+
+// findLayer reads all layers.
+func findLayer(d *json.Decoder, file string) (found *layer, err error) {
+	if err := next(d, json.Delim('[')); err != nil {
+		return nil, err
+	}
+	for d.More() {
+		var l layer
+		if err := d.Decode(&l); err != nil {
+			return nil, err
+		}
+		if found == nil && l.Annotations.Title == file {
+			found = &l
+		}
+	}
+	return found, next(d, json.Delim(']'))
+}
+
+func next(d *json.Decoder, want json.Delim) error {
+	got, err := d.Token()
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil && got != want {
+		err = fmt.Errorf("found %.100q, want %s", fmt.Sprint(got), want)
+	}
+	return err
 }

@@ -1,10 +1,13 @@
 package artifact
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/url"
 	"path"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -25,7 +28,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, address := range []string{
-		"", "oci:", "oci://", "oci:///updates:latest", "oci://registry.example.org", "oci://registry.example.org/updates", "oci://registry.example.org/updates:",
+		"", "oci:", "oci://", "oci:///updates:latest", "oci://docker.io/library/updates:latest", "oci://registry.example.org", "oci://registry.example.org/updates", "oci://registry.example.org/updates:",
 		"oci://registry.example.org/Updates:latest", "oci://registry.example.org/../x:latest", "oci://registry.example.org//x:latest", "oci://registry.example.org/a:b:c",
 		"oci://registry.example.org/a-:b", "oci://registry.example.org/a:.b", "oci://registry.example.org/a/.:b",
 		"oci://registry.example.org/a:" + strings.Repeat("b", 129),
@@ -49,26 +52,44 @@ func TestURL(t *testing.T) {
 	}
 }
 
-func TestManifest(t *testing.T) {
+func TestFind(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
-	m, err := ParseManifest([]byte(`{"schemaVersion":2,"artifactType":"of/another-tool","config":{},"layers":[{"digest":"md5:1"},
-		{"digest":"` + digest + `","size":3,"annotations":{"org.opencontainers.image.title":"metadata/timestamp.json"}},
-		{"digest":"sha256:../../x","annotations":{"org.opencontainers.image.title":"bad"}}]}`))
-	if err != nil {
-		t.Fatal(err)
+	manifest := `{"schemaVersion":2,"artifactType":"of/another-tool","config":{},"layers":[{"digest":"md5:1"},
+		{"digest":"` + digest + `","size":3,"annotations":{"org.opencontainers.image.title":"metadata/timestamp.json","other":"x"}},
+		{"digest":"sha256:../../x","annotations":{"org.opencontainers.image.title":"bad"}}],"annotations":{"x":"y"}} ` + "\n"
+	got, of, err := Find(strings.NewReader(manifest), "metadata/timestamp.json")
+	if want := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest))); got.Digest != digest || got.Size != 3 || of != want || err != nil {
+		t.Errorf("got %+v, %s, %v, want the manifest %s", got, of, err, want)
 	}
-	if got, err := m.Find("metadata/timestamp.json"); got.Digest != digest || got.Size != 3 || err != nil {
-		t.Errorf("got %+v, %v", got, err)
-	}
-	if got, err := m.Find("metadata/2.root.json"); !errors.Is(err, fs.ErrNotExist) {
+	if got, _, err := Find(strings.NewReader(manifest), "metadata/2.root.json"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is not there: got %+v, %v", got, err)
 	}
-	if got, err := m.Find("bad"); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if got, _, err := Find(strings.NewReader(manifest), "bad"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %+v, %v for a digest that leads elsewhere", got, err)
 	}
-	for _, bad := range []string{"", "[]", "{}", `{"schemaVersion":1}`, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"}`, `{"schemaVersion":2,"layers":{}}`} {
-		if m, err := ParseManifest([]byte(bad)); err == nil {
-			t.Errorf("%s: got %+v", bad, m)
+	for bad, want := range map[string]string{
+		"": "EOF", "[]": "want {", "{": "EOF", "{}": "is no OCI image manifest", `{"schemaVersion":1}`: "is no OCI image manifest", `{"schemaVersion":2}`: "no layer is called",
+		`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"}`: "is no OCI image manifest",
+		`{"schemaVersion":2,"layers":{}}`:                                           "want [", `{"schemaVersion":2,"layers":[1,1]}`: "cannot unmarshal", `{"schemaVersion":2,"layers":[`: "EOF", manifest[:100]: "EOF",
+		`{"schemaVersion":2,"layers":[` + strings.Repeat("{},", MaxManifest/3): "manifest of more than 1048576 bytes",
+		`{"schemaVersion":2}` + strings.Repeat(" ", MaxManifest):               "manifest of more than 1048576 bytes",
+	} {
+		if got, _, err := Find(strings.NewReader(bad), "metadata/timestamp.json"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.100s: got %+v, %v, want %q", bad, got, err, want)
+		}
+	}
+}
+
+// A manifest of whoever it may be costs little memory (here: what is allocated in all, of which the collector takes back nearly everything).
+func TestFindNeedsLittle(t *testing.T) {
+	for _, layers := range []string{"{},", `{"digest":"x","annotations":{"a":"b"}},`, `{"annotations":{"org.opencontainers.image.title":"y"}},`} {
+		manifest := `{"schemaVersion":2,"layers":[` + strings.Repeat(layers, (MaxManifest-100)/len(layers)) + `{}]}`
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := Find(strings.NewReader(manifest), "x")
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, fs.ErrNotExist) || got > 64<<20 {
+			t.Errorf("%s: got %v, and %d bytes are allocated for a manifest of %d", layers, err, got, len(manifest))
 		}
 	}
 }
@@ -84,12 +105,8 @@ func FuzzAddressAndManifest(f *testing.F) {
 		if again, err := Parse(a.String()); err != nil || again.String() != a.String() {
 			t.Errorf("%q is written %q: %v", address, a, err)
 		}
-		m, err := ParseManifest([]byte(manifest))
-		if err != nil {
-			return
-		}
-		for _, l := range m.Layers {
-			d, err := m.Find(l.Annotations[TitleKey])
+		for _, file := range []string{a.File, "x", ""} {
+			d, _, err := Find(strings.NewReader(manifest), file)
 			if err != nil {
 				continue
 			}

@@ -158,11 +158,11 @@ func (p *childPipe) readAnswer(req request) (a answer, err error) {
 	case a.Unchanged && req.Tag != "":
 		return a, ErrUnchanged
 	case a.NotFound:
-		return a, fmt.Errorf("%.500s: %w", printable(a.Error), fs.ErrNotExist)
+		return a, fmt.Errorf("%.500s: %w", Printable(a.Error), fs.ErrNotExist)
 	case a.Error != "" && a.Status >= 100 && a.Status <= 999:
-		return a, &StatusError{Code: a.Status, text: fmt.Sprintf("%.500s", printable(a.Error))}
+		return a, &StatusError{Code: a.Status, text: fmt.Sprintf("%.500s", Printable(a.Error))}
 	case a.Error != "" || a.Unchanged:
-		return a, fmt.Errorf("%.500s", printable(a.Error))
+		return a, fmt.Errorf("%.500s", Printable(a.Error))
 	case a.Skip < 0 || a.Skip > req.Offset:
 		return a, fmt.Errorf("fetching process would skip %d bytes to reach byte %d", a.Skip, req.Offset)
 	}
@@ -209,13 +209,13 @@ func (p *childPipe) wait() error {
 	p.waited = true
 	defer time.AfterFunc(p.mute, p.cancel).Stop()
 	if err := p.cmd.Wait(); err != nil {
-		return fmt.Errorf("fetching process: %w: %s", err, printable(strings.TrimSpace(p.stderr.String())))
+		return fmt.Errorf("fetching process: %w: %s", err, Printable(strings.TrimSpace(p.stderr.String())))
 	}
 	return nil
 }
 
-// printable takes out what a server or a process could do to the terminal of whoever reads an error.
-func printable(s string) string {
+// Printable takes out what a server or a process could do to the terminal of whoever reads an error.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) && r != utf8.RuneError {
 			return r

@@ -17,6 +17,7 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -100,6 +101,25 @@ type place struct {
 	url    string
 }
 
+// mark says whose a tag is: sent to another server, one that a liar has made up would have it confirm the liar's file.
+func (p place) mark() string { return fmt.Sprintf("%.8x ", sha256.Sum256([]byte(p.base))) }
+
+// owned is a tag of this server, for whoever keeps it.
+func (p place) owned(tag string) string {
+	if tag == "" {
+		return ""
+	}
+	return p.mark() + tag
+}
+
+// own is a tag as this server gave it, or nothing.
+func (p place) own(tag string) string {
+	if own, ok := strings.CutPrefix(tag, p.mark()); ok {
+		return own
+	}
+	return ""
+}
+
 // places lists where a file may be, the good server first.
 func (c *Client) places(url string) []place {
 	base := strings.TrimSuffix(c.Server, "/") + "/"
@@ -146,7 +166,7 @@ func (c *Client) Fetch(ctx context.Context, url string, limit int64) ([]byte, er
 }
 
 // Get hands a whole file of at most limit bytes to accept, with its entity tag. If accept refuses it, the next mirror is asked. tag is that of
-// a file that the caller has already: a server whose file still has it says so, and accept gets nil. It implements tuf.Fetcher.
+// a file that the caller has already, from the server that gave it: if its file still has it, it says so, and accept gets nil. It implements tuf.Fetcher.
 func (c *Client) Get(ctx context.Context, url string, limit int64, tag string, accept func(b []byte, tag string) error) error {
 	places := c.places(url)
 	answers := make([]error, len(places))
@@ -157,7 +177,7 @@ func (c *Client) Get(ctx context.Context, url string, limit int64, tag string, a
 				missing = missing || errors.Is(answers[i], fs.ErrNotExist)
 				continue
 			}
-			if answers[i] = c.get(ctx, p.url, limit, tag, accept); answers[i] == nil {
+			if answers[i] = c.get(ctx, p, limit, tag, accept); answers[i] == nil {
 				c.passOver(places, answers)
 				c.remember(p)
 				return nil
@@ -220,8 +240,10 @@ func summary(places []place, answers []error) error {
 	return fmt.Errorf("%w (and of the other servers %s)", answers[main], strings.Join(others, "; "))
 }
 
-func (c *Client) get(ctx context.Context, url string, limit int64, tag string, accept func([]byte, string) error) error {
-	r, tag, err := c.open(ctx, url, tag)
+func (c *Client) get(ctx context.Context, p place, limit int64, tag string, accept func([]byte, string) error) error {
+	url := p.url
+	r, tag, err := c.open(ctx, url, p.own(tag))
+	tag = p.owned(tag)
 	if errors.Is(err, ErrUnchanged) {
 		return judge(accept(nil, tag))
 	}

@@ -176,8 +176,14 @@ func (h *HTTP) send(ctx context.Context, client *http.Client, address string, of
 		return nil, "", err
 	}
 	maps.Copy(req.Header, header)
+	// Each of its steps has its own time; a registry's token is one of them that has none.
+	late := time.AfterFunc(3*h.idle, func() { cancel(fmt.Errorf("the server has not answered within %s%s", 3*h.idle, tryAnother)) })
 	res, err := client.Do(req)
+	late.Stop()
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		cancel(nil)
 		return nil, "", err
 	}
@@ -241,11 +247,20 @@ func (b *httpBody) position(res *http.Response, offset int64) error {
 		b.skip = offset
 		return nil
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden: // 403 is how an object store says that it has no such file
-		return fmt.Errorf("server answered %d %s: %w", res.StatusCode, http.StatusText(res.StatusCode), fs.ErrNotExist)
+		return &absentError{res.StatusCode}
 	}
 	// res.Status is in the server's words
 	return &StatusError{Code: res.StatusCode, text: fmt.Sprintf("server answered %d %s", res.StatusCode, http.StatusText(res.StatusCode))}
 }
+
+// absentError says that there is no such file.
+type absentError struct{ code int }
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("server answered %d %s: %v", e.code, http.StatusText(e.code), fs.ErrNotExist)
+}
+
+func (e *absentError) Unwrap() error { return fs.ErrNotExist }
 
 // Read implements io.Reader.
 func (b *httpBody) Read(p []byte) (int, error) {

@@ -213,3 +213,40 @@ func TestStreamOnly(t *testing.T) {
 		t.Errorf("a stranger: %v", err)
 	}
 }
+
+// A tag goes back only to whom it is from: a liar could make up the one under which the honest server has what is new.
+func TestTagOfAnotherServer(t *testing.T) {
+	const tag = `"new"`
+	tagged := func(content string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("ETag", tag)
+			if r.Header.Get("If-None-Match") == tag {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+			fmt.Fprint(w, content)
+		}
+	}
+	liar, honest := newMirror(t, tagged("old")), newMirror(t, tagged("new"))
+	c := mirrored(liar, honest)
+	var got []byte
+	var kept string
+	get := func() {
+		t.Helper()
+		if err := c.Get(t.Context(), liar.URL+"/x", 10, kept, func(b []byte, tag string) error { got, kept = b, tag; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if get(); string(got) != "old" || kept == "" {
+		t.Fatalf("got %q with tag %q", got, kept)
+	}
+	mark := kept
+	if get(); got != nil {
+		t.Errorf("got %q again, want that it has not changed", got)
+	}
+	liar.Close()
+	kept = mark
+	if get(); string(got) != "new" {
+		t.Errorf("got %q from the other server, want what is new there", got)
+	}
+}

@@ -2,10 +2,9 @@ package client
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 
@@ -32,11 +31,7 @@ func (h *HTTP) fromRegistry(ctx context.Context, address string, offset int64, t
 	if tag != "" && r.is(ctx, manifest) {
 		return nil, "", ErrUnchanged
 	}
-	m, manifest, err := r.manifest(ctx)
-	if err != nil {
-		return nil, "", fmt.Errorf("%s: %w", a, err)
-	}
-	blob, err := m.Find(a.File)
+	blob, manifest, err := r.find(ctx, a.File)
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", a, err)
 	}
@@ -44,6 +39,9 @@ func (h *HTTP) fromRegistry(ctx context.Context, address string, offset int64, t
 		return nil, "", ErrUnchanged
 	}
 	body, _, err := h.send(ctx, r.client, a.URL("blobs/"+blob.Digest), offset, ranges(offset, blob.Size))
+	if errors.Is(err, fs.ErrNotExist) { // it is: the manifest says so
+		err = &StatusError{Code: http.StatusNotFound, text: fmt.Sprintf("the registry does not give a file that is in its manifest: %v", err)}
+	}
 	return body, manifest + " " + blob.Digest, err
 }
 
@@ -68,14 +66,14 @@ func (h *HTTP) connect(ctx context.Context, a artifact.Address) (*registry, erro
 	if a.Plain {
 		opts = append(opts, name.Insecure)
 	}
-	repository, err := name.NewRepository(a.Registry+"/"+a.Name, opts...)
+	of, err := name.NewRegistry(a.Registry, opts...)
 	if err != nil {
 		return nil, err
 	}
 	shaking, cancel := context.WithTimeoutCause(ctx, h.idle, fmt.Errorf("the registry has not let us in within %s%s", h.idle, tryAnother))
 	defer cancel()
-	way := transport.NewUserAgent(guard{h.client.Transport, a.Plain}, userAgent)
-	way, err = transport.NewWithContext(shaking, repository.Registry, authn.Anonymous, way, []string{repository.Scope(transport.PullScope)})
+	way := transport.NewUserAgent(guard{base: h.client.Transport, plain: a.Plain}, userAgent)
+	way, err = transport.NewWithContext(shaking, of, authn.Anonymous, way, []string{of.Repo(a.Name).Scope(transport.PullScope)})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a, refusal(shaking, err))
 	}
@@ -85,15 +83,19 @@ func (h *HTTP) connect(ctx context.Context, a artifact.Address) (*registry, erro
 // refusal is an error without the registry's own words, and with what to do.
 func refusal(ctx context.Context, err error) error {
 	const private = ": it is private or does not exist; machines have no name and password, make it public"
-	said, library := (*StatusError)(nil), (*transport.Error)(nil)
+	said, library, absent := (*StatusError)(nil), (*transport.Error)(nil), (*absentError)(nil)
 	switch {
 	case errors.As(err, &library):
 		said = &StatusError{library.StatusCode, fmt.Sprintf("registry answered %d %s", library.StatusCode, http.StatusText(library.StatusCode))}
+	case errors.As(err, &absent) && absent.code != http.StatusForbidden:
+		return err
+	case absent != nil:
+		said = &StatusError{absent.code, absent.Error()}
 	case !errors.As(err, &said):
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
-		return err
+		return fmt.Errorf("%.500s", Printable(err.Error())) // the library quotes the registry
 	}
 	if said.Code == http.StatusUnauthorized || said.Code == http.StatusForbidden {
 		return &StatusError{said.Code, said.text + private}
@@ -126,29 +128,22 @@ func (r *registry) is(ctx context.Context, digest string) bool {
 	return res.StatusCode == http.StatusOK && digest != "" && res.Header.Get("Docker-Content-Digest") == digest
 }
 
-// manifest returns what the tag stands for, and its digest.
-func (r *registry) manifest(ctx context.Context) (*artifact.Manifest, string, error) {
+// find reads the manifest that the tag stands for, and returns a file's blob and the manifest's digest.
+func (r *registry) find(ctx context.Context, file string) (artifact.Descriptor, string, error) {
 	body, _, err := r.h.send(ctx, r.client, r.address.URL("manifests/"+r.address.Tag), 0, http.Header{"Accept": {artifact.MediaType}})
 	if err != nil {
-		return nil, "", refusal(ctx, err)
+		return artifact.Descriptor{}, "", refusal(ctx, err)
 	}
 	defer body.Close()
-	b, err := io.ReadAll(io.LimitReader(body, artifact.MaxManifest+1))
-	if err != nil {
-		return nil, "", err
-	}
-	if len(b) > artifact.MaxManifest {
-		return nil, "", fmt.Errorf("manifest of more than %d bytes", artifact.MaxManifest)
-	}
-	m, err := artifact.ParseManifest(b)
-	return m, fmt.Sprintf("sha256:%x", sha256.Sum256(b)), err
+	return artifact.Find(body, file)
 }
 
 // guard stands below everything that is sent to a registry and to whom it refers us: TLS is not left, though the library would do that for private
-// addresses, and what the library reads whole has an end.
+// addresses; who only reads sends nothing, though the library would post what a registry tells it; and what the library reads whole has an end.
 type guard struct {
 	base  http.RoundTripper
 	plain bool
+	write bool
 }
 
 // bounded marks the context of requests whose answer is bounded by whoever reads it.
@@ -158,17 +153,33 @@ const maxWords = 1 << 20 // bytes of a token or an error
 
 // Registry is the way to a registry for whoever writes to it.
 func (h *HTTP) Registry(a artifact.Address) http.RoundTripper {
-	return guard{h.client.Transport, a.Plain}
+	return guard{h.client.Transport, a.Plain, true}
 }
+
+// Close ends the connections that nobody uses.
+func (h *HTTP) Close() { h.client.CloseIdleConnections() }
 
 // RoundTrip implements http.RoundTripper.
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !g.plain {
-		return nil, fmt.Errorf("plain %s to %s refused: a registry without TLS is oci+http:// in the configuration", r.URL.Scheme, r.URL.Host)
+	if err := g.refuses(r); err != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, err
 	}
 	res, err := g.base.RoundTrip(r)
 	if err == nil && (r.Context().Value(bounded{}) == nil || res.StatusCode >= 300) {
 		res.Body = http.MaxBytesReader(nil, res.Body, maxWords)
 	}
 	return res, err
+}
+
+func (g guard) refuses(r *http.Request) error {
+	switch {
+	case r.URL.Scheme != "https" && !g.plain:
+		return fmt.Errorf("plain %s to %s refused: a registry without TLS is oci+http:// in the configuration", r.URL.Scheme, r.URL.Host)
+	case !g.write && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return fmt.Errorf("%s to %s refused: whoever reads sends nothing", r.Method, r.URL.Host)
+	}
+	return nil
 }

@@ -283,7 +283,9 @@ func (c *common) refreshEvery(ctx context.Context, every time.Duration, push str
 	const again = 5 * time.Minute
 	for {
 		wait := every
-		r, err := c.refresh(ctx, push)
+		once, cancel := context.WithTimeoutCause(ctx, every, fmt.Errorf("not done within %s", every)) // a registry must not hold up what web servers need
+		r, err := c.refresh(once, push)
+		cancel()
 		if r != nil {
 			err = errors.Join(err, c.print(r))
 		}

@@ -21,7 +21,7 @@ has it; "oras pull" makes the folder again. What the registry has is not sent ag
 machines. Push after each publish and plan; release refresh --push does it each time the timestamp is renewed.
 
 Name and password are those of docker login or podman login. Machines have none: what they read must be public. oci+http:// is a registry
-without TLS.`,
+without TLS; name and password go there in clear.`,
 		Examples: []string{"release push --repo repo oci://registry.example.org/os/updates:latest", "release verify --repo oci://registry.example.org/os/updates:latest --root 1.root.json"},
 	}
 }
@@ -44,7 +44,9 @@ func (c *common) push(ctx context.Context, address string) (*repo.Pushed, error)
 	if err != nil {
 		return nil, err
 	}
-	return c.desk().Push(ctx, to, client.NewHTTP(time.Minute).Registry(to))
+	web := client.NewHTTP(time.Minute)
+	defer web.Close()
+	return c.desk().Push(ctx, to, web.Registry(to))
 }
 
 // pushAddress reads an address, before anything is done.

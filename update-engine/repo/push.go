@@ -11,7 +11,10 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -20,9 +23,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
 	"github.com/proa-os/proa/update-engine/artifact"
+	"github.com/proa-os/proa/update-engine/client"
 )
 
 // Pushed is what a registry has got.
@@ -33,32 +38,69 @@ type Pushed struct {
 	Files   []Written `json:"files"`
 }
 
-// Push copies metadata/ and targets/ to a registry as an artifact (package artifact), with the name and password that docker or podman have for it. What
-// the registry has is not sent again; the tag is moved last, so that a push that fails, or is cut, leaves what was there.
+// Push copies what is published to a registry as an artifact (package artifact), with the name and password that docker or podman have for it. What
+// the registry has is not sent again; the tag is moved last, so that a push that fails, or is cut, leaves what was there. Pushes come one after the
+// other: one that was slow must not take the tag back from a newer one. A registry that takes nothing for pushStall ends it.
 func (d *Desk) Push(ctx context.Context, to artifact.Address, way http.RoundTripper) (*Pushed, error) {
+	unlock, err := d.pushLock(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("push: %w", err)
+	}
+	defer unlock()
 	a, err := d.artifact()
 	if err != nil {
 		return nil, fmt.Errorf("push: %w", err)
 	}
-	done := &Pushed{Address: to.String(), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(a.manifest)), Files: a.files}
-	for _, f := range a.files {
-		done.Size += f.Size
-	}
+	done := &Pushed{Address: to.String(), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(a.manifest)), Size: a.size, Files: a.files}
 	if d.DryRun {
 		return done, nil
 	}
-	if err := d.push(ctx, a, to, way); err != nil {
+	if err := a.push(ctx, to, way); err != nil {
 		return nil, fmt.Errorf("push to %s: %w", to, err)
 	}
 	return done, nil
 }
 
-func (d *Desk) push(ctx context.Context, a *files, to artifact.Address, way http.RoundTripper) error {
+const pushLockFile = ".push.lock"
+
+// pushStall is how long a registry may take nothing.
+var pushStall = 2 * time.Minute
+
+// pushLock waits for other pushes. They do not keep other commands out.
+func (d *Desk) pushLock(ctx context.Context) (unlock func(), err error) {
+	if d.DryRun {
+		return func() {}, nil
+	}
+	f, err := os.OpenFile(d.path(pushLockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		d.progress("wait for another push", 0, 1)
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("another push goes on: %w", context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (a *files) push(ctx context.Context, to artifact.Address, way http.RoundTripper) error {
 	var opts []name.Option
 	if to.Plain {
 		opts = append(opts, name.Insecure)
 	}
-	tag, err := name.NewTag(to.Registry+"/"+to.Name+":"+to.Tag, opts...)
+	// By its parts: as one text a name without a dot is a repository of Docker's.
+	registry, err := name.NewRegistry(to.Registry, opts...)
 	if err != nil {
 		return err
 	}
@@ -66,24 +108,28 @@ func (d *Desk) push(ctx context.Context, a *files, to artifact.Address, way http
 	if err != nil {
 		return err
 	}
-	updates := make(chan v1.Update, 100)
-	result := make(chan error, 1)
-	go func() {
-		result <- remote.Write(tag, image, remote.WithContext(ctx), remote.WithTransport(way), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithProgress(updates))
-	}()
-	for u := range updates {
-		if u.Error == nil {
-			d.progress("push", u.Complete, u.Total)
-		}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.meter.begin(func() { cancel(fmt.Errorf("the registry has taken nothing for %s", pushStall)) })
+	err = remote.Write(registry.Repo(to.Name).Tag(to.Tag), image, remote.WithContext(ctx), remote.WithTransport(watched{way, &a.meter}), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	a.meter.end()
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
 	}
-	return explain(<-result, to)
+	if err == nil {
+		a.d.progress("push", a.size, a.size)
+	}
+	return explain(err, to)
 }
 
 // explain says what to do, and quotes what the registry says.
 func explain(err error, to artifact.Address) error {
+	if err == nil {
+		return nil
+	}
 	t := (*transport.Error)(nil)
 	if !errors.As(err, &t) {
-		return err
+		return fmt.Errorf("%.500s", client.Printable(err.Error()))
 	}
 	if t.StatusCode == http.StatusUnauthorized || t.StatusCode == http.StatusForbidden {
 		return fmt.Errorf("the registry answered %d: log in with a name that may write there (docker login %s, or podman login): %.200q", t.StatusCode, to.Registry, t.Error())
@@ -91,49 +137,139 @@ func explain(err error, to artifact.Address) error {
 	return fmt.Errorf("the registry answered %d: %.300q", t.StatusCode, t.Error())
 }
 
+// A pushMeter counts what is sent, and ends a push in which nothing goes on. The library may still read when it has returned; that no longer counts.
+type pushMeter struct {
+	d     *Desk
+	total int64
+	mu    sync.Mutex
+	done  int64
+	stall *time.Timer // nil before the push and behind it
+}
+
+func (m *pushMeter) begin(stalled func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stall = time.AfterFunc(pushStall, stalled)
+}
+
+func (m *pushMeter) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stall.Stop()
+	m.stall = nil
+}
+
+// went notes that something goes on, and that n bytes more were sent.
+func (m *pushMeter) went(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stall == nil {
+		return
+	}
+	m.stall.Reset(pushStall)
+	if n > 0 {
+		m.done = min(m.done+int64(n), m.total-1) // some may be sent twice, and what is there already is not sent
+		m.d.progress("push", m.done, m.total)
+	}
+}
+
+// watched is a way on which every answer is something that goes on.
+type watched struct {
+	http.RoundTripper
+	meter *pushMeter
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w watched) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := w.RoundTripper.RoundTrip(r)
+	w.meter.went(0)
+	return res, err
+}
+
+// metered is a file that is being sent.
+type metered struct {
+	io.ReadCloser
+	meter *pushMeter
+}
+
+// Read implements io.Reader.
+func (r metered) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.meter.went(n)
+	return n, err
+}
+
 // files are a repository's, as the image that go-containerregistry pushes.
 type files struct {
 	d         *Desk
 	files     []Written
 	names     map[v1.Hash]string
+	size      int64
 	timestamp []byte // the one file that another command may change meanwhile
 	manifest  []byte
+	meter     pushMeter
 }
 
-// artifact lists the files and describes them. It holds the lock only meanwhile: what was published is never changed or removed.
+// artifact lists the files and describes them. It holds the lock only while it lists: what was published is never changed or removed, but for the timestamp.
 func (d *Desk) artifact() (*files, error) {
-	unlock, err := d.lock()
+	a := &files{d: d, names: map[v1.Hash]string{}}
+	names, err := a.list()
 	if err != nil {
 		return nil, err
-	}
-	defer unlock()
-	a := &files{d: d, names: map[v1.Hash]string{}}
-	if a.timestamp, err = os.ReadFile(d.path(timestampFile)); err != nil {
-		return nil, fmt.Errorf("nothing is published: %w", err)
 	}
 	m := artifact.Manifest{SchemaVersion: 2, MediaType: artifact.MediaType, ArtifactType: artifact.Type,
 		Config: artifact.Descriptor{MediaType: artifact.EmptyType, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(artifact.Empty))), Size: int64(len(artifact.Empty))}}
-	for _, dir := range []string{"metadata", "targets"} {
-		err = errors.Join(err, fs.WalkDir(os.DirFS(d.Dir), dir, func(file string, e fs.DirEntry, err error) error {
-			if dir == "targets" && errors.Is(err, fs.ErrNotExist) { // no release yet
-				return nil
-			}
-			if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") {
-				return err
-			}
-			return a.describe(file, &m)
-		}))
-	}
-	if err != nil {
-		return nil, err
+	for _, file := range names {
+		if err := a.describe(file, &m); err != nil {
+			return nil, err
+		}
 	}
 	if a.manifest, err = json.Marshal(m); err != nil {
 		return nil, err
 	}
 	if len(a.manifest) > artifact.MaxManifest {
-		return nil, fmt.Errorf("%d files make a manifest of %d bytes; registries take %d: a web server has no such limit", len(a.files), len(a.manifest), artifact.MaxManifest)
+		return nil, fmt.Errorf("%d files make a manifest of %d bytes; machines read %d at the most: a web server has no such limit", len(a.files), len(a.manifest), artifact.MaxManifest)
 	}
+	a.meter = pushMeter{d: d, total: max(a.size, 1)}
 	return a, nil
+}
+
+// list names what is published and what was, without what is only staged.
+func (a *files) list() (names []string, err error) {
+	unlock, err := a.d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	pub, err := a.d.published()
+	if err != nil {
+		return nil, err
+	}
+	if a.timestamp, err = os.ReadFile(a.d.path(timestampFile)); err != nil {
+		return nil, fmt.Errorf("nothing is published: %w", err)
+	}
+	r, err := a.d.request(pub)
+	if err != nil {
+		return nil, err
+	}
+	staged := r.unpublished(pub)
+	for _, dir := range []string{"metadata", "targets"} {
+		err = errors.Join(err, fs.WalkDir(os.DirFS(a.d.Dir), dir, func(file string, e fs.DirEntry, err error) error {
+			switch {
+			case dir == "targets" && errors.Is(err, fs.ErrNotExist): // no release yet
+				return nil
+			case err != nil:
+				return err
+			case e.IsDir() || strings.HasPrefix(e.Name(), ".") || slices.Contains(staged, file):
+				return nil
+			case !e.Type().IsRegular():
+				return fmt.Errorf("%s is no file: %s", a.d.path(file), e.Type())
+			}
+			names = append(names, file)
+			return nil
+		}))
+	}
+	return names, err
 }
 
 // describe adds a file to the manifest.
@@ -151,7 +287,7 @@ func (a *files) describe(file string, m *artifact.Manifest) error {
 		return fmt.Errorf("%s: its sha256 is %s: it is damaged; release verify says what else is", a.d.path(file), hash.Hex)
 	}
 	a.names[hash] = file
-	a.files = append(a.files, Written{file, size})
+	a.files, a.size = append(a.files, Written{file, size}), a.size+size
 	m.Layers = append(m.Layers, artifact.Descriptor{MediaType: artifact.FileType, Digest: hash.String(), Size: size, Annotations: map[string]string{artifact.TitleKey: file}})
 	return nil
 }
@@ -184,7 +320,7 @@ func (a *files) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
 	return layer{a, h, file}, nil
 }
 
-// layer is a file as go-containerregistry has it. It is sent as it is.
+// layer is a file as go-containerregistry has it.
 type layer struct {
 	of   *files
 	hash v1.Hash
@@ -194,7 +330,16 @@ type layer struct {
 func (l layer) Digest() (v1.Hash, error)            { return l.hash, nil }
 func (l layer) DiffID() (v1.Hash, error)            { return l.hash, nil }
 func (l layer) MediaType() (types.MediaType, error) { return artifact.FileType, nil }
-func (l layer) Compressed() (io.ReadCloser, error)  { return l.of.open(l.file) }
+
+// Compressed is the file: it is sent as it is.
+func (l layer) Compressed() (io.ReadCloser, error) {
+	r, err := l.of.open(l.file)
+	if err != nil {
+		return nil, err
+	}
+	return metered{r, &l.of.meter}, nil
+}
+
 func (l layer) Size() (int64, error) {
 	for _, f := range l.of.files {
 		if f.Name == l.file {

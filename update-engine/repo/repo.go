@@ -12,6 +12,7 @@
 //	targets/plan/<sha256>.stable.json
 //	staged/request.json                              not served: what waits for signatures (see Request)
 //	.lock                                            not served: held while a command writes
+//	.push.lock                                       not served: held while one is pushed to a registry
 //
 // # Invariants
 //
