@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"slices"
@@ -23,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-os/proa/internal/digest"
@@ -70,6 +70,9 @@ var pushStall = 2 * time.Minute
 func (d *Desk) pushLock(ctx context.Context) (unlock func(), err error) {
 	if d.DryRun {
 		return func() {}, nil
+	}
+	if _, err := d.highest(metadata.ROOT); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(d.path(pushLockFile), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -234,7 +237,10 @@ func (d *Desk) artifact() (*files, error) {
 	return a, nil
 }
 
-// list names what is published and what was, without what is only staged.
+// recent is how many versions of metadata a registry gets: whoever has read a timestamp is done long before the tenth push after it.
+const recent = 10
+
+// list names what the timestamp leads to, and has led to lately, and all roots. What is only staged, or left over, is not among it.
 func (a *files) list() (names []string, err error) {
 	unlock, err := a.d.lock()
 	if err != nil {
@@ -248,28 +254,32 @@ func (a *files) list() (names []string, err error) {
 	if a.timestamp, err = os.ReadFile(a.d.path(timestampFile)); err != nil {
 		return nil, fmt.Errorf("nothing is published: %w", err)
 	}
-	r, err := a.d.request(pub)
-	if err != nil {
-		return nil, err
+	names = []string{timestampFile}
+	for _, root := range pub.roots {
+		names = append(names, metaFile(version(root), metadata.ROOT))
 	}
-	staged := r.unpublished(pub)
-	for _, dir := range []string{"metadata", "targets"} {
-		err = errors.Join(err, fs.WalkDir(os.DirFS(a.d.Dir), dir, func(file string, e fs.DirEntry, err error) error {
-			switch {
-			case dir == "targets" && errors.Is(err, fs.ErrNotExist): // no release yet
-				return nil
-			case err != nil:
-				return err
-			case e.IsDir() || strings.HasPrefix(e.Name(), ".") || slices.Contains(staged, file):
-				return nil
-			case !e.Type().IsRegular():
-				return fmt.Errorf("%s is no file: %s", a.d.path(file), e.Type())
+	for role, newest := range map[string]int64{metadata.SNAPSHOT: version(pub.snapshot), metadata.TARGETS: version(pub.targets), rolePlan: version(pub.plan)} {
+		for v := max(1, newest-recent+1); v <= newest; v++ {
+			name := metaFile(v, role)
+			names = append(names, name)
+			if role == metadata.SNAPSHOT {
+				continue
 			}
-			names = append(names, file)
-			return nil
-		}))
+			b, err := os.ReadFile(a.d.path(name))
+			if err != nil {
+				return nil, err
+			}
+			m, err := parse[metadata.TargetsType](b)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", a.d.path(name), err)
+			}
+			for target, info := range m.Signed.Targets {
+				names = append(names, targetFile(target, sumIn(info)))
+			}
+		}
 	}
-	return names, err
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // describe adds a file to the manifest.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -79,11 +78,33 @@ func TestPushLeavesOutWhatIsStaged(t *testing.T) {
 	if published != 2 {
 		t.Errorf("%d files of the published release are pushed, want payload and release.json", published)
 	}
-	if err := os.Symlink("/etc/hostname", filepath.Join(d.Dir, "targets", "link")); err != nil {
+	if _, err := (&repo.Desk{Dir: t.TempDir(), Now: d.Now}).Push(t.Context(), p.to, p.way); err == nil || !strings.Contains(err.Error(), "release init") {
+		t.Errorf("got %v for a folder that is no repository", err)
+	}
+}
+
+// A registry gets the last versions of metadata, not all there ever were, and the files of those.
+func TestPushForgets(t *testing.T) {
+	d := careful(t)
+	p := newPort(t, nil)
+	issue(t, d, repotest.NewBuild(t, "1.0.0"), repo.Options{})
+	for i := range 12 {
+		halt := i%2 == 0
+		if _, err := d.PublishPlan(repo.PlanEdit{Channel: "stable", Halt: &halt}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done, err := d.Push(t.Context(), p.to, p.way)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Push(t.Context(), p.to, p.way); err == nil || !strings.Contains(err.Error(), "is no file") {
-		t.Errorf("got %v for a link, want that it is no file", err)
+	count := map[string]int{}
+	for _, f := range done.Files {
+		_, role, _ := strings.Cut(strings.TrimSuffix(filepath.Base(f.Name), ".json"), ".")
+		count[role]++
+	}
+	if count["root"] != 1 || count["plan"] != 10 || count["snapshot"] != 10 || count["full.payload"] != 1 || count["release"] != 1 || count["stable"] != 2 {
+		t.Errorf("got %v of each kind", count)
 	}
 }
 
@@ -132,20 +153,10 @@ func TestPushesComeOneAfterTheOther(t *testing.T) {
 // A registry that takes nothing ends a push, and so does one that says no early, while the library still sends.
 func TestPushEnds(t *testing.T) {
 	d := careful(t)
-	issue(t, d, repotest.NewBuild(t, "1.0.0"), repo.Options{})
-	// More than fits between the two; a target that nobody has signed is as good as any.
-	name := filepath.Join(d.Dir, "targets", "large")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Truncate(64 << 20); err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
+	issue(t, d, repotest.Similar(t, "1.0.0", 8<<20), repo.Options{})
 	defer repo.SetPushStall(300 * time.Millisecond)()
 	silent := newPort(t, func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPatch && r.ContentLength == 64<<20 || r.Method == http.MethodPatch && r.ContentLength < 0 {
+		if r.Method == http.MethodPatch {
 			<-r.Context().Done()
 			return true
 		}

@@ -84,27 +84,15 @@ func (d *Desk) Discard() (bool, error) {
 		return false, errors.New("discard: the first root is not published yet: remove the folder and begin again")
 	}
 	c := d.change()
-	for _, file := range r.unpublished(pub) {
-		c.remove(file)
+	if r.Targets != nil {
+		for name, info := range r.Targets.Signed.Targets {
+			if old := pub.targets.Signed.Targets[name]; old == nil || !old.Hashes.Equal(info.Hashes) {
+				c.remove(targetFile(name, sumIn(info)))
+			}
+		}
 	}
 	c.remove(requestFile) // last: cut before, it still says what is to be removed
 	return true, c.commit()
-}
-
-// unpublished names the targets that are staged only.
-func (r *Request) unpublished(pub *published) (files []string) {
-	if r.Targets == nil {
-		return nil
-	}
-	for name, info := range r.Targets.Signed.Targets {
-		if pub.targets != nil {
-			if old := pub.targets.Signed.Targets[name]; old != nil && old.Hashes.Equal(info.Hashes) {
-				continue
-			}
-		}
-		files = append(files, targetFile(name, sumIn(info)))
-	}
-	return files
 }
 
 // restage changes what is staged.
