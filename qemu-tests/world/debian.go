@@ -19,8 +19,8 @@ import (
 
 	"github.com/proa-os/proa/image-builder/archive"
 	"github.com/proa-os/proa/image-builder/lock"
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/internal/tooltree"
-	"github.com/proa-os/proa/runtime/registrytest"
 )
 
 // python is what `python3.13 -m http.server` needs, in the order of its layers.

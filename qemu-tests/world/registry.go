@@ -5,9 +5,9 @@ import (
 	"net"
 	"os"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/internal/tooltree"
 	"github.com/proa-os/proa/qemu-tests/vm"
-	"github.com/proa-os/proa/runtime/registrytest"
 )
 
 // A Registry is the runtime's test registry, as machines reach it.

@@ -24,11 +24,11 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/runtime/endpoint"
 	"github.com/proa-os/proa/runtime/oci"
 	"github.com/proa-os/proa/runtime/reaper"
-	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/run"
 	"github.com/proa-os/proa/runtime/store"
 	"github.com/proa-os/proa/runtime/unit"

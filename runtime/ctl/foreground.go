@@ -216,12 +216,12 @@ func (c *call) startHere(ctx context.Context, input bool) error {
 	if k.Unit != "" {
 		return fmt.Errorf("%s is declared: start %s, and see containerctl logs -f %s", k.Name, k.Unit, k.Name)
 	}
-	vs, err := c.views(ctx, []*store.Container{k})
+	v, err := c.notEnding(ctx, k)
 	if err != nil {
 		return err
 	}
-	if !vs[0].over() {
-		return fmt.Errorf("%s is %s already: see containerctl logs -f %s", k.Name, vs[0].Status, k.Name)
+	if !v.over() {
+		return fmt.Errorf("%s is %s already: see containerctl logs -f %s", k.Name, v.Status, k.Name)
 	}
 	k.Stdin = k.Stdin && input
 	if k.Terminal && k.Stdin && !term.IsTerminal(int(c.In.Fd())) {

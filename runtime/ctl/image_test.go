@@ -28,8 +28,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/internal/testenv"
-	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/store"
 )
 

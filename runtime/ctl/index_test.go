@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/proa-os/proa/runtime/registrytest"
+	"github.com/proa-os/proa/internal/registrytest"
 )
 
 // TestPullIndex: of an index for many machines this one's image is pulled, with layers compressed in either way, and a program is told how far it is.

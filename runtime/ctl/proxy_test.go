@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/proa-os/proa/runtime/registrytest"
+	"github.com/proa-os/proa/internal/registrytest"
 )
 
 // throughProxy is a machine whose registry speaks TLS with an authority that the machine trusts by certs.d. It answers to two names that only

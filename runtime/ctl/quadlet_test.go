@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/runtime/quadlet"
-	"github.com/proa-os/proa/runtime/registrytest"
 )
 
 // documented are values as podman-systemd.unit(5) of podman 5 shows them, for every key that is carried out. Further lines of a value are further

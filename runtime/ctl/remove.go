@@ -79,6 +79,17 @@ func (c *call) settled(ctx context.Context, k *store.Container) (*view, error) {
 	}
 }
 
+// notEnding is settled, however long systemd takes.
+func (c *call) notEnding(ctx context.Context, k *store.Container) (*view, error) {
+	v, err := c.settled(ctx, k)
+	for err == nil && v.ending() {
+		if err = ctx.Err(); err == nil {
+			v, err = c.settled(ctx, k)
+		}
+	}
+	return v, err
+}
+
 // halt stops a container's unit, if systemd knows it.
 func (e *Env) halt(ctx context.Context, k *store.Container) error {
 	if err := e.Units.Stop(ctx, unit.Of(k)); err != nil && !notLoaded(err) {

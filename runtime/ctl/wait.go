@@ -40,12 +40,7 @@ func (c *call) waitFor(ctx context.Context, k *store.Container) (*store.Exit, er
 	if err != nil {
 		return nil, err
 	}
-	v, err := c.settled(ctx, k)
-	for err == nil && v.ending() { // what is noted by now may be this run's, after which nothing more comes
-		if err = ctx.Err(); err == nil {
-			v, err = c.settled(ctx, k)
-		}
-	}
+	v, err := c.notEnding(ctx, k) // what is noted by now may be this run's, after which nothing more comes
 	if err != nil {
 		return nil, err
 	}

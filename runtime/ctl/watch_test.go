@@ -12,8 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/runtime/image"
-	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/runtime/store"
 )
 

@@ -13,9 +13,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/internal/testenv"
 	"github.com/proa-os/proa/internal/tooltree"
-	"github.com/proa-os/proa/runtime/registrytest"
 )
 
 // engines is a room of the judges' programs with this test binary in it, as oci-runtime and as the one program of an image.

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/proa-os/proa/internal/digest"
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/runtime/endpoint"
 	"github.com/proa-os/proa/runtime/image"
-	"github.com/proa-os/proa/runtime/registrytest"
 )
 
 func client(list ...endpoint.Endpoint) *Client {

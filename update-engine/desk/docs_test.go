@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/proa-os/proa/runtime/registrytest"
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/update-engine/config"
 	"github.com/proa-os/proa/update-engine/repotest"
 	"github.com/proa-os/proa/update-engine/stick"

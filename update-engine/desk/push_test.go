@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/internal/testenv"
-	"github.com/proa-os/proa/runtime/registrytest"
 	"github.com/proa-os/proa/update-engine/artifact"
 	"github.com/proa-os/proa/update-engine/repo"
 	"github.com/proa-os/proa/update-engine/repotest"

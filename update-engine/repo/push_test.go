@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/proa-os/proa/runtime/registrytest"
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/update-engine/artifact"
 	"github.com/proa-os/proa/update-engine/client"
 	"github.com/proa-os/proa/update-engine/repo"

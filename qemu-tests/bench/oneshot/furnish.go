@@ -13,9 +13,9 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/proa-os/proa/internal/registrytest"
 	"github.com/proa-os/proa/qemu-tests/bench/start"
 	"github.com/proa-os/proa/qemu-tests/world"
-	"github.com/proa-os/proa/runtime/registrytest"
 )
 
 const (
