@@ -1,8 +1,8 @@
-// Package registrytest serves container images on a loopback port for tests: of the runtime, of whole machines and of the
+// Package registrytest serves container images on a loopback port for tests: of the runtime, of the release desk, of whole machines and of the
 // demo. The registry is go-containerregistry's own, in memory; images are built here from files.
 //
 // It speaks plain HTTP, so clients need --tls-verify=false, or TLS with an authority of its own (StartTLS). A machine in QEMU's user network
-// reaches it as 10.0.2.2:<port>. StartProxy is a proxy on the way there.
+// reaches it as 10.0.2.2:<port>. Proxy is one on the way there, Debian another registry, from the judges' tree.
 package registrytest
 
 import (

@@ -3,11 +3,14 @@
 // All files are one OCI artifact under one tag: an image manifest (image-spec 1.1, "Guidelines for artifact usage") whose layers are the files, each with
 // its name in the annotation that ORAS and others use, as in "metadata/timestamp.json". A push moves the tag once everything is there, so whoever
 // reads sees the repository of before or the new one. Nothing of this is trusted: who reads gets bytes that TUF metadata vouches for, or refuses.
+//
+// Refused are addresses without a tag, with a user or with dots that lead elsewhere; manifests above MaxManifest, indexes, and digests that are not sha256.
 package artifact
 
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -78,7 +81,10 @@ func Parse(address string) (Address, error) {
 	if err == nil && u.Host == "docker.io" {
 		return Address{}, fmt.Errorf("%q: that is a web site; its registry is index.docker.io", address)
 	}
-	if err != nil || !Is(address) || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.User != nil { // neither is quoted: a password may be in it
+		return Address{}, errors.New("want an address without user and password, as in " + example)
+	}
+	if !Is(address) || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
 		return Address{}, wrong(address)
 	}
 	name, rest, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), ":")
@@ -90,8 +96,10 @@ func Parse(address string) (Address, error) {
 }
 
 func wrong(address string) error {
-	return fmt.Errorf("%q: want oci://REGISTRY/NAME:TAG, as in oci://registry.example.org/os/updates:latest", address)
+	return fmt.Errorf("%q: want oci://REGISTRY/NAME:TAG, as in %s", address, example)
 }
+
+const example = "oci://registry.example.org/os/updates:latest"
 
 // String is the address as it is written, without the file.
 func (a Address) String() string {

@@ -32,12 +32,12 @@ func TestParse(t *testing.T) {
 		"oci://registry.example.org/Updates:latest", "oci://registry.example.org/../x:latest", "oci://registry.example.org//x:latest", "oci://registry.example.org/a:b:c",
 		"oci://registry.example.org/a-:b", "oci://registry.example.org/a:.b", "oci://registry.example.org/a/.:b",
 		"oci://registry.example.org/a:" + strings.Repeat("b", 129),
-		"oci://user:pw@registry.example.org/updates:latest", "oci://registry.example.org/updates:latest?x", "oci://registry.example.org/updates:latest#x",
+		"oci://user:pw@registry.example.org/updates:latest", "oci://user:pw@registry.example.org/%zz:latest", "oci://registry.example.org/updates:latest?x", "oci://registry.example.org/updates:latest#x",
 		"oci://registry.example.org/updates@sha256:00", "oci://registry.example.org/updates:latest/../x", "oci://registry.example.org/updates:latest//x",
 		"https://registry.example.org/updates:latest", "oci+https://registry.example.org/updates:latest",
 	} {
-		if got, err := Parse(address); err == nil {
-			t.Errorf("%s: got %+v", address, got)
+		if got, err := Parse(address); err == nil || strings.Contains(err.Error(), "pw") {
+			t.Errorf("%s: got %+v, %v, want an error without the password", address, got, err)
 		}
 	}
 }

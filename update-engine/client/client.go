@@ -1,8 +1,8 @@
 // Package client gets a repository's files: small ones whole, payloads as a stream that survives cuts.
 //
 // It stands between the network and the verifying code of package tuf and payload, and trusts nothing: lengths are capped, pace is
-// watched, no other host is followed to, nothing is stored or unpacked. A Source opens a file at an offset. There are three: HTTP, for
-// programs of the release desk and the child; Child, which runs the others in an unprivileged process, for the agent, which is root; and
+// watched, a web server is followed to no other host (a registry is, without any secret: that is its protocol, see guard), nothing is stored or unpacked.
+// A Source opens a file at an offset. There are three: HTTP, for web servers and registries, in programs of the release desk and the child; Child, which runs the others in an unprivileged process, for the agent, which is root; and
 // Folder, for a repository on a disk.
 //
 // A repository may be on several servers, Server and then Mirrors. They are asked in that order for each file, until one gives what is
